@@ -1,0 +1,228 @@
+"""A model in memory: one ProgramDesc and its parameters; read from files, written to files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.message import DecodeError
+
+from ..errors import ModelFileError, SettingError
+from . import proto
+from .output_files import OutputFiles
+from .parameters import Array, read_combined, read_separate, write_combined
+
+# What Paddle's own exporter leaves out with clip_extra: how and where the model was made.
+_EXPORT_ATTRIBUTES = ("op_callstack", "op_namescope", "op_role", "op_role_var", "op_device")
+
+
+@dataclass
+class Model:
+    """A Paddle inference model.
+
+    Attributes:
+        program: the ``ProgramDesc``.
+        parameters: every persistable tensor by name. As read, they are read-only views of the
+            mapped file; bfloat16 is raw ``uint16``.
+        model_path: the program's file.
+        params_path: the combined parameter file, or None if each parameter has a file of its own
+            beside the program.
+        source_files: all files that it was read from.
+    """
+
+    program: Any
+    parameters: dict[str, Array]
+    model_path: Path
+    params_path: Path | None
+    source_files: tuple[Path, ...]
+
+    @property
+    def feeds(self) -> list[Any]:
+        """The ``VarDesc``s of the model's inputs, in order."""
+        ops = [op for op in self.program.blocks[0].ops if op.type == "feed"]
+        ops.sort(key=lambda op: proto.attribute(op, "col", 0))
+        variables = {var.name: var for var in self.program.blocks[0].vars}
+        return [variables[proto.arguments(op.outputs, "Out")[0]] for op in ops]
+
+    @property
+    def fetches(self) -> list[str]:
+        """The names of the model's outputs, in order."""
+        ops = [op for op in self.program.blocks[0].ops if op.type == "fetch"]
+        ops.sort(key=lambda op: proto.attribute(op, "col", 0))
+        return [proto.arguments(op.inputs, "X")[0] for op in ops]
+
+    def ops(self) -> Iterator[Any]:
+        """Every op of every block."""
+        for block in self.program.blocks:
+            yield from block.ops
+
+    def producers(self) -> dict[str, Any]:
+        """The last op that writes each variable, by the variable's name."""
+        return {name: op for op in self.ops() for slot in op.outputs for name in slot.arguments}
+
+
+def load_model(
+    model_dir: str | Path, model_filename: str | None = None, params_filename: str | None = None
+) -> Model:
+    """Read a Paddle inference model in ``.pdmodel``/``__model__`` form.
+
+    Args:
+        model_dir: the directory of the files, or the path of both without their suffix.
+        model_filename: the program's file. None looks for ``__model__``, then for the directory's
+            only ``.pdmodel``.
+        params_filename: the combined parameter file. None takes the ``.pdiparams`` beside a
+            ``.pdmodel`` of the same name, and otherwise one file per parameter.
+
+    Raises:
+        ModelFileError: a file is missing, truncated, or does not belong to the other.
+    """
+    model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
+    program = _read_program(model_path)
+    names = _parameter_names(program)
+    if params_path is not None:
+        parameters = read_combined(params_path, names)
+        files = [params_path]
+    else:
+        parameters = read_separate(model_path.parent, names)
+        files = [model_path.parent / name for name in names]
+    model = Model(program, parameters, model_path, params_path, (model_path, *files))
+    _check_parameters(model)
+    return model
+
+
+def save_model(
+    model: Model, directory: str | Path, model_filename: str, params_filename: str | None
+) -> tuple[Path, ...]:
+    """Write ``model``; every file appears whole or not at all.
+
+    Attributes that only tell how the model was once exported, as call stacks, are left out.
+
+    Args:
+        model: what to write.
+        directory: created if absent.
+        model_filename: the program's file, as ``"model.pdmodel"``.
+        params_filename: the combined parameter file; None writes one file per parameter.
+
+    Returns:
+        The paths of the files: the program first, then its parameters.
+
+    Raises:
+        SettingError: it would overwrite the files that the model was read from.
+        OutputError: it cannot be written; nothing has changed on the disk.
+    """
+    directory = Path(directory)
+    model_path = directory / model_filename
+    if params_filename is not None:
+        contents = {directory / params_filename: model.parameters}
+    else:
+        contents = {directory / name: {name: array} for name, array in model.parameters.items()}
+    targets = (model_path, *contents)
+    _refuse_overwriting_source(model, targets)
+    with OutputFiles(directory) as files:
+        for path, arrays in contents.items():
+            with files.open(path) as stream:
+                write_combined(stream, arrays)
+        with files.open(model_path) as stream:
+            stream.write(_without_export_attributes(model.program).SerializeToString())
+    return targets
+
+
+def _without_export_attributes(program: Any) -> Any:
+    stripped = proto.ProgramDesc()
+    stripped.CopyFrom(program)
+    for block in stripped.blocks:
+        for op in block.ops:
+            proto.remove_attributes(op, _EXPORT_ATTRIBUTES)
+    return stripped
+
+
+def _refuse_overwriting_source(model: Model, targets: Iterable[Path]) -> None:
+    sources = {path.resolve() for path in model.source_files}
+    for target in targets:
+        if target.resolve() in sources:
+            raise SettingError(
+                f"{target}: the quantized model would overwrite the model that it is made from. "
+                "Choose another directory or file name."
+            )
+
+
+def _locate(
+    model_dir: Path, model_filename: str | None, params_filename: str | None
+) -> tuple[Path, Path | None]:
+    if model_filename is not None:
+        model_path = model_dir / model_filename
+    else:
+        model_path = _find_program(model_dir)
+    if params_filename is not None:
+        return model_path, model_path.parent / params_filename
+    beside = model_path.with_suffix(".pdiparams")
+    if model_path.suffix == ".pdmodel" and beside.exists():
+        return model_path, beside
+    return model_path, None
+
+
+def _find_program(model_dir: Path) -> Path:
+    prefixed = model_dir.with_name(model_dir.name + ".pdmodel")
+    if prefixed.is_file():
+        return prefixed
+    if not model_dir.is_dir():
+        raise ModelFileError(f"{model_dir}: there is no such directory. Check model_dir.")
+    if (model_dir / "__model__").is_file():
+        return model_dir / "__model__"
+    found = sorted(model_dir.glob("*.pdmodel"))
+    if len(found) == 1:
+        return found[0]
+    have = ", ".join(path.name for path in found) or "none"
+    raise ModelFileError(
+        f"{model_dir}: one .pdmodel file (or __model__) is expected, there is {have}. "
+        "Name it by model_filename."
+    )
+
+
+def _read_program(path: Path) -> Any:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(
+            f"{path}: the model file cannot be read ({error.strerror}). "
+            "Check model_dir and model_filename."
+        ) from error
+    program = proto.ProgramDesc()
+    try:
+        program.ParseFromString(data)
+    except DecodeError as error:
+        raise ModelFileError(
+            f"{path}: is not a Paddle program, or is truncated ({error}). Export the model again."
+        ) from error
+    if not program.blocks or not program.blocks[0].ops:
+        raise ModelFileError(f"{path}: the program has no ops. Export the model again.")
+    return program
+
+
+def _parameter_names(program: Any) -> list[str]:
+    """Return the names that Paddle's predictor loads: persistable tensors of every block."""
+    names: dict[str, None] = {}
+    for block in program.blocks:
+        for var in block.vars:
+            if var.persistable and proto.tensor_desc(var) is not None:
+                names[var.name] = None
+    return list(names)
+
+
+def _check_parameters(model: Model) -> None:
+    params_file = model.params_path or model.model_path.parent
+    for block in model.program.blocks:
+        for var in block.vars:
+            array = model.parameters.get(var.name)
+            desc = proto.tensor_desc(var)
+            if array is None or desc is None:
+                continue
+            dims = tuple(desc.dims)
+            if dims != array.shape or proto.numpy_dtype(desc.data_type) != array.dtype:
+                raise ModelFileError(
+                    f"{params_file}: parameter '{var.name}' is {array.dtype}{list(array.shape)}, "
+                    f"but {model.model_path} declares {proto.dtype_name(desc.data_type)}"
+                    f"{list(dims)}. Use the two files that were exported together."
+                )

@@ -1,0 +1,156 @@
+"""Paddle's parameter files: reading by memory map, writing as a stream.
+
+A combined file (``.pdiparams``) is its tensors one behind the other, sorted by name, with no
+header of its own; a model with separate parameter files has one such tensor in each. The layout of
+a tensor (``paddle/phi/core/framework/dense_tensor_serialize.cc``): u32 version, u64 number of LoD
+levels (each u64 bytes and data), u32 tensor version, i32 length and bytes of a ``TensorDesc``,
+then the raw little-endian values.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from ..errors import ModelFileError
+from . import proto
+
+Array = NDArray[Any]
+
+
+class _Reader:
+    """A position in a mapped file whose every read is checked against the file's end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.position = 0
+        self.buffer = _map(path)
+        self.name = ""
+
+    def fail(self, problem: str) -> ModelFileError:
+        return ModelFileError(
+            f"{self.path}: parameter '{self.name}' at byte {self.position}: {problem}. "
+            "The file is truncated, damaged, or belongs to another model; export it again."
+        )
+
+    def take(self, size: int) -> memoryview:
+        left = len(self.buffer) - self.position
+        if size < 0 or size > left:
+            raise self.fail(f"{size} bytes wanted, {left} left")
+        start, self.position = self.position, self.position + size
+        return self.buffer[start : self.position]
+
+    def number(self, layout: str) -> int:
+        (value,) = struct.unpack(layout, self.take(struct.calcsize(layout)))
+        return int(value)
+
+    def at_end(self) -> bool:
+        return self.position == len(self.buffer)
+
+
+def read_combined(path: Path, names: list[str]) -> dict[str, Array]:
+    """Map a combined parameter file.
+
+    Args:
+        path: the ``.pdiparams`` file.
+        names: the parameters that it holds, in any order.
+
+    Returns:
+        Read-only arrays on the mapped file by name; bfloat16 as raw ``uint16``.
+
+    Raises:
+        ModelFileError: the file is missing or truncated, or holds more or fewer tensors.
+    """
+    reader = _Reader(path)
+    arrays = {}
+    for count, name in enumerate(sorted(names)):
+        reader.name = name
+        if reader.at_end():
+            raise ModelFileError(
+                f"{path}: ends after {count} of {len(names)} parameters; '{name}' is the first one "
+                "missing. Use the parameter file that was exported together with the model."
+            )
+        arrays[name] = _read_tensor(reader)
+    if not reader.at_end():
+        raise ModelFileError(
+            f"{path}: {len(reader.buffer) - reader.position} bytes are left behind the model's "
+            f"{len(names)} parameters. Use the parameter file that was exported with the model."
+        )
+    return arrays
+
+
+def read_separate(directory: Path, names: list[str]) -> dict[str, Array]:
+    """Map one file per parameter, each named as its parameter; otherwise as `read_combined`."""
+    arrays = {}
+    for name in names:
+        arrays.update(read_combined(directory / name, [name]))
+    return arrays
+
+
+def write_combined(stream: BinaryIO, arrays: Mapping[str, Array]) -> None:
+    """Write ``arrays`` to ``stream`` as a combined parameter file; ``uint16`` is bfloat16."""
+    for name in sorted(arrays):
+        _write_tensor(stream, arrays[name])
+
+
+def _write_tensor(stream: BinaryIO, array: Array) -> None:
+    desc = proto.TensorDesc(data_type=proto.paddle_dtype(array.dtype), dims=array.shape)
+    encoded = desc.SerializeToString()
+    stream.write(struct.pack("<IQIi", 0, 0, 0, len(encoded)))
+    stream.write(encoded)
+    stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+
+
+def _read_tensor(reader: _Reader) -> Array:
+    _expect_version(reader)
+    for _ in _lod_levels(reader):
+        reader.take(reader.number("<Q"))
+    _expect_version(reader)
+    desc = proto.TensorDesc()
+    try:
+        desc.ParseFromString(bytes(reader.take(reader.number("<i"))))
+    except DecodeError as error:
+        raise reader.fail(f"its description cannot be parsed ({error})") from error
+    dtype = proto.numpy_dtype(desc.data_type)
+    if dtype is None:
+        raise reader.fail(f"data type {desc.data_type} is not known")
+    if any(dim < 0 for dim in desc.dims):
+        raise reader.fail(f"shape {list(desc.dims)} has a negative size")
+    size = 1
+    for dim in desc.dims:
+        size *= dim
+    data = reader.take(size * dtype.itemsize)
+    return np.frombuffer(data, dtype=dtype).reshape(tuple(desc.dims))
+
+
+def _expect_version(reader: _Reader) -> None:
+    version = reader.number("<I")
+    if version != 0:
+        raise reader.fail(f"tensor version {version} where 0 is expected")
+
+
+def _lod_levels(reader: _Reader) -> Iterator[int]:
+    levels = reader.number("<Q")
+    if levels > len(reader.buffer):
+        raise reader.fail(f"{levels} LoD levels")
+    return iter(range(levels))
+
+
+def _map(path: Path) -> memoryview:
+    try:
+        with path.open("rb") as file:
+            if path.stat().st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    except OSError as error:
+        raise ModelFileError(
+            f"{path}: the parameter file cannot be read ({error.strerror}). "
+            "Check model_dir and params_filename."
+        ) from error

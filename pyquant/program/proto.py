@@ -1,0 +1,143 @@
+"""Paddle's ProgramDesc protobuf, and the few things done to its ops and variables.
+
+The message classes come with Paddle (``paddle/phi/core/framework/framework.proto``). 2.6 says
+``lod_tensor`` where 3.x says ``dense_tensor``; the field numbers, and so the files, are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, Union
+
+import numpy as np
+from paddle.base.proto import framework_pb2
+
+ProgramDesc = framework_pb2.ProgramDesc
+BlockDesc = framework_pb2.BlockDesc
+OpDesc = framework_pb2.OpDesc
+VarDesc = framework_pb2.VarDesc
+TensorDesc = framework_pb2.VarType.TensorDesc
+
+AttributeValue = Union[bool, int, float, str, list[int], list[float]]
+
+_TYPE = framework_pb2.VarType
+_DENSE_TENSOR = _TYPE.DESCRIPTOR.fields_by_number[3].name
+_DENSE_TENSOR_TYPE = 7
+
+
+_NUMPY_DTYPES = {
+    _TYPE.BOOL: np.dtype(np.bool_),
+    _TYPE.INT16: np.dtype("<i2"),
+    _TYPE.INT32: np.dtype("<i4"),
+    _TYPE.INT64: np.dtype("<i8"),
+    _TYPE.FP16: np.dtype("<f2"),
+    _TYPE.FP32: np.dtype("<f4"),
+    _TYPE.FP64: np.dtype("<f8"),
+    _TYPE.UINT8: np.dtype(np.uint8),
+    _TYPE.INT8: np.dtype(np.int8),
+    _TYPE.BF16: np.dtype("<u2"),
+}
+_PADDLE_DTYPES = {dtype: code for code, dtype in _NUMPY_DTYPES.items()}
+
+
+def numpy_dtype(data_type: int) -> np.dtype[Any] | None:
+    """Return the numpy dtype that stores Paddle's ``data_type``, or None if there is none."""
+    return _NUMPY_DTYPES.get(data_type)
+
+
+def paddle_dtype(dtype: np.dtype[Any]) -> int:
+    """Return Paddle's code for an array of ``dtype``; ``uint16`` is taken for raw bfloat16."""
+    return int(_PADDLE_DTYPES[dtype.newbyteorder("<") if dtype.itemsize > 1 else dtype])
+
+
+def dtype_name(data_type: int) -> str:
+    """Return the name of Paddle's ``data_type``, as ``"FP32"``."""
+    return str(_TYPE.Type.Name(data_type))
+
+
+def tensor_desc(var: Any) -> Any:
+    """Return the ``TensorDesc`` (dtype and dims) of a dense tensor's ``VarDesc``, else None."""
+    if var.type.type != _DENSE_TENSOR_TYPE:
+        return None
+    return getattr(var.type, _DENSE_TENSOR).tensor
+
+
+def add_var(block: Any, name: str, data_type: int, dims: Iterable[int]) -> Any:
+    """Add a dense tensor variable to ``block`` and return its ``VarDesc``."""
+    var = block.vars.add(name=name)
+    var.type.type = _DENSE_TENSOR_TYPE
+    desc = tensor_desc(var)
+    desc.data_type = data_type
+    desc.dims.extend(dims)
+    return var
+
+
+def arguments(slots: Any, slot: str) -> Sequence[str]:
+    """Return the variable names in ``slot`` of an op's inputs or outputs; empty if it has none."""
+    for candidate in slots:
+        if candidate.parameter == slot:
+            return candidate.arguments  # type: ignore[no-any-return]
+    return ()
+
+
+def attribute(op: Any, name: str, default: Any) -> Any:
+    """Return the value of an int, float, bool or string attribute of ``op``."""
+    for attr in op.attrs:
+        if attr.name == name:
+            return getattr(attr, _SCALAR_FIELDS[attr.type])
+    return default
+
+
+def set_attribute(op: Any, name: str, value: AttributeValue) -> None:
+    """Set an attribute of ``op``, replacing one of the same name."""
+    remove_attributes(op, (name,))
+    if isinstance(value, list):
+        kind, field = _LIST_ATTRIBUTES[type(value[0])]
+        getattr(op.attrs.add(name=name, type=kind), field).extend(value)
+    else:
+        kind, field = _ATTRIBUTES[type(value)]
+        setattr(op.attrs.add(name=name, type=kind), field, value)
+
+
+def remove_attributes(op: Any, names: Collection[str]) -> None:
+    """Remove the attributes of ``op`` that are called so."""
+    for position in reversed(range(len(op.attrs))):
+        if op.attrs[position].name in names:
+            del op.attrs[position]
+
+
+def make_op(
+    op_type: str,
+    inputs: dict[str, list[str]],
+    outputs: dict[str, list[str]],
+    attributes: Mapping[str, AttributeValue],
+) -> Any:
+    """Return a new ``OpDesc``."""
+    op = OpDesc(type=op_type)
+    for slot, names in inputs.items():
+        op.inputs.add(parameter=slot, arguments=names)
+    for slot, names in outputs.items():
+        op.outputs.add(parameter=slot, arguments=names)
+    for name, value in attributes.items():
+        set_attribute(op, name, value)
+    return op
+
+
+_ATTRIBUTES: dict[type, tuple[int, str]] = {
+    bool: (framework_pb2.BOOLEAN, "b"),
+    int: (framework_pb2.INT, "i"),
+    float: (framework_pb2.FLOAT, "f"),
+    str: (framework_pb2.STRING, "s"),
+}
+_LIST_ATTRIBUTES: dict[type, tuple[int, str]] = {
+    int: (framework_pb2.INTS, "ints"),
+    float: (framework_pb2.FLOATS, "floats"),
+}
+_SCALAR_FIELDS = {
+    framework_pb2.BOOLEAN: "b",
+    framework_pb2.INT: "i",
+    framework_pb2.LONG: "l",
+    framework_pb2.FLOAT: "f",
+    framework_pb2.FLOAT64: "float64",
+    framework_pb2.STRING: "s",
+}

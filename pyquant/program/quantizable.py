@@ -1,0 +1,165 @@
+"""Which ops can be quantized, and where their activation, weight and channels are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from ..errors import SettingError, UnsupportedError
+from . import proto
+from .model import Model
+
+
+class QuantizableOp(NamedTuple):
+    """How an op type takes a weight.
+
+    Attributes:
+        activation: the input slot of the activation.
+        weight: the input slot of the weight.
+        channel_axis: the weight's axis of output channels (rows of an embedding).
+        transpose: the attribute that swaps the weight's last two axes, if there is one.
+        takes_indices: whether the activation holds indices, which are never quantized.
+    """
+
+    activation: str
+    weight: str
+    channel_axis: int
+    transpose: str | None = None
+    takes_indices: bool = False
+
+
+QUANTIZABLE_OPS = {
+    "conv2d": QuantizableOp("Input", "Filter", 0),
+    "depthwise_conv2d": QuantizableOp("Input", "Filter", 0),
+    "conv2d_transpose": QuantizableOp("Input", "Filter", 1),
+    "mul": QuantizableOp("X", "Y", -1),
+    "matmul": QuantizableOp("X", "Y", -1, "transpose_Y"),
+    "matmul_v2": QuantizableOp("X", "Y", -1, "trans_y"),
+    "lookup_table_v2": QuantizableOp("Ids", "W", 0, takes_indices=True),
+}
+
+WEIGHT_ONLY_OP_TYPES = list(QUANTIZABLE_OPS)
+ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.takes_indices]
+
+
+@dataclass(frozen=True)
+class WeightedOp:
+    """One op of a program whose weight can be quantized.
+
+    Attributes:
+        block: index of its block.
+        position: its index among the block's ops.
+        op_type: as ``"conv2d"``.
+        activation: name of the activation input.
+        weight: name of the weight parameter.
+        channel_axis: the weight's axis of output channels, not negative.
+        output: name of the op's first output, by which messages call the op.
+    """
+
+    block: int
+    position: int
+    op_type: str
+    activation: str
+    weight: str
+    channel_axis: int
+    output: str
+
+
+@dataclass(frozen=True)
+class FloatOp:
+    """An op that stays in float.
+
+    Attributes:
+        op_type: as ``"matmul_v2"``.
+        name: name of its first output.
+        reason: why it stays in float.
+    """
+
+    op_type: str
+    name: str
+    reason: str
+
+
+def find_weighted_ops(
+    model: Model, op_types: Collection[str], skip_tensors: Collection[str] = ()
+) -> tuple[list[WeightedOp], list[FloatOp]]:
+    """Return the ops of ``op_types`` with a float weight, and those that must stay in float.
+
+    Args:
+        model: a float model.
+        op_types: names of `QUANTIZABLE_OPS`.
+        skip_tensors: an op that reads or writes one of them stays in float.
+
+    Raises:
+        UnsupportedError: the model is quantized already.
+        SettingError: a name of ``skip_tensors`` is not in the program, or no op is left.
+    """
+    _refuse_quantized(model)
+    _check_names(model, skip_tensors)
+    weighted: list[WeightedOp] = []
+    kept: list[FloatOp] = []
+    for block_index, position, op in _numbered_ops(model):
+        if op.type not in op_types:
+            continue
+        found = _weighted_op(model, block_index, position, op, skip_tensors)
+        if isinstance(found, WeightedOp):
+            weighted.append(found)
+        else:
+            kept.append(found)
+    if not weighted:
+        why = f" The first of {len(kept)}: {kept[0].reason}." if kept else ""
+        raise SettingError(
+            f"{model.model_path}: no op of type {', '.join(op_types)} has a weight that can be "
+            f"quantized.{why} Look at the model by 'pyquant inspect'."
+        )
+    return weighted, kept
+
+
+def _refuse_quantized(model: Model) -> None:
+    for op in model.ops():
+        if op.type.startswith(("quantize_linear", "dequantize_linear", "fake_")):
+            raise UnsupportedError(
+                f"{model.model_path}: it has '{op.type}' ops, so it is quantized already. "
+                "Give the float model."
+            )
+
+
+def _check_names(model: Model, names: Collection[str]) -> None:
+    known = {var.name for block in model.program.blocks for var in block.vars}
+    for name in names:
+        if name not in known:
+            raise SettingError(
+                f"skip_tensor_list: {model.model_path} has no tensor '{name}'. "
+                "'pyquant inspect' lists the names."
+            )
+
+
+def _numbered_ops(model: Model) -> Iterator[tuple[int, int, Any]]:
+    for block_index, block in enumerate(model.program.blocks):
+        for position, op in enumerate(block.ops):
+            yield block_index, position, op
+
+
+def _weighted_op(
+    model: Model, block: int, position: int, op: Any, skip_tensors: Collection[str]
+) -> WeightedOp | FloatOp:
+    kind = QUANTIZABLE_OPS[op.type]
+    output = next((name for slot in op.outputs for name in slot.arguments), "?")
+    weights = proto.arguments(op.inputs, kind.weight)
+    weight = weights[0] if weights else ""
+    for slot in (*op.inputs, *op.outputs):
+        for name in slot.arguments:
+            if name in skip_tensors:
+                return FloatOp(op.type, output, f"'{name}' is in skip_tensor_list")
+    array = model.parameters.get(weight)
+    if array is None:
+        return FloatOp(op.type, output, f"'{weight}' is computed, it is not a weight")
+    if array.dtype.kind not in "fu" or array.dtype.itemsize not in (2, 4):
+        return FloatOp(op.type, output, f"weight '{weight}' is {array.dtype}, not fp32/fp16/bf16")
+    if array.ndim < 2:
+        return FloatOp(op.type, output, f"weight '{weight}' has {array.ndim} dimension(s)")
+    transposed = kind.transpose is not None and proto.attribute(op, kind.transpose, False)
+    axis = (kind.channel_axis - int(transposed)) % array.ndim
+    activation = proto.arguments(op.inputs, kind.activation)[0]
+    return WeightedOp(block, position, op.type, activation, weight, axis, output)

@@ -1,0 +1,230 @@
+"""Rewriting a program: quantized weights in, and QDQ around the inputs of quantized ops."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from . import proto
+from .model import Model
+from .parameters import Array
+from .quantizable import WeightedOp
+from .weights import QuantizedWeight
+
+INT32 = proto.paddle_dtype(np.dtype("<i4"))
+FP32 = proto.paddle_dtype(np.dtype("<f4"))
+
+
+class Rewriter:
+    """Edits of a model's program, collected by op and applied at once by `apply`."""
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+        self._before: dict[tuple[int, int], list[Any]] = defaultdict(list)
+        self._renamed: dict[tuple[int, int], dict[str, str]] = defaultdict(dict)
+        self._made: dict[tuple[int, str], str] = {}
+        self._declared: dict[str, int] = {}
+        self._variables = {var.name: var for block in model.program.blocks for var in block.vars}
+
+    def dequantize_weights_by_scale(
+        self, weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+    ) -> None:
+        """Let ``ops`` read float weights made by ``cast`` and ``elementwise_mul``.
+
+        These two run in every Paddle and every integer width, and its constant folding removes
+        them at load time, where ``dequantize_linear`` takes int8 alone and stays in the graph.
+        """
+        self._read_dequantized(weights, ops, self._cast_and_scale)
+
+    def dequantize_weights_linear(
+        self, weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+    ) -> None:
+        """Let ``ops`` read float weights made by ``dequantize_linear``, as int8 passes expect."""
+        self._read_dequantized(weights, ops, self._dequantize_linear)
+
+    def quantize_activations(
+        self, thresholds: Mapping[str, float], ops: Iterable[WeightedOp]
+    ) -> None:
+        """Put ``quantize_linear`` and ``dequantize_linear`` before the activation of each op.
+
+        The pattern is the one that ``quant_dequant_mkldnn_pass.cc`` and TensorRT's converters of
+        Paddle take: ``bit_length`` 8, ``quant_axis`` -1, ``round_type`` 0 (ties to even).
+        """
+        for op in ops:
+            key = (op.block, op.activation)
+            if key not in self._made:
+                made, name = self._qdq(op.block, op.activation, thresholds[op.activation])
+                self._before[op.block, op.position] += made
+                self._made[key] = name
+            self._renamed[op.block, op.position][op.activation] = self._made[key]
+            desc = self._model.program.blocks[op.block].ops[op.position]
+            proto.set_attribute(desc, "quantization_type", "qat_with_weight")
+
+    def apply(self) -> None:
+        """Rebuild every block with the collected edits."""
+        for block_index, block in enumerate(self._model.program.blocks):
+            ops = []
+            for position, op in enumerate(block.ops):
+                ops += self._before.get((block_index, position), [])
+                rename_inputs(op, self._renamed.get((block_index, position), {}))
+                ops.append(_copy(op))
+            del block.ops[:]
+            block.ops.extend(ops)
+
+    def _read_dequantized(
+        self,
+        weights: Mapping[str, QuantizedWeight],
+        ops: Iterable[WeightedOp],
+        make: Callable[[int, QuantizedWeight, str], tuple[list[Any], str]],
+    ) -> None:
+        ops = list(ops)
+        names = {op.weight for op in ops}
+        for name in names:
+            self._declared[name] = proto.tensor_desc(self._variables[name]).data_type
+        integers = {name: weights[name].values for name in sorted(names)}
+        stored = store_weights(self._model, integers, ops)
+        for op in ops:
+            key = (op.block, op.weight)
+            if key not in self._made:
+                made, name = make(op.block, weights[op.weight], stored[op.weight])
+                self._before[op.block, op.position] += made
+                self._made[key] = name
+            self._renamed[op.block, op.position][op.weight] = self._made[key]
+
+    def _cast_and_scale(
+        self, block: int, weight: QuantizedWeight, stored: str
+    ) -> tuple[list[Any], str]:
+        declared = self._declared[weight.name]
+        scale = self._parameter(f"{weight.name}@scale", weight.scale)
+        values = self._variable(block, f"{weight.name}.cast", FP32, weight.values.shape)
+        scaled = self._variable(block, f"{weight.name}.dequantized", FP32, weight.values.shape)
+        ops = [
+            _cast(stored, values, proto.paddle_dtype(weight.values.dtype), FP32),
+            proto.make_op(
+                "elementwise_mul", {"X": [values], "Y": [scale]}, {"Out": [scaled]}, {"axis": -1}
+            ),
+        ]
+        if declared != FP32:
+            # A step in half precision would lose bits, or underflow: scale first, then round once.
+            half = self._variable(block, f"{weight.name}.half", declared, weight.values.shape)
+            ops.append(_cast(scaled, half, FP32, declared))
+            scaled = half
+        return ops, scaled
+
+    def _dequantize_linear(
+        self, block: int, weight: QuantizedWeight, stored: str
+    ) -> tuple[list[Any], str]:
+        output = self._variable(block, f"{weight.name}.dequantized", FP32, weight.values.shape)
+        op = self._linear_op(
+            "dequantize_linear", stored, output, weight.name, weight.threshold, weight.axis
+        )
+        return [op], output
+
+    def _qdq(self, block: int, name: str, threshold: float) -> tuple[list[Any], str]:
+        dims = list(proto.tensor_desc(self._variables[name]).dims)
+        quantized = self._variable(block, f"{name}.quantized", FP32, dims)
+        output = self._variable(block, f"{name}.dequantized", FP32, dims)
+        scale = np.array([threshold], np.float32)
+        return [
+            self._linear_op("quantize_linear", name, quantized, name, scale, -1),
+            self._linear_op("dequantize_linear", quantized, output, name, scale, -1),
+        ], output
+
+    def _linear_op(
+        self, op_type: str, source: str, output: str, name: str, threshold: Array, axis: int
+    ) -> Any:
+        scale = self._parameter(f"{name}@scale", threshold)
+        zero_point = self._parameter(f"{name}@zero_point", np.zeros(threshold.shape, np.int32))
+        return proto.make_op(
+            op_type,
+            {"X": [source], "Scale": [scale], "ZeroPoint": [zero_point]},
+            {"Y": [output]},
+            {
+                "bit_length": 8,
+                "quant_axis": axis,
+                "round_type": 0,
+                "is_test": True,
+                "only_observer": False,
+            },
+        )
+
+    def _parameter(self, name: str, array: Array) -> str:
+        if name not in self._model.parameters:
+            var = proto.add_var(
+                self._model.program.blocks[0], name, proto.paddle_dtype(array.dtype), array.shape
+            )
+            var.persistable = True
+            self._model.parameters[name] = array
+        return name
+
+    def _variable(self, block: int, name: str, data_type: int, dims: Iterable[int]) -> str:
+        proto.add_var(self._model.program.blocks[block], name, data_type, dims)
+        return name
+
+
+def store_weights(
+    model: Model, arrays: Mapping[str, Array], ops: Iterable[WeightedOp]
+) -> dict[str, str]:
+    """Put new values of weights into the model's parameters, for ``ops`` alone.
+
+    A weight that only ``ops`` read is replaced under its own name. One that another op reads as
+    well keeps its values, and the new ones go beside it.
+
+    Returns:
+        The name under which each weight's new values are stored.
+    """
+    shared = _read_by_others(model, ops)
+    stored = {}
+    for name, array in arrays.items():
+        data_type = proto.paddle_dtype(array.dtype)
+        if name in shared:
+            target = f"{name}.quantized"
+            block = model.program.blocks[0]
+            proto.add_var(block, target, data_type, array.shape).persistable = True
+        else:
+            target = name
+            _set_data_type(model, name, data_type)
+        model.parameters[target] = array
+        stored[name] = target
+    return stored
+
+
+def _set_data_type(model: Model, name: str, data_type: int) -> None:
+    for block in model.program.blocks:
+        for var in block.vars:
+            if var.name == name:
+                proto.tensor_desc(var).data_type = data_type
+
+
+def _read_by_others(model: Model, ops: Iterable[WeightedOp]) -> set[str]:
+    quantized = {(op.block, op.position) for op in ops}
+    return {
+        name
+        for block_index, block in enumerate(model.program.blocks)
+        for position, op in enumerate(block.ops)
+        if (block_index, position) not in quantized
+        for slot in op.inputs
+        for name in slot.arguments
+    }
+
+
+def rename_inputs(op: Any, names: Mapping[str, str]) -> None:
+    """Let ``op`` read other variables: ``names`` maps old names to new ones."""
+    if names:
+        for slot in op.inputs:
+            slot.arguments[:] = [names.get(name, name) for name in slot.arguments]
+
+
+def _copy(op: Any) -> Any:
+    copied = proto.OpDesc()
+    copied.CopyFrom(op)
+    return copied
+
+
+def _cast(source: str, output: str, from_type: int, to_type: int) -> Any:
+    return proto.make_op(
+        "cast", {"X": [source]}, {"Out": [output]}, {"in_dtype": from_type, "out_dtype": to_type}
+    )

@@ -1,0 +1,55 @@
+"""Running a model's files by Paddle's Predictor and Executor."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import inference
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+def predict(
+    model_path: Path, params_path: Path | None, feed: Arrays, how: str = "plain"
+) -> list[np.ndarray[Any, Any]]:
+    """Run one batch. ``how``: "plain" (the program as it is), "float" or "int8" by oneDNN."""
+    if params_path is None:
+        config = inference.Config(str(model_path.parent))
+    else:
+        config = inference.Config(str(model_path), str(params_path))
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(1)
+    if how == "plain":
+        config.switch_ir_optim(False)
+    else:
+        _either(config, "enable_onednn", "enable_mkldnn")
+    if how == "int8":
+        _either(config, "enable_onednn_int8", "enable_mkldnn_int8")
+    predictor = inference.create_predictor(config)
+    for name, array in feed.items():
+        predictor.get_input_handle(name).copy_from_cpu(array)
+    predictor.run()
+    names = predictor.get_output_names()
+    return [predictor.get_output_handle(name).copy_to_cpu() for name in names]
+
+
+def execute(model_path: Path, params_path: Path | None, feed: Arrays) -> list[Any]:
+    """Run one batch by Paddle's Executor."""
+    paddle.enable_static()
+    executor = paddle.static.Executor(paddle.CPUPlace())
+    with paddle.static.scope_guard(paddle.static.Scope()):
+        program, _, targets = paddle.static.load_inference_model(
+            str(model_path.parent),
+            executor,
+            model_filename=model_path.name,
+            params_filename=params_path.name if params_path else None,
+        )
+        return list(executor.run(program, feed=feed, fetch_list=targets))
+
+
+def _either(config: Any, name: str, older: str) -> None:
+    getattr(config, name if hasattr(config, name) else older)()

@@ -1,0 +1,82 @@
+"""Reading and writing parameter files."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from programs import random
+
+from pyquant import ModelFileError
+from pyquant.program.parameters import read_combined, write_combined
+
+ARRAYS = {
+    "b.w": random((4, 3)),
+    "a.w": np.arange(6, dtype=np.int8).reshape(2, 3),
+    "half": random((5,)).astype(np.float16),
+    "raw bfloat16": np.array([0x3F80, 0xFF7F], np.uint16),
+    "scalar": np.array(3, np.int64),
+    "empty": np.zeros((0, 4), np.float32),
+    "flag": np.array([True, False]),
+}
+
+
+def encoded() -> bytes:
+    stream = io.BytesIO()
+    write_combined(stream, ARRAYS)
+    return stream.getvalue()
+
+
+def test_arrays_come_back_as_they_were_written(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    path.write_bytes(encoded())
+    arrays = read_combined(path, list(ARRAYS))
+    for name, array in ARRAYS.items():
+        assert arrays[name].dtype == array.dtype
+        np.testing.assert_array_equal(arrays[name], array)
+
+
+def test_writing_what_was_read_gives_the_same_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    path.write_bytes(encoded())
+    stream = io.BytesIO()
+    write_combined(stream, read_combined(path, list(ARRAYS)))
+    assert stream.getvalue() == path.read_bytes()
+
+
+def test_every_truncation_is_refused_by_name(tmp_path: Path) -> None:
+    data = encoded()
+    path = tmp_path / "p"
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        with pytest.raises(ModelFileError, match=r"p: .*'"):
+            read_combined(path, list(ARRAYS))
+
+
+def test_bytes_left_over_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "p"
+    path.write_bytes(encoded() + b"\0" * 30)
+    with pytest.raises(ModelFileError, match="30 bytes are left"):
+        read_combined(path, list(ARRAYS))
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_damaged_bytes_give_a_typed_error_or_arrays(tmp_path: Path, seed: int) -> None:
+    generator = np.random.default_rng(seed)
+    data = bytearray(encoded())
+    for position in generator.integers(0, len(data), 3):
+        data[position] = generator.integers(0, 256)
+    path = tmp_path / "p"
+    path.write_bytes(bytes(data))
+    try:
+        arrays = read_combined(path, list(ARRAYS))
+    except ModelFileError:
+        return
+    assert set(arrays) == set(ARRAYS)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelFileError, match="nowhere: the parameter file cannot be read"):
+        read_combined(tmp_path / "nowhere", ["w"])
