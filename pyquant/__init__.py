@@ -1,0 +1,43 @@
+"""Post-training quantization of PaddlePaddle inference models.
+
+`quant_post_dynamic` stores weights as int8 or int16, without data. `quant_post_static` calibrates
+activations over data and writes an int8 model. `kernels` holds the arithmetic of both.
+"""
+
+from . import kernels
+from .dynamic import quant_post_dynamic
+from .errors import (
+    ActivationError,
+    CalibrationDataError,
+    ModelFileError,
+    OutputError,
+    PyquantError,
+    SettingError,
+    UnsupportedError,
+)
+from .program.model import Model, load_model, save_model
+from .program.quantizable import FloatOp
+from .result import QuantizationResult, QuantizedTensor
+from .static import quant_post, quant_post_static
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ActivationError",
+    "CalibrationDataError",
+    "FloatOp",
+    "Model",
+    "ModelFileError",
+    "OutputError",
+    "PyquantError",
+    "QuantizationResult",
+    "QuantizedTensor",
+    "SettingError",
+    "UnsupportedError",
+    "kernels",
+    "load_model",
+    "quant_post",
+    "quant_post_dynamic",
+    "quant_post_static",
+    "save_model",
+]

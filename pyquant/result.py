@@ -1,0 +1,137 @@
+"""What a quantization did."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .program.quantizable import FloatOp, WeightedOp
+from .program.weights import QuantizedWeight
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """A tensor that the new model holds or computes as integers.
+
+    Attributes:
+        name: its name in the program.
+        kind: ``"weight"`` or ``"activation"``.
+        op_types: the types of the ops that read it quantized.
+        bits: of its integers.
+        axis: the axis of the channels; None for one threshold per tensor.
+        threshold: the magnitude that maps to 2^(bits-1)-1: a float, or float32[channels].
+    """
+
+    name: str
+    kind: str
+    op_types: tuple[str, ...]
+    bits: int
+    axis: int | None
+    threshold: float | NDArray[Any]
+
+    @property
+    def scale(self) -> float | NDArray[Any]:
+        """The step between neighbouring integers, threshold / (2^(bits-1)-1)."""
+        step: float | NDArray[Any] = self.threshold / (2 ** (self.bits - 1) - 1)
+        return step
+
+
+@dataclass(frozen=True)
+class QuantizationResult:
+    """The outcome of `quant_post_dynamic` or `quant_post_static`.
+
+    Attributes:
+        model_path: the quantized program.
+        params_path: its combined parameters; None if each has a file of its own.
+        quantized: every tensor that was quantized.
+        kept_float: every op of the requested types that stays in float, and why.
+        bytes_before: size of the source's program and parameters.
+        bytes_after: size of the quantized ones.
+        seconds: wall time by stage, in the order in which they ran.
+        notes: what there is to know about the arguments and the data.
+        test_model_path: the float twin's program, if one was asked for.
+    """
+
+    model_path: Path
+    params_path: Path | None
+    quantized: list[QuantizedTensor]
+    kept_float: list[FloatOp]
+    bytes_before: int
+    bytes_after: int
+    seconds: dict[str, float]
+    notes: list[str] = field(default_factory=list)
+    test_model_path: Path | None = None
+
+    def __str__(self) -> str:
+        """Return a summary of a few lines."""
+        kinds = Counter(tensor.kind for tensor in self.quantized)
+        counted = ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) or "nothing"
+        lines = [
+            f"quantized {counted}; {len(self.kept_float)} ops kept in float",
+            f"size {self.bytes_before:,} -> {self.bytes_after:,} bytes "
+            f"({self.bytes_after / self.bytes_before:.2f})",
+            "time " + ", ".join(f"{stage} {value:.2f} s" for stage, value in self.seconds.items()),
+            f"model {self.model_path}",
+        ]
+        lines += [f"float {op.op_type} '{op.name}': {op.reason}" for op in self.kept_float]
+        lines += [f"note  {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    def thresholds(self) -> dict[str, float]:
+        """The activation thresholds by tensor name."""
+        return {
+            tensor.name: float(np.max(tensor.threshold))
+            for tensor in self.quantized
+            if tensor.kind == "activation"
+        }
+
+
+class Stopwatch:
+    """Wall time by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap under ``stage``."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
+
+
+def weight_tensors(
+    weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+) -> list[QuantizedTensor]:
+    """Describe ``weights`` and the ``ops`` that read them."""
+    readers = readers_by_tensor((op.weight, op.op_type) for op in ops)
+    return [
+        QuantizedTensor(name, "weight", readers[name], weight.bits, *_axis_and_threshold(weight))
+        for name, weight in weights.items()
+    ]
+
+
+def readers_by_tensor(reads: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
+    """Collect the op types that read each tensor from pairs of tensor and op type."""
+    readers: dict[str, dict[str, None]] = {}
+    for name, op_type in reads:
+        readers.setdefault(name, {})[op_type] = None
+    return {name: tuple(op_types) for name, op_types in readers.items()}
+
+
+def file_bytes(paths: Iterable[Path]) -> int:
+    """Return the size of all files together."""
+    return sum(path.stat().st_size for path in paths)
+
+
+def _axis_and_threshold(weight: QuantizedWeight) -> tuple[int | None, float | NDArray[Any]]:
+    if weight.axis < 0:
+        return None, float(weight.threshold[0])
+    return weight.axis, weight.threshold

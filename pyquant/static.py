@@ -1,0 +1,284 @@
+"""Static mode: activations calibrated over data, weights per channel, an int8 model out."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .calibration.data import Feeds, Source, feeds_of_batches, feeds_of_samples
+from .calibration.run import Statistics, collect_statistics
+from .calibration.thresholds import ALGORITHMS, activation_threshold
+from .errors import CalibrationDataError, SettingError, UnsupportedError
+from .program.model import Model, load_model, save_model
+from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp, find_weighted_ops
+from .program.rewrite import Rewriter
+from .program.targets import DEPLOY_BACKENDS, Target, why_weight_only
+from .program.weights import quantize_weights
+from .result import (
+    QuantizationResult,
+    QuantizedTensor,
+    Stopwatch,
+    file_bytes,
+    readers_by_tensor,
+    weight_tensors,
+)
+from .settings import check_choice, check_op_types
+
+_CHOICES = {
+    "algo": tuple(ALGORITHMS),
+    "weight_quantize_type": ("channel_wise_abs_max", "abs_max"),
+    "activation_quantize_type": ("range_abs_max", "moving_average_abs_max", "abs_max"),
+}
+
+# Parameters of PaddleSlim's that have nothing to do here: the default, and why.
+_WITHOUT_EFFECT = {
+    "executor": (None, "not needed, calibration runs in Paddle's Predictor on the CPU"),
+    "scope": (None, "not needed, parameters are read from the files"),
+    "activation_quantize_type": ("range_abs_max", "the result is the same for each"),
+    "is_use_cache_file": (False, "not needed, no activation is kept"),
+    "cache_dir": (None, "not needed, no activation is kept"),
+}
+
+# What PaddleSlim's parameters may be so far; any other value is refused, not ignored.
+_SUPPORTED = {
+    "round_type": ("round",),
+    "bias_correction": (False,),
+    "is_full_quantize": (False,),
+    "weight_bits": (8,),
+    "activation_bits": (8,),
+    "optimize_model": (False,),
+    "onnx_format": (True,),
+    "deploy_backend": tuple(DEPLOY_BACKENDS),
+}
+
+
+def quant_post_static(
+    executor: Any,
+    model_dir: str | Path,
+    quantize_model_path: str | Path,
+    batch_generator: Source | None = None,
+    sample_generator: Source | None = None,
+    data_loader: Source | None = None,
+    model_filename: str | None = None,
+    params_filename: str | None = None,
+    save_model_filename: str = "model.pdmodel",
+    save_params_filename: str | None = "model.pdiparams",
+    batch_size: int = 1,
+    batch_nums: int | None = None,
+    scope: Any = None,
+    algo: str = "hist",
+    round_type: str = "round",
+    hist_percent: float = 0.9999,
+    bias_correction: bool = False,
+    quantizable_op_type: Collection[str] = tuple(ACTIVATION_OP_TYPES),
+    is_full_quantize: bool = False,
+    weight_bits: int = 8,
+    activation_bits: int = 8,
+    activation_quantize_type: str = "range_abs_max",
+    weight_quantize_type: str = "channel_wise_abs_max",
+    optimize_model: bool = False,
+    onnx_format: bool = True,
+    skip_tensor_list: Collection[str] | None = None,
+    deploy_backend: str | None = None,
+    is_use_cache_file: bool = False,
+    cache_dir: str | None = None,
+) -> QuantizationResult:
+    """Quantize weights and activations to int8, the latter by what calibration data shows.
+
+    The result holds int8 weights and ``quantize_linear``/``dequantize_linear`` around the inputs
+    of quantized ops. To run it in int8 on a CPU, call ``enable_onednn_int8()`` (3.x) or
+    ``enable_mkldnn_int8()`` (2.6) on the Predictor's config; without it the same file runs as slow
+    fake quantization.
+
+    Args:
+        executor: not needed; may be None.
+        model_dir: directory of the model (see `pyquant.load_model`).
+        quantize_model_path: directory of the quantized model.
+        batch_generator: batches; an iterable, a generator, or a function that returns one. A batch
+            is an array, a tuple of arrays in the order of the inputs, or a dict by name. Shapes
+            may vary from batch to batch.
+        sample_generator: the same of single samples without a batch axis.
+        data_loader: the same as ``batch_generator``; a ``paddle.io.DataLoader`` too.
+        model_filename: the program's file; None finds it.
+        params_filename: the combined parameter file; None finds it, or takes separate files.
+        save_model_filename: the quantized program's file.
+        save_params_filename: its combined parameter file; None writes one file per parameter.
+        batch_size: how many samples of ``sample_generator`` make a batch. A batch size that the
+            model fixes is taken instead.
+        batch_nums: use this many batches at most; None uses all.
+        scope: not needed.
+        algo: how a threshold is found: ``KL``, ``hist``, ``mse``, ``emd``, ``avg`` or ``abs_max``.
+        round_type: ``"round"``; ``"adaround"`` is not supported yet.
+        hist_percent: the share of an activation's values that ``hist`` keeps in range.
+        bias_correction: not supported yet.
+        quantizable_op_type: op types to quantize.
+        is_full_quantize: not supported yet.
+        weight_bits: 8.
+        activation_bits: 8.
+        activation_quantize_type: names PaddleSlim's fake ops; the result is the same for each.
+        weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
+        optimize_model: not supported yet.
+        onnx_format: True, the QDQ form; the older fake-op form is not supported.
+        skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
+        deploy_backend: None or ``"MKLDNN"``.
+        is_use_cache_file: not needed; nothing is cached on disk.
+        cache_dir: not needed.
+
+    Returns:
+        What was quantized, with which threshold, and what stays in float, and why.
+
+    Raises:
+        ModelFileError: the model cannot be read.
+        SettingError: an argument is wrong.
+        UnsupportedError: an argument or the model asks for what pyquant cannot do.
+        CalibrationDataError: there is no data, or a batch does not fit the model.
+        ActivationError: an activation holds NaN or infinity, or nothing.
+        OutputError: the result cannot be written; nothing has changed on the disk.
+    """
+    arguments = dict(locals())
+    _check(arguments)
+    watch = Stopwatch()
+    model = load_model(model_dir, model_filename, params_filename)
+    found, kept = find_weighted_ops(model, quantizable_op_type, skip_tensor_list or ())
+    ops, weight_only = _split_by_target(model, found, DEPLOY_BACKENDS[deploy_backend], kept)
+    watch.lap("load")
+    feeds = _feeds(model, arguments)
+    statistics = collect_statistics(model, {op.activation for op in ops}, feeds, batch_nums)
+    watch.lap("calibrate")
+    ops = _without_dead(ops, statistics, kept)
+    thresholds = {
+        op.activation: activation_threshold(
+            statistics[op.activation], algo, activation_bits, hist_percent
+        )
+        for op in ops
+    }
+    watch.lap("thresholds")
+    per_channel = weight_quantize_type != "abs_max"
+    weights = quantize_weights(model, ops + weight_only, weight_bits, per_channel)
+    rewriter = Rewriter(model)
+    rewriter.quantize_activations(thresholds, ops)
+    rewriter.dequantize_weights_linear(weights, ops)
+    rewriter.dequantize_weights_by_scale(weights, weight_only)
+    rewriter.apply()
+    watch.lap("quantize")
+    paths = save_model(model, quantize_model_path, save_model_filename, save_params_filename)
+    watch.lap("save")
+    return QuantizationResult(
+        model_path=paths[0],
+        params_path=None if save_params_filename is None else paths[1],
+        quantized=[
+            *_activation_tensors(thresholds, ops, activation_bits),
+            *weight_tensors(weights, ops + weight_only),
+        ],
+        kept_float=kept,
+        bytes_before=file_bytes(model.source_files),
+        bytes_after=file_bytes(paths),
+        seconds=watch.seconds,
+        notes=_notes(arguments),
+    )
+
+
+quant_post = quant_post_static
+"""PaddleSlim's old name of `quant_post_static`."""
+
+
+def _check(arguments: dict[str, Any]) -> None:
+    for name, values in _SUPPORTED.items():
+        if arguments[name] not in values:
+            raise UnsupportedError(
+                f"{name}={arguments[name]!r} is not supported yet; "
+                f"it must be {' or '.join(map(repr, values))}."
+            )
+    check_op_types(arguments["quantizable_op_type"], ACTIVATION_OP_TYPES)
+    for name, choices in _CHOICES.items():
+        check_choice(name, arguments[name], choices)
+    if not 0 < arguments["hist_percent"] <= 1:
+        raise SettingError(
+            f"hist_percent: {arguments['hist_percent']} is not in (0, 1]; 0.9999 is 99.99 %."
+        )
+    for name in ("batch_size", "batch_nums"):
+        if arguments[name] is not None and arguments[name] < 1:
+            raise SettingError(f"{name}: {arguments[name]} is less than 1.")
+
+
+def _feeds(model: Model, arguments: dict[str, Any]) -> Feeds:
+    names = ("batch_generator", "sample_generator", "data_loader")
+    given = [name for name in names if arguments[name] is not None]
+    if len(given) != 1:
+        have = " and ".join(given) or "none of them"
+        raise CalibrationDataError(
+            f"calibration data: one of {', '.join(names)} is needed, {have} was given."
+        )
+    source, batch_nums = arguments[given[0]], arguments["batch_nums"]
+    if given[0] == "sample_generator":
+        return feeds_of_samples(model.feeds, source, arguments["batch_size"], batch_nums)
+    return feeds_of_batches(model.feeds, source, batch_nums)
+
+
+def _split_by_target(
+    model: Model, found: list[WeightedOp], target: Target, kept: list[FloatOp]
+) -> tuple[list[WeightedOp], list[WeightedOp]]:
+    """Part the ops that run as int8 from those of which the weight alone is quantized.
+
+    ``kept`` gets the latter, and those that stay in float altogether, with the reason.
+    """
+    ops: list[WeightedOp] = []
+    weight_only: list[WeightedOp] = []
+    axes = {op.weight: op.channel_axis for op in reversed(found)}
+    producers = model.producers()
+    reasons = {op: why_weight_only(op, producers, target) for op in found}
+    int8_weights = {op.weight for op in found if reasons[op] is None}
+    for op in found:
+        reason = _why_float(model, op, axes[op.weight])
+        if reason is None and reasons[op] is None:
+            ops.append(op)
+            continue
+        if reason is None and op.weight not in int8_weights:
+            weight_only.append(op)
+        kept.append(FloatOp(op.op_type, op.output, reason or str(reasons[op])))
+    return ops, weight_only
+
+
+def _why_float(model: Model, op: WeightedOp, axis: int) -> str | None:
+    weight = model.parameters[op.weight]
+    if weight.dtype != np.float32:
+        return f"weight '{op.weight}' is {weight.dtype}; static int8 takes float32"
+    if op.activation in model.parameters:
+        return f"its activation '{op.activation}' is a constant"
+    if op.channel_axis != axis:
+        return f"weight '{op.weight}' is quantized along axis {axis} for an earlier op"
+    return None
+
+
+def _without_dead(
+    ops: list[WeightedOp], statistics: Statistics, kept: list[FloatOp]
+) -> list[WeightedOp]:
+    """Leave out the ops whose activation was always zero; ``kept`` gets them."""
+    dead = [op for op in ops if statistics[op.activation].abs_max == 0]
+    kept += [
+        FloatOp(op.op_type, op.output, f"activation '{op.activation}' was zero in all of the data")
+        for op in dead
+    ]
+    return [op for op in ops if op not in dead]
+
+
+def _activation_tensors(
+    thresholds: dict[str, float], ops: list[WeightedOp], bits: int
+) -> list[QuantizedTensor]:
+    readers = readers_by_tensor((op.activation, op.op_type) for op in ops)
+    return [
+        QuantizedTensor(name, "activation", readers[name], bits, None, threshold)
+        for name, threshold in thresholds.items()
+    ]
+
+
+def _notes(arguments: dict[str, Any]) -> list[str]:
+    """Say of every argument that was given without effect why it has none."""
+    return [
+        f"{name}: {reason}"
+        for name, (default, reason) in _WITHOUT_EFFECT.items()
+        if arguments[name] != default
+    ]

@@ -1,0 +1,81 @@
+"""The command line, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import programs
+import pytest
+
+from pyquant.cli import main
+
+IMAGES = programs.random((6, 3, 8, 8), 9)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return programs.conv_net().save(tmp_path / "in")
+
+
+def test_inspect_lists_inputs_ops_and_weights(
+    source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", str(source)]) == 0
+    text = capsys.readouterr().out
+    assert "x FP32[-1, 3, 8, 8]" in text
+    assert "2 conv2d" in text
+    assert "first.w" in text
+
+
+def test_dynamic(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["dynamic", str(source), "-o", str(out), "--weight-bits", "16"]) == 0
+    assert "quantized 3 weights" in capsys.readouterr().out
+    assert (out / "quantized_model" / "model.pdiparams").is_file()
+
+
+@pytest.mark.parametrize("form", ["npz", "unnamed npz", "npy", "directory"])
+def test_static(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    data = tmp_path / ("data.npy" if form == "npy" else "data.npz")
+    if form == "npz":
+        np.savez(data, x=IMAGES)
+    elif form == "unnamed npz":
+        np.savez(data, IMAGES)
+    elif form == "npy":
+        np.save(data, IMAGES)
+    else:
+        data = tmp_path / "data"
+        data.mkdir()
+        np.savez(data / "0.npz", x=IMAGES[:2])
+        np.savez(data / "1.npz", x=IMAGES[2:])
+    out = tmp_path / "out"
+    assert main(["static", str(source), "-o", str(out), "--data", str(data), "--algo", "KL"]) == 0
+    text = capsys.readouterr().out
+    assert "threshold" in text
+    assert "quantized 2 activations, 3 weights" in text
+    assert (out / "model.pdmodel").is_file()
+
+
+def test_errors_go_to_stderr_in_one_line(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.npz"
+    bad.write_bytes(b"nothing")
+    uneven = tmp_path / "uneven.npz"
+    np.savez(uneven, x=IMAGES, y=IMAGES[:2])
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments, said in [
+        (["inspect", str(tmp_path / "nowhere")], "there is no such directory"),
+        (["static", str(source), "-o", str(tmp_path), "--data", str(bad)], "cannot be read"),
+        (["static", str(source), "-o", str(tmp_path), "--data", str(uneven)], "different numbers"),
+        (["static", str(source), "-o", str(tmp_path), "--data", str(empty)], "no .npz or .npy"),
+    ]:
+        assert main(arguments) == 1
+        message = capsys.readouterr().err
+        assert said in message
+        assert message.startswith("pyquant: ")
+        assert message.count("\n") == 1

@@ -1,0 +1,360 @@
+"""Static mode on small programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+from paddle_run import execute, predict
+
+from pyquant import (
+    ActivationError,
+    CalibrationDataError,
+    OutputError,
+    SettingError,
+    UnsupportedError,
+    load_model,
+    quant_post,
+    quant_post_static,
+)
+from pyquant.calibration.thresholds import ALGORITHMS
+
+IMAGES = programs.random((12, 3, 8, 8), 9)
+BATCHES = [IMAGES[:5], IMAGES[5:6], IMAGES[6:]]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return programs.conv_net().save(tmp_path / "in")
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    return float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
+
+
+@pytest.mark.parametrize("algo", ALGORITHMS)
+@pytest.mark.parametrize("kind", ["channel_wise_abs_max", "abs_max"])
+def test_the_int8_run_is_the_simulation_and_near_float(
+    tmp_path: Path, source: Path, algo: str, kind: str
+) -> None:
+    result = quant_post_static(
+        None,
+        source,
+        tmp_path / "out",
+        data_loader=BATCHES,
+        algo=algo,
+        weight_quantize_type=kind,
+    )
+    feed = {"x": IMAGES}
+    expected = predict(source / "m.pdmodel", source / "m.pdiparams", feed)[0]
+    simulated = predict(result.model_path, result.params_path, feed)[0]
+    executed = execute(result.model_path, result.params_path, feed)[0]
+    int8 = predict(result.model_path, result.params_path, feed, "int8")[0]
+    np.testing.assert_array_equal(simulated, executed)
+    # So few values leave KL's histogram sparse, and it clips them; avg clips by its nature.
+    assert relative_error(simulated, expected) < (0.2 if algo in ("KL", "avg") else 0.06)
+    # oneDNN rounds the dequantized weights again, per channel even where the file has one scale.
+    assert relative_error(int8, simulated) < (0.01 if kind == "channel_wise_abs_max" else 0.02)
+
+
+def test_thresholds_are_those_of_the_data(tmp_path: Path, source: Path) -> None:
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES, algo="abs_max")
+    found = result.thresholds()
+    assert set(found) == {"x", "b"}
+    assert found["x"] == np.abs(IMAGES).max()
+    b = predict(source / "m.pdmodel", source / "m.pdiparams", {"x": IMAGES})
+    assert b[0].shape == (12, 10)
+    average = quant_post_static(None, source, tmp_path / "avg", data_loader=BATCHES, algo="avg")
+    expected = np.abs(IMAGES).reshape(12, -1).max(axis=1).astype(np.float64).mean()
+    assert average.thresholds()["x"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_files_do_not_depend_on_how_the_data_is_split(tmp_path: Path, source: Path) -> None:
+    splits = [[IMAGES], BATCHES, [IMAGES[i : i + 1] for i in reversed(range(12))]]
+    for algo in ALGORITHMS:
+        written = []
+        for number, batches in enumerate(splits):
+            out = tmp_path / f"{algo}{number}"
+            result = quant_post_static(None, source, out, data_loader=batches, algo=algo)
+            assert result.params_path is not None
+            written.append(result.model_path.read_bytes() + result.params_path.read_bytes())
+        assert written[0] == written[1] == written[2]
+
+
+@pytest.mark.parametrize(
+    ("argument", "data"),
+    [
+        ("data_loader", [{"x": IMAGES}]),
+        ("data_loader", [(IMAGES,)]),
+        ("data_loader", lambda: iter([[IMAGES]])),
+        ("data_loader", [[{"x": IMAGES}]]),
+        ("batch_generator", lambda: ((batch,) for batch in BATCHES)),
+        ("sample_generator", lambda: ((image,) for image in IMAGES)),
+        ("sample_generator", list(IMAGES)),
+    ],
+)
+def test_data_in_any_form_gives_the_same(
+    tmp_path: Path, source: Path, argument: str, data: Any
+) -> None:
+    result = quant_post_static(
+        None, source, tmp_path / "out", algo="abs_max", batch_size=5, **{argument: data}
+    )
+    assert result.thresholds()["x"] == np.abs(IMAGES).max()
+
+
+def test_a_paddle_data_loader(tmp_path: Path, source: Path) -> None:
+    import paddle
+
+    class Images(paddle.io.Dataset):  # type: ignore[misc]
+        def __getitem__(self, index: int) -> Any:
+            return IMAGES[index]
+
+        def __len__(self) -> int:
+            return len(IMAGES)
+
+    paddle.disable_static()
+    loader = paddle.io.DataLoader(Images(), batch_size=4)
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=loader, algo="abs_max")
+    assert result.thresholds()["x"] == np.abs(IMAGES).max()
+
+
+def test_the_old_name_and_batch_nums(tmp_path: Path, source: Path) -> None:
+    seen = []
+
+    def reader() -> Iterator[Any]:
+        for number, image in enumerate(IMAGES):
+            seen.append(number)
+            yield (image,)
+
+    result = quant_post(
+        executor=object(),
+        model_dir=str(source),
+        quantize_model_path=str(tmp_path / "out"),
+        sample_generator=reader,
+        model_filename="m.pdmodel",
+        params_filename="m.pdiparams",
+        batch_nums=3,
+        algo="abs_max",
+    )
+    assert result.thresholds()["x"] == np.abs(IMAGES[:3]).max()
+    assert len(seen) <= 4
+    assert any(note.startswith("executor: not needed") for note in result.notes)
+    assert result.model_path == tmp_path / "out" / "model.pdmodel"
+    assert result.params_path == tmp_path / "out" / "model.pdiparams"
+
+
+def test_separate_parameter_files(tmp_path: Path) -> None:
+    source = programs.conv_net().save(tmp_path / "in", "__model__", None)
+    result = quant_post_static(
+        None,
+        source,
+        tmp_path / "out",
+        data_loader=BATCHES,
+        save_model_filename="__model__",
+        save_params_filename=None,
+    )
+    assert result.params_path is None
+    combined = quant_post_static(None, source, tmp_path / "one", data_loader=BATCHES)
+    feed = {"x": IMAGES}
+    np.testing.assert_array_equal(
+        predict(result.model_path, None, feed)[0],
+        predict(combined.model_path, combined.params_path, feed)[0],
+    )
+
+
+def test_several_feeds_and_a_shared_weight(tmp_path: Path) -> None:
+    source = programs.shared_weight_net().save(tmp_path / "in")
+    feed = {"left": IMAGES[:6], "right": IMAGES[6:] * np.float32(2)}
+    for number, batch in enumerate((feed, tuple(feed.values()))):
+        result = quant_post_static(
+            None, source, tmp_path / f"out{number}", data_loader=[batch], algo="abs_max"
+        )
+        assert result.thresholds() == {name: np.abs(value).max() for name, value in feed.items()}
+        assert [t.name for t in result.quantized if t.kind == "weight"] == ["w"]
+        total, both = predict(result.model_path, result.params_path, feed)
+        expected = predict(source / "m.pdmodel", source / "m.pdiparams", feed)
+        np.testing.assert_array_equal(total, expected[0])
+        assert relative_error(both, expected[1]) < 0.03
+        int8 = predict(result.model_path, result.params_path, feed, "int8")
+        assert relative_error(int8[1], both) < 0.01
+
+
+@pytest.mark.parametrize("op_type", ["mul", "matmul", "matmul_v2"])
+@pytest.mark.parametrize("net", ["linear", "linear with relu", "conv2d_transpose"])
+def test_what_the_runtime_cannot_do_keeps_a_float_activation(
+    tmp_path: Path, op_type: str, net: str
+) -> None:
+    if net == "conv2d_transpose":
+        built, feed = programs.transposed_conv_net(), {"x": IMAGES}
+    else:
+        built, feed = programs.linear_net(op_type), {"x": programs.random((2, 16, 64), 9)}
+    source = built.save(tmp_path / "in")
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=[feed])
+    assert [tensor.kind for tensor in result.quantized] == ["weight"]
+    assert "its activation stays float" in result.kept_float[0].reason
+    expected = predict(source / "m.pdmodel", source / "m.pdiparams", feed)[0]
+    for how in ("plain", "float", "int8"):
+        actual = predict(result.model_path, result.params_path, feed, how)[0]
+        assert 0 < relative_error(actual, expected) < 0.02
+
+
+def test_an_activation_of_zeros_stays_in_float(tmp_path: Path, source: Path) -> None:
+    zeros = np.zeros((2, 3, 8, 8), np.float32)
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=[zeros])
+    assert result.thresholds() == {}
+    assert "zero in all of the data" in result.kept_float[-1].reason
+    for how in ("plain", "int8"):
+        assert np.isfinite(
+            predict(result.model_path, result.params_path, {"x": IMAGES}, how)[0]
+        ).all()
+
+
+@pytest.mark.parametrize(
+    ("batches", "said"),
+    [
+        ([], "it yields nothing"),
+        ([{"y": IMAGES}], "'y' is not an input of the model, which has .'x'."),
+        ([{}], "input 'x' is missing"),
+        ([(IMAGES, IMAGES)], r"2 arrays for 1 input\(s\)"),
+        ([IMAGES[:, :2]], r"batch 0: input 'x' has shape \[12, 2, 8, 8\].*\[-1, 3, 8, 8\]"),
+        ([IMAGES[0]], r"has shape \[3, 8, 8\]"),
+        ([IMAGES, IMAGES.astype(np.float64)], "batch 1: input 'x' is float64.*float32"),
+        ([IMAGES[:0]], r"shape \[0, 3, 8, 8\]: nothing to calibrate"),
+        (5, "int cannot be iterated"),
+    ],
+)
+def test_data_that_does_not_fit_is_named(
+    tmp_path: Path, source: Path, batches: Any, said: str
+) -> None:
+    with pytest.raises(CalibrationDataError, match=said):
+        quant_post_static(None, source, tmp_path / "out", data_loader=batches)
+    assert not (tmp_path / "out").exists()
+
+
+def test_exactly_one_source_of_data(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(CalibrationDataError, match="none of them was given"):
+        quant_post_static(None, source, tmp_path / "out")
+    with pytest.raises(CalibrationDataError, match="sample_generator and data_loader"):
+        quant_post_static(
+            None, source, tmp_path / "out", sample_generator=IMAGES, data_loader=BATCHES
+        )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_non_finite_activations_are_named_and_counted(
+    tmp_path: Path, source: Path, value: float
+) -> None:
+    bad = IMAGES.copy()
+    bad[3, 1, 2, 4:7] = value
+    with pytest.raises(ActivationError, match=r"activation 'x' holds 3 NaN .* in batch 1"):
+        quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES, bad])
+    huge = programs.conv_net()
+    huge.parameters["first.w"][:] = 3e38
+    made = huge.save(tmp_path / "huge")
+    with pytest.raises(ActivationError, match=r"activation 'b' holds \d+ NaN"):
+        quant_post_static(None, made, tmp_path / "out", data_loader=[np.abs(IMAGES) * 9])
+
+
+def test_what_is_not_supported_says_so(tmp_path: Path, source: Path) -> None:
+    for name, value in [
+        ("round_type", "adaround"),
+        ("bias_correction", True),
+        ("is_full_quantize", True),
+        ("optimize_model", True),
+        ("onnx_format", False),
+        ("weight_bits", 4),
+        ("activation_bits", 16),
+        ("deploy_backend", "TensorRT"),
+    ]:
+        with pytest.raises(UnsupportedError, match=f"{name}=.* is not supported yet"):
+            quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES, **{name: value})
+    for name, value in [
+        ("algo", "magic"),
+        ("hist_percent", 99.99),
+        ("weight_quantize_type", "kl"),
+        ("batch_nums", 0),
+        ("skip_tensor_list", ["ghost"]),
+        ("quantizable_op_type", ["lookup_table_v2"]),
+    ]:
+        with pytest.raises(SettingError):
+            quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES, **{name: value})
+
+
+def test_a_failure_harms_no_earlier_model(tmp_path: Path, source: Path) -> None:
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES)
+    assert result.params_path is not None
+    before = result.model_path.read_bytes(), result.params_path.read_bytes()
+    with pytest.raises(ActivationError):
+        quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES * np.nan])
+    with pytest.raises(SettingError, match="overwrite"):
+        quant_post_static(
+            None,
+            source,
+            source,
+            data_loader=BATCHES,
+            save_model_filename="m.pdmodel",
+            save_params_filename="m.pdiparams",
+        )
+    with pytest.raises(OutputError):
+        quant_post_static(None, source, tmp_path / "out" / "model.pdmodel", data_loader=BATCHES)
+    assert before == (result.model_path.read_bytes(), result.params_path.read_bytes())
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_a_fixed_batch_size_is_kept_to(tmp_path: Path) -> None:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [4, 3, 8, 8])
+    w = net.parameter("w", programs.random((2, 3, 3, 3)))
+    net.fetch(
+        net.op("conv2d", {"Input": x, "Filter": w}, ("Output", "y"), [4, 2, 8, 8], programs.CONV)
+    )
+    result = quant_post_static(
+        None,
+        net.save(tmp_path / "in"),
+        tmp_path / "out",
+        sample_generator=IMAGES[:11],
+        algo="abs_max",
+    )
+    assert result.thresholds()["x"] == np.abs(IMAGES[:8]).max()
+
+
+def test_shapes_may_vary(tmp_path: Path) -> None:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, -1, -1])
+    w = net.parameter("w", programs.random((2, 3, 3, 3)))
+    net.fetch(
+        net.op("conv2d", {"Input": x, "Filter": w}, ("Output", "y"), [-1, 2, -1, -1], programs.CONV)
+    )
+    source = net.save(tmp_path / "in")
+    images = [programs.random((3, size, 8), size) for size in (4, 4, 9, 16, 16, 16)]
+    largest = max(np.abs(image).max() for image in images)
+    result = quant_post_static(
+        None, source, tmp_path / "a", sample_generator=images, batch_size=2, algo="abs_max"
+    )
+    assert result.thresholds()["x"] == largest
+    batches = [image[None] for image in images]
+    result = quant_post_static(None, source, tmp_path / "b", data_loader=batches, algo="abs_max")
+    assert result.thresholds()["x"] == largest
+
+
+def test_the_result_tells_what_was_done(tmp_path: Path, source: Path) -> None:
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES)
+    kinds = [(tensor.name, tensor.kind, tensor.axis) for tensor in result.quantized]
+    assert kinds == [
+        ("x", "activation", None),
+        ("b", "activation", None),
+        ("first.w", "weight", 0),
+        ("second.w", "weight", 0),
+        ("dense.w", "weight", 1),
+    ]
+    assert list(result.seconds) == ["load", "calibrate", "thresholds", "quantize", "save"]
+    assert result.bytes_before == sum(path.stat().st_size for path in source.iterdir())
+    assert result.bytes_after < result.bytes_before
+    text = str(result)
+    assert "quantized 2 activations, 3 weights; 1 ops kept in float" in text
+    assert str(result.model_path) in text
+    assert load_model(tmp_path / "out").parameters["first.w"].dtype == np.int8
