@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from ..arrays import view_values
 from ..errors import ActivationError, CalibrationDataError
-from ..kernels import _array as array_view
 from ..program.model import Model
 from .data import Feed
 from .statistic import ActivationStatistic
@@ -79,7 +79,7 @@ class _Runner:
         # An exception that leaves a hook loses its type on the way through Paddle: keep it.
         if name in self._statistics and self._error is None and tensor._is_initialized():
             try:
-                self._observe(name, array_view(tensor, None))
+                self._observe(name, view_values(tensor))
             except Exception as error:
                 self._error = error
 

@@ -1,0 +1,90 @@
+#include "bindings/arguments.hpp"
+
+#include <cmath>
+#include <stdexcept>
+
+#include "kernels/histogram.hpp"
+#include "kernels/quantization.hpp"
+
+namespace pyquant {
+namespace {
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw std::invalid_argument(message);
+}
+
+bool is_contiguous(const py::array& array) {
+  return (array.flags() & py::array::c_style) != 0;
+}
+
+Element element_of(const py::dtype& dtype) {
+  if (dtype.kind() == 'f' && dtype.itemsize() == 4) return Element::kFloat32;
+  if (dtype.kind() == 'f' && dtype.itemsize() == 2) return Element::kFloat16;
+  if (dtype.kind() == 'u' && dtype.itemsize() == 2) return Element::kBFloat16;
+  throw py::type_error("expected float32, float16 or uint16 for bfloat16");
+}
+
+}  // namespace
+
+int threads_from(const OptionalThreads& threads) {
+  require(!threads || *threads >= 1,
+          "num_threads must be at least 1, got " + std::to_string(threads.value_or(0)));
+  return threads.value_or(0);
+}
+
+Tensor tensor_from(const py::array& array) {
+  require(is_contiguous(array), "expected a C-contiguous array");
+  return {array.data(), static_cast<std::size_t>(array.size()), element_of(array.dtype())};
+}
+
+ChannelShape channel_shape_from(const py::array& array, int axis) {
+  const int dimensions = static_cast<int>(array.ndim());
+  require(-dimensions <= axis && axis < dimensions, "axis " + std::to_string(axis) +
+                                                        " is out of range for an array of " +
+                                                        std::to_string(dimensions) + " dimensions");
+  const int channel_axis = axis < 0 ? axis + dimensions : axis;
+  ChannelShape shape{1, static_cast<std::size_t>(array.shape(channel_axis)), 1};
+  for (int i = 0; i < channel_axis; ++i) shape.outer *= array.shape(i);
+  for (int i = channel_axis + 1; i < dimensions; ++i) shape.inner *= array.shape(i);
+  return shape;
+}
+
+Counts<std::uint64_t> writable_counts_from(py::array& array) {
+  if (!py::isinstance<py::array_t<std::uint64_t>>(array))
+    throw py::type_error("counts must be an array of uint64");
+  require(array.ndim() == 1 && is_contiguous(array), "counts must be 1-D and contiguous");
+  require(array.writeable(), "counts must be writable");
+  check_bins(array.size());
+  return {static_cast<std::uint64_t*>(array.mutable_data()),
+          static_cast<std::size_t>(array.size())};
+}
+
+Counts<const std::uint64_t> counts_from(const py::array_t<std::uint64_t>& array) {
+  require(array.ndim() == 1 && array.size() > 0 && is_contiguous(array),
+          "counts must be 1-D, contiguous and not empty");
+  std::uint64_t total = 0;
+  for (py::ssize_t bin = 0; bin < array.size(); ++bin) {
+    const std::uint64_t count = array.data()[bin];
+    require(count >> 63 == 0 && (total += count) >> 63 == 0,
+            "counts must add up to less than 2^63");
+  }
+  require(total != 0, "nothing was counted: every one of the counts is zero");
+  return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+void check_bins(py::ssize_t bins) {
+  require(1 <= bins && bins <= static_cast<py::ssize_t>(kMaxBins),
+          "bins must be from 1 to 2^20, got " + std::to_string(bins));
+}
+
+void check_bin_width(double width) {
+  require(std::isfinite(width) && width > 0.0,
+          "bin_width must be finite and positive, got " + std::to_string(width));
+}
+
+void check_bits(int bits) {
+  require(kMinBits <= bits && bits <= kMaxBits,
+          "bits must be from 2 to 16, got " + std::to_string(bits));
+}
+
+}  // namespace pyquant

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "kernels/counts.hpp"
+#include "kernels/tensor.hpp"
+
+// Python arguments checked and turned into what the kernels take. pyquant/kernels.py has already
+// seen to it that arrays are C-contiguous and of a supported type.
+namespace pyquant {
+
+namespace py = pybind11;
+
+using OptionalThreads = std::optional<int>;
+
+// Zero, the kernels' word for OpenMP's default, if None.
+int threads_from(const OptionalThreads&);
+
+// uint16 arrays are bfloat16.
+Tensor tensor_from(const py::array&);
+
+ChannelShape channel_shape_from(const py::array&, int axis);
+
+Counts<std::uint64_t> writable_counts_from(py::array&);
+
+// A histogram with something counted.
+Counts<const std::uint64_t> counts_from(const py::array_t<std::uint64_t>&);
+
+void check_bins(py::ssize_t bins);
+void check_bin_width(double width);
+void check_bits(int bits);
+
+}  // namespace pyquant

@@ -1,0 +1,98 @@
+#include "kernels/quantization.hpp"
+
+#include <cmath>
+#include <stdexcept>
+
+#include "bindings/arguments.hpp"
+#include "bindings/register.hpp"
+
+namespace pyquant {
+namespace {
+
+using Thresholds = py::array_t<float, py::array::c_style>;
+
+constexpr int kMaxBitsOfInt8 = 8;
+
+ChannelShape shape_of(const py::array& x, const std::optional<int>& axis) {
+  if (axis) return channel_shape_from(x, *axis);
+  return {1, 1, static_cast<std::size_t>(x.size())};
+}
+
+void check_thresholds(const Thresholds& thresholds, std::size_t channels) {
+  if (thresholds.ndim() != 1 || static_cast<std::size_t>(thresholds.size()) != channels)
+    throw std::invalid_argument("expected " + std::to_string(channels) +
+                                " thresholds, one for each channel, got " +
+                                std::to_string(thresholds.size()));
+  for (py::ssize_t channel = 0; channel < thresholds.size(); ++channel) {
+    const float threshold = thresholds.data()[channel];
+    if (std::isfinite(threshold) && threshold >= 0.0f) continue;
+    throw std::invalid_argument("the threshold of channel " + std::to_string(channel) +
+                                " must be finite and not negative, got " +
+                                std::to_string(threshold));
+  }
+}
+
+std::vector<py::ssize_t> dimensions_of(const py::array& x) {
+  return {x.shape(), x.shape() + x.ndim()};
+}
+
+template <typename Quantized>
+py::array quantize_to(const py::array& x, const Thresholds& thresholds, const ChannelShape& shape,
+                      int bits, int threads) {
+  const Tensor tensor = tensor_from(x);
+  py::array_t<Quantized> quantized(dimensions_of(x));
+  Quantized* target = quantized.mutable_data();
+  const float* source = thresholds.data();
+  {
+    const py::gil_scoped_release release;
+    quantize(tensor, shape, source, bits, target, threads);
+  }
+  return std::move(quantized);
+}
+
+py::array quantize_values(const py::array& x, const Thresholds& thresholds,
+                          const std::optional<int>& axis, int bits,
+                          const OptionalThreads& num_threads) {
+  const ChannelShape shape = shape_of(x, axis);
+  const int threads = threads_from(num_threads);
+  check_bits(bits);
+  check_thresholds(thresholds, shape.channels);
+  return bits <= kMaxBitsOfInt8 ? quantize_to<std::int8_t>(x, thresholds, shape, bits, threads)
+                                : quantize_to<std::int16_t>(x, thresholds, shape, bits, threads);
+}
+
+template <typename Quantized>
+py::array_t<float> dequantize_values(const py::array_t<Quantized, py::array::c_style>& quantized,
+                                     const Thresholds& thresholds, const std::optional<int>& axis,
+                                     int bits, const OptionalThreads& num_threads) {
+  const ChannelShape shape = shape_of(quantized, axis);
+  const int threads = threads_from(num_threads);
+  check_bits(bits);
+  check_thresholds(thresholds, shape.channels);
+  py::array_t<float> values(dimensions_of(quantized));
+  float* target = values.mutable_data();
+  const Quantized* source = quantized.data();
+  const float* scales = thresholds.data();
+  {
+    const py::gil_scoped_release release;
+    dequantize(source, shape, scales, bits, target, threads);
+  }
+  return values;
+}
+
+template <typename Quantized>
+void define_dequantize(py::module_& m) {
+  m.def("dequantize", &dequantize_values<Quantized>, py::arg("quantized").noconvert(),
+        py::arg("thresholds"), py::arg("axis"), py::arg("bits"), py::arg("num_threads"));
+}
+
+}  // namespace
+
+void register_quantization(py::module_& m) {
+  m.def("quantize", &quantize_values, py::arg("x"), py::arg("thresholds"), py::arg("axis"),
+        py::arg("bits"), py::arg("num_threads"));
+  define_dequantize<std::int8_t>(m);
+  define_dequantize<std::int16_t>(m);
+}
+
+}  // namespace pyquant

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace pyquant {
+
+void register_instruction_sets(pybind11::module_&);
+void register_reductions(pybind11::module_&);
+void register_histogram(pybind11::module_&);
+void register_thresholds(pybind11::module_&);
+void register_quantization(pybind11::module_&);
+
+}  // namespace pyquant

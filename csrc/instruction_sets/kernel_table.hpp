@@ -1,0 +1,82 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pyquant {
+
+// Consecutive values take their bin's slots in turn, so that equal neighbours need not wait for
+// each other's store. Four hide its latency; more would be too many for the first-level cache.
+constexpr std::size_t kSlotsPerBin = 4;
+
+// How |x| maps to a bin. One more than `bins` exists, for what is not counted: values beyond the
+// range, and NaN.
+template <typename Real>
+struct Binning {
+  Real inverse_width;
+  Real width;
+  Real last_edge;  // counted in the last bin; NaN when no value can equal it
+  std::uint32_t bins;
+};
+
+// Order-preserving integer images of the floats: every NaN lies outside [-inf, +inf].
+template <typename Key>
+struct KeyRange {
+  Key minimum;
+  Key maximum;
+};
+
+struct BlockSummary {
+  KeyRange<std::int32_t> keys;
+  std::uint32_t zeros;
+};
+
+struct QuantizedRange {
+  float lowest;
+  float highest;
+};
+
+// The inner loops, single-threaded, once per instruction set. A scale is one value for the whole
+// run (`uniform`) or one per element.
+struct KernelTable {
+  const char* name;
+
+  std::uint32_t (*abs_max_32)(const std::uint32_t* bits, std::size_t size);
+  std::uint16_t (*abs_max_16)(const std::uint16_t* bits, std::size_t size);
+  void (*raise_abs_max_32)(const std::uint32_t* bits, std::size_t size, std::uint32_t* maxima);
+  void (*raise_abs_max_16)(const std::uint16_t* bits, std::size_t size, std::uint16_t* maxima);
+  KeyRange<std::int32_t> (*key_range_32)(const std::uint32_t* bits, std::size_t size);
+  KeyRange<std::int16_t> (*key_range_16)(const std::uint16_t* bits, std::size_t size);
+  std::size_t (*count_non_finite_32)(const std::uint32_t* bits, std::size_t size,
+                                     std::uint32_t infinity);
+  std::size_t (*count_non_finite_16)(const std::uint16_t* bits, std::size_t size,
+                                     std::uint16_t infinity);
+
+  void (*widen_float16)(const std::uint16_t* bits, std::size_t size, float* values);
+  void (*widen_bfloat16)(const std::uint16_t* bits, std::size_t size, float* values);
+
+  BlockSummary (*summarize)(const float* values, std::size_t size);
+  void (*find_slots_power_of_two)(const float* values, std::size_t size, const Binning<float>&,
+                                  std::uint32_t* slots);
+  void (*find_slots_float)(const float* values, std::size_t size, const Binning<float>&,
+                           std::uint32_t* slots);
+  void (*find_slots_double)(const float* values, std::size_t size, const Binning<double>&,
+                            std::uint32_t* slots);
+
+  void (*quantize_8)(const float* values, std::size_t size, const float* multipliers, bool uniform,
+                     QuantizedRange, std::int8_t* quantized);
+  void (*quantize_16)(const float* values, std::size_t size, const float* multipliers, bool uniform,
+                      QuantizedRange, std::int16_t* quantized);
+  void (*dequantize_8)(const std::int8_t* quantized, std::size_t size, const float* thresholds,
+                       bool uniform, float levels, float* values);
+  void (*dequantize_16)(const std::int16_t* quantized, std::size_t size, const float* thresholds,
+                        bool uniform, float levels, float* values);
+};
+
+// One source file each, built where the compiler's target has the set.
+const KernelTable& portable_kernels();
+const KernelTable& avx2_kernels();
+const KernelTable& avx512_kernels();
+const KernelTable& neon_kernels();
+
+}  // namespace pyquant

@@ -1,0 +1,221 @@
+// The inner loops in plain C++, written for the compiler to vectorise: included once by each
+// instruction set's source file and compiled there with that set's flags.
+//
+// Everything is in an unnamed namespace and nothing of the standard library is instantiated. An
+// inline function shared between the files would be emitted in each, and the linker might keep the
+// AVX-512 one for all.
+#pragma once
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "instruction_sets/kernel_table.hpp"
+
+namespace pyquant {
+namespace {
+
+template <typename Bits>
+constexpr Bits kMagnitudeMask = static_cast<Bits>(static_cast<Bits>(~Bits{0}) >> 1);
+
+inline uint32_t bits_of(float value) {
+  uint32_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline float float_of(uint32_t bits) {
+  float value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+template <typename Bits>
+Bits magnitude_of(Bits bits) {
+  return static_cast<Bits>(bits & kMagnitudeMask<Bits>);
+}
+
+inline int32_t key_of(uint32_t bits) {
+  const int32_t value = static_cast<int32_t>(bits);
+  return value ^ ((value >> 31) & 0x7fffffff);
+}
+
+inline int16_t key_of(uint16_t bits) {
+  const int16_t value = static_cast<int16_t>(bits);
+  return static_cast<int16_t>(value ^ ((value >> 15) & 0x7fff));
+}
+
+template <typename Bits>
+Bits abs_max(const Bits* bits, size_t size) {
+  Bits maximum = 0;
+  for (size_t i = 0; i < size; ++i) {
+    const Bits magnitude = magnitude_of(bits[i]);
+    maximum = magnitude > maximum ? magnitude : maximum;
+  }
+  return maximum;
+}
+
+template <typename Bits>
+void raise_abs_max(const Bits* __restrict bits, size_t size, Bits* __restrict maxima) {
+  for (size_t i = 0; i < size; ++i) {
+    const Bits magnitude = magnitude_of(bits[i]);
+    maxima[i] = magnitude > maxima[i] ? magnitude : maxima[i];
+  }
+}
+
+template <typename Key, typename Bits>
+KeyRange<Key> key_range(const Bits* bits, size_t size) {
+  Key minimum = static_cast<Key>(kMagnitudeMask<Bits>);
+  Key maximum = static_cast<Key>(~minimum);
+  for (size_t i = 0; i < size; ++i) {
+    const Key key = key_of(bits[i]);
+    minimum = key < minimum ? key : minimum;
+    maximum = key > maximum ? key : maximum;
+  }
+  return {minimum, maximum};
+}
+
+template <typename Bits>
+size_t count_non_finite(const Bits* bits, size_t size, Bits infinity) {
+  size_t count = 0;
+  for (size_t i = 0; i < size; ++i) count += magnitude_of(bits[i]) >= infinity;
+  return count;
+}
+
+// Neither half of the select touches a float32 denormal, which some processors take a slow path
+// for: m units of 2^-24, a float16 denormal, are (0.5 + m * 2^-24) - 0.5.
+inline float float_from_float16(uint16_t bits) {
+  const uint32_t magnitude = bits & 0x7fffu;
+  const uint32_t exponent_shift = magnitude < 0x7c00u ? 0x38000000u : 0x70000000u;
+  const uint32_t normal = (magnitude << 13) + exponent_shift;
+  const uint32_t denormal = bits_of(float_of(0x3f000000u + magnitude) - 0.5f);
+  const uint32_t sign = static_cast<uint32_t>(bits & 0x8000u) << 16;
+  return float_of(sign | (magnitude < 0x0400u ? denormal : normal));
+}
+
+void widen_float16(const uint16_t* __restrict bits, size_t size, float* __restrict values) {
+  for (size_t i = 0; i < size; ++i) values[i] = float_from_float16(bits[i]);
+}
+
+void widen_bfloat16(const uint16_t* __restrict bits, size_t size, float* __restrict values) {
+  for (size_t i = 0; i < size; ++i) values[i] = float_of(static_cast<uint32_t>(bits[i]) << 16);
+}
+
+BlockSummary summarize(const float* values, size_t size) {
+  int32_t minimum = INT32_MAX;
+  int32_t maximum = INT32_MIN;
+  uint32_t zeros = 0;
+  for (size_t i = 0; i < size; ++i) {
+    const uint32_t bits = bits_of(values[i]);
+    const int32_t key = key_of(bits);
+    minimum = key < minimum ? key : minimum;
+    maximum = key > maximum ? key : maximum;
+    zeros += magnitude_of(bits) == 0;
+  }
+  return {{minimum, maximum}, zeros};
+}
+
+inline float fused_multiply_add(float a, float b, float c) {
+  return __builtin_fmaf(a, b, c);
+}
+inline double fused_multiply_add(double a, double b, double c) {
+  return __builtin_fma(a, b, c);
+}
+
+// floor(magnitude / width), or `bins` for NaN and for all that is beyond. The product with the
+// reciprocal is off by less than one bin; the remainder, exact wherever it lies in [0, width),
+// tells to which side.
+template <bool kPowerOfTwo, typename Real>
+uint32_t bin_of(Real magnitude, const Binning<Real>& binning) {
+  const Real bins = static_cast<Real>(binning.bins);
+  Real quotient = magnitude * binning.inverse_width;
+  quotient = quotient < bins ? quotient : bins;
+  uint32_t bin = static_cast<uint32_t>(static_cast<int32_t>(quotient));
+  if (!kPowerOfTwo) {
+    const Real start = static_cast<Real>(static_cast<int32_t>(bin));
+    const Real remainder = fused_multiply_add(-start, binning.width, magnitude);
+    bin += static_cast<uint32_t>(remainder >= binning.width);
+    bin -= static_cast<uint32_t>(remainder < Real{0});
+    bin = bin < binning.bins ? bin : binning.bins;
+  }
+  return bin - static_cast<uint32_t>(magnitude == binning.last_edge);
+}
+
+template <bool kPowerOfTwo, typename Real>
+void find_slots(const float* __restrict values, size_t size, const Binning<Real>& by,
+                uint32_t* __restrict slots) {
+  const Binning<Real> binning = by;  // a copy, so that storing slots cannot be seen to change it
+  for (size_t i = 0; i < size; ++i) {
+    const Real magnitude = static_cast<Real>(__builtin_fabsf(values[i]));
+    const uint32_t bin = bin_of<kPowerOfTwo>(magnitude, binning);
+    slots[i] = static_cast<uint32_t>(bin * kSlotsPerBin + i % kSlotsPerBin);
+  }
+}
+
+// Half to even: 1.5 * 2^23 has no bits for fractions, so adding it rounds, in the default mode.
+inline int32_t round_to_int(float value) {
+  constexpr float kRounder = 12582912.0f;
+  return static_cast<int32_t>(bits_of(value + kRounder)) - static_cast<int32_t>(0x4b400000);
+}
+
+template <typename Quantized>
+Quantized quantize_value(float value, float multiplier, QuantizedRange range) {
+  float scaled = value * multiplier;
+  scaled = scaled == scaled ? scaled : 0.0f;
+  scaled = scaled > range.lowest ? scaled : range.lowest;
+  scaled = scaled < range.highest ? scaled : range.highest;
+  return static_cast<Quantized>(round_to_int(scaled));
+}
+
+template <typename Quantized>
+void quantize(const float* __restrict values, size_t size, const float* __restrict multipliers,
+              bool uniform, QuantizedRange range, Quantized* __restrict quantized) {
+  if (uniform) {
+    const float multiplier = *multipliers;
+    for (size_t i = 0; i < size; ++i)
+      quantized[i] = quantize_value<Quantized>(values[i], multiplier, range);
+  } else {
+    for (size_t i = 0; i < size; ++i)
+      quantized[i] = quantize_value<Quantized>(values[i], multipliers[i], range);
+  }
+}
+
+template <typename Quantized>
+void dequantize(const Quantized* __restrict quantized, size_t size,
+                const float* __restrict thresholds, bool uniform, float levels,
+                float* __restrict values) {
+  if (uniform) {
+    const float threshold = *thresholds;
+    for (size_t i = 0; i < size; ++i)
+      values[i] = static_cast<float>(quantized[i]) * threshold / levels;
+  } else {
+    for (size_t i = 0; i < size; ++i)
+      values[i] = static_cast<float>(quantized[i]) * thresholds[i] / levels;
+  }
+}
+
+constexpr KernelTable kernel_table(const char* name) {
+  return {name,
+          abs_max<uint32_t>,
+          abs_max<uint16_t>,
+          raise_abs_max<uint32_t>,
+          raise_abs_max<uint16_t>,
+          key_range<int32_t, uint32_t>,
+          key_range<int16_t, uint16_t>,
+          count_non_finite<uint32_t>,
+          count_non_finite<uint16_t>,
+          widen_float16,
+          widen_bfloat16,
+          summarize,
+          find_slots<true, float>,
+          find_slots<false, float>,
+          find_slots<false, double>,
+          quantize<int8_t>,
+          quantize<int16_t>,
+          dequantize<int8_t>,
+          dequantize<int16_t>};
+}
+
+}  // namespace
+}  // namespace pyquant

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <vector>
+
+#include "kernels/counts.hpp"
+#include "kernels/reductions.hpp"
+#include "kernels/tensor.hpp"
+
+namespace pyquant {
+
+constexpr std::size_t kMaxBins = std::size_t{1} << 20;
+
+// Adds the histogram of |x|: bin i counts i * width <= |x| < (i + 1) * width, in exact arithmetic,
+// and the last bin also |x| == bins * width. Larger values and NaN are not counted.
+void histogram(const Tensor&, double width, Counts<std::uint64_t>, int threads);
+
+struct Observation {
+  Range range;
+  std::size_t zeros;
+  std::size_t non_finite;
+  std::vector<float> sample_abs_max;
+  bool counted;
+};
+
+// One read of a tensor of at least one value, `samples` rows of equally many: their summary, and
+// their histogram of bin width 2^width_exponent. A finite |x| >= bins * width leaves the counts as
+// they were, and `counted` false. NaN among the values makes the range, and its sample's abs max,
+// NaN.
+Observation observe(const Tensor&, std::size_t samples, int width_exponent, Counts<std::uint64_t>,
+                    int threads);
+
+}  // namespace pyquant

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "kernels/counts.hpp"
+
+// Thresholds chosen from a histogram of |x|. At least one value must have been counted, and fewer
+// than 2^63.
+namespace pyquant {
+
+using ConstCounts = Counts<const std::uint64_t>;
+
+// A bin for each level, or where there are not so many, all of them.
+std::size_t default_kl_start(std::size_t bins, int bits);
+// `start`: the least number of bins within the threshold to be tried.
+double kl_threshold(ConstCounts, double width, int bits, std::size_t start);
+
+double mse_threshold(ConstCounts, double width, int bits);
+double emd_threshold(ConstCounts, double width, int bits);
+
+// The upper edge of the first bin at which the cumulative share reaches `share`, in (0, 1].
+double percentile_threshold(ConstCounts, double width, double share);
+
+}  // namespace pyquant

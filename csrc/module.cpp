@@ -1,0 +1,10 @@
+#include "bindings/register.hpp"
+
+PYBIND11_MODULE(_native, m) {
+  m.doc() = "Kernels of pyquant; pyquant.kernels is their interface.";
+  pyquant::register_instruction_sets(m);
+  pyquant::register_reductions(m);
+  pyquant::register_histogram(m);
+  pyquant::register_thresholds(m);
+  pyquant::register_quantization(m);
+}

@@ -1,0 +1,119 @@
+"""Arrays of other libraries as numpy views: nothing is copied or converted."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, Union
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class SupportsDLPack(Protocol):
+    """An array of another library."""
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        """Export as a DLPack capsule."""
+
+
+class PaddleTensor(Protocol):
+    """What is needed of a `paddle.Tensor`, so that Paddle itself is not."""
+
+    @property
+    def place(self) -> Any:
+        """The device."""
+
+    def data_ptr(self) -> int:
+        """The address of the first value."""
+
+
+Values = Union[NDArray[Any], SupportsDLPack, PaddleTensor]  # at run time: no | before 3.10
+
+
+def view_values(x: Values, dtype: str | None = None) -> NDArray[Any]:
+    """Return a view of the values: float32, float16, or bfloat16's bits as uint16.
+
+    Args:
+        x: a numpy array, a Paddle tensor on the CPU, or another object with ``__dlpack__``.
+        dtype: ``"bfloat16"`` if ``x`` holds its raw bits as uint16.
+
+    Raises:
+        TypeError: the values are of another type, in another byte order, or on another device.
+    """
+    if dtype not in (None, "bfloat16"):
+        raise ValueError(f"dtype is given only for raw bits, as 'bfloat16', got {dtype!r}")
+    if isinstance(x, np.ndarray):
+        return _numpy_array(x, dtype)
+    if hasattr(x, "data_ptr") and hasattr(x, "place"):
+        array, dtype = _paddle_array(x, dtype)
+        return _numpy_array(array, dtype)
+    if hasattr(x, "__dlpack__"):
+        return _numpy_array(_dlpack_array(x), dtype)
+    raise TypeError(f"expected a numpy array or a tensor, got {type(x).__name__}")
+
+
+def _numpy_array(x: NDArray[Any], dtype: str | None) -> NDArray[Any]:
+    if not x.dtype.isnative:
+        raise TypeError(
+            f"{x.dtype} is not in this machine's byte order: convert with "
+            "x.astype(x.dtype.newbyteorder('='))"
+        )
+    if dtype == "bfloat16":
+        if x.dtype != np.uint16:
+            raise TypeError(f"dtype='bfloat16' takes raw bits in uint16, got {x.dtype}")
+    elif x.dtype == np.uint16:
+        raise TypeError("uint16 is taken for raw bfloat16 bits only with dtype='bfloat16'")
+    elif x.dtype not in (np.float32, np.float16):
+        raise TypeError(
+            f"{x.dtype} is not supported: convert to float32, float16 or bfloat16, "
+            "e.g. with x.astype('float32')"
+        )
+    return x
+
+
+_PADDLE_TYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
+
+
+class _PaddleMemory:
+    """A Paddle tensor's memory as numpy wants it described, and a hold on the tensor.
+
+    DLPack will not do: Paddle 2.6 has no `__dlpack__`, and numpy no bfloat16.
+    """
+
+    def __init__(self, tensor: Any, typestr: str) -> None:
+        self._tensor = tensor
+        itemsize = int(typestr[-1])
+        self.__array_interface__ = {
+            "version": 3,
+            "shape": tuple(tensor.shape),
+            "typestr": typestr,
+            "data": (tensor.data_ptr(), True),
+            "strides": tuple(stride * itemsize for stride in tensor.strides),
+        }
+
+
+def _paddle_array(x: Any, dtype: str | None) -> tuple[NDArray[Any], str | None]:
+    if not x.place.is_cpu_place():
+        raise TypeError(f"the tensor is on {x.place}: move it to the CPU with x.cpu()")
+    name = str(x.dtype).rpartition(".")[2]
+    if name not in _PADDLE_TYPES:
+        raise TypeError(
+            f"{name} is not supported: convert to float32, float16 or bfloat16, "
+            "e.g. with x.astype('float32')"
+        )
+    typestr = _PADDLE_TYPES[name]
+    element = "bfloat16" if name == "bfloat16" else dtype
+    if 0 in x.shape:
+        return np.empty(tuple(x.shape), typestr), element
+    if not x._is_initialized():
+        raise ValueError("the tensor has no memory yet")
+    return np.asarray(_PaddleMemory(x, typestr)), element
+
+
+def _dlpack_array(x: Any) -> NDArray[Any]:
+    try:
+        return np.from_dlpack(x)
+    except (BufferError, RuntimeError) as error:
+        raise TypeError(
+            f"numpy cannot import this {type(x).__name__} by DLPack ({error}): "
+            "pass a numpy array, bfloat16 as uint16 with dtype='bfloat16'"
+        ) from error

@@ -1,0 +1,247 @@
+"""The arithmetic of quantization, in native code.
+
+Values (`x`) may be float32, float16 or bfloat16, in one of these forms, none of which is copied
+when its memory is contiguous:
+
+- a numpy array; bfloat16 as its raw bits in uint16, with `dtype="bfloat16"`;
+- a `paddle.Tensor` on the CPU, bfloat16 included;
+- any other object with `__dlpack__` that numpy can import.
+
+Other types are a `TypeError`, never converted unasked. Results are bit-identical on every
+instruction set and for every `num_threads`; None is OpenMP's default, and small arrays stay on one
+thread. A `threshold` is the absolute value that the greatest quantized value stands for, in the
+unit of `x`. With `bits` bits it has 2^(bits-1) - 1 levels above zero.
+
+The environment variable `PYQUANT_ISA` (portable, avx2, avx512 or neon) forces an instruction set;
+one that is not available is a `RuntimeError` at the first call.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import _native
+from .arrays import Values, view_values
+
+__all__ = [
+    "Observation",
+    "abs_max",
+    "channel_abs_max",
+    "dequantize",
+    "emd_threshold",
+    "histogram",
+    "kl_threshold",
+    "min_max",
+    "mse_threshold",
+    "observe",
+    "percentile_threshold",
+    "quantize",
+]
+
+
+class Observation(NamedTuple):
+    """What `observe` saw. NaN among the values makes minimum and maximum NaN."""
+
+    minimum: float
+    maximum: float
+    zeros: int
+    non_finite: int
+    sample_abs_max: NDArray[np.float32]
+    counted: bool
+
+
+def abs_max(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> float:
+    """Return the greatest |x|: 0.0 of an empty array, NaN if there is a NaN."""
+    return _native.abs_max(_in_memory_order(view_values(x, dtype)), num_threads)
+
+
+def min_max(
+    x: Values, *, dtype: str | None = None, num_threads: int | None = None
+) -> tuple[float, float]:
+    """Return the least and the greatest value: both NaN if there is a NaN. -0.0 is below 0.0.
+
+    Raises:
+        ValueError: `x` is empty.
+    """
+    return _native.min_max(_in_memory_order(view_values(x, dtype)), num_threads)
+
+
+def channel_abs_max(
+    x: Values, axis: int, *, dtype: str | None = None, num_threads: int | None = None
+) -> NDArray[np.float32]:
+    """Return the greatest |x| of every channel along `axis`, float32[channels].
+
+    It is 0 for channels without values, NaN for those with a NaN.
+
+    Raises:
+        ValueError: `axis` is out of range.
+    """
+    return _native.channel_abs_max(_contiguous(view_values(x, dtype)), axis, num_threads)
+
+
+def histogram(
+    x: Values,
+    bins: int,
+    bin_width: float,
+    *,
+    dtype: str | None = None,
+    num_threads: int | None = None,
+) -> NDArray[np.uint64]:
+    """Return the histogram of |x|, uint64[bins].
+
+    Bin i counts i * bin_width <= |x| < (i + 1) * bin_width, in exact arithmetic; the last bin also
+    |x| == bins * bin_width, as `numpy.histogram` does. Larger values and NaN are not counted.
+
+    Raises:
+        ValueError: `bins` is not in [1, 2^20], or `bin_width` not finite and positive.
+    """
+    return _native.histogram(_in_memory_order(view_values(x, dtype)), bins, bin_width, num_threads)
+
+
+def observe(
+    x: Values,
+    counts: NDArray[np.uint64],
+    width_exponent: int,
+    *,
+    dtype: str | None = None,
+    num_threads: int | None = None,
+) -> Observation:
+    """Summarize `x`, [samples, values], and add its histogram to `counts`, in one read.
+
+    The bins of `counts` (uint64[bins], changed in place) are 2.0**width_exponent wide. If any
+    finite |x| reaches beyond them (|x| >= bins * 2.0**width_exponent) then `counts` stays as it
+    was and `counted` is False: widen the bins and call again. Non-finite values are never counted.
+
+    Raises:
+        ValueError: `x` is empty or not 2-D, `counts` not 1-D, contiguous and writable, or
+            `width_exponent` not in [-120, 120].
+        TypeError: `counts` is not an array of uint64.
+    """
+    values = _contiguous(view_values(x, dtype))
+    return Observation(*_native.observe(values, counts, width_exponent, num_threads))
+
+
+def kl_threshold(
+    counts: NDArray[Any], bin_width: float, bits: int = 8, start: int | None = None
+) -> float:
+    """Return the threshold of least Kullback-Leibler divergence from the histogram `counts`.
+
+    The answer is that of Paddle's `cal_kl_threshold` (2.6 to 3.3, as Python up to 3.11 computes
+    it) over the same candidates: the numbers of bins i from `start` on whose last bin is not
+    empty. The threshold is (i + 0.5) * bin_width. `start` defaults to the number of levels;
+    Paddle's own is `int((bins - 1) * 0.5)`, which never goes below half of the range.
+
+    Raises:
+        TypeError: `counts` is not of integers.
+        ValueError: `counts` is not 1-D, is negative, all zero or adds up to 2^63 or more,
+            `bin_width` is not finite and positive, `bits` not in [2, 16], or `start` not in
+            [0, bins).
+    """
+    return _native.kl_threshold(_counts(counts), bin_width, bits, start)
+
+
+def mse_threshold(counts: NDArray[Any], bin_width: float, bits: int = 8) -> float:
+    """Return the threshold of least mean squared quantization error.
+
+    Of the thresholds i * bin_width up to the upper edge of the last bin that is not empty, each
+    value standing at its bin's centre, and values beyond the threshold clipped to it; the smallest
+    of equals. See arXiv 1810.05723 and 2206.06501. Raises as `kl_threshold`.
+    """
+    return _native.mse_threshold(_counts(counts), bin_width, bits)
+
+
+def emd_threshold(counts: NDArray[Any], bin_width: float, bits: int = 8) -> float:
+    """Return the threshold of least earth mover's distance to the quantized distribution.
+
+    As `mse_threshold`, with the mean of |x - quantized x|. Raises as `kl_threshold`.
+    """
+    return _native.emd_threshold(_counts(counts), bin_width, bits)
+
+
+def percentile_threshold(counts: NDArray[Any], bin_width: float, percent: float) -> float:
+    """Return the upper edge of the first bin at which the share of the counts reaches `percent`.
+
+    `percent` is a fraction in (0, 1], as Paddle's `hist_percent`: 0.9999 means 99.99 %. The
+    comparison is exact, so 1.0 gives the upper edge of the last bin that is not empty.
+
+    Raises:
+        TypeError: `counts` is not of integers.
+        ValueError: `percent` is not in (0, 1], or as `kl_threshold`.
+    """
+    return _native.percentile_threshold(_counts(counts), bin_width, percent)
+
+
+def quantize(
+    x: Values,
+    threshold: float | NDArray[np.float32],
+    axis: int | None = None,
+    bits: int = 8,
+    *,
+    dtype: str | None = None,
+    num_threads: int | None = None,
+) -> NDArray[Any]:
+    """Quantize symmetrically: int8 of the shape of `x` up to 8 bits, else int16.
+
+    The threshold is one for all, or with `axis` float32[channels]. The result is bit for bit that
+    of Paddle's `quantize_linear` (round_type 0): round half to even of x * (levels / threshold),
+    clipped to [-levels - 1, levels]. NaN becomes 0, and so do the zeros of an all-zero channel
+    with threshold 0.
+
+    Raises:
+        ValueError: a threshold is negative or not finite, their number is not that of the
+            channels, `axis` is out of range, or `bits` not in [2, 16].
+    """
+    values = _contiguous(view_values(x, dtype))
+    return _native.quantize(values, _thresholds(threshold), axis, bits, num_threads)
+
+
+def dequantize(
+    q: NDArray[Any],
+    threshold: float | NDArray[np.float32],
+    axis: int | None = None,
+    bits: int = 8,
+    *,
+    num_threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Return q * threshold / levels in float32, bit for bit Paddle's `dequantize_linear`.
+
+    Raises:
+        TypeError: `q` is not int8 or int16.
+        ValueError: as `quantize`.
+    """
+    if not isinstance(q, np.ndarray) or q.dtype not in (np.int8, np.int16):
+        raise TypeError(f"q must be a numpy array of int8 or int16, got {_type_name(q)}")
+    return _native.dequantize(_contiguous(q), _thresholds(threshold), axis, bits, num_threads)
+
+
+def _contiguous(x: NDArray[Any]) -> NDArray[Any]:
+    # ascontiguousarray alone would give a 0-D array a dimension.
+    return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+
+
+def _in_memory_order(x: NDArray[Any]) -> NDArray[Any]:
+    """For results that do not depend on the order of values: a transposed array is no copy."""
+    if x.flags.c_contiguous:
+        return x
+    largest_stride_first = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
+    return np.ascontiguousarray(x.transpose(largest_stride_first))
+
+
+def _counts(counts: NDArray[Any]) -> NDArray[np.uint64]:
+    if not isinstance(counts, np.ndarray) or counts.dtype.kind not in "iu":
+        raise TypeError(f"counts must be a numpy array of integers, got {_type_name(counts)}")
+    if counts.dtype.kind == "i" and (counts < 0).any():
+        raise ValueError("counts must not be negative")
+    return _contiguous(counts.astype(np.uint64, copy=False))
+
+
+def _thresholds(threshold: float | NDArray[np.float32]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
+        return np.atleast_1d(np.asarray(threshold, dtype=np.float32))
+
+
+def _type_name(x: Any) -> str:
+    return str(x.dtype) if isinstance(x, np.ndarray) else type(x).__name__

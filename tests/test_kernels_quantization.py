@@ -1,0 +1,199 @@
+"""quantize and dequantize against numpy, and against Paddle's operators."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyquant import kernels
+
+
+def levels_of(bits):
+    return 2 ** (bits - 1) - 1
+
+
+def broadcast(threshold, axis, ndim):
+    threshold = np.asarray(threshold, np.float32)
+    if axis is None:
+        return threshold
+    return threshold.reshape([-1 if i == axis % ndim else 1 for i in range(ndim)])
+
+
+def slow_quantize(x, threshold, axis, bits):
+    """Paddle's float32 operations in its order."""
+    scale = broadcast(threshold, axis, x.ndim)
+    levels, one = np.float32(levels_of(bits)), np.float32(1)
+    with np.errstate(all="ignore"):
+        guarded = one / (scale + np.float32(1e-6))
+        inverse = np.where(scale <= np.float32(1e-30), guarded, one / scale)
+        scaled = levels * inverse * x.astype(np.float32)
+    return np.clip(
+        np.nan_to_num(np.rint(scaled), posinf=np.inf, neginf=-np.inf), -levels - 1, levels
+    )
+
+
+def slow_dequantize(q, threshold, axis, bits):
+    with np.errstate(over="ignore"):
+        scaled = q.astype(np.float32) * broadcast(threshold, axis, q.ndim)
+    return scaled / np.float32(levels_of(bits))
+
+
+def check(x, threshold, axis, bits, **options):
+    q = kernels.quantize(x, threshold, axis, bits, **options)
+    assert q.dtype == (np.int8 if bits <= 8 else np.int16)
+    np.testing.assert_array_equal(q, slow_quantize(x, threshold, axis, bits))
+    values = kernels.dequantize(q, threshold, axis, bits, **options)
+    assert values.dtype == np.float32
+    assert values.tobytes() == slow_dequantize(q, threshold, axis, bits).tobytes()
+
+
+@given(
+    st.lists(st.floats(width=32), min_size=1, max_size=70),
+    st.floats(0, width=32, allow_infinity=False),
+    st.integers(2, 16),
+)
+@settings(deadline=None)
+def test_any_values(values, threshold, bits):
+    check(np.array(values, np.float32), threshold, None, bits)
+
+
+@given(st.integers(2, 16), st.floats(2.0**-10, 1024.0, width=32))
+@settings(deadline=None)
+def test_halves_between_levels(bits, threshold):
+    halves = np.arange(-2 * levels_of(bits) - 6, 2 * levels_of(bits) + 7) / np.float32(2)
+    check(halves.astype(np.float32), np.float32(levels_of(bits)), None, bits)
+    check((halves * threshold / levels_of(bits)).astype(np.float32), threshold, None, bits)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize(
+    "shape",
+    [(7,), (3, 5), (40, 100), (6, 3, 3, 3), (2, 4, 90), (300, 3), (4, 700), (1, 1), (90000, 5)],
+)
+def test_channels(shape, bits, dtype):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(shape).astype(dtype)
+    for axis in range(-1, len(shape)):
+        threshold = np.abs(rng.standard_normal(shape[axis])).astype(np.float32)
+        threshold[0] = 0.0
+        check(x, threshold, axis, bits, num_threads=2)
+
+
+def test_bfloat16():
+    x = np.random.default_rng(0).standard_normal((50, 70)).astype(np.float32)
+    bits = (x.view(np.uint32) >> 16).astype(np.uint16)
+    exact = (bits.astype(np.uint32) << 16).view(np.float32)
+    q = kernels.quantize(bits, 2.0, dtype="bfloat16")
+    np.testing.assert_array_equal(q, slow_quantize(exact, 2.0, None, 8))
+
+
+def test_special_values():
+    x = np.array([np.nan, -np.nan, np.inf, -np.inf, -0.0, 1e-40], np.float32)
+    np.testing.assert_array_equal(kernels.quantize(x, 1.0), [0, 0, 127, -128, 0, 0])
+    np.testing.assert_array_equal(kernels.quantize(np.zeros((2, 3), np.float32), 0.0), 0)
+
+
+def test_not_contiguous():
+    x = np.random.default_rng(0).standard_normal((30, 20, 10)).astype(np.float32).T[::2]
+    check(x, np.abs(x).max(axis=(0, 2)), 1, 8)
+    q = kernels.quantize(x, 3.0)
+    expected = slow_dequantize(q[:, ::3], 3.0, None, 8)
+    np.testing.assert_array_equal(kernels.dequantize(q[:, ::3], 3.0), expected)
+
+
+def test_empty():
+    x = np.zeros((3, 0), np.float32)
+    assert kernels.quantize(x, np.ones(3, np.float32), 0).shape == (3, 0)
+    assert kernels.dequantize(np.zeros((0, 3), np.int8), 1.0).shape == (0, 3)
+
+
+def run_paddle(operator, x, scale, axis, bits):
+    paddle = pytest.importorskip("paddle")
+    from paddle.base.framework import OpProtoHolder
+
+    known = {a.name for a in OpProtoHolder.instance().get_op_proto(operator).attrs}
+    # Paddle 3 goes by qmin and qmax, Paddle 2 by bit_length.
+    limits = {"qmin": -levels_of(bits) - 1, "qmax": levels_of(bits)}
+    attributes = {name: value for name, value in limits.items() if name in known}
+    paddle.enable_static()
+    try:
+        program = paddle.static.Program()
+        with paddle.static.program_guard(program):
+            block = program.global_block()
+            inputs = {
+                "X": [paddle.static.data("x", x.shape, str(x.dtype))],
+                "Scale": [paddle.static.data("scale", scale.shape, "float32")],
+                "ZeroPoint": [paddle.static.data("zero_point", scale.shape, "int32")],
+            }
+            output = block.create_var(name="y", dtype="float32", shape=x.shape)
+            attributes |= {"quant_axis": axis, "bit_length": bits, "round_type": 0, "is_test": True}
+            block.append_op(type=operator, inputs=inputs, outputs={"Y": [output]}, attrs=attributes)
+        feed = {"x": x, "scale": scale, "zero_point": np.zeros(scale.shape, np.int32)}
+        return paddle.static.Executor(paddle.CPUPlace()).run(program, feed, [output.name])[0]
+    finally:
+        paddle.disable_static()
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("axis", [None, 0, 1])
+def test_equal_to_paddle(axis, bits):
+    rng = np.random.default_rng(bits)
+    x = (rng.standard_normal((8, 16, 50)) * 10.0 ** rng.integers(-3, 3, (8, 16, 50))).astype(
+        np.float32
+    )
+    x[1] *= np.float32(1e-31)
+    x[2, :, ::2] = np.inf
+    x[:, 3] = x[4] = 0
+    if axis is None:
+        scale = np.array([7.7], np.float32)
+    else:
+        finite = np.where(np.isfinite(x), np.abs(x), 0)
+        scale = finite.max(axis=tuple(i for i in range(3) if i != axis)) * np.float32(0.8)
+    paddle_axis = -1 if axis is None else axis
+    q = kernels.quantize(x, scale, axis, bits)
+    expected = run_paddle("quantize_linear", x, scale, paddle_axis, bits)
+    np.testing.assert_array_equal(q, expected)
+    # Paddle has no int16 kernel of dequantize_linear; its own simulation feeds it float32.
+    expected = run_paddle("dequantize_linear", q.astype(np.float32), scale, paddle_axis, bits)
+    assert kernels.dequantize(q, scale, axis, bits).tobytes() == expected.tobytes()
+
+
+X = np.zeros((2, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "axis", "bits", "message"),
+    [
+        (-1.0, None, 8, "threshold of channel 0 must be finite and not negative, got -1"),
+        (np.nan, None, 8, "channel 0 .* got -?nan"),
+        (np.inf, None, 8, "channel 0 .* got inf"),
+        (1e39, None, 8, "channel 0 .* got inf"),
+        (np.array([1, 1, -2], np.float32), 1, 8, "threshold of channel 2"),
+        (np.ones(2, np.float32), 1, 8, "expected 3 thresholds, one for each channel, got 2"),
+        (np.ones(2, np.float32), None, 8, "expected 1 thresholds"),
+        (np.ones((3, 1), np.float32), 1, 8, "expected 3 thresholds"),
+        (1.0, 1, 8, "expected 3 thresholds"),
+        (1.0, 2, 8, "axis 2 is out of range"),
+        (1.0, None, 1, "bits must be from 2 to 16, got 1"),
+        (1.0, None, 17, "bits"),
+    ],
+)
+def test_values_that_are_refused(threshold, axis, bits, message):
+    with pytest.raises(ValueError, match=message):
+        kernels.quantize(X, threshold, axis, bits)
+    with pytest.raises(ValueError, match=message):
+        kernels.dequantize(X.astype(np.int8), threshold, axis, bits)
+
+
+def test_numbers_of_threads_that_are_refused():
+    with pytest.raises(ValueError, match="num_threads"):
+        kernels.quantize(X, 1.0, num_threads=0)
+    with pytest.raises(ValueError, match="num_threads"):
+        kernels.dequantize(X.astype(np.int8), 1.0, num_threads=0)
+
+
+@pytest.mark.parametrize("q", [X, X.astype(np.int32), X.astype(np.uint8), [1]])
+def test_types_that_dequantize_refuses(q):
+    with pytest.raises(TypeError, match="int8 or int16, got"):
+        kernels.dequantize(q, 1.0)
