@@ -1,0 +1,114 @@
+"""Quantize PP-OCRv4 recognition in both modes and show what it costs and gains.
+
+`python -m bench.ocr` renders lines of text, calibrates on some, and reads others.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import NamedTuple
+
+import pyquant
+
+from . import models
+from .lines import BATCH, CALIBRATION_SEED, TEST_SEED, batches, render_lines
+from .recognizer import (
+    character_accuracy,
+    line_accuracy,
+    make_predictor,
+    milliseconds_per_line,
+    read_lines,
+)
+
+
+class Variant(NamedTuple):
+    """A model to be compared: its files, and how it runs."""
+
+    name: str
+    model_path: Path
+    params_path: Path
+    run: str
+
+
+def main() -> None:
+    """Run the demonstration."""
+    options = _options()
+    source = models.model_dir(models.RECOGNITION)
+    calibration, _ = render_lines(options.calibration_lines, CALIBRATION_SEED)
+    dynamic = pyquant.quant_post_dynamic(source, options.output / "dynamic")
+    static = pyquant.quant_post_static(
+        None,
+        source,
+        options.output / "static",
+        data_loader=batches(calibration),
+        algo=options.algo,
+    )
+    print(f"\n== dynamic (weights alone)\n{dynamic}")
+    print(f"\n== static, algo {options.algo}, {len(calibration)} lines\n{static}")
+    _print_thresholds(static)
+    variants = [
+        Variant("float", *_paths(source), "float"),
+        Variant("dynamic int8", *_result_paths(dynamic), "float"),
+        Variant("static int8", *_result_paths(static), "int8"),
+    ]
+    _print_comparison(variants, options.test_lines)
+    _print_use(static)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.ocr", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("quantized-ocr"))
+    parser.add_argument("--calibration-lines", type=int, default=32)
+    parser.add_argument("--test-lines", type=int, default=300)
+    parser.add_argument("--algo", default="hist")
+    return parser.parse_args()
+
+
+def _paths(directory: Path) -> tuple[Path, Path]:
+    return directory / models.MODEL_FILENAME, directory / models.PARAMS_FILENAME
+
+
+def _result_paths(result: pyquant.QuantizationResult) -> tuple[Path, Path]:
+    assert result.params_path is not None
+    return result.model_path, result.params_path
+
+
+def _print_thresholds(result: pyquant.QuantizationResult) -> None:
+    print("\n== activation thresholds")
+    for tensor in result.quantized:
+        if tensor.kind == "activation":
+            print(f"{tensor.threshold:10.4f}  {tensor.name}  ({', '.join(tensor.op_types)})")
+
+
+def _print_comparison(variants: list[Variant], test_lines: int) -> None:
+    images, texts = render_lines(test_lines, TEST_SEED)
+    classes = models.characters()
+    predictors = {
+        variant.name: make_predictor(variant.model_path, variant.params_path, variant.run)
+        for variant in variants
+    }
+    times = milliseconds_per_line(predictors, images[:BATCH])
+    print(f"\n== {test_lines} lines that calibration did not see, one thread, oneDNN")
+    print(f"{'model':14}{'bytes':>12}{'line acc.':>11}{'char. acc.':>12}{'ms/line':>9}")
+    for variant in variants:
+        read = read_lines(predictors[variant.name], images, classes)
+        size = sum(path.stat().st_size for path in (variant.model_path, variant.params_path))
+        print(
+            f"{variant.name:14}{size:12,}{line_accuracy(read, texts):11.3f}"
+            f"{character_accuracy(read, texts):12.3f}{times[variant.name]:9.1f}"
+        )
+
+
+def _print_use(result: pyquant.QuantizationResult) -> None:
+    model_path, params_path = _result_paths(result)
+    print(
+        "\n== to run the static model as int8; without the last line it is slow fake quantization\n"
+        f'config = paddle.inference.Config("{model_path}", "{params_path}")\n'
+        "config.enable_mkldnn()\n"
+        "config.enable_onednn_int8()    # Paddle 2.6: enable_mkldnn_int8()"
+    )
+
+
+if __name__ == "__main__":
+    main()

