@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     static.add_argument("--batch-size", type=int, default=8, help="samples per batch (8)")
     static.add_argument("--batches", type=int, help="use this many batches at most")
-    static.add_argument("--algo", default="hist", choices=tuple(ALGORITHMS))
+    static.add_argument("--algo", default="abs_max", choices=tuple(ALGORITHMS))
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)
     return parser

@@ -69,7 +69,7 @@ def quant_post_static(
     batch_size: int = 1,
     batch_nums: int | None = None,
     scope: Any = None,
-    algo: str = "hist",
+    algo: str = "abs_max",
     round_type: str = "round",
     hist_percent: float = 0.9999,
     bias_correction: bool = False,
@@ -111,6 +111,7 @@ def quant_post_static(
         batch_nums: use this many batches at most; None uses all.
         scope: not needed.
         algo: how a threshold is found: ``KL``, ``hist``, ``mse``, ``emd``, ``avg`` or ``abs_max``.
+            PaddleSlim's default is ``hist``; ``abs_max`` lost less on every model measured.
         round_type: ``"round"``; ``"adaround"`` is not supported yet.
         hist_percent: the share of an activation's values that ``hist`` keeps in range.
         bias_correction: not supported yet.

@@ -1,4 +1,4 @@
-"""Paddle reads a .pdmodel in its Executor only with PIR switched off, before it is imported."""
+"""Set-up that must come before the first import of Paddle or of a test module."""
 
 from __future__ import annotations
 
@@ -6,5 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+# Paddle's Executor reads a .pdmodel only with PIR switched off.
 os.environ["FLAGS_enable_pir_api"] = "0"  # noqa: SIM112
+
+# The tests' own helpers first; the checkout, for bench, last, so that its source folder pyquant/
+# does not hide the installed package.
 sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent.parent))

@@ -61,7 +61,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("quantized-ocr"))
     parser.add_argument("--calibration-lines", type=int, default=32)
     parser.add_argument("--test-lines", type=int, default=300)
-    parser.add_argument("--algo", default="hist")
+    parser.add_argument("--algo", default="abs_max")
     return parser.parse_args()
 
 

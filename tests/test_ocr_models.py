@@ -1,0 +1,99 @@
+"""Both modes on three pretrained models that people deploy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from paddle_run import execute, predict
+
+from bench.ocr import lines, models, recognizer
+from pyquant import load_model, quant_post_dynamic, quant_post_static
+
+NAMES = list(models.INPUT_SHAPES)
+DENORMAL = 1.2e-38  # Paddle's Predictor keeps denormals, its Executor flushes them to zero
+
+
+def inputs(name: str, count: int) -> Any:
+    """Rendered lines, tiled or cut to the model's input shape."""
+    channels, height, width = models.INPUT_SHAPES[name]
+    images, _ = lines.render_lines(count, lines.CALIBRATION_SEED)
+    tiled = np.tile(images, (1, 1, -(-height // lines.HEIGHT), -(-width // lines.WIDTH)))
+    return np.ascontiguousarray(tiled[:, :channels, :height, :width])
+
+
+def source_paths(name: str) -> tuple[Path, Path]:
+    directory = models.model_dir(name)
+    return directory / models.MODEL_FILENAME, directory / models.PARAMS_FILENAME
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    return float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dynamic_int8(tmp_path: Path, name: str) -> None:
+    result = quant_post_dynamic(models.model_dir(name), tmp_path)
+    assert result.bytes_after <= 0.28 * result.bytes_before
+    before = load_model(models.model_dir(name)).parameters
+    after = load_model(result.model_path.parent).parameters
+    for tensor in result.quantized:
+        step = after[f"{tensor.name}@scale"].astype(np.float64)
+        error = np.abs(after[tensor.name] * step - before[tensor.name])
+        assert (error <= step * (0.5 + 1e-5)).all()
+    feed = {"x": inputs(name, 2)}
+    plain = predict(result.model_path, result.params_path, feed)[0]
+    executed = execute(result.model_path, result.params_path, feed)[0]
+    np.testing.assert_allclose(executed, plain, rtol=0, atol=DENORMAL)
+    for how in ("float", "int8"):
+        again = predict(result.model_path, result.params_path, feed, how)[0]
+        np.testing.assert_allclose(again, plain, atol=1e-3)
+
+
+def test_dynamic_recognition_is_about_a_quarter(tmp_path: Path) -> None:
+    result = quant_post_dynamic(models.model_dir(models.RECOGNITION), tmp_path)
+    assert result.bytes_after <= 0.27 * result.bytes_before
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dynamic_int16_is_float_but_for_rounding(tmp_path: Path, name: str) -> None:
+    result = quant_post_dynamic(models.model_dir(name), tmp_path, weight_bits=16)
+    feed = {"x": inputs(name, 4)}
+    expected = predict(*source_paths(name), feed)[0]
+    assert relative_error(predict(result.model_path, result.params_path, feed)[0], expected) < 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_static_runs_as_int8_and_as_simulated(tmp_path: Path, name: str) -> None:
+    images = inputs(name, 8)
+    result = quant_post_static(
+        None, models.model_dir(name), tmp_path, data_loader=[images[:4], images[4:]]
+    )
+    feed = {"x": images[:4]}
+    simulated = predict(result.model_path, result.params_path, feed)[0]
+    executed = execute(result.model_path, result.params_path, feed)[0]
+    np.testing.assert_allclose(executed, simulated, rtol=0, atol=DENORMAL)
+    int8 = predict(result.model_path, result.params_path, feed, "int8")[0]
+    expected = predict(*source_paths(name), feed)[0]
+    # The run may round elsewhere than the simulation, but must not be further from float.
+    assert relative_error(int8, expected) < 1.5 * relative_error(simulated, expected) + 0.01
+
+
+def test_static_recognition_still_reads(tmp_path: Path) -> None:
+    calibration, _ = lines.render_lines(32, lines.CALIBRATION_SEED)
+    images, texts = lines.render_lines(96, lines.TEST_SEED)
+    directory = models.model_dir(models.RECOGNITION)
+    result = quant_post_static(None, directory, tmp_path, data_loader=lines.batches(calibration))
+    assert result.params_path is not None
+    scores = []
+    for paths, run in (
+        (source_paths(models.RECOGNITION), "float"),
+        ((result.model_path, result.params_path), "int8"),
+    ):
+        predictor = recognizer.make_predictor(*paths, run)
+        read = recognizer.read_lines(predictor, images, models.characters())
+        scores.append(recognizer.line_accuracy(read, texts))
+    assert scores[0] > 0.8
+    assert scores[1] >= scores[0] - 0.06
