@@ -21,20 +21,21 @@ _SWITCHES: Mapping[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-def make_predictor(model_path: Path, params_path: Path, run: str) -> Any:
-    """Make a one-thread Predictor.
+def make_predictor(model_path: Path, params_path: Path, run: str, threads: int = 1) -> Any:
+    """Make a Predictor.
 
     Args:
         model_path: the program.
         params_path: its parameters.
         run: ``"plain"`` (no IR optimisation), ``"float"`` or ``"int8"`` (oneDNN).
+        threads: of Paddle's math library.
     """
     from paddle import inference
 
     config = inference.Config(str(model_path), str(params_path))
     config.disable_gpu()
     config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(1)
+    config.set_cpu_math_library_num_threads(threads)
     config.enable_memory_optim()
     config.switch_ir_optim(run != "plain")
     for name, older_name in _SWITCHES[run]:
