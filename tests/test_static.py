@@ -14,6 +14,7 @@ from paddle_run import execute, predict
 from pyquant import (
     ActivationError,
     CalibrationDataError,
+    ModelFileError,
     OutputError,
     SettingError,
     UnsupportedError,
@@ -147,8 +148,9 @@ def test_the_old_name_and_batch_nums(tmp_path: Path, source: Path) -> None:
     assert result.params_path == tmp_path / "out" / "model.pdiparams"
 
 
-def test_separate_parameter_files(tmp_path: Path) -> None:
-    source = programs.conv_net().save(tmp_path / "in", "__model__", None)
+@pytest.mark.parametrize("model_filename", ["__model__", "m.pdmodel"])
+def test_separate_parameter_files(tmp_path: Path, model_filename: str) -> None:
+    source = programs.conv_net().save(tmp_path / "in", model_filename, None)
     result = quant_post_static(
         None,
         source,
@@ -257,6 +259,26 @@ def test_non_finite_activations_are_named_and_counted(
     made = huge.save(tmp_path / "huge")
     with pytest.raises(ActivationError, match=r"activation 'b' holds \d+ NaN"):
         quant_post_static(None, made, tmp_path / "out", data_loader=[np.abs(IMAGES) * 9])
+
+
+def test_what_paddle_cannot_run_is_told_with_its_words(tmp_path: Path) -> None:
+    net = programs.conv_net()
+    net.block.ops[2].type = "no_such_op"
+    with pytest.raises(ModelFileError, match=r"m\.pdmodel: .*cannot load.*no_such_op"):
+        quant_post_static(None, net.save(tmp_path / "in"), tmp_path / "out", data_loader=BATCHES)
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, 8, -1])
+    w = net.parameter("w", programs.random((192, 4)))
+    once = {"x_num_col_dims": 1, "y_num_col_dims": 1}
+    net.fetch(net.op("mul", {"X": x, "Y": w}, ("Out", "y"), [-1, 4], once))
+    source = net.save(tmp_path / "fixed")
+    with pytest.raises(CalibrationDataError, match=r"batch 1: Paddle cannot run .*\[1, 3, 8, 9\]"):
+        quant_post_static(
+            None,
+            source,
+            tmp_path / "out",
+            data_loader=[IMAGES, programs.random((1, 3, 8, 9))],
+        )
 
 
 def test_what_is_not_supported_says_so(tmp_path: Path, source: Path) -> None:

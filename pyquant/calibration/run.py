@@ -7,15 +7,17 @@ is fetched, copied or kept, so that peak memory is that of a plain forward.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..arrays import view_values
-from ..errors import ActivationError, CalibrationDataError
-from ..program.model import Model
+from ..errors import ActivationError, CalibrationDataError, ModelFileError
+from ..program.model import Model, save_model
 from .data import Feed
 from .statistic import ActivationStatistic
 
@@ -101,26 +103,42 @@ class _Runner:
 
     def _run_failure(self, feed: Feed, error: Exception) -> CalibrationDataError:
         shapes = {name: list(array.shape) for name, array in feed.items()}
-        lines = [line for line in str(error).splitlines() if "rror" in line or "Hint" in line]
-        said = lines[-1].strip() if lines else str(error)
         return CalibrationDataError(
-            f"batch {self._batch}: Paddle cannot run the model on inputs of shapes {shapes}: {said}"
+            f"batch {self._batch}: Paddle cannot run the model on inputs of shapes {shapes}: "
+            f"{_summary(error)}"
         )
 
 
 def _predictor(model: Model) -> Any:
     """Make a Predictor that runs the program's own ops, so that its own names are seen."""
+    if model.params_path is not None:
+        return _predictor_of_files(model.model_path, model.params_path)
+    # Separate parameter files are found by the Predictor only beside a program called __model__.
+    with tempfile.TemporaryDirectory() as directory:
+        paths = save_model(model, directory, "model.pdmodel", "model.pdiparams")
+        return _predictor_of_files(*paths)
+
+
+def _predictor_of_files(model_path: Path, params_path: Path) -> Any:
     from paddle import inference
 
-    if model.params_path is not None:
-        config = inference.Config(str(model.model_path), str(model.params_path))
-    else:
-        config = inference.Config(str(model.model_path.parent))
-        if model.model_path.name != "__model__":
-            config.set_prog_file(str(model.model_path))
+    config = inference.Config(str(model_path), str(params_path))
     config.disable_gpu()
     config.disable_glog_info()
     config.set_cpu_math_library_num_threads(os.cpu_count() or 1)
     config.switch_ir_optim(False)
     config.enable_memory_optim()
-    return inference.create_predictor(config)
+    try:
+        return inference.create_predictor(config)
+    except Exception as error:
+        raise ModelFileError(
+            f"{model_path}: Paddle's Predictor cannot load the model: {_summary(error)}. "
+            "Does it run in this version of Paddle?"
+        ) from error
+
+
+def _summary(error: Exception) -> str:
+    """Return the line that tells most in one of Paddle's messages of many lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or line.startswith("(")]
+    return (telling or lines or [type(error).__name__])[-1]
