@@ -1,4 +1,4 @@
-"""Lines of text rendered as images, as the recognition model takes them."""
+"""Text rendered as images, as PP-OCR's recognition, direction and detection models take them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+Color = tuple[int, int, int]
+
 HEIGHT, WIDTH = 48, 320
+CROP_WIDTH = 192
 BATCH = 8
 CALIBRATION_SEED, TEST_SEED = 1, 2
+
+# What PP-OCR's detection was trained with: ImageNet's mean and standard deviation.
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 _WORDS = """
 the of and to in is you that it he was for on are as with his they at be this from have or by
@@ -45,6 +52,44 @@ def render_lines(count: int, seed: int) -> tuple[NDArray[np.float32], list[str]]
     return np.stack([_normalized(image) for image in images]), texts
 
 
+def render_crops(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Render random lines for the direction classifier, every second one upside down.
+
+    Returns:
+        Images, float32[count, 3, 48, 192] in [-1, 1], and their classes: 1 is upside down.
+    """
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % 2
+    images = [
+        _image(_text(generator), generator).rotate(180 * int(label), expand=True)
+        for label in labels
+    ]
+    return np.stack([_normalized(image, CROP_WIDTH) for image in images]), labels
+
+
+def render_pages(
+    count: int, seed: int, size: tuple[int, int] = (320, 320)
+) -> tuple[NDArray[np.float32], list[NDArray[np.int64]]]:
+    """Render random pages for detection.
+
+    Args:
+        count: how many.
+        seed: of the random texts and looks.
+        size: height and width, multiples of 32.
+
+    Returns:
+        Images, float32[count, 3, height, width] less ImageNet's mean, over its deviation, and of
+        each page the boxes of its lines, int64[lines, 4]: left, top, right, bottom.
+    """
+    if size[0] % 32 or size[1] % 32:
+        raise ValueError(f"size: {size} is not a multiple of 32, by which detection downsamples.")
+    generator = np.random.default_rng(seed)
+    pages, boxes = zip(*(_page(size, generator) for _ in range(count)))
+    pixels = np.stack([np.asarray(page, np.float32) for page in pages])
+    images = np.ascontiguousarray(((pixels / 255 - _MEAN) / _STD).transpose(0, 3, 1, 2))
+    return images, list(boxes)
+
+
 def batches(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     """Cut ``images`` into batches of `BATCH`, the last one perhaps smaller."""
     return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
@@ -72,30 +117,60 @@ def _token(generator: np.random.Generator) -> str:
 
 def _image(text: str, generator: np.random.Generator) -> Image.Image:
     """Draw one line, cropped as a detector would, with random colours, slant, blur and noise."""
-    paper = generator.integers(150, 256, 3)
-    ink = generator.integers(0, 80, 3)
+    paper, ink = _colors(generator)
     font = ImageFont.load_default(float(generator.uniform(24, 34)))
     left, top, right, bottom = font.getbbox(text)
     margins = generator.uniform(2, 5, 4)
     size = (right - left + margins[0] + margins[1], bottom - top + margins[2] + margins[3])
-    image = Image.new("RGB", (int(size[0]), int(size[1])), _color(paper))
+    image = Image.new("RGB", (int(size[0]), int(size[1])), paper)
     draw = ImageDraw.Draw(image)
-    draw.text((margins[0] - left, margins[2] - top), text, font=font, fill=_color(ink))
+    draw.text((margins[0] - left, margins[2] - top), text, font=font, fill=ink)
     angle = float(generator.normal(0, 0.5))
-    image = image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=_color(paper))
+    image = image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=paper)
+    return _worn(image, generator)
+
+
+def _page(
+    size: tuple[int, int], generator: np.random.Generator
+) -> tuple[Image.Image, NDArray[np.int64]]:
+    """Draw lines below one another, as wide as they fall, and return their boxes."""
+    height, width = size
+    paper, ink = _colors(generator)
+    image = Image.new("RGB", (width, height), paper)
+    draw = ImageDraw.Draw(image)
+    boxes: list[tuple[float, float, float, float]] = []
+    y = float(generator.uniform(8, 24))
+    while y < height - 40:
+        font = ImageFont.load_default(float(generator.uniform(14, 26)))
+        start = (float(generator.uniform(8, width / 3)), y)
+        text = _text(generator)
+        draw.text(start, text, font=font, fill=ink)
+        left, top, right, bottom = draw.textbbox(start, text, font=font)
+        boxes.append((left, top, min(right, width), bottom))
+        y = bottom + float(generator.uniform(12, 40))
+    return _worn(image, generator), np.array(boxes).round().astype(np.int64)
+
+
+def _worn(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+    """Blur, and add noise."""
     image = image.filter(ImageFilter.GaussianBlur(float(generator.uniform(0, 0.8))))
     noise = generator.normal(0, generator.uniform(0, 15), (image.height, image.width, 3))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 
 
-def _color(rgb: NDArray[Any]) -> tuple[int, int, int]:
+def _colors(generator: np.random.Generator) -> tuple[Color, Color]:
+    """Choose a light paper and a dark ink."""
+    return _color(generator.integers(150, 256, 3)), _color(generator.integers(0, 80, 3))
+
+
+def _color(rgb: NDArray[Any]) -> Color:
     return int(rgb[0]), int(rgb[1]), int(rgb[2])
 
 
-def _normalized(image: Image.Image) -> NDArray[np.float32]:
+def _normalized(image: Image.Image, full_width: int = WIDTH) -> NDArray[np.float32]:
     """Scale to the model's height, and fill up with zeros to its width, as PP-OCR does."""
-    width = min(WIDTH, round(image.width * HEIGHT / image.height))
+    width = min(full_width, round(image.width * HEIGHT / image.height))
     scaled = image.resize((width, HEIGHT), Image.Resampling.BILINEAR)
-    padded = np.zeros((3, HEIGHT, WIDTH), np.float32)
+    padded = np.zeros((3, HEIGHT, full_width), np.float32)
     padded[:, :, :width] = (np.asarray(scaled, np.float32).transpose(2, 0, 1) / 255 - 0.5) / 0.5
     return padded

@@ -13,7 +13,7 @@ import paddle
 from paddle.static.quantization import PostTrainingQuantization
 
 from . import models
-from .lines import BATCH, CALIBRATION_SEED, TEST_SEED, batches, render_lines
+from .lines import BATCH, CALIBRATION_SEED, TEST_SEED, render_lines
 from .recognizer import (
     Images,
     character_accuracy,
@@ -53,15 +53,17 @@ def quantize(calibration: Images, algo: str, output: Path) -> float:
     """Write the model as Paddle quantizes it; return the seconds it took."""
     paddle.enable_static()
     start = time.perf_counter()
-    feeds = [{"x": batch} for batch in batches(calibration)]
+    # Paddle 2.6 takes nothing but its own DataLoader.
+    loader = paddle.io.DataLoader(
+        [{"x": image} for image in calibration], batch_size=BATCH, return_list=True
+    )
     with paddle.static.scope_guard(paddle.static.Scope()):
         ptq = PostTrainingQuantization(
             executor=paddle.static.Executor(paddle.CPUPlace()),
             model_dir=str(models.model_dir(models.RECOGNITION)),
             model_filename=models.MODEL_FILENAME,
             params_filename=models.PARAMS_FILENAME,
-            data_loader=lambda: iter(feeds),
-            batch_nums=len(feeds),
+            data_loader=loader,
             scope=paddle.static.global_scope(),
             algo=algo,
             hist_percent=0.9999,

@@ -10,6 +10,8 @@ import numpy as np
 from .. import kernels
 from .statistic import ActivationStatistic
 
+_KL_BINS = 2048
+
 Algorithm = Callable[[ActivationStatistic, int, float], float]
 
 
@@ -29,15 +31,19 @@ def activation_threshold(
 
 
 def _kl(statistic: ActivationStatistic, bits: int, _: float) -> float:
-    """Search as Paddle does: over as many bins as were hit, from half of them on.
+    """Search as Paddle does: over up to 2048 bins, from half of them on.
 
     From fewer bins on, the divergence is often least where nearly all is clipped: PP-OCRv4
     recognition then reads nothing.
     """
     used = int(np.flatnonzero(statistic.counts)[-1]) + 1
+    counts, width = statistic.counts[:used], statistic.bin_width
+    if used > _KL_BINS:
+        counts = np.add.reduceat(counts, np.arange(0, used, 2))
+        width *= 2
     # The search never takes the last bin's edge: an empty bin lets it keep the whole range.
-    counts = np.append(statistic.counts[:used], np.uint64(0))
-    return kernels.kl_threshold(counts, statistic.bin_width, bits, start=(used - 1) // 2)
+    padded = np.append(counts, np.uint64(0))
+    return kernels.kl_threshold(padded, width, bits, start=(counts.size - 1) // 2)
 
 
 def _hist(statistic: ActivationStatistic, _: int, hist_percent: float) -> float:
@@ -49,7 +55,9 @@ def _mse(statistic: ActivationStatistic, bits: int, _: float) -> float:
 
 
 def _emd(statistic: ActivationStatistic, bits: int, _: float) -> float:
-    return kernels.emd_threshold(statistic.counts, statistic.bin_width, bits)
+    # Like KL, the distance alone would clip most of a heavy tail: keep half of the range.
+    nearest = kernels.emd_threshold(statistic.counts, statistic.bin_width, bits)
+    return max(nearest, statistic.abs_max / 2)
 
 
 def _abs_max(statistic: ActivationStatistic, _: int, __: float) -> float:
