@@ -80,9 +80,17 @@ class QuantizationResult:
             "time " + ", ".join(f"{stage} {value:.2f} s" for stage, value in self.seconds.items()),
             f"model {self.model_path}",
         ]
-        lines += [f"float {op.op_type} '{op.name}': {op.reason}" for op in self.kept_float]
+        for (op_type, reason), names in self._kept_by_reason().items():
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            lines.append(f"float {op_type} '{names[0]}'{more}: {reason}")
         lines += [f"note  {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def _kept_by_reason(self) -> dict[tuple[str, str], list[str]]:
+        kept: dict[tuple[str, str], list[str]] = {}
+        for op in self.kept_float:
+            kept.setdefault((op.op_type, op.reason), []).append(op.name)
+        return kept
 
     def thresholds(self) -> dict[str, float]:
         """The activation thresholds by tensor name."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 os.environ["FLAGS_enable_pir_api"] = "0"  # noqa: SIM112 (it reads a .pdmodel only so)
 
@@ -27,7 +29,7 @@ OP_TYPES = ["conv2d", "depthwise_conv2d", "conv2d_transpose", "mul", "matmul", "
 
 
 def main() -> None:
-    """Quantize by each algorithm, and score the int8 run."""
+    """Quantize by each algorithm, and score the int8 runs beside the float one."""
     parser = argparse.ArgumentParser(prog="python -m bench.ocr.paddle_ptq", description=__doc__)
     parser.add_argument("--algos", nargs="+", default=["abs_max", "hist", "avg", "mse"])
     parser.add_argument("--output", type=Path, default=Path("quantized-ocr/paddle"))
@@ -35,16 +37,29 @@ def main() -> None:
     parser.add_argument("--test-lines", type=int, default=300)
     options = parser.parse_args()
     calibration, _ = render_lines(options.calibration_lines, CALIBRATION_SEED)
-    images, texts = render_lines(options.test_lines, TEST_SEED)
-    print(f"{'algo':10}{'line acc.':>11}{'char. acc.':>12}{'ms/line':>9}{'seconds':>9}")
+    seconds = {algo: quantize(calibration, algo, options.output / algo) for algo in options.algos}
+    source = models.model_dir(models.RECOGNITION)
+    predictors = {
+        "float": make_predictor(
+            source / models.MODEL_FILENAME, source / models.PARAMS_FILENAME, "float"
+        )
+    }
     for algo in options.algos:
-        seconds = quantize(calibration, algo, options.output / algo)
-        predictor = make_predictor(*_paths(options.output / algo), "int8")
+        predictors[algo] = make_predictor(*_paths(options.output / algo), "int8")
+    _print_scores(predictors, seconds, options.test_lines)
+
+
+def _print_scores(
+    predictors: Mapping[str, Any], seconds: Mapping[str, float], test_lines: int
+) -> None:
+    images, texts = render_lines(test_lines, TEST_SEED)
+    times = milliseconds_per_line(predictors, images[:BATCH])
+    print(f"{'algo':10}{'line acc.':>11}{'char. acc.':>12}{'ms/line':>9}{'seconds':>9}")
+    for name, predictor in predictors.items():
         read = read_lines(predictor, images, models.characters())
-        latency = milliseconds_per_line({algo: predictor}, images[:BATCH])[algo]
         print(
-            f"{algo:10}{line_accuracy(read, texts):11.3f}{character_accuracy(read, texts):12.3f}"
-            f"{latency:9.1f}{seconds:9.1f}",
+            f"{name:10}{line_accuracy(read, texts):11.3f}{character_accuracy(read, texts):12.3f}"
+            f"{times[name]:9.1f}{seconds.get(name, 0.0):9.1f}",
             flush=True,
         )
 

@@ -154,7 +154,7 @@ def _weighted_op(
                 return FloatOp(op.type, output, f"'{name}' is in skip_tensor_list")
     array = model.parameters.get(weight)
     if array is None:
-        return FloatOp(op.type, output, f"'{weight}' is computed, it is not a weight")
+        return FloatOp(op.type, output, f"its input {kind.weight} is computed, it is not a weight")
     if array.dtype.kind not in "fu" or array.dtype.itemsize not in (2, 4):
         return FloatOp(op.type, output, f"weight '{weight}' is {array.dtype}, not fp32/fp16/bf16")
     if array.ndim < 2:
