@@ -261,6 +261,26 @@ def test_non_finite_activations_are_named_and_counted(
         quant_post_static(None, made, tmp_path / "out", data_loader=[np.abs(IMAGES) * 9])
 
 
+def test_an_empty_activation_is_named(tmp_path: Path) -> None:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, 8, 8])
+    cut = {"axes": [0], "starts": [2], "ends": [9], "infer_flags": [1]}
+    part = net.op("slice", {"Input": x}, ("Out", "part"), [-1, 3, 8, 8], cut)
+    w = net.parameter("w", programs.random((2, 3, 3, 3)))
+    net.fetch(
+        net.op(
+            "conv2d", {"Input": part, "Filter": w}, ("Output", "y"), [-1, 2, 8, 8], programs.CONV
+        )
+    )
+    source = net.save(tmp_path / "in")
+    quant_post_static(None, source, tmp_path / "good", data_loader=[IMAGES])
+    for batches in ([IMAGES, IMAGES[:2]], [IMAGES[:2]]):
+        number = len(batches) - 1
+        with pytest.raises(ActivationError, match=rf"'part' has shape \[0, .* batch {number}"):
+            quant_post_static(None, source, tmp_path / "out", data_loader=batches)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_paddle_cannot_run_is_told_with_its_words(tmp_path: Path) -> None:
     net = programs.conv_net()
     net.block.ops[2].type = "no_such_op"

@@ -79,7 +79,9 @@ class _Runner:
 
     def _hook(self, op_type: str, name: str, tensor: Any) -> None:
         # An exception that leaves a hook loses its type on the way through Paddle: keep it.
-        if name in self._statistics and self._error is None and tensor._is_initialized():
+        if name not in self._statistics or self._error is not None:
+            return
+        if tensor._is_initialized() or 0 in tensor.shape:
             try:
                 self._observe(name, view_values(tensor))
             except Exception as error:
