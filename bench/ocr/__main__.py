@@ -9,30 +9,14 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import pyquant
 
 from . import models
-from .lines import BATCH, CALIBRATION_SEED, TEST_SEED, batches, render_lines
-from .recognizer import (
-    Images,
-    character_accuracy,
-    line_accuracy,
-    make_predictor,
-    milliseconds_per_line,
-    read_lines,
-    run_batch,
-)
-
-
-class Variant(NamedTuple):
-    """A model to be compared: its files, and how it runs."""
-
-    name: str
-    model_path: Path
-    params_path: Path
-    run: str
+from .lines import CALIBRATION_SEED, batches, render_lines
+from .paddle_ptq import ALGORITHMS, quantize
+from .recognizer import Images, make_predictor, run_batch
+from .scores import Variant, print_scores
 
 
 def main() -> None:
@@ -59,10 +43,12 @@ def main() -> None:
     )
     variants = [
         Variant("float", *_paths(source), "float"),
-        Variant("dynamic int8", *_result_paths(dynamic), "float"),
-        Variant("static int8", *_result_paths(static), "int8"),
+        Variant("dynamic int8", *_result_paths(dynamic), "float", sum(dynamic.seconds.values())),
+        Variant("static int8", *_result_paths(static), "int8", sum(static.seconds.values())),
+        *_paddle_variants(calibration, options.paddle, options.output),
     ]
-    _print_comparison(variants, options.test_lines)
+    print(f"\n== {options.test_lines} lines that calibration did not see, one thread, oneDNN")
+    print_scores(variants, options.test_lines)
     _print_use(static)
 
 
@@ -75,12 +61,23 @@ def _plain_forward_seconds(source: Path, images: Images) -> float:
     return time.perf_counter() - start
 
 
+def _paddle_variants(calibration: Images, algos: list[str], output: Path) -> list[Variant]:
+    variants = []
+    for algo in algos:
+        model_path, params_path, seconds = quantize(calibration, algo, output / "paddle" / algo)
+        variants.append(Variant(f"Paddle {algo}", model_path, params_path, "int8", seconds))
+    return variants
+
+
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.ocr", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("quantized-ocr"))
     parser.add_argument("--calibration-lines", type=int, default=32)
     parser.add_argument("--test-lines", type=int, default=300)
     parser.add_argument("--algo", default="abs_max")
+    parser.add_argument(
+        "--paddle", nargs="*", default=[], choices=ALGORITHMS, help="compare Paddle's own PTQ"
+    )
     return parser.parse_args()
 
 
@@ -98,25 +95,6 @@ def _print_thresholds(result: pyquant.QuantizationResult) -> None:
     for tensor in result.quantized:
         if tensor.kind == "activation":
             print(f"{tensor.threshold:10.4f}  {tensor.name}  ({', '.join(tensor.op_types)})")
-
-
-def _print_comparison(variants: list[Variant], test_lines: int) -> None:
-    images, texts = render_lines(test_lines, TEST_SEED)
-    classes = models.characters()
-    predictors = {
-        variant.name: make_predictor(variant.model_path, variant.params_path, variant.run)
-        for variant in variants
-    }
-    times = milliseconds_per_line(predictors, images[:BATCH])
-    print(f"\n== {test_lines} lines that calibration did not see, one thread, oneDNN")
-    print(f"{'model':14}{'bytes':>12}{'line acc.':>11}{'char. acc.':>12}{'ms/line':>9}")
-    for variant in variants:
-        read = read_lines(predictors[variant.name], images, classes)
-        size = sum(path.stat().st_size for path in (variant.model_path, variant.params_path))
-        print(
-            f"{variant.name:14}{size:12,}{line_accuracy(read, texts):11.3f}"
-            f"{character_accuracy(read, texts):12.3f}{times[variant.name]:9.1f}"
-        )
 
 
 def _print_use(result: pyquant.QuantizationResult) -> None:
