@@ -6,7 +6,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from .program.model import Model, load_model, save_model
+from .program.model import Model, load_model, write_model
+from .program.output_files import OutputFiles
 from .program.proto import ProgramDesc, set_attribute
 from .program.quantizable import WEIGHT_ONLY_OP_TYPES, WeightedOp, find_weighted_ops
 from .program.rewrite import Rewriter, rename_inputs, store_weights
@@ -72,14 +73,16 @@ def quant_post_dynamic(
     watch.lap("quantize")
     filename = save_model_filename or "model.pdmodel"
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
-    test_path = None
-    if generate_test_model:
-        twin = _dequantized_twin(model, weights, ops)
-        test_path = save_model(twin, Path(save_model_dir) / "test_model", filename, params)[0]
     bytes_before = file_bytes(model.source_files)
+    directory = Path(save_model_dir)
+    twin = _dequantized_twin(model, weights, ops) if generate_test_model else None
     store = _store_for_lite if lite_format else _store_for_paddle
     store(model, weights, ops)
-    paths = save_model(model, Path(save_model_dir) / "quantized_model", filename, params)
+    test_path = None
+    with OutputFiles(directory) as files:
+        paths = write_model(files, model, directory / "quantized_model", filename, params)
+        if twin is not None:
+            test_path = write_model(files, twin, directory / "test_model", filename, params)[0]
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
@@ -123,9 +126,7 @@ def _dequantized_twin(
     program = ProgramDesc()
     program.CopyFrom(model.program)
     twin = replace(model, program=program, parameters=dict(model.parameters))
-    floats = {
-        name: weight.dequantized(model.parameters[name].dtype) for name, weight in weights.items()
-    }
+    floats = {name: weight.dequantized() for name, weight in weights.items()}
     stored = store_weights(twin, floats, ops)
     for op in ops:
         rename_inputs(program.blocks[op.block].ops[op.position], stored)

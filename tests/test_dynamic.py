@@ -13,6 +13,7 @@ from paddle_run import execute, predict
 
 from pyquant import (
     ModelFileError,
+    OutputError,
     QuantizationResult,
     SettingError,
     UnsupportedError,
@@ -219,3 +220,11 @@ def test_nan_in_a_weight_is_named(tmp_path: Path) -> None:
     net.parameters["second.w"][2, 0, 0, 0] = np.nan
     with pytest.raises(ModelFileError, match=r"m\.pdiparams: weight 'second\.w'.* in 1 of 4"):
         quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
+
+
+def test_a_failure_leaves_neither_the_model_nor_its_twin(tmp_path: Path) -> None:
+    source = programs.conv_net().save(tmp_path / "in")
+    (tmp_path / "out" / "test_model" / "model.pdmodel").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"test_model/model\.pdmodel: cannot be written"):
+        quant_post_dynamic(source, tmp_path / "out", generate_test_model=True)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["test_model"]

@@ -23,6 +23,7 @@ from pyquant import (
     quant_post_static,
 )
 from pyquant.calibration.thresholds import ALGORITHMS
+from pyquant.program import proto
 
 IMAGES = programs.random((12, 3, 8, 8), 9)
 BATCHES = [IMAGES[:5], IMAGES[5:6], IMAGES[6:]]
@@ -202,6 +203,23 @@ def test_what_the_runtime_cannot_do_keeps_a_float_activation(
     for how in ("plain", "float", "int8"):
         actual = predict(result.model_path, result.params_path, feed, how)[0]
         assert 0 < relative_error(actual, expected) < 0.02
+
+
+def test_a_variable_that_is_written_again_is_quantized_again(tmp_path: Path) -> None:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, 8, 8])
+    dims = [-1, 3, 8, 8]
+    w = net.parameter("w", programs.random((3, 3, 3, 3)) * np.float32(0.2))
+    a = net.op("relu", {"X": x}, ("Out", "a"), dims)
+    b = net.op("conv2d", {"Input": a, "Filter": w}, ("Output", "b"), dims, programs.CONV)
+    again = proto.make_op("relu", {"X": [b]}, {"Out": [a]}, {})
+    net.block.ops.append(again)
+    net.fetch(net.op("conv2d", {"Input": a, "Filter": w}, ("Output", "y"), dims, programs.CONV))
+    source = net.save(tmp_path / "in")
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES])
+    expected = predict(source / "m.pdmodel", source / "m.pdiparams", {"x": IMAGES})[0]
+    actual = predict(result.model_path, result.params_path, {"x": IMAGES})[0]
+    assert relative_error(actual, expected) < 0.03
 
 
 def test_an_activation_of_zeros_stays_in_float(tmp_path: Path, source: Path) -> None:

@@ -112,7 +112,18 @@ def save_model(
         SettingError: it would overwrite the files that the model was read from.
         OutputError: it cannot be written; nothing has changed on the disk.
     """
-    directory = Path(directory)
+    with OutputFiles(Path(directory)) as files:
+        return write_model(files, model, Path(directory), model_filename, params_filename)
+
+
+def write_model(
+    files: OutputFiles,
+    model: Model,
+    directory: Path,
+    model_filename: str,
+    params_filename: str | None,
+) -> tuple[Path, ...]:
+    """Write ``model`` as `save_model` does, together with what else ``files`` gathers."""
     model_path = directory / model_filename
     if params_filename is not None:
         contents = {directory / params_filename: model.parameters}
@@ -120,12 +131,11 @@ def save_model(
         contents = {directory / name: {name: array} for name, array in model.parameters.items()}
     targets = (model_path, *contents)
     _refuse_overwriting_source(model, targets)
-    with OutputFiles(directory) as files:
-        for path, arrays in contents.items():
-            with files.open(path) as stream:
-                write_combined(stream, arrays)
-        with files.open(model_path) as stream:
-            stream.write(_without_export_attributes(model.program).SerializeToString())
+    for path, arrays in contents.items():
+        with files.open(path) as stream:
+            write_combined(stream, arrays)
+    with files.open(model_path) as stream:
+        stream.write(_without_export_attributes(model.program).SerializeToString())
     return targets
 
 

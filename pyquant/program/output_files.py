@@ -78,7 +78,8 @@ class OutputFiles:
                 directory.rmdir()
 
     def _make(self, directory: Path) -> None:
-        missing = [path for path in (directory, *directory.parents) if not path.exists()]
+        absolute = directory.resolve()
+        missing = [path for path in (absolute, *absolute.parents) if not path.exists()]
         for path in reversed(missing):
             path.mkdir()
             self._created.append(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -25,8 +26,8 @@ class Rewriter:
         self._model = model
         self._before: dict[tuple[int, int], list[Any]] = defaultdict(list)
         self._renamed: dict[tuple[int, int], dict[str, str]] = defaultdict(dict)
-        self._made: dict[tuple[int, str], str] = {}
-        self._declared: dict[str, int] = {}
+        self._dequantized: dict[tuple[int, str, int], str] = {}
+        self._writes = _positions_of_writes(model)
         self._variables = {var.name: var for block in model.program.blocks for var in block.vars}
 
     def dequantize_weights_by_scale(
@@ -54,12 +55,13 @@ class Rewriter:
         Paddle take: ``bit_length`` 8, ``quant_axis`` -1, ``round_type`` 0 (ties to even).
         """
         for op in ops:
-            key = (op.block, op.activation)
-            if key not in self._made:
-                made, name = self._qdq(op.block, op.activation, thresholds[op.activation])
+            writes = bisect_left(self._writes.get((op.block, op.activation), ()), op.position)
+            key = (op.block, op.activation, writes)
+            if key not in self._dequantized:
+                made, name = self._qdq(*key, thresholds[op.activation])
                 self._before[op.block, op.position] += made
-                self._made[key] = name
-            self._renamed[op.block, op.position][op.activation] = self._made[key]
+                self._dequantized[key] = name
+            self._renamed[op.block, op.position][op.activation] = self._dequantized[key]
             desc = self._model.program.blocks[op.block].ops[op.position]
             proto.set_attribute(desc, "quantization_type", "qat_with_weight")
 
@@ -81,23 +83,20 @@ class Rewriter:
         make: Callable[[int, QuantizedWeight, str], tuple[list[Any], str]],
     ) -> None:
         ops = list(ops)
-        names = {op.weight for op in ops}
-        for name in names:
-            self._declared[name] = proto.tensor_desc(self._variables[name]).data_type
-        integers = {name: weights[name].values for name in sorted(names)}
+        integers = {op.weight: weights[op.weight].values for op in ops}
         stored = store_weights(self._model, integers, ops)
         for op in ops:
-            key = (op.block, op.weight)
-            if key not in self._made:
+            key = (op.block, op.weight, 0)
+            if key not in self._dequantized:
                 made, name = make(op.block, weights[op.weight], stored[op.weight])
                 self._before[op.block, op.position] += made
-                self._made[key] = name
-            self._renamed[op.block, op.position][op.weight] = self._made[key]
+                self._dequantized[key] = name
+            self._renamed[op.block, op.position][op.weight] = self._dequantized[key]
 
     def _cast_and_scale(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Any], str]:
-        declared = self._declared[weight.name]
+        float_type = proto.paddle_dtype(weight.float_dtype)
         scale = self._parameter(f"{weight.name}@scale", weight.scale)
         values = self._variable(block, f"{weight.name}.cast", FP32, weight.values.shape)
         scaled = self._variable(block, f"{weight.name}.dequantized", FP32, weight.values.shape)
@@ -107,10 +106,10 @@ class Rewriter:
                 "elementwise_mul", {"X": [values], "Y": [scale]}, {"Out": [scaled]}, {"axis": -1}
             ),
         ]
-        if declared != FP32:
+        if float_type != FP32:
             # A step in half precision would lose bits, or underflow: scale first, then round once.
-            half = self._variable(block, f"{weight.name}.half", declared, weight.values.shape)
-            ops.append(_cast(scaled, half, FP32, declared))
+            half = self._variable(block, f"{weight.name}.half", float_type, weight.values.shape)
+            ops.append(_cast(scaled, half, FP32, float_type))
             scaled = half
         return ops, scaled
 
@@ -123,10 +122,12 @@ class Rewriter:
         )
         return [op], output
 
-    def _qdq(self, block: int, name: str, threshold: float) -> tuple[list[Any], str]:
+    def _qdq(self, block: int, name: str, writes: int, threshold: float) -> tuple[list[Any], str]:
         dims = list(proto.tensor_desc(self._variables[name]).dims)
-        quantized = self._variable(block, f"{name}.quantized", FP32, dims)
-        output = self._variable(block, f"{name}.dequantized", FP32, dims)
+        # A variable that the program writes again has another value to quantize after each write.
+        version = f".{writes}" if writes > 1 else ""
+        quantized = self._variable(block, f"{name}.quantized{version}", FP32, dims)
+        output = self._variable(block, f"{name}.dequantized{version}", FP32, dims)
         scale = np.array([threshold], np.float32)
         return [
             self._linear_op("quantize_linear", name, quantized, name, scale, -1),
@@ -197,6 +198,17 @@ def _set_data_type(model: Model, name: str, data_type: int) -> None:
         for var in block.vars:
             if var.name == name:
                 proto.tensor_desc(var).data_type = data_type
+
+
+def _positions_of_writes(model: Model) -> dict[tuple[int, str], list[int]]:
+    """Return where in its block each variable is written, by block and name."""
+    writes: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for block_index, block in enumerate(model.program.blocks):
+        for position, op in enumerate(block.ops):
+            for slot in op.outputs:
+                for name in slot.arguments:
+                    writes[block_index, name].append(position)
+    return writes
 
 
 def _read_by_others(model: Model, ops: Iterable[WeightedOp]) -> set[str]:

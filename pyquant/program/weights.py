@@ -29,6 +29,7 @@ class QuantizedWeight:
             2^(bits-1)-1.
         axis: the axis of the channels; -1 for one threshold per tensor.
         bits: 8 or 16.
+        float_dtype: of the float parameter; ``uint16`` is raw bfloat16.
     """
 
     name: str
@@ -36,6 +37,7 @@ class QuantizedWeight:
     threshold: Array
     axis: int
     bits: int
+    float_dtype: np.dtype[Any]
 
     @property
     def scale(self) -> Array:
@@ -45,14 +47,12 @@ class QuantizedWeight:
         shape[self.axis] = step.size
         return step.reshape(shape)
 
-    def dequantized(self, dtype: np.dtype[Any]) -> Array:
-        """The float values that the quantized program computes with, bit for bit.
-
-        Args:
-            dtype: of the float weight; ``uint16`` is raw bfloat16.
-        """
+    def dequantized(self) -> Array:
+        """The float values that the quantized program computes with, bit for bit."""
         values = self.values.astype(np.float32) * self.scale
-        return _bfloat16_bits(values) if dtype == np.uint16 else values.astype(dtype)
+        if self.float_dtype == np.uint16:
+            return _bfloat16_bits(values)
+        return values.astype(self.float_dtype)
 
 
 def quantize_weights(
@@ -89,7 +89,7 @@ def _quantize_weight(model: Model, name: str, axis: int | None, bits: int) -> Qu
     values = kernels.quantize(
         array, threshold if axis is not None else float(threshold[0]), axis, bits, dtype=dtype
     )
-    return QuantizedWeight(name, values, threshold, -1 if axis is None else axis, bits)
+    return QuantizedWeight(name, values, threshold, -1 if axis is None else axis, bits, array.dtype)
 
 
 def _bfloat16_bits(values: Array) -> Array:
