@@ -9,7 +9,7 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from ..errors import ModelFileError, SettingError
+from ..errors import ModelFileError, SettingError, UnsupportedError
 from . import proto
 from .output_files import OutputFiles
 from .parameters import Array, read_combined, read_separate, write_combined
@@ -77,6 +77,7 @@ def load_model(
 
     Raises:
         ModelFileError: a file is missing, truncated, or does not belong to the other.
+        UnsupportedError: it is a Paddle 3 ``.json`` model.
     """
     model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
     program = _read_program(model_path)
@@ -181,7 +182,7 @@ def _find_program(model_dir: Path) -> Path:
         raise ModelFileError(f"{model_dir}: there is no such directory. Check model_dir.")
     if (model_dir / "__model__").is_file():
         return model_dir / "__model__"
-    found = sorted(model_dir.glob("*.pdmodel"))
+    found = sorted(model_dir.glob("*.pdmodel")) or sorted(model_dir.glob("*.json"))
     if len(found) == 1:
         return found[0]
     have = ", ".join(path.name for path in found) or "none"
@@ -192,6 +193,11 @@ def _find_program(model_dir: Path) -> Path:
 
 
 def _read_program(path: Path) -> Any:
+    if path.suffix == ".json":
+        raise UnsupportedError(
+            f"{path}: Paddle 3's .json models are not read yet. Export a .pdmodel: set "
+            "FLAGS_enable_pir_api=0 in the environment before Paddle is imported."
+        )
     try:
         data = path.read_bytes()
     except OSError as error:

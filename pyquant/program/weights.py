@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from .. import kernels
 from ..errors import ModelFileError
@@ -64,7 +65,7 @@ def quantize_weights(
         ModelFileError: a weight holds NaN or infinity.
     """
     weights: dict[str, QuantizedWeight] = {}
-    for op in ops:
+    for op in tqdm(list(ops), desc="quantizing", unit="op", disable=None):
         if op.weight not in weights:
             axis = op.channel_axis if per_channel else None
             weights[op.weight] = _quantize_weight(model, op.weight, axis, bits)
