@@ -142,7 +142,10 @@ std::vector<Bits> channel_magnitudes(const Bits* bits, const ChannelShape& shape
   const KernelTable& table = kernels();
   const std::size_t threads = thread_count(requested, shape.outer * shape.channels * shape.inner);
   const bool long_rows = shape.inner >= kLongRow;
-  const std::size_t block = long_rows ? 1 : std::max<std::size_t>(1, kColumnsPerTask / shape.inner);
+  // Rows are read in the order of memory: by as few blocks of channels as keep the threads busy.
+  const std::size_t wanted_blocks = shape.outer >= threads ? 1 : threads;
+  const std::size_t block = long_rows ? (shape.channels + wanted_blocks - 1) / wanted_blocks
+                                      : std::max<std::size_t>(1, kColumnsPerTask / shape.inner);
   const std::size_t blocks = (shape.channels + block - 1) / block;
   const std::size_t splits = blocks >= threads ? 1 : std::min(threads, shape.outer);
 
