@@ -51,7 +51,7 @@ class Rewriter:
     ) -> None:
         """Put ``quantize_linear`` and ``dequantize_linear`` before the activation of each op.
 
-        The pattern is the one that ``quant_dequant_mkldnn_pass.cc`` and TensorRT's converters of
+        The pattern is the one that ``quant_dequant_onednn_pass.cc`` and TensorRT's converters of
         Paddle take: ``bit_length`` 8, ``quant_axis`` -1, ``round_type`` 0 (ties to even).
         """
         for op in ops:
