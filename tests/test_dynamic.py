@@ -202,6 +202,7 @@ def test_bad_arguments_say_what_is_possible(tmp_path: Path) -> None:
         ("quantizable_op_type", "conv2d", r"\['conv2d'\]"),
         ("quantizable_op_type", ["mul"], "no op of type mul"),
         ("skip_tensor_list", ["ghost"], "no tensor 'ghost'"),
+        ("skip_tensor_list", "first.w", r"\['first\.w'\]"),
     ]:
         with pytest.raises(SettingError, match=said):
             quant_post_dynamic(source, tmp_path / "out", **{name: value})

@@ -106,6 +106,14 @@ def test_the_source_is_not_overwritten(tmp_path: Path) -> None:
         save_model(model, tmp_path / "x" / "..", "other", "m.pdiparams")
 
 
+def test_program_and_parameters_must_not_be_one_file(tmp_path: Path) -> None:
+    model = load_model(conv_net().save(tmp_path / "in"))
+    for names in (("m", "m"), ("first.w", None)):
+        with pytest.raises(SettingError, match="would be the same file"):
+            save_model(model, tmp_path / "out", *names)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_full_disk_leaves_the_earlier_model_and_nothing_else(tmp_path: Path) -> None:
     model = load_model(conv_net().save(tmp_path / "in"))
     paths = save_model(model, tmp_path / "out", "m", "p")

@@ -110,7 +110,7 @@ def save_model(
         The paths of the files: the program first, then its parameters.
 
     Raises:
-        SettingError: it would overwrite the files that the model was read from.
+        SettingError: it would overwrite the files that the model was read from, or one of its own.
         OutputError: it cannot be written; nothing has changed on the disk.
     """
     with OutputFiles(Path(directory)) as files:
@@ -130,6 +130,11 @@ def write_model(
         contents = {directory / params_filename: model.parameters}
     else:
         contents = {directory / name: {name: array} for name, array in model.parameters.items()}
+    if model_path in contents:
+        raise SettingError(
+            f"{model_path}: the program and a parameter would be the same file. "
+            "Give them different names."
+        )
     targets = (model_path, *contents)
     _refuse_overwriting_source(model, targets)
     for path, arrays in contents.items():

@@ -126,6 +126,8 @@ def _refuse_quantized(model: Model) -> None:
 
 
 def _check_names(model: Model, names: Collection[str]) -> None:
+    if isinstance(names, str):
+        raise SettingError(f"skip_tensor_list: a list is expected, as ['{names}'].")
     known = {var.name for block in model.program.blocks for var in block.vars}
     for name in names:
         if name not in known:
