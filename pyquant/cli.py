@@ -10,11 +10,12 @@ from pathlib import Path
 
 from .calibration.files import samples_in
 from .calibration.thresholds import ALGORITHMS
-from .dynamic import quant_post_dynamic
+from .dynamic import WEIGHT_BITS, quant_post_dynamic
 from .errors import PyquantError
 from .program import proto
 from .program.model import Model, load_model
 from .program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS, WEIGHT_ONLY_OP_TYPES
+from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import quant_post_static
 
 
@@ -76,8 +77,7 @@ def _inspect(options: argparse.Namespace) -> None:
         print(f"{count:6} {op_type}")
     for op in model.ops():
         if op.type in QUANTIZABLE_OPS:
-            inputs = [name for slot in op.inputs for name in slot.arguments]
-            outputs = [name for slot in op.outputs for name in slot.arguments]
+            inputs, outputs = proto.names(op.inputs), proto.names(op.outputs)
             print(f"{op.type} {' '.join(inputs)} -> {' '.join(outputs)}")
 
 
@@ -101,7 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     dynamic = commands.add_parser("dynamic", help="weights to int8 or int16, without data")
     _add_model(dynamic)
     _add_quantization(dynamic, WEIGHT_ONLY_OP_TYPES)
-    dynamic.add_argument("--weight-bits", type=int, default=8, choices=(8, 16))
+    dynamic.add_argument("--weight-bits", type=int, default=8, choices=WEIGHT_BITS)
     dynamic.add_argument("--test-model", action="store_true", help="also write the float twin")
     dynamic.add_argument("--lite", action="store_true", help="Paddle-Lite's form, by attributes")
     dynamic.set_defaults(run=_dynamic)
@@ -136,6 +136,6 @@ def _add_quantization(parser: argparse.ArgumentParser, op_types: Sequence[str]) 
     parser.add_argument(
         "--weight-quantize-type",
         default="channel_wise_abs_max",
-        choices=("channel_wise_abs_max", "abs_max"),
+        choices=WEIGHT_QUANTIZE_TYPES,
     )
     parser.add_argument("--skip", nargs="+", metavar="TENSOR", help="keep ops of these in float")

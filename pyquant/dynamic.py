@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,12 +11,11 @@ from .program.output_files import OutputFiles
 from .program.proto import ProgramDesc, set_attribute
 from .program.quantizable import WEIGHT_ONLY_OP_TYPES, WeightedOp, find_weighted_ops
 from .program.rewrite import Rewriter, rename_inputs, store_weights
-from .program.weights import QuantizedWeight, quantize_weights
+from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights
 from .result import QuantizationResult, Stopwatch, file_bytes, weight_tensors
 from .settings import check_choice, check_op_types
 
 WEIGHT_BITS = (8, 16)
-WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")
 
 
 def quant_post_dynamic(
@@ -60,6 +59,7 @@ def quant_post_dynamic(
     Raises:
         ModelFileError: the model cannot be read.
         SettingError: an argument is wrong, or nothing in the model can be quantized.
+        UnsupportedError: the model is quantized already, or a Paddle 3 ``.json``.
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
     check_op_types(quantizable_op_type, WEIGHT_ONLY_OP_TYPES)
@@ -97,7 +97,7 @@ def quant_post_dynamic(
 
 
 def _store_for_paddle(
-    model: Model, weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+    model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
 ) -> None:
     rewriter = Rewriter(model)
     rewriter.dequantize_weights_by_scale(weights, ops)
@@ -105,7 +105,7 @@ def _store_for_paddle(
 
 
 def _store_for_lite(
-    model: Model, weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+    model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
 ) -> None:
     """Write the attributes that Paddle-Lite's weight_quantization_preprocess_pass reads."""
     stored = store_weights(model, {name: weight.values for name, weight in weights.items()}, ops)
@@ -121,7 +121,7 @@ def _store_for_lite(
 
 
 def _dequantized_twin(
-    model: Model, weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+    model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
 ) -> Model:
     program = ProgramDesc()
     program.CopyFrom(model.program)

@@ -16,9 +16,14 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         )
 
 
+def check_list(name: str, value: Collection[str]) -> None:
+    """Raise SettingError if argument ``name`` is a string where a list of them is meant."""
+    if isinstance(value, str):
+        raise SettingError(f"{name}: a list is expected, as ['{value}'].")
+
+
 def check_op_types(op_types: Collection[str], choices: Collection[str]) -> None:
     """Raise SettingError if ``quantizable_op_type`` has one that is not of ``choices``."""
-    if isinstance(op_types, str):
-        raise SettingError(f"quantizable_op_type: a list is expected, as ['{op_types}'].")
+    check_list("quantizable_op_type", op_types)
     for op_type in op_types:
         check_choice("quantizable_op_type", op_type, choices)

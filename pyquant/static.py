@@ -16,7 +16,7 @@ from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp, find_weighted_ops
 from .program.rewrite import Rewriter
 from .program.targets import DEPLOY_BACKENDS, Target, why_weight_only
-from .program.weights import quantize_weights
+from .program.weights import WEIGHT_QUANTIZE_TYPES, quantize_weights
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -29,7 +29,7 @@ from .settings import check_choice, check_op_types
 
 _CHOICES = {
     "algo": tuple(ALGORITHMS),
-    "weight_quantize_type": ("channel_wise_abs_max", "abs_max"),
+    "weight_quantize_type": WEIGHT_QUANTIZE_TYPES,
     "activation_quantize_type": ("range_abs_max", "moving_average_abs_max", "abs_max"),
 }
 

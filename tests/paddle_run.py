@@ -1,4 +1,4 @@
-"""Running a model's files by Paddle's Predictor and Executor."""
+"""Running a model's files by Paddle's Predictor and Executor, and comparing what comes out."""
 
 from __future__ import annotations
 
@@ -49,6 +49,11 @@ def execute(model_path: Path, params_path: Path | None, feed: Arrays) -> list[An
             params_filename=params_path.name if params_path else None,
         )
         return list(executor.run(program, feed=feed, fetch_list=targets))
+
+
+def relative_error(actual: Any, expected: Any) -> float:
+    """Return the root mean square of the difference over that of ``expected``."""
+    return float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
 
 
 def _either(config: Any, name: str, older: str) -> None:

@@ -7,30 +7,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paddle_run import execute, predict
+from paddle_run import execute, predict, relative_error
 
 from bench.ocr import lines, models, recognizer
 from pyquant import load_model, quant_post_dynamic, quant_post_static
 
-NAMES = list(models.INPUT_SHAPES)
+RENDERERS = {
+    models.RECOGNITION: lines.render_lines,
+    models.DETECTION: lines.render_pages,
+    models.DIRECTION: lines.render_crops,
+}
+NAMES = list(RENDERERS)
 DENORMAL = 1.2e-38  # Paddle's Predictor keeps denormals, its Executor flushes them to zero
 
 
 def inputs(name: str, count: int) -> Any:
-    """Rendered lines, tiled or cut to the model's input shape."""
-    channels, height, width = models.INPUT_SHAPES[name]
-    images, _ = lines.render_lines(count, lines.CALIBRATION_SEED)
-    tiled = np.tile(images, (1, 1, -(-height // lines.HEIGHT), -(-width // lines.WIDTH)))
-    return np.ascontiguousarray(tiled[:, :channels, :height, :width])
-
-
-def source_paths(name: str) -> tuple[Path, Path]:
-    directory = models.model_dir(name)
-    return directory / models.MODEL_FILENAME, directory / models.PARAMS_FILENAME
-
-
-def relative_error(actual: Any, expected: Any) -> float:
-    return float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
+    images, _ = RENDERERS[name](count, lines.CALIBRATION_SEED)
+    return images
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -61,7 +54,7 @@ def test_dynamic_recognition_is_about_a_quarter(tmp_path: Path) -> None:
 def test_dynamic_int16_is_float_but_for_rounding(tmp_path: Path, name: str) -> None:
     result = quant_post_dynamic(models.model_dir(name), tmp_path, weight_bits=16)
     feed = {"x": inputs(name, 4)}
-    expected = predict(*source_paths(name), feed)[0]
+    expected = predict(*models.model_paths(name), feed)[0]
     assert relative_error(predict(result.model_path, result.params_path, feed)[0], expected) < 1e-3
 
 
@@ -76,7 +69,7 @@ def test_static_runs_as_int8_and_as_simulated(tmp_path: Path, name: str) -> None
     executed = execute(result.model_path, result.params_path, feed)[0]
     np.testing.assert_allclose(executed, simulated, rtol=0, atol=DENORMAL)
     int8 = predict(result.model_path, result.params_path, feed, "int8")[0]
-    expected = predict(*source_paths(name), feed)[0]
+    expected = predict(*models.model_paths(name), feed)[0]
     # The run may round elsewhere than the simulation, but must not be further from float.
     assert relative_error(int8, expected) < 1.5 * relative_error(simulated, expected) + 0.01
 
@@ -89,7 +82,7 @@ def test_static_recognition_still_reads(tmp_path: Path) -> None:
     assert result.params_path is not None
     scores = []
     for paths, run in (
-        (source_paths(models.RECOGNITION), "float"),
+        (models.model_paths(models.RECOGNITION), "float"),
         ((result.model_path, result.params_path), "int8"),
     ):
         predictor = recognizer.make_predictor(*paths, run)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
-from paddle_run import execute, predict
+from paddle_run import execute, predict, relative_error
 
 from pyquant import (
     ActivationError,
@@ -32,10 +32,6 @@ BATCHES = [IMAGES[:5], IMAGES[5:6], IMAGES[6:]]
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     return programs.conv_net().save(tmp_path / "in")
-
-
-def relative_error(actual: Any, expected: Any) -> float:
-    return float(np.sqrt(np.mean((actual - expected) ** 2) / np.mean(expected**2)))
 
 
 @pytest.mark.parametrize("algo", ALGORITHMS)

@@ -24,7 +24,7 @@ def main() -> None:
     options = _options()
     source = models.model_dir(models.RECOGNITION)
     calibration, _ = render_lines(options.calibration_lines, CALIBRATION_SEED)
-    forward_seconds = _plain_forward_seconds(source, calibration)
+    forward_seconds = _plain_forward_seconds(calibration)
     dynamic = pyquant.quant_post_dynamic(source, options.output / "dynamic")
     static = pyquant.quant_post_static(
         None,
@@ -42,7 +42,7 @@ def main() -> None:
         f"lines takes {forward_seconds:.2f} s: ratio {total / forward_seconds:.2f}"
     )
     variants = [
-        Variant("float", *_paths(source), "float"),
+        Variant("float", *models.model_paths(models.RECOGNITION), "float"),
         Variant("dynamic int8", *_result_paths(dynamic), "float", sum(dynamic.seconds.values())),
         Variant("static int8", *_result_paths(static), "int8", sum(static.seconds.values())),
         *_paddle_variants(calibration, options.paddle, options.output),
@@ -52,9 +52,11 @@ def main() -> None:
     _print_use(static)
 
 
-def _plain_forward_seconds(source: Path, images: Images) -> float:
+def _plain_forward_seconds(images: Images) -> float:
     """Time the forward that calibration is measured by: no IR optimisation, all cores."""
-    predictor = make_predictor(*_paths(source), "plain", os.cpu_count() or 1)
+    predictor = make_predictor(
+        *models.model_paths(models.RECOGNITION), "plain", os.cpu_count() or 1
+    )
     start = time.perf_counter()
     for batch in batches(images):
         run_batch(predictor, batch)
@@ -79,10 +81,6 @@ def _options() -> argparse.Namespace:
         "--paddle", nargs="*", default=[], choices=ALGORITHMS, help="compare Paddle's own PTQ"
     )
     return parser.parse_args()
-
-
-def _paths(directory: Path) -> tuple[Path, Path]:
-    return directory / models.MODEL_FILENAME, directory / models.PARAMS_FILENAME
 
 
 def _result_paths(result: pyquant.QuantizationResult) -> tuple[Path, Path]:

@@ -8,18 +8,19 @@ from pathlib import Path
 MODEL_FILENAME = "inference.pdmodel"
 PARAMS_FILENAME = "inference.pdiparams"
 
-# Input shapes without the batch axis, as the wheel itself feeds the models.
-INPUT_SHAPES = {
-    "ch_PP-OCRv4_rec_infer": (3, 48, 320),
-    "ch_PP-OCRv4_det_infer": (3, 320, 320),
-    "ch_ppocr_mobile_v2_cls_infer": (3, 48, 192),
-}
 RECOGNITION = "ch_PP-OCRv4_rec_infer"
+DETECTION = "ch_PP-OCRv4_det_infer"
+DIRECTION = "ch_ppocr_mobile_v2_cls_infer"
 
 
 def model_dir(name: str) -> Path:
-    """Return the directory of a model, one of `INPUT_SHAPES`."""
+    """Return the directory of a model: `RECOGNITION`, `DETECTION` or `DIRECTION`."""
     return _wheel() / "models" / name
+
+
+def model_paths(name: str) -> tuple[Path, Path]:
+    """Return a model's program and its parameters."""
+    return model_dir(name) / MODEL_FILENAME, model_dir(name) / PARAMS_FILENAME
 
 
 def characters() -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from pyquant.result import file_bytes
+
 from . import models
 from .lines import BATCH, TEST_SEED, render_lines
 from .recognizer import (
@@ -43,7 +45,7 @@ def print_scores(variants: Sequence[Variant], test_lines: int) -> None:
     )
     for variant in variants:
         read = read_lines(predictors[variant.name], images, classes)
-        size = sum(path.stat().st_size for path in (variant.model_path, variant.params_path))
+        size = file_bytes((variant.model_path, variant.params_path))
         loosely = line_accuracy(without_spaces(read), without_spaces(texts))
         seconds = "" if variant.seconds is None else f"{variant.seconds:.2f} s"
         print(

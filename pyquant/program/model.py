@@ -55,12 +55,18 @@ class Model:
 
     def ops(self) -> Iterator[Any]:
         """Every op of every block."""
-        for block in self.program.blocks:
-            yield from block.ops
+        for _, _, op in self.numbered_ops():
+            yield op
+
+    def numbered_ops(self) -> Iterator[tuple[int, int, Any]]:
+        """Every op with the index of its block and its position in there."""
+        for block_index, block in enumerate(self.program.blocks):
+            for position, op in enumerate(block.ops):
+                yield block_index, position, op
 
     def producers(self) -> dict[str, Any]:
         """The last op that writes each variable, by the variable's name."""
-        return {name: op for op in self.ops() for slot in op.outputs for name in slot.arguments}
+        return {name: op for op in self.ops() for name in proto.names(op.outputs)}
 
 
 def load_model(

@@ -6,7 +6,7 @@ The message classes come with Paddle (``paddle/phi/core/framework/framework.prot
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Union
 
 import numpy as np
@@ -78,6 +78,12 @@ def arguments(slots: Any, slot: str) -> Sequence[str]:
         if candidate.parameter == slot:
             return candidate.arguments  # type: ignore[no-any-return]
     return ()
+
+
+def names(slots: Any) -> Iterator[str]:
+    """Yield every variable name in an op's inputs or outputs."""
+    for slot in slots:
+        yield from slot.arguments
 
 
 def attribute(op: Any, name: str, default: Any) -> Any:

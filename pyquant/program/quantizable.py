@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import SettingError, UnsupportedError
+from ..settings import check_list
 from . import proto
 from .model import Model
 
@@ -99,7 +100,7 @@ def find_weighted_ops(
     _check_names(model, skip_tensors)
     weighted: list[WeightedOp] = []
     kept: list[FloatOp] = []
-    for block_index, position, op in _numbered_ops(model):
+    for block_index, position, op in model.numbered_ops():
         if op.type not in op_types:
             continue
         found = _weighted_op(model, block_index, position, op, skip_tensors)
@@ -126,8 +127,7 @@ def _refuse_quantized(model: Model) -> None:
 
 
 def _check_names(model: Model, names: Collection[str]) -> None:
-    if isinstance(names, str):
-        raise SettingError(f"skip_tensor_list: a list is expected, as ['{names}'].")
+    check_list("skip_tensor_list", names)
     known = {var.name for block in model.program.blocks for var in block.vars}
     for name in names:
         if name not in known:
@@ -137,23 +137,16 @@ def _check_names(model: Model, names: Collection[str]) -> None:
             )
 
 
-def _numbered_ops(model: Model) -> Iterator[tuple[int, int, Any]]:
-    for block_index, block in enumerate(model.program.blocks):
-        for position, op in enumerate(block.ops):
-            yield block_index, position, op
-
-
 def _weighted_op(
     model: Model, block: int, position: int, op: Any, skip_tensors: Collection[str]
 ) -> WeightedOp | FloatOp:
     kind = QUANTIZABLE_OPS[op.type]
-    output = next((name for slot in op.outputs for name in slot.arguments), "?")
+    output = next(proto.names(op.outputs), "?")
     weights = proto.arguments(op.inputs, kind.weight)
     weight = weights[0] if weights else ""
-    for slot in (*op.inputs, *op.outputs):
-        for name in slot.arguments:
-            if name in skip_tensors:
-                return FloatOp(op.type, output, f"'{name}' is in skip_tensor_list")
+    for name in (*proto.names(op.inputs), *proto.names(op.outputs)):
+        if name in skip_tensors:
+            return FloatOp(op.type, output, f"'{name}' is in skip_tensor_list")
     array = model.parameters.get(weight)
     if array is None:
         return FloatOp(op.type, output, f"its input {kind.weight} is computed, it is not a weight")

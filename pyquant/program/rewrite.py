@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ class Rewriter:
         self._variables = {var.name: var for block in model.program.blocks for var in block.vars}
 
     def dequantize_weights_by_scale(
-        self, weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+        self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
     ) -> None:
         """Let ``ops`` read float weights made by ``cast`` and ``elementwise_mul``.
 
@@ -41,13 +41,13 @@ class Rewriter:
         self._read_dequantized(weights, ops, self._cast_and_scale)
 
     def dequantize_weights_linear(
-        self, weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+        self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
     ) -> None:
         """Let ``ops`` read float weights made by ``dequantize_linear``, as int8 passes expect."""
         self._read_dequantized(weights, ops, self._dequantize_linear)
 
     def quantize_activations(
-        self, thresholds: Mapping[str, float], ops: Iterable[WeightedOp]
+        self, thresholds: Mapping[str, float], ops: Sequence[WeightedOp]
     ) -> None:
         """Put ``quantize_linear`` and ``dequantize_linear`` before the activation of each op.
 
@@ -79,10 +79,9 @@ class Rewriter:
     def _read_dequantized(
         self,
         weights: Mapping[str, QuantizedWeight],
-        ops: Iterable[WeightedOp],
+        ops: Sequence[WeightedOp],
         make: Callable[[int, QuantizedWeight, str], tuple[list[Any], str]],
     ) -> None:
-        ops = list(ops)
         integers = {op.weight: weights[op.weight].values for op in ops}
         stored = store_weights(self._model, integers, ops)
         for op in ops:
@@ -167,7 +166,7 @@ class Rewriter:
 
 
 def store_weights(
-    model: Model, arrays: Mapping[str, Array], ops: Iterable[WeightedOp]
+    model: Model, arrays: Mapping[str, Array], ops: Sequence[WeightedOp]
 ) -> dict[str, str]:
     """Put new values of weights into the model's parameters, for ``ops`` alone.
 
@@ -203,23 +202,19 @@ def _set_data_type(model: Model, name: str, data_type: int) -> None:
 def _positions_of_writes(model: Model) -> dict[tuple[int, str], list[int]]:
     """Return where in its block each variable is written, by block and name."""
     writes: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for block_index, block in enumerate(model.program.blocks):
-        for position, op in enumerate(block.ops):
-            for slot in op.outputs:
-                for name in slot.arguments:
-                    writes[block_index, name].append(position)
+    for block, position, op in model.numbered_ops():
+        for name in proto.names(op.outputs):
+            writes[block, name].append(position)
     return writes
 
 
-def _read_by_others(model: Model, ops: Iterable[WeightedOp]) -> set[str]:
+def _read_by_others(model: Model, ops: Sequence[WeightedOp]) -> set[str]:
     quantized = {(op.block, op.position) for op in ops}
     return {
         name
-        for block_index, block in enumerate(model.program.blocks)
-        for position, op in enumerate(block.ops)
-        if (block_index, position) not in quantized
-        for slot in op.inputs
-        for name in slot.arguments
+        for block, position, op in model.numbered_ops()
+        if (block, position) not in quantized
+        for name in proto.names(op.inputs)
     }
 
 

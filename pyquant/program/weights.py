@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,9 @@ from ..errors import ModelFileError
 from .model import Model
 from .parameters import Array
 from .quantizable import WeightedOp
+
+WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")
+"""PaddleSlim's names of one threshold per channel and of one per tensor."""
 
 # Below this, Paddle's kernels no longer divide by a scale (inverse() in fake_quantize_functor.h).
 _SMALLEST_THRESHOLD = np.float32(1e-30)
@@ -57,7 +60,7 @@ class QuantizedWeight:
 
 
 def quantize_weights(
-    model: Model, ops: Iterable[WeightedOp], bits: int, per_channel: bool
+    model: Model, ops: Sequence[WeightedOp], bits: int, per_channel: bool
 ) -> dict[str, QuantizedWeight]:
     """Quantize the weight of every op of ``ops``, a shared one once, by its first op's axis.
 
@@ -65,7 +68,7 @@ def quantize_weights(
         ModelFileError: a weight holds NaN or infinity.
     """
     weights: dict[str, QuantizedWeight] = {}
-    for op in tqdm(list(ops), desc="quantizing", unit="op", disable=None):
+    for op in tqdm(ops, desc="quantizing", unit="op", disable=None):
         if op.weight not in weights:
             axis = op.channel_axis if per_channel else None
             weights[op.weight] = _quantize_weight(model, op.weight, axis, bits)
@@ -87,9 +90,7 @@ def _quantize_weight(model: Model, name: str, axis: int | None, bits: int) -> Qu
         )
     # A channel of zeros has no scale; any finite one keeps it zero, and kernels divide by it.
     threshold[threshold <= _SMALLEST_THRESHOLD] = 1.0
-    values = kernels.quantize(
-        array, threshold if axis is not None else float(threshold[0]), axis, bits, dtype=dtype
-    )
+    values = kernels.quantize(array, threshold, axis, bits, dtype=dtype)
     return QuantizedWeight(name, values, threshold, -1 if axis is None else axis, bits, array.dtype)
 
 
