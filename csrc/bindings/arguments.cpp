@@ -63,11 +63,10 @@ Counts<const std::uint64_t> counts_from(const py::array_t<std::uint64_t>& array)
   require(array.ndim() == 1 && array.size() > 0 && is_contiguous(array),
           "counts must be 1-D, contiguous and not empty");
   std::uint64_t total = 0;
-  for (py::ssize_t bin = 0; bin < array.size(); ++bin) {
-    const std::uint64_t count = array.data()[bin];
-    require(count >> 63 == 0 && (total += count) >> 63 == 0,
-            "counts must add up to less than 2^63");
-  }
+  bool overflowed = false;
+  for (const std::uint64_t *count = array.data(), *end = count + array.size(); count < end; ++count)
+    overflowed |= ((*count | (total += *count)) >> 63) != 0;
+  require(!overflowed, "counts must add up to less than 2^63");
   require(total != 0, "nothing was counted: every one of the counts is zero");
   return {array.data(), static_cast<std::size_t>(array.size())};
 }

@@ -5,15 +5,14 @@
 
 namespace pyquant {
 
-// Consecutive values take their bin's slots in turn, so that equal neighbours need not wait for
-// each other's store. Four hide its latency; more would be too many for the first-level cache.
-constexpr std::size_t kSlotsPerBin = 4;
+// The parts of an array that `raise_abs_max` reads side by side.
+constexpr std::size_t kStreams = 6;
 
-// How |x| maps to a bin. One more than `bins` exists, for what is not counted: values beyond the
+// How |x| maps to a bin. Two more than `bins` exist, for what is not counted: values beyond the
 // range, and NaN.
 template <typename Real>
 struct Binning {
-  Real inverse_width;
+  Real inverse_width;  // exact for a power of two, else low enough for no product to be too great
   Real width;
   Real last_edge;  // counted in the last bin; NaN when no value can equal it
   std::uint32_t bins;
@@ -31,6 +30,21 @@ struct BlockSummary {
   std::uint32_t zeros;
 };
 
+// How many values lie below an edge of a bin, and their sum; or the weights of both.
+struct Below {
+  double count;
+  double sum;
+};
+
+// Places that move with the step between two levels, each so many steps from zero, and the weights
+// of what lies below them. Their number is a multiple of kEdgesAtOnce.
+constexpr std::size_t kEdgesAtOnce = 8;
+struct Edges {
+  const double* steps;
+  const Below* weights;
+  std::size_t size;
+};
+
 struct QuantizedRange {
   float lowest;
   float highest;
@@ -43,8 +57,15 @@ struct KernelTable {
 
   std::uint32_t (*abs_max_32)(const std::uint32_t* bits, std::size_t size);
   std::uint16_t (*abs_max_16)(const std::uint16_t* bits, std::size_t size);
-  void (*raise_abs_max_32)(const std::uint32_t* bits, std::size_t size, std::uint32_t* maxima);
-  void (*raise_abs_max_16)(const std::uint16_t* bits, std::size_t size, std::uint16_t* maxima);
+  // Column by column, over kStreams rows that lie `stride` apart, or over one.
+  void (*raise_abs_max_32)(const std::uint32_t* bits, std::size_t stride, std::size_t size,
+                           std::uint32_t* maxima);
+  void (*raise_abs_max_16)(const std::uint16_t* bits, std::size_t stride, std::size_t size,
+                           std::uint16_t* maxima);
+  void (*raise_abs_max_of_row_32)(const std::uint32_t* bits, std::size_t size,
+                                  std::uint32_t* maxima);
+  void (*raise_abs_max_of_row_16)(const std::uint16_t* bits, std::size_t size,
+                                  std::uint16_t* maxima);
   KeyRange<std::int32_t> (*key_range_32)(const std::uint32_t* bits, std::size_t size);
   KeyRange<std::int16_t> (*key_range_16)(const std::uint16_t* bits, std::size_t size);
   std::size_t (*count_non_finite_32)(const std::uint32_t* bits, std::size_t size,
@@ -56,12 +77,16 @@ struct KernelTable {
   void (*widen_bfloat16)(const std::uint16_t* bits, std::size_t size, float* values);
 
   BlockSummary (*summarize)(const float* values, std::size_t size);
-  void (*find_slots_power_of_two)(const float* values, std::size_t size, const Binning<float>&,
-                                  std::uint32_t* slots);
-  void (*find_slots_float)(const float* values, std::size_t size, const Binning<float>&,
-                           std::uint32_t* slots);
-  void (*find_slots_double)(const float* values, std::size_t size, const Binning<double>&,
-                            std::uint32_t* slots);
+  void (*find_bins_power_of_two)(const float* values, std::size_t size, const Binning<float>&,
+                                 std::uint32_t* bins);
+  void (*find_bins_float)(const float* values, std::size_t size, const Binning<float>&,
+                          std::uint32_t* bins);
+  void (*find_bins_double)(const float* values, std::size_t size, const Binning<double>&,
+                           std::uint32_t* bins);
+
+  // For searches' shortlists alone: their last bits may differ from set to set.
+  void (*logarithms)(const double* values, std::size_t size, double* logarithms);
+  Below (*weigh_edges)(const Edges&, double step, const Below* bins);
 
   void (*quantize_8)(const float* values, std::size_t size, const float* multipliers, bool uniform,
                      QuantizedRange, std::int8_t* quantized);

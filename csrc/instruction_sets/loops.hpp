@@ -36,6 +36,11 @@ Bits magnitude_of(Bits bits) {
   return static_cast<Bits>(bits & kMagnitudeMask<Bits>);
 }
 
+template <typename Bits>
+Bits greater(Bits a, Bits b) {
+  return a > b ? a : b;
+}
+
 inline int32_t key_of(uint32_t bits) {
   const int32_t value = static_cast<int32_t>(bits);
   return value ^ ((value >> 31) & 0x7fffffff);
@@ -50,17 +55,24 @@ template <typename Bits>
 Bits abs_max(const Bits* bits, size_t size) {
   Bits maximum = 0;
   for (size_t i = 0; i < size; ++i) {
-    const Bits magnitude = magnitude_of(bits[i]);
-    maximum = magnitude > maximum ? magnitude : maximum;
+    maximum = greater(maximum, magnitude_of(bits[i]));
   }
   return maximum;
 }
 
 template <typename Bits>
-void raise_abs_max(const Bits* __restrict bits, size_t size, Bits* __restrict maxima) {
+void raise_abs_max_of_row(const Bits* __restrict bits, size_t size, Bits* __restrict maxima) {
+  for (size_t i = 0; i < size; ++i) maxima[i] = greater(maxima[i], magnitude_of(bits[i]));
+}
+
+template <typename Bits>
+void raise_abs_max(const Bits* __restrict bits, size_t stride, size_t size,
+                   Bits* __restrict maxima) {
   for (size_t i = 0; i < size; ++i) {
-    const Bits magnitude = magnitude_of(bits[i]);
-    maxima[i] = magnitude > maxima[i] ? magnitude : maxima[i];
+    Bits maximum = maxima[i];
+    for (size_t stream = 0; stream < kStreams; ++stream)
+      maximum = greater(maximum, magnitude_of(bits[stream * stride + i]));
+    maxima[i] = maximum;
   }
 }
 
@@ -123,34 +135,89 @@ inline double fused_multiply_add(double a, double b, double c) {
   return __builtin_fma(a, b, c);
 }
 
-// floor(magnitude / width), or `bins` for NaN and for all that is beyond. The product with the
-// reciprocal is off by less than one bin; the remainder, exact wherever it lies in [0, width),
-// tells to which side.
+// floor(magnitude / width), or at least `bins` for NaN and for all that is beyond. The product with
+// the reciprocal falls short by less than one bin; the remainder, exact wherever it lies in
+// [0, width), tells whether it did.
 template <bool kPowerOfTwo, typename Real>
 uint32_t bin_of(Real magnitude, const Binning<Real>& binning) {
   const Real bins = static_cast<Real>(binning.bins);
   Real quotient = magnitude * binning.inverse_width;
   quotient = quotient < bins ? quotient : bins;
-  uint32_t bin = static_cast<uint32_t>(static_cast<int32_t>(quotient));
+  const int32_t bin = static_cast<int32_t>(quotient);
+  int32_t shortfall = 0;
   if (!kPowerOfTwo) {
-    const Real start = static_cast<Real>(static_cast<int32_t>(bin));
-    const Real remainder = fused_multiply_add(-start, binning.width, magnitude);
-    bin += static_cast<uint32_t>(remainder >= binning.width);
-    bin -= static_cast<uint32_t>(remainder < Real{0});
-    bin = bin < binning.bins ? bin : binning.bins;
+    const Real start = static_cast<Real>(bin);
+    shortfall = fused_multiply_add(-start, binning.width, magnitude) >= binning.width;
   }
-  return bin - static_cast<uint32_t>(magnitude == binning.last_edge);
+  return static_cast<uint32_t>(bin + shortfall - (magnitude == binning.last_edge));
 }
 
 template <bool kPowerOfTwo, typename Real>
-void find_slots(const float* __restrict values, size_t size, const Binning<Real>& by,
-                uint32_t* __restrict slots) {
-  const Binning<Real> binning = by;  // a copy, so that storing slots cannot be seen to change it
+void find_bins(const float* __restrict values, size_t size, const Binning<Real>& by,
+               uint32_t* __restrict bins) {
+  const Binning<Real> binning = by;  // a copy, so that storing bins cannot be seen to change it
   for (size_t i = 0; i < size; ++i) {
     const Real magnitude = static_cast<Real>(__builtin_fabsf(values[i]));
-    const uint32_t bin = bin_of<kPowerOfTwo>(magnitude, binning);
-    slots[i] = static_cast<uint32_t>(bin * kSlotsPerBin + i % kSlotsPerBin);
+    bins[i] = bin_of<kPowerOfTwo>(magnitude, binning);
   }
+}
+
+inline uint64_t bits_of(double value) {
+  uint64_t bits;
+  memcpy(&bits, &value, sizeof bits);
+  return bits;
+}
+
+inline double double_of(uint64_t bits) {
+  double value;
+  memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// Of a finite value from 1 on, to a few units in the last place: with value = 2^k m and m around 1,
+// log(m) = 2 artanh(s) where s = (m - 1) / (m + 1).
+inline double logarithm(double value) {
+  constexpr uint64_t kRootOfHalf = 0x3fe6a09e667f3bcd;
+  constexpr uint64_t kRounder =
+      0x4330000000000000;  // 2^52, to make k a double without a conversion
+  const uint64_t bits = bits_of(value);
+  const uint64_t exponent = (bits - kRootOfHalf) >> 52;
+  const double k = double_of(exponent | kRounder) - double_of(kRounder);
+  const double m = double_of(bits - (exponent << 52));
+  const double s = (m - 1.0) / (m + 1.0);
+  const double square = s * s;
+  double series = 1.0 / 19.0;
+  for (int denominator = 17; denominator > 0; denominator -= 2)
+    series = series * square + 1.0 / denominator;
+  return k * 0.693147180559945309 + 2.0 * s * series;
+}
+
+void logarithms(const double* __restrict values, size_t size, double* __restrict logarithms) {
+  for (size_t i = 0; i < size; ++i) logarithms[i] = logarithm(values[i]);
+}
+
+// The weighted sum of what lies below the edges. Four sums, for an addition not to wait for the one
+// before; neighbours in the same one, so that those of opposite signs leave no great partial sums.
+Below weigh_edges(const Edges& edges, double step, const Below* __restrict bins) {
+  constexpr size_t kSums = 4;
+  constexpr size_t kBlock = 8 * kEdgesAtOnce;
+  Below sums[kSums] = {};
+  int32_t first_above[kBlock];
+  for (size_t begin = 0; begin < edges.size; begin += kBlock) {
+    const size_t size = edges.size - begin < kBlock ? edges.size - begin : kBlock;
+    for (size_t i = 0; i < size; ++i)
+      first_above[i] = static_cast<int32_t>(edges.steps[begin + i] * step + 0.5);
+    for (size_t i = 0; i < size; i += kEdgesAtOnce) {
+      for (size_t k = 0; k < kEdgesAtOnce; ++k) {
+        const Below& weights = edges.weights[begin + i + k];
+        const Below& below = bins[first_above[i + k]];
+        sums[k / 2].count += weights.count * below.count;
+        sums[k / 2].sum += weights.sum * below.sum;
+      }
+    }
+  }
+  return {(sums[0].count + sums[1].count) + (sums[2].count + sums[3].count),
+          (sums[0].sum + sums[1].sum) + (sums[2].sum + sums[3].sum)};
 }
 
 // Half to even: 1.5 * 2^23 has no bits for fractions, so adding it rounds, in the default mode.
@@ -201,6 +268,8 @@ constexpr KernelTable kernel_table(const char* name) {
           abs_max<uint16_t>,
           raise_abs_max<uint32_t>,
           raise_abs_max<uint16_t>,
+          raise_abs_max_of_row<uint32_t>,
+          raise_abs_max_of_row<uint16_t>,
           key_range<int32_t, uint32_t>,
           key_range<int16_t, uint16_t>,
           count_non_finite<uint32_t>,
@@ -208,9 +277,11 @@ constexpr KernelTable kernel_table(const char* name) {
           widen_float16,
           widen_bfloat16,
           summarize,
-          find_slots<true, float>,
-          find_slots<false, float>,
-          find_slots<false, double>,
+          find_bins<true, float>,
+          find_bins<false, float>,
+          find_bins<false, double>,
+          logarithms,
+          weigh_edges,
           quantize<int8_t>,
           quantize<int16_t>,
           dequantize<int8_t>,

@@ -4,6 +4,7 @@
 #include <cfloat>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 #include "kernels/parallel.hpp"
 
@@ -13,9 +14,17 @@ namespace {
 constexpr std::size_t kMinValuesPerPiece = 8192;
 constexpr std::size_t kPiecesPerThread = 4;
 
-// The greatest finite value in place of infinity, for 0 * inverse to be 0.
-double finite_inverse(double width) {
-  return std::min(1.0 / width, DBL_MAX);
+// Below 1 / width by more than the roundings of it and of a product with it could add.
+float low_inverse(float width) {
+  const double wanted = 1.0 - 0x1p-23;
+  float inverse = static_cast<float>((1.0 - 0x1p-22) / width);
+  while (static_cast<double>(inverse) * width > wanted) inverse = std::nextafter(inverse, 0.0f);
+  return inverse;
+}
+
+// Likewise, with the greatest finite value in place of infinity, for 0 * inverse to be 0.
+double low_inverse(double width) {
+  return std::min((1.0 - 0x1p-40) / width, DBL_MAX);
 }
 
 // bins * width if a float32 can be exactly that, else NaN.
@@ -26,81 +35,121 @@ float representable_last_edge(double width, std::size_t bins) {
   return fits && !rounded ? static_cast<float>(edge) : std::numeric_limits<float>::quiet_NaN();
 }
 
-// Finds values' slots in the narrowest arithmetic that is exact for the bin width.
-class SlotFinder {
+// Finds values' bins in the narrowest arithmetic that is exact for the bin width.
+class BinFinder {
  public:
-  SlotFinder(double width, std::size_t bins, float last_edge)
+  BinFinder(double width, std::size_t bins, float last_edge)
       : narrow_{0.0f, 0.0f, last_edge, static_cast<std::uint32_t>(bins)},
-        wide_{finite_inverse(width), width, last_edge, narrow_.bins} {
+        wide_{low_inverse(width), width, last_edge, narrow_.bins} {
     if (width > FLT_MAX || width < 1.0 / FLT_MAX) return;
     narrow_.width = static_cast<float>(width);
-    narrow_.inverse_width = 1.0f / narrow_.width;
-    int exponent;
     if (static_cast<double>(narrow_.width) != width) return;
-    find_narrow_ = std::frexp(width, &exponent) == 0.5 ? kernels().find_slots_power_of_two
-                                                       : kernels().find_slots_float;
+    int exponent;
+    const bool power_of_two = std::frexp(width, &exponent) == 0.5;
+    narrow_.inverse_width = power_of_two ? 1.0f / narrow_.width : low_inverse(narrow_.width);
+    find_narrow_ = power_of_two ? kernels().find_bins_power_of_two : kernels().find_bins_float;
   }
 
-  void operator()(const float* values, std::size_t size, std::uint32_t* slots) const {
+  void operator()(const float* values, std::size_t size, std::uint32_t* bins) const {
     if (find_narrow_ != nullptr)
-      find_narrow_(values, size, narrow_, slots);
+      find_narrow_(values, size, narrow_, bins);
     else
-      find_wide_(values, size, wide_, slots);
+      find_wide_(values, size, wide_, bins);
   }
 
  private:
   Binning<float> narrow_;
   Binning<double> wide_;
-  decltype(KernelTable::find_slots_float) find_narrow_ = nullptr;
-  decltype(KernelTable::find_slots_double) find_wide_ = kernels().find_slots_double;
+  decltype(KernelTable::find_bins_float) find_narrow_ = nullptr;
+  decltype(KernelTable::find_bins_double) find_wide_ = kernels().find_bins_double;
 };
 
-// What one thread counts. The slots are of 16 bits, to have as many as can be in the first-level
-// cache, and are emptied into the bins before one could overflow.
-class SlotSet {
+// What one thread counts. Consecutive values go to different histograms in turn, so that equal
+// neighbours need not wait for each other's store: four hide its latency. Their counts are of 16
+// bits, to have as many as can be in the first-level cache, and are emptied before one could
+// overflow.
+class SubHistograms {
  public:
-  explicit SlotSet(std::size_t bins) : slots_((bins + 1) * kSlotsPerBin), bins_(bins + 1) {}
+  explicit SubHistograms(std::size_t bins)
+      : stride_(padded(bins + kUncountedBins)),
+        counts_(stride_ * kHistograms),
+        bins_(bins + kUncountedBins) {}
 
-  void count(const std::uint32_t* slots, std::size_t size) {
-    const std::size_t most_in_one_slot = (size + kSlotsPerBin - 1) / kSlotsPerBin;
-    if (fill_ + most_in_one_slot > std::numeric_limits<std::uint16_t>::max()) empty_slots();
-    fill_ += most_in_one_slot;
-    for (std::size_t i = 0; i < size; ++i) ++slots_[slots[i]];
+  void count(const std::uint32_t* bins, std::size_t size) {
+    const std::size_t most_in_one_bin = (size + kHistograms - 1) / kHistograms;
+    if (fill_ + most_in_one_bin > std::numeric_limits<std::uint16_t>::max()) empty();
+    fill_ += most_in_one_bin;
+    std::size_t begin = 0;
+    for (; begin + kUnrolled <= size; begin += kUnrolled) count_unrolled(bins + begin);
+    for (; begin < size; ++begin) ++counts_[begin % kHistograms * stride_ + bins[begin]];
   }
 
-  // The last bin's count is of the values outside of the histogram.
+  // The last two bins' counts are of the values outside of the histogram.
   const std::vector<std::uint64_t>& bins() {
-    empty_slots();
+    empty();
     return bins_;
   }
 
+  std::uint64_t uncounted() {
+    empty();
+    return std::accumulate(bins_.end() - kUncountedBins, bins_.end(), std::uint64_t{0});
+  }
+
  private:
-  void empty_slots() {
-    const std::uint16_t* slot = slots_.data();
-    for (std::uint64_t& bin : bins_)
-      for (std::size_t i = 0; i < kSlotsPerBin; ++i) bin += *slot++;
-    std::fill(slots_.begin(), slots_.end(), std::uint16_t{0});
+  static constexpr std::size_t kHistograms = 4;
+  static constexpr std::size_t kUncountedBins = 2;
+  static constexpr std::size_t kUnrolled = 8;
+
+  // A cache line's length more than whole lines, against equal bins falling on the same cache set.
+  static std::size_t padded(std::size_t bins) { return bins / 32 * 32 + 64; }
+
+  // Reading ahead of the stores, which might have changed what is read for all the compiler knows.
+  void count_unrolled(const std::uint32_t* bins) {
+    std::uint16_t* const a = counts_.data();
+    std::uint16_t* const b = a + stride_;
+    std::uint16_t* const c = b + stride_;
+    std::uint16_t* const d = c + stride_;
+    const std::size_t a0 = bins[0], b0 = bins[1], c0 = bins[2], d0 = bins[3];
+    const std::size_t a1 = bins[4], b1 = bins[5], c1 = bins[6], d1 = bins[7];
+    ++a[a0], ++b[b0], ++c[c0], ++d[d0];
+    ++a[a1], ++b[b1], ++c[c1], ++d[d1];
+  }
+
+  void empty() {
+    for (std::size_t first = 0; first < counts_.size(); first += stride_)
+      for (std::size_t bin = 0; bin < bins_.size(); ++bin) bins_[bin] += counts_[first + bin];
+    std::fill(counts_.begin(), counts_.end(), std::uint16_t{0});
     fill_ = 0;
   }
 
-  std::vector<std::uint16_t> slots_;
+  std::size_t stride_;
+  std::vector<std::uint16_t> counts_;
   std::vector<std::uint64_t> bins_;
-  std::size_t fill_ = 0;  // an upper bound of every slot
+  std::size_t fill_ = 0;  // an upper bound of every count
 };
 
-using SlotSets = std::vector<SlotSet>;
+using ThreadHistograms = std::vector<SubHistograms>;
 
-std::uint64_t uncounted(SlotSets& sets) {
+std::uint64_t uncounted(ThreadHistograms& histograms) {
   std::uint64_t sum = 0;
-  for (SlotSet& set : sets) sum += set.bins().back();
+  for (SubHistograms& histogram : histograms) sum += histogram.uncounted();
   return sum;
 }
 
-void add_counts(SlotSets& sets, Counts<std::uint64_t> counts) {
-  for (SlotSet& set : sets) {
-    const std::vector<std::uint64_t>& bins = set.bins();
+void add_counts(ThreadHistograms& histograms, Counts<std::uint64_t> counts) {
+  for (SubHistograms& histogram : histograms) {
+    const std::vector<std::uint64_t>& bins = histogram.bins();
     for (std::size_t bin = 0; bin < counts.bins; ++bin) counts[bin] += bins[bin];
   }
+}
+
+// Counting touches no new memory for long enough to let the processor's own prefetcher fall behind.
+void prefetch_block(const Tensor& tensor, std::size_t begin, std::size_t end) {
+  constexpr std::size_t kCacheLine = 64;
+  const std::size_t size = tensor.element == Element::kFloat32 ? 4 : 2;
+  const char* const data = static_cast<const char*>(tensor.data);
+  const std::size_t last = std::min(begin + kBlockSize, end) * size;
+  for (std::size_t i = begin * size; i < last; i += kCacheLine) __builtin_prefetch(data + i);
 }
 
 // Calls visit(values, size) block by block.
@@ -110,20 +159,37 @@ void for_each_block(const Tensor& tensor, Part part, const Visit& visit) {
   alignas(64) float buffer[kBlockSize];
   for (std::size_t begin = part.begin; begin < part.end; begin += kBlockSize) {
     const std::size_t size = std::min(kBlockSize, part.end - begin);
+    prefetch_block(tensor, begin + kBlockSize, part.end);
     visit(read_block(table, tensor, begin, size, buffer), size);
   }
 }
 
-void count_values(const Tensor& tensor, Part part, const SlotFinder& find_slots, SlotSet& set) {
-  alignas(64) std::uint32_t slots[kBlockSize];
+// Calls visit(values, bins, size) block by block.
+template <typename Visit>
+void for_each_binned_block(const Tensor& tensor, Part part, const BinFinder& find_bins,
+                           const Visit& visit) {
+  alignas(64) std::uint32_t bins[kBlockSize];
   for_each_block(tensor, part, [&](const float* values, std::size_t size) {
-    find_slots(values, size, slots);
-    set.count(slots, size);
+    find_bins(values, size, bins);
+    visit(values, bins, size);
   });
 }
 
+// Fewer values are not worth the emptying of histograms of their own.
+bool is_small(const Tensor& tensor, std::size_t bins) {
+  return tensor.size < 4 * bins;
+}
+
+void count_in_place(const Tensor& tensor, const BinFinder& finder, Counts<std::uint64_t> counts) {
+  for_each_binned_block(tensor, {0, tensor.size}, finder,
+                        [&](const float*, const std::uint32_t* bins, std::size_t size) {
+                          for (std::size_t i = 0; i < size; ++i)
+                            if (bins[i] < counts.bins) ++counts[bins[i]];
+                        });
+}
+
 std::size_t counting_threads(int requested, const Tensor& tensor, std::size_t bins) {
-  return thread_count(requested, tensor.size, std::max(kValuesPerThread, bins * kSlotsPerBin));
+  return thread_count(requested, tensor.size, std::max(kValuesPerThread, 4 * bins));
 }
 
 struct Summary {
@@ -137,20 +203,6 @@ struct Summary {
     zeros += other_zeros;
   }
 };
-
-Summary summarize_and_count(const Tensor& tensor, Part part, const SlotFinder& find_slots,
-                            SlotSet& set) {
-  const KernelTable& table = kernels();
-  Summary summary;
-  alignas(64) std::uint32_t slots[kBlockSize];
-  for_each_block(tensor, part, [&](const float* values, std::size_t size) {
-    find_slots(values, size, slots);
-    set.count(slots, size);
-    const BlockSummary block = table.summarize(values, size);
-    summary.merge(block.keys, block.zeros);
-  });
-  return summary;
-}
 
 // Samples cut into pieces, enough of them for the threads to share evenly.
 struct Pieces {
@@ -173,14 +225,22 @@ struct Pieces {
   }
 };
 
+// Summarizes every piece, and calls count(thread, bins, size) block by block.
+template <typename Count>
 std::vector<Summary> summarize_and_count(const Tensor& tensor, const Pieces& pieces,
-                                         const SlotFinder& finder, SlotSets& sets) {
-  const std::size_t threads = sets.size();
+                                         std::size_t threads, const BinFinder& finder,
+                                         const Count& count) {
+  const KernelTable& table = kernels();
   std::vector<Summary> summaries(pieces.count());
   parallel_for(threads, threads, [&](std::size_t thread) {
     const Part mine = part_of(pieces.count(), threads, thread);
     for (std::size_t i = mine.begin; i < mine.end; ++i)
-      summaries[i] = summarize_and_count(tensor, pieces[i], finder, sets[thread]);
+      for_each_binned_block(tensor, pieces[i], finder,
+                            [&](const float* values, const std::uint32_t* bins, std::size_t size) {
+                              count(thread, bins, size);
+                              const BlockSummary block = table.summarize(values, size);
+                              summaries[i].merge(block.keys, block.zeros);
+                            });
   });
   return summaries;
 }
@@ -198,38 +258,66 @@ std::vector<float> abs_max_of_samples(const std::vector<Summary>& pieces, std::s
   return maxima;
 }
 
+// All that is known of the tensor but whether it was counted.
+Observation observation_of(const std::vector<Summary>& pieces, std::size_t samples,
+                           const Tensor& tensor, int requested) {
+  Summary whole;
+  for (const Summary& summary : pieces) whole.merge(summary.keys, summary.zeros);
+  Observation observation{range_of_keys(whole.keys), whole.zeros, 0,
+                          abs_max_of_samples(pieces, samples), false};
+  const bool finite =
+      std::isfinite(observation.range.minimum) && std::isfinite(observation.range.maximum);
+  if (!finite) observation.non_finite = count_non_finite(tensor, requested);
+  return observation;
+}
+
+Observation observe_small(const Tensor& tensor, std::size_t samples, const BinFinder& finder,
+                          Counts<std::uint64_t> counts) {
+  std::size_t beyond = 0;
+  const std::vector<Summary> summaries =
+      summarize_and_count(tensor, Pieces(tensor, samples, 1), 1, finder,
+                          [&](std::size_t, const std::uint32_t* bins, std::size_t size) {
+                            for (std::size_t i = 0; i < size; ++i) beyond += bins[i] >= counts.bins;
+                          });
+  Observation observation = observation_of(summaries, samples, tensor, 1);
+  observation.counted = beyond == observation.non_finite;
+  if (observation.counted) count_in_place(tensor, finder, counts);
+  return observation;
+}
+
 }  // namespace
 
 void histogram(const Tensor& tensor, double width, Counts<std::uint64_t> counts, int requested) {
   const DefaultFloatMode mode;
-  const SlotFinder finder(width, counts.bins, representable_last_edge(width, counts.bins));
+  const BinFinder finder(width, counts.bins, representable_last_edge(width, counts.bins));
+  if (is_small(tensor, counts.bins)) return count_in_place(tensor, finder, counts);
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
-  SlotSets sets(threads, SlotSet(counts.bins));
+  ThreadHistograms histograms(threads, SubHistograms(counts.bins));
   parallel_for(threads, threads, [&](std::size_t thread) {
-    count_values(tensor, part_of(tensor.size, threads, thread), finder, sets[thread]);
+    for_each_binned_block(tensor, part_of(tensor.size, threads, thread), finder,
+                          [&](const float*, const std::uint32_t* bins, std::size_t size) {
+                            histograms[thread].count(bins, size);
+                          });
   });
-  add_counts(sets, counts);
+  add_counts(histograms, counts);
 }
 
 Observation observe(const Tensor& tensor, std::size_t samples, int width_exponent,
                     Counts<std::uint64_t> counts, int requested) {
   const DefaultFloatMode mode;
-  const SlotFinder finder(std::ldexp(1.0, width_exponent), counts.bins,
-                          std::numeric_limits<float>::quiet_NaN());
+  const BinFinder finder(std::ldexp(1.0, width_exponent), counts.bins,
+                         std::numeric_limits<float>::quiet_NaN());
+  if (is_small(tensor, counts.bins)) return observe_small(tensor, samples, finder, counts);
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
-  SlotSets sets(threads, SlotSet(counts.bins));
+  ThreadHistograms histograms(threads, SubHistograms(counts.bins));
   const std::vector<Summary> summaries =
-      summarize_and_count(tensor, Pieces(tensor, samples, threads), finder, sets);
-
-  Summary whole;
-  for (const Summary& summary : summaries) whole.merge(summary.keys, summary.zeros);
-  Observation observation{range_of_keys(whole.keys), whole.zeros, 0,
-                          abs_max_of_samples(summaries, samples), false};
-  const bool finite =
-      std::isfinite(observation.range.minimum) && std::isfinite(observation.range.maximum);
-  if (!finite) observation.non_finite = count_non_finite(tensor, requested);
-  observation.counted = uncounted(sets) == observation.non_finite;
-  if (observation.counted) add_counts(sets, counts);
+      summarize_and_count(tensor, Pieces(tensor, samples, threads), threads, finder,
+                          [&](std::size_t thread, const std::uint32_t* bins, std::size_t size) {
+                            histograms[thread].count(bins, size);
+                          });
+  Observation observation = observation_of(summaries, samples, tensor, requested);
+  observation.counted = uncounted(histograms) == observation.non_finite;
+  if (observation.counted) add_counts(histograms, counts);
   return observation;
 }
 

@@ -9,6 +9,7 @@
 #include <cfloat>
 #include <cmath>
 
+#include "instruction_sets/dispatch.hpp"
 #include "kernels/parallel.hpp"
 #include "kernels/quantization.hpp"
 #include "kernels/threshold_search.hpp"
@@ -16,8 +17,10 @@
 namespace pyquant {
 namespace {
 
-double x_log_x(double x) {
-  return x > 0.0 ? x * std::log(x) : 0.0;
+std::vector<double> logarithms_of(const std::vector<double>& values) {
+  std::vector<double> logarithms(values.size());
+  kernels().logarithms(values.data(), values.size(), logarithms.data());
+  return logarithms;
 }
 
 class KlSearch {
@@ -26,77 +29,107 @@ class KlSearch {
       : counts_(counts),
         levels_(levels),
         total_(total_count(counts)),
-        log_total_(std::log(static_cast<double>(total_))),
+        log_total_(std::log(as_double(total_))),
         non_zero_bins_(non_zero_bins(counts)),
         mass_(counts.bins + 1),
         non_zero_(counts.bins + 1),
         entropy_(counts.bins + 1) {
+    std::vector<double> masses(counts.bins);
     for (std::size_t bin = 0; bin < counts.bins; ++bin) {
       mass_[bin + 1] = mass_[bin] + counts[bin];
       non_zero_[bin + 1] = non_zero_[bin] + (counts[bin] != 0);
-      entropy_[bin + 1] = entropy_[bin] + x_log_x(static_cast<double>(counts[bin]));
+      masses[bin] = counts[bin] != 0 ? as_double(counts[bin]) : 1.0;  // 1 log 1 = 0
     }
+    const std::vector<double> logarithms = logarithms_of(masses);
+    for (std::size_t bin = 0; bin < counts.bins; ++bin)
+      entropy_[bin + 1] = entropy_[bin] + masses[bin] * logarithms[bin];
   }
 
   std::size_t best(std::size_t start) const {
     const std::vector<Candidate> candidates = candidates_from(start);
     if (candidates.empty()) return last_non_zero(start);
-    return first_minimum(candidates, [this](std::size_t bins) { return definition(bins); });
+    return first_minimum(candidates, rounding_bound(),
+                         [this](std::size_t bins) { return definition(bins); });
   }
 
  private:
   std::vector<Candidate> candidates_from(std::size_t start) const {
     std::vector<Candidate> candidates;
-    std::size_t run_length = SIZE_MAX;
-    double shared_runs = 0.0;
-    const double error = rounding_bound();
-    for (std::size_t bins = std::max<std::size_t>(start, 1); bins < counts_.bins; ++bins) {
+    candidates.reserve(counts_.bins);
+    Terms terms;
+    const std::size_t first = std::max<std::size_t>(start, 1);
+    std::size_t run_length = first / levels_;
+    double shared_runs = runs_but_last(run_length);
+    for (std::size_t bins = first; bins < counts_.bins; ++bins) {
+      if (bins == (run_length + 1) * levels_) shared_runs = runs_but_last(++run_length);
       if (counts_[bins - 1] == 0) continue;
-      if (bins / levels_ != run_length) {
-        run_length = bins / levels_;
-        shared_runs = runs_but_last(run_length);
-      }
-      candidates.push_back({bins, score(bins, shared_runs), error});
+      const std::size_t begin = run_length * (levels_ - 1);
+      const std::uint64_t outliers = total_ - mass_[bins];
+      const std::size_t i = terms.size++;
+      terms.last_bin[i] = as_double(counts_[bins - 1] + outliers);
+      terms.inliers[i] = mass(0, bins);
+      terms.last_mean[i] = mean(begin, bins);
+      terms.last_mass[i] = mass(begin, bins) + as_double(outliers);
+      candidates.push_back({bins, entropy_[bins - 1] - shared_runs});
+      if (terms.size == Terms::kMost) add_terms(terms, candidates);
     }
+    add_terms(terms, candidates);
     return candidates;
   }
 
-  double mass(std::size_t begin, std::size_t end) const {
-    return static_cast<double>(mass_[end] - mass_[begin]);
+  // What the scores of so many candidates lack.
+  struct Terms {
+    static constexpr std::size_t kMost = 128;
+    double last_bin[kMost];  // with all outliers
+    double inliers[kMost];
+    double last_mean[kMost];
+    double last_mass[kMost];
+    std::size_t size = 0;
+  };
+
+  // Adds the terms to the last candidates.
+  void add_terms(Terms& terms, std::vector<Candidate>& candidates) const {
+    double log_last_bin[Terms::kMost];
+    double log_inliers[Terms::kMost];
+    double log_last_mean[Terms::kMost];
+    kernels().logarithms(terms.last_bin, terms.size, log_last_bin);
+    kernels().logarithms(terms.inliers, terms.size, log_inliers);
+    kernels().logarithms(terms.last_mean, terms.size, log_last_mean);
+    const double total = as_double(total_);
+    Candidate* candidate = candidates.data() + (candidates.size() - terms.size);
+    for (std::size_t i = 0; i < terms.size; ++i)
+      candidate[i].score += terms.last_bin[i] * log_last_bin[i] +
+                            total * (log_inliers[i] - log_total_) -
+                            terms.last_mass[i] * log_last_mean[i];
+    terms.size = 0;
   }
 
-  double log_mean(std::size_t begin, std::size_t end) const {
-    return std::log(mass(begin, end) / static_cast<double>(non_zero_[end] - non_zero_[begin]));
+  double mass(std::size_t begin, std::size_t end) const {
+    return as_double(mass_[end] - mass_[begin]);
+  }
+
+  double mean(std::size_t begin, std::size_t end) const {
+    return mass(begin, end) / as_double(non_zero_[end] - non_zero_[begin]);
   }
 
   double runs_but_last(std::size_t run_length) const {
-    double sum = 0.0;
+    std::vector<double> masses;
+    std::vector<double> means;
     for (std::size_t run = 0; run + 1 < levels_; ++run) {
       const std::size_t begin = run * run_length;
       const std::size_t end = begin + run_length;
-      if (mass_[end] != mass_[begin]) sum += mass(begin, end) * log_mean(begin, end);
+      if (mass_[end] == mass_[begin]) continue;
+      masses.push_back(mass(begin, end));
+      means.push_back(mean(begin, end));
     }
-    return sum;
-  }
-
-  std::uint64_t outliers(std::size_t bins) const { return total_ - mass_[bins]; }
-
-  std::size_t last_run(std::size_t bins) const { return bins / levels_ * (levels_ - 1); }
-
-  double score(std::size_t bins, double shared_runs) const {
-    const double total = static_cast<double>(total_);
-    const double beyond = static_cast<double>(outliers(bins));
-    const double reference_entropy =
-        entropy_[bins - 1] + x_log_x(static_cast<double>(counts_[bins - 1] + outliers(bins)));
-    const std::size_t begin = last_run(bins);
-    const double runs = shared_runs + (mass(begin, bins) + beyond) * log_mean(begin, bins);
-    return reference_entropy + total * (std::log(mass(0, bins)) - log_total_) - runs;
+    const std::vector<double> logarithms = logarithms_of(means);
+    return std::inner_product(masses.begin(), masses.end(), logarithms.begin(), 0.0);
   }
 
   // Of both sums: as many additions as non-zero bins, to at most total * log(total^2).
   double rounding_bound() const {
-    const double total = static_cast<double>(total_);
-    const double additions = static_cast<double>(non_zero_bins_.size() + 8);
+    const double total = as_double(total_);
+    const double additions = as_double(non_zero_bins_.size() + 8);
     return 16.0 * DBL_EPSILON * additions * total * (log_total_ + 1.0);
   }
 
@@ -104,7 +137,7 @@ class KlSearch {
   // up to 3.11, where it adds one after the other.
   double definition(std::size_t bins) const {
     std::vector<Mean> means = run_means(bins);
-    const double total = static_cast<double>(total_);
+    const double total = as_double(total_);
     double candidate_sum = 0.0;
     for (const Mean& run : means)
       for (std::size_t bin = 0; bin < run.non_zero; ++bin) candidate_sum += run.value;
@@ -115,8 +148,8 @@ class KlSearch {
     for (const Mean& run : means) {
       const double log_candidate = std::log(total * run.value);
       for (const std::size_t* end = bin + run.non_zero; bin != end; ++bin) {
-        const std::uint64_t extra = *bin + 1 == bins ? outliers(bins) : 0;
-        const double reference = static_cast<double>(counts_[*bin] + extra);
+        const std::uint64_t extra = *bin + 1 == bins ? total_ - mass_[bins] : 0;
+        const double reference = as_double(counts_[*bin] + extra);
         reference_term += reference * std::log(candidate_sum * reference);
         candidate_term += reference * log_candidate;
       }
@@ -132,11 +165,10 @@ class KlSearch {
   std::vector<Mean> run_means(std::size_t bins) const {
     std::vector<Mean> means;
     const std::size_t run_length = bins / levels_;
-    const std::size_t last = last_run(bins);
+    const std::size_t last = run_length * (levels_ - 1);
     const auto append = [&](std::size_t begin, std::size_t end) {
       const std::size_t non_zero = non_zero_[end] - non_zero_[begin];
-      if (non_zero != 0)
-        means.push_back({mass(begin, end) / static_cast<double>(non_zero), non_zero});
+      if (non_zero != 0) means.push_back({mass(begin, end) / as_double(non_zero), non_zero});
     };
     for (std::size_t begin = 0; begin < last; begin += run_length)
       append(begin, begin + run_length);

@@ -14,7 +14,11 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Shorter rows are reduced side by side, as columns.
 constexpr std::size_t kLongRow = 32;
-constexpr std::size_t kColumnsPerTask = 2048;
+// Few enough for their maxima to stay in the second-level cache, and enough of them for a row to
+// be read in long stretches.
+constexpr std::size_t kMaxColumns = 65536;
+// Fewer are made more by reading several rows as one.
+constexpr std::size_t kMinColumns = 512;
 
 std::uint32_t abs_max(const KernelTable& table, const std::uint32_t* bits, std::size_t size) {
   return table.abs_max_32(bits, size);
@@ -22,13 +26,21 @@ std::uint32_t abs_max(const KernelTable& table, const std::uint32_t* bits, std::
 std::uint16_t abs_max(const KernelTable& table, const std::uint16_t* bits, std::size_t size) {
   return table.abs_max_16(bits, size);
 }
-void raise(const KernelTable& table, const std::uint32_t* bits, std::size_t size,
-           std::uint32_t* maxima) {
-  table.raise_abs_max_32(bits, size, maxima);
+void raise_row(const KernelTable& table, const std::uint32_t* bits, std::size_t size,
+               std::uint32_t* maxima) {
+  table.raise_abs_max_of_row_32(bits, size, maxima);
 }
-void raise(const KernelTable& table, const std::uint16_t* bits, std::size_t size,
-           std::uint16_t* maxima) {
-  table.raise_abs_max_16(bits, size, maxima);
+void raise_row(const KernelTable& table, const std::uint16_t* bits, std::size_t size,
+               std::uint16_t* maxima) {
+  table.raise_abs_max_of_row_16(bits, size, maxima);
+}
+void raise(const KernelTable& table, const std::uint32_t* bits, std::size_t stride,
+           std::size_t size, std::uint32_t* maxima) {
+  table.raise_abs_max_32(bits, stride, size, maxima);
+}
+void raise(const KernelTable& table, const std::uint16_t* bits, std::size_t stride,
+           std::size_t size, std::uint16_t* maxima) {
+  table.raise_abs_max_16(bits, stride, size, maxima);
 }
 KeyRange<std::int32_t> key_range(const KernelTable& table, const std::uint32_t* bits,
                                  std::size_t size) {
@@ -107,64 +119,98 @@ Range range_of_keys(KeyRange<std::int32_t> keys, Element) {
   return pyquant::range_of_keys(keys);
 }
 
-// A block of channels, over a part of the outer axis.
+// [rows, columns] of which a part of the columns is looked at.
 template <typename Bits>
-struct ChannelTask {
-  const KernelTable& table;
+struct Matrix {
   const Bits* bits;
-  const ChannelShape& shape;
-  Part channels;
-  Part outer;
-
-  const Bits* row(std::size_t outer_index, std::size_t channel) const {
-    return bits + (outer_index * shape.channels + channel) * shape.inner;
-  }
-
-  void reduce_rows(Bits* maxima) const {
-    for (std::size_t o = outer.begin; o < outer.end; ++o)
-      for (std::size_t c = channels.begin; c < channels.end; ++c)
-        maxima[c] = std::max(maxima[c], abs_max(table, row(o, c), shape.inner));
-  }
-
-  void reduce_columns(Bits* maxima) const {
-    const std::size_t width = (channels.end - channels.begin) * shape.inner;
-    Bits columns[kColumnsPerTask] = {};
-    for (std::size_t o = outer.begin; o < outer.end; ++o)
-      raise(table, row(o, channels.begin), width, columns);
-    const Bits* column = columns;
-    for (std::size_t c = channels.begin; c < channels.end; ++c, column += shape.inner)
-      maxima[c] = *std::max_element(column, column + shape.inner);
-  }
+  std::size_t rows;
+  std::size_t columns;
 };
+
+// The greatest magnitude in each of `part` columns. Rows far apart are read together, as streams
+// that each go through memory in order: neighbouring rows, if short, would outwit the prefetcher.
+template <typename Bits>
+void reduce_columns(const KernelTable& table, const Matrix<Bits>& matrix, Part part, Bits* maxima) {
+  const std::size_t size = part.end - part.begin;
+  const std::size_t rows = matrix.rows / kStreams;
+  const std::size_t stride = rows * matrix.columns;
+  const Bits* row = matrix.bits + part.begin;
+  for (std::size_t i = 0; i < rows; ++i, row += matrix.columns)
+    raise(table, row, stride, size, maxima);
+  row += (kStreams - 1) * stride;
+  for (std::size_t i = kStreams * rows; i < matrix.rows; ++i, row += matrix.columns)
+    raise_row(table, row, size, maxima);
+}
+
+// The same of a narrow matrix, several of whose rows are read as one.
+template <typename Bits>
+void reduce_narrow_columns(const KernelTable& table, const Matrix<Bits>& matrix, Bits* maxima) {
+  const std::size_t joined = (kMinColumns / matrix.columns + 15) / 16 * 16;
+  const std::size_t columns = joined * matrix.columns;
+  std::vector<Bits> wide(columns);
+  const Matrix<Bits> joined_rows{matrix.bits, matrix.rows / joined, columns};
+  reduce_columns(table, joined_rows, {0, columns}, wide.data());
+  const std::size_t read = joined_rows.rows * columns;
+  raise_row(table, matrix.bits + read, matrix.rows * matrix.columns - read, wide.data());
+  for (std::size_t i = 0; i < joined; ++i)
+    raise_row(table, wide.data() + i * matrix.columns, matrix.columns, maxima);
+}
+
+// Short rows: the columns' maxima first, then each channel's greatest of its own.
+template <typename Bits>
+std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelShape& shape,
+                                               int requested) {
+  const KernelTable& table = kernels();
+  const std::size_t columns = shape.channels * shape.inner;
+  const std::size_t threads = thread_count(requested, shape.outer * columns);
+  const std::size_t splits = std::min(threads, shape.outer);
+  const std::size_t blocks = (columns + kMaxColumns - 1) / kMaxColumns;
+  std::vector<Bits> maxima(splits * columns);
+  parallel_for(splits * blocks, threads, [&](std::size_t index) {
+    const Part rows = part_of(shape.outer, splits, index / blocks);
+    const Matrix<Bits> matrix{bits + rows.begin * columns, rows.end - rows.begin, columns};
+    const Part block = part_of(columns, blocks, index % blocks);
+    Bits* const target = maxima.data() + index / blocks * columns + block.begin;
+    if (columns < kMinColumns)
+      reduce_narrow_columns(table, matrix, target);
+    else
+      reduce_columns(table, matrix, block, target);
+  });
+  for (std::size_t split = 1; split < splits; ++split)
+    raise_row(table, maxima.data() + split * columns, columns, maxima.data());
+  std::vector<Bits> channels(shape.channels);
+  for (std::size_t c = 0; c < shape.channels; ++c)
+    channels[c] =
+        *std::max_element(&maxima[c * shape.inner], &maxima[c * shape.inner] + shape.inner);
+  return channels;
+}
+
+// Long rows: one after the other, in the order of memory.
+template <typename Bits>
+std::vector<Bits> channel_magnitudes_by_row(const Bits* bits, const ChannelShape& shape,
+                                            int requested) {
+  const KernelTable& table = kernels();
+  const std::size_t rows = shape.outer * shape.channels;
+  const std::size_t threads = std::min(thread_count(requested, rows * shape.inner), rows);
+  std::vector<Bits> maxima(threads * shape.channels);
+  parallel_for(threads, threads, [&](std::size_t thread) {
+    const Part part = part_of(rows, threads, thread);
+    Bits* const mine = maxima.data() + thread * shape.channels;
+    for (std::size_t row = part.begin; row < part.end; ++row) {
+      Bits& maximum = mine[row % shape.channels];
+      maximum = std::max(maximum, abs_max(table, bits + row * shape.inner, shape.inner));
+    }
+  });
+  for (std::size_t thread = 1; thread < threads; ++thread)
+    raise_row(table, maxima.data() + thread * shape.channels, shape.channels, maxima.data());
+  maxima.resize(shape.channels);
+  return maxima;
+}
 
 template <typename Bits>
 std::vector<Bits> channel_magnitudes(const Bits* bits, const ChannelShape& shape, int requested) {
-  const KernelTable& table = kernels();
-  const std::size_t threads = thread_count(requested, shape.outer * shape.channels * shape.inner);
-  const bool long_rows = shape.inner >= kLongRow;
-  // Rows are read in the order of memory: by as few blocks of channels as keep the threads busy.
-  const std::size_t wanted_blocks = shape.outer >= threads ? 1 : threads;
-  const std::size_t block = long_rows ? (shape.channels + wanted_blocks - 1) / wanted_blocks
-                                      : std::max<std::size_t>(1, kColumnsPerTask / shape.inner);
-  const std::size_t blocks = (shape.channels + block - 1) / block;
-  const std::size_t splits = blocks >= threads ? 1 : std::min(threads, shape.outer);
-
-  std::vector<Bits> maxima(splits * shape.channels);
-  parallel_for(splits * blocks, threads, [&](std::size_t index) {
-    const std::size_t split = index / blocks;
-    const std::size_t first = index % blocks * block;
-    const ChannelTask<Bits> task{table,
-                                 bits,
-                                 shape,
-                                 {first, std::min(first + block, shape.channels)},
-                                 part_of(shape.outer, splits, split)};
-    Bits* target = maxima.data() + split * shape.channels;
-    long_rows ? task.reduce_rows(target) : task.reduce_columns(target);
-  });
-  for (std::size_t i = shape.channels; i < maxima.size(); ++i)
-    maxima[i % shape.channels] = std::max(maxima[i % shape.channels], maxima[i]);
-  maxima.resize(shape.channels);
-  return maxima;
+  return shape.inner >= kLongRow ? channel_magnitudes_by_row(bits, shape, requested)
+                                 : channel_magnitudes_by_column(bits, shape, requested);
 }
 
 }  // namespace

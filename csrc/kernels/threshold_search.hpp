@@ -10,6 +10,11 @@
 
 namespace pyquant {
 
+// Counts add up to less than 2^63, and only signed integers are converted by one instruction.
+inline double as_double(std::uint64_t count) {
+  return static_cast<double>(static_cast<std::int64_t>(count));
+}
+
 inline std::uint64_t total_count(ConstCounts counts) {
   return std::accumulate(counts.data, counts.data + counts.bins, std::uint64_t{0});
 }
@@ -24,23 +29,27 @@ inline std::vector<std::size_t> non_zero_bins(ConstCounts counts) {
 struct Candidate {
   std::size_t bins;  // within the threshold
   double score;      // by prefix sums
-  double error;      // a bound on what rounding may have done to the score and to its definition
 };
 
-// Prefix sums give every candidate's score fast but round otherwise than the definition does. So
-// they only draw up the shortlist; of that, the first minimum of the definition itself wins.
+// Prefix sums give every candidate's score fast but round otherwise than the definition does: by up
+// to `error`, both together. So they only draw up the shortlist; of that, the first minimum of the
+// definition itself wins. The candidates may come in any order.
 template <typename Definition>
-std::size_t first_minimum(const std::vector<Candidate>& candidates, const Definition& definition) {
-  double bound = std::numeric_limits<double>::infinity();
-  for (const Candidate& c : candidates) bound = std::min(bound, c.score + c.error);
+std::size_t first_minimum(const std::vector<Candidate>& candidates, double error,
+                          const Definition& definition) {
+  double least_score = std::numeric_limits<double>::infinity();
+  for (const Candidate& c : candidates) least_score = std::min(least_score, c.score);
+  std::vector<std::size_t> shortlist;
+  for (const Candidate& c : candidates)
+    if (!(c.score > least_score + 2.0 * error)) shortlist.push_back(c.bins);
+  if (shortlist.size() == 1) return shortlist.front();
   double least = std::numeric_limits<double>::infinity();
-  std::size_t best = candidates.front().bins;
-  for (const Candidate& c : candidates) {
-    if (c.score - c.error > bound) continue;
-    const double value = definition(c.bins);
-    if (value < least) {
+  std::size_t best = std::numeric_limits<std::size_t>::max();
+  for (const std::size_t bins : shortlist) {
+    const double value = definition(bins);
+    if (value < least || (value == least && bins < best)) {
       least = value;
-      best = c.bins;
+      best = bins;
     }
   }
   return best;
