@@ -29,6 +29,7 @@ def quantize(
     axis: int | None,
     bits: int,
     num_threads: int | None,
+    out: NDArray[Any] | None,
 ) -> NDArray[Any]: ...
 def dequantize(
     quantized: NDArray[Any],
@@ -36,4 +37,5 @@ def dequantize(
     axis: int | None,
     bits: int,
     num_threads: int | None,
+    out: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]: ...

@@ -69,7 +69,20 @@ def test_halves_between_levels(bits, threshold):
 @pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize(
     "shape",
-    [(7,), (3, 5), (40, 100), (6, 3, 3, 3), (2, 4, 90), (300, 3), (4, 700), (1, 1), (90000, 5)],
+    [
+        (7,),
+        (3, 5),
+        (40, 100),
+        (6, 3, 3, 3),
+        (2, 4, 90),
+        (300, 3),
+        (4, 700),
+        (1, 1),
+        (90000, 5),
+        (17, 3001),
+        (70, 51, 9),
+        (3, 300, 63),
+    ],
 )
 def test_channels(shape, bits, dtype):
     rng = np.random.default_rng(0)
@@ -100,6 +113,34 @@ def test_not_contiguous():
     q = kernels.quantize(x, 3.0)
     expected = slow_dequantize(q[:, ::3], 3.0, None, 8)
     np.testing.assert_array_equal(kernels.dequantize(q[:, ::3], 3.0), expected)
+
+
+def test_memory_that_is_used_again():
+    x = np.random.default_rng(0).standard_normal((30, 20)).astype(np.float32)
+    q, values = np.full(x.shape, 99, np.int8), np.full(x.shape, np.nan, np.float32)
+    assert kernels.quantize(x, 3.0, out=q) is q
+    np.testing.assert_array_equal(q, kernels.quantize(x, 3.0))
+    assert kernels.dequantize(q, 3.0, out=values) is values
+    np.testing.assert_array_equal(values, kernels.dequantize(q, 3.0))
+
+
+def read_only(array):
+    array.flags.writeable = False
+    return array
+
+
+@pytest.mark.parametrize(
+    ("out", "error", "message"),
+    [
+        (np.zeros((2, 3), np.int16), TypeError, "out must be a C-contiguous array of int8"),
+        (np.zeros((3, 2), np.int8).T, TypeError, "out must be a C-contiguous"),
+        (np.zeros((3, 2), np.int8), ValueError, "out must have the shape"),
+        (read_only(np.zeros((2, 3), np.int8)), ValueError, "out must be writable"),
+    ],
+)
+def test_memory_that_cannot_be_used(out, error, message):
+    with pytest.raises(error, match=message):
+        kernels.quantize(np.zeros((2, 3), np.float32), 1.0, out=out)
 
 
 def test_empty():

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyquant import kernels
+from pyquant import _native, kernels
 
 
 def runs_of(bins, levels):
@@ -213,6 +213,50 @@ def test_error_searches_on_random_histograms(search, error_of, bits):
 def test_error_searches_on_adversarial_histograms(search, error_of, bits, bins):
     for counts in adversarial_histograms(bins):
         assert search(counts, 0.25, bits) == slow_error_threshold(counts, 0.25, bits, error_of)
+
+
+@pytest.mark.parametrize(
+    ("search", "power"), [(kernels.mse_threshold, 2), (kernels.emd_threshold, 1)]
+)
+@pytest.mark.parametrize("bits", [4, 8, 12])
+@pytest.mark.parametrize("seed", range(7))
+def test_error_searches_of_a_real_size(search, power, bits, seed):
+    counts, _ = histogram_of(REAL_SIZED[seed](np.random.default_rng(seed)), 2048)
+    values = np.arange(2048) + 0.5
+    levels = 2 ** (bits - 1) - 1
+    best, least = 0, np.inf
+    for candidate in range(1, int(np.flatnonzero(counts)[-1]) + 2):
+        step = candidate / levels
+        difference = values - np.minimum(np.rint(values / step), levels) * step
+        error = (counts * np.abs(difference) ** power).sum()
+        if error < least * (1 - 1e-12):
+            best, least = candidate, error
+    assert search(counts, 1.0, bits) == best
+
+
+REAL_SIZED = [
+    lambda rng: rng.standard_normal(10**6),
+    lambda rng: rng.laplace(size=10**6),
+    lambda rng: rng.standard_normal(10**6) ** 3,
+    lambda rng: rng.random(10**6),
+    lambda rng: np.maximum(rng.standard_normal(10**6), 0),
+    lambda rng: np.concatenate([rng.standard_normal(10**5), [50.0, 49.0]]),
+    lambda rng: np.concatenate([rng.normal(3, 0.1, 10**5), rng.normal(9, 0.1, 10**3)]),
+]
+
+
+@pytest.mark.usefixtures("restored_isa")
+@pytest.mark.parametrize(
+    "search", [kernels.kl_threshold, *(search for search, _ in ERROR_SEARCHES)]
+)
+def test_same_threshold_on_every_instruction_set(search):
+    for seed in range(28):
+        counts = random_histogram(seed)
+        thresholds = set()
+        for isa in _native.available_isas():
+            _native.set_isa(isa)
+            thresholds.add(search(counts, 0.37))
+        assert len(thresholds) == 1
 
 
 @pytest.mark.parametrize(("search", "error_of"), ERROR_SEARCHES)

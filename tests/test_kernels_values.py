@@ -108,6 +108,9 @@ def test_reductions_of_any_values(tensor):
         ((5, 2, 70000), 1),
         ((200000, 3), 1),
         ((200000, 3), 0),
+        ((23, 70000), 1),
+        ((5, 11, 8000), 0),
+        ((40, 513, 31), 1),
     ],
 )
 def test_channel_abs_max_of_layouts(shape, axis, element):
@@ -254,13 +257,6 @@ def test_observe_does_not_take_its_upper_edge():
     same(counts, [0, 0, 0, 1])
 
 
-@pytest.fixture
-def restored_isa():
-    before = _native.isa()
-    yield
-    _native.set_isa(before)
-
-
 @pytest.mark.usefixtures("restored_isa")
 @pytest.mark.parametrize("make_bits", [all_bits, finite_bits])
 @pytest.mark.parametrize("element", ELEMENTS)
@@ -279,6 +275,12 @@ def test_bit_identity_of_instruction_sets_and_threads(make_bits, element):
             *kernels.min_max(num_threads=threads, **x),
             kernels.channel_abs_max(axis=0, num_threads=threads, **x),
             kernels.channel_abs_max(axis=1, num_threads=threads, **x),
+            kernels.quantize(
+                threshold=np.linspace(1, 3, 50021).astype(np.float32),
+                axis=1,
+                num_threads=threads,
+                **x,
+            ),
             kernels.histogram(bins=2048, bin_width=2.0**-9, num_threads=threads, **x),
             kernels.histogram(bins=9000, bin_width=0.0003, num_threads=threads, **x),
             kernels.histogram(bins=2048, bin_width=1 / 300, num_threads=threads, **x),

@@ -36,11 +36,24 @@ std::vector<py::ssize_t> dimensions_of(const py::array& x) {
   return {x.shape(), x.shape() + x.ndim()};
 }
 
+// `out`, checked, or a new array of the shape of `x`.
+template <typename Value>
+py::array_t<Value> results_for(const py::array& x, const std::optional<py::array>& out) {
+  if (!out) return py::array_t<Value>(dimensions_of(x));
+  if (!py::isinstance<py::array_t<Value, py::array::c_style>>(*out))
+    throw py::type_error("out must be a C-contiguous array of " +
+                         std::string(py::str(py::dtype::of<Value>())));
+  if (dimensions_of(*out) != dimensions_of(x))
+    throw std::invalid_argument("out must have the shape of the values");
+  if (!out->writeable()) throw std::invalid_argument("out must be writable");
+  return *out;
+}
+
 template <typename Quantized>
 py::array quantize_to(const py::array& x, const Thresholds& thresholds, const ChannelShape& shape,
-                      int bits, int threads) {
+                      int bits, int threads, const std::optional<py::array>& out) {
   const Tensor tensor = tensor_from(x);
-  py::array_t<Quantized> quantized(dimensions_of(x));
+  py::array_t<Quantized> quantized = results_for<Quantized>(x, out);
   Quantized* target = quantized.mutable_data();
   const float* source = thresholds.data();
   {
@@ -52,24 +65,26 @@ py::array quantize_to(const py::array& x, const Thresholds& thresholds, const Ch
 
 py::array quantize_values(const py::array& x, const Thresholds& thresholds,
                           const std::optional<int>& axis, int bits,
-                          const OptionalThreads& num_threads) {
+                          const OptionalThreads& num_threads, const std::optional<py::array>& out) {
   const ChannelShape shape = shape_of(x, axis);
   const int threads = threads_from(num_threads);
   check_bits(bits);
   check_thresholds(thresholds, shape.channels);
-  return bits <= kMaxBitsOfInt8 ? quantize_to<std::int8_t>(x, thresholds, shape, bits, threads)
-                                : quantize_to<std::int16_t>(x, thresholds, shape, bits, threads);
+  return bits <= kMaxBitsOfInt8
+             ? quantize_to<std::int8_t>(x, thresholds, shape, bits, threads, out)
+             : quantize_to<std::int16_t>(x, thresholds, shape, bits, threads, out);
 }
 
 template <typename Quantized>
 py::array_t<float> dequantize_values(const py::array_t<Quantized, py::array::c_style>& quantized,
                                      const Thresholds& thresholds, const std::optional<int>& axis,
-                                     int bits, const OptionalThreads& num_threads) {
+                                     int bits, const OptionalThreads& num_threads,
+                                     const std::optional<py::array>& out) {
   const ChannelShape shape = shape_of(quantized, axis);
   const int threads = threads_from(num_threads);
   check_bits(bits);
   check_thresholds(thresholds, shape.channels);
-  py::array_t<float> values(dimensions_of(quantized));
+  py::array_t<float> values = results_for<float>(quantized, out);
   float* target = values.mutable_data();
   const Quantized* source = quantized.data();
   const float* scales = thresholds.data();
@@ -83,14 +98,15 @@ py::array_t<float> dequantize_values(const py::array_t<Quantized, py::array::c_s
 template <typename Quantized>
 void define_dequantize(py::module_& m) {
   m.def("dequantize", &dequantize_values<Quantized>, py::arg("quantized").noconvert(),
-        py::arg("thresholds"), py::arg("axis"), py::arg("bits"), py::arg("num_threads"));
+        py::arg("thresholds"), py::arg("axis"), py::arg("bits"), py::arg("num_threads"),
+        py::arg("out"));
 }
 
 }  // namespace
 
 void register_quantization(py::module_& m) {
   m.def("quantize", &quantize_values, py::arg("x"), py::arg("thresholds"), py::arg("axis"),
-        py::arg("bits"), py::arg("num_threads"));
+        py::arg("bits"), py::arg("num_threads"), py::arg("out"));
   define_dequantize<std::int8_t>(m);
   define_dequantize<std::int16_t>(m);
 }

@@ -8,60 +8,95 @@
 namespace pyquant {
 namespace {
 
-// From this many on, values that share a scale, or neighbouring channels, are worth a loop of
-// their own; shorter ones get their scales laid out block by block.
+// From this many on, values that share a scale are worth a loop of their own; for shorter runs the
+// scale of every value is laid out.
 constexpr std::size_t kLongRun = 64;
+constexpr std::size_t kColumnsInCache = 2048;
 
+// Values that lie one behind the other, with one scale for all or one for each.
 struct ScaleRun {
+  std::size_t begin;
   std::size_t size;
   const float* scales;
   bool uniform;
 };
 
-// The scale of every element, a run at a time from a position on.
-class ScaleRuns {
- public:
-  ScaleRuns(const ChannelShape& shape, const float* scales) : shape_(shape), scales_(scales) {}
-
-  ScaleRun from(std::size_t begin, std::size_t end) {
-    const std::size_t limit = std::min(end - begin, kBlockSize);
-    const std::size_t channel = begin / shape_.inner % shape_.channels;
-    if (shape_.inner >= kLongRun)
-      return {std::min(limit, shape_.inner - begin % shape_.inner), scales_ + channel, true};
-    if (shape_.inner == 1 && shape_.channels >= kLongRun)
-      return {std::min(limit, shape_.channels - channel), scales_ + channel, false};
-    lay_out(channel, begin % shape_.inner, limit);
-    return {limit, buffer_, false};
+// Long runs of one scale.
+template <typename Visit>
+void for_each_row(const ChannelShape& shape, const float* scales, Part part, const Visit& visit) {
+  for (std::size_t begin = part.begin; begin < part.end;) {
+    const std::size_t row_end = (begin / shape.inner + 1) * shape.inner;
+    const float* scale = scales + begin / shape.inner % shape.channels;
+    const std::size_t end = std::min(row_end, part.end);
+    for (; begin < end; begin += kBlockSize)
+      visit(ScaleRun{begin, std::min(kBlockSize, end - begin), scale, true});
+    begin = end;
   }
+}
 
- private:
-  void lay_out(std::size_t channel, std::size_t inner, std::size_t size) {
-    for (std::size_t i = 0; i < size; ++i) {
-      buffer_[i] = scales_[channel];
-      if (++inner < shape_.inner) continue;
-      inner = 0;
-      if (++channel == shape_.channels) channel = 0;
+// Short runs, their scales laid out block by block.
+template <typename Visit>
+void for_each_block(const ChannelShape& shape, const float* scales, Part part, const Visit& visit) {
+  constexpr std::size_t kWritten = 16;  // at once, and past a channel's end by less than that
+  float laid_out[kBlockSize + 2 * kLongRun + kWritten];
+  for (std::size_t begin = part.begin; begin < part.end; begin += kBlockSize) {
+    const std::size_t size = std::min(kBlockSize, part.end - begin);
+    const std::size_t skipped = begin % shape.inner;
+    std::size_t channel = begin / shape.inner % shape.channels;
+    for (std::size_t start = 0; start < skipped + size; start += shape.inner) {
+      for (std::size_t i = 0; i < shape.inner; i += kWritten)
+        std::fill_n(laid_out + start + i, kWritten, scales[channel]);
+      channel = channel + 1 == shape.channels ? 0 : channel + 1;
     }
+    visit(ScaleRun{begin, size, laid_out + skipped, false});
   }
+}
 
-  const ChannelShape& shape_;
-  const float* scales_;
-  alignas(64) float buffer_[kBlockSize];
-};
+// The scale of every value of a row of at least kBlockSize columns: several of the tensor's, if
+// they are shorter.
+std::vector<float> laid_out_row(const ChannelShape& shape, const float* scales) {
+  const std::size_t columns = shape.channels * shape.inner;
+  std::vector<float> row((kBlockSize + columns - 1) / columns * columns);
+  for (std::size_t i = 0; i < row.size(); ++i) row[i] = scales[i % columns / shape.inner];
+  return row;
+}
 
+// Rows that share the scales of their columns. Where these are too many for the first cache, three
+// rows far apart are gone through together, for each block of scales to be fetched but once for
+// them; neighbouring rows would outwit the prefetcher.
+template <typename Visit>
+void for_each_column_block(const std::vector<float>& scales, Part rows, const Visit& visit) {
+  const std::size_t columns = scales.size();
+  const std::size_t together = columns > kColumnsInCache ? 3 : 1;
+  const std::size_t count = (rows.end - rows.begin) / together;
+  const auto visit_rows = [&](std::size_t row, std::size_t rows_together) {
+    for (std::size_t column = 0; column < columns; column += kBlockSize)
+      for (std::size_t i = 0; i < rows_together; ++i)
+        visit(ScaleRun{(row + i * count) * columns + column, std::min(kBlockSize, columns - column),
+                       &scales[column], false});
+  };
+  for (std::size_t i = 0; i < count; ++i) visit_rows(rows.begin + i, together);
+  for (std::size_t row = rows.begin + together * count; row < rows.end; ++row) visit_rows(row, 1);
+}
+
+// Calls visit(run) for runs that cover the tensor.
 template <typename Visit>
 void for_each_run(const ChannelShape& shape, const float* scales, int requested,
                   const Visit& visit) {
+  constexpr std::size_t kRepeats = 16;  // of a row, to be worth laying it out
   const std::size_t size = shape.outer * shape.channels * shape.inner;
   const std::size_t threads = thread_count(requested, size);
+  if (shape.inner < kLongRun && size >= kRepeats * kBlockSize && shape.outer >= kRepeats) {
+    const std::vector<float> row = laid_out_row(shape, scales);
+    const std::size_t rows = size / row.size();
+    parallel_for(threads, threads, [&](std::size_t thread) {
+      for_each_column_block(row, part_of(rows, threads, thread), visit);
+    });
+    return for_each_block(shape, scales, {rows * row.size(), size}, visit);
+  }
+  const auto visit_part = shape.inner < kLongRun ? for_each_block<Visit> : for_each_row<Visit>;
   parallel_for(threads, threads, [&](std::size_t thread) {
-    const Part part = part_of(size, threads, thread);
-    ScaleRuns runs(shape, scales);
-    for (std::size_t begin = part.begin; begin < part.end;) {
-      const ScaleRun run = runs.from(begin, part.end);
-      visit(begin, run);
-      begin += run.size;
-    }
+    visit_part(shape, scales, part_of(size, threads, thread), visit);
   });
 }
 
@@ -102,11 +137,11 @@ void quantize(const Tensor& tensor, const ChannelShape& shape, const float* thre
   const auto quantize_run = quantize_kernel(Quantized{});
   const float levels = static_cast<float>(levels_of(bits));
   const std::vector<float> multipliers = multipliers_of(thresholds, shape.channels, levels);
-  for_each_run(shape, multipliers.data(), threads, [&](std::size_t begin, const ScaleRun& run) {
+  for_each_run(shape, multipliers.data(), threads, [&](const ScaleRun& run) {
     float buffer[kBlockSize];
-    const float* values = read_block(table, tensor, begin, run.size, buffer);
+    const float* values = read_block(table, tensor, run.begin, run.size, buffer);
     quantize_run(values, run.size, run.scales, run.uniform, {-levels - 1.0f, levels},
-                 quantized + begin);
+                 quantized + run.begin);
   });
 }
 
@@ -115,8 +150,9 @@ void dequantize(const Quantized* quantized, const ChannelShape& shape, const flo
                 int bits, float* values, int threads) {
   const auto dequantize_run = dequantize_kernel(Quantized{});
   const float levels = static_cast<float>(levels_of(bits));
-  for_each_run(shape, thresholds, threads, [&](std::size_t begin, const ScaleRun& run) {
-    dequantize_run(quantized + begin, run.size, run.scales, run.uniform, levels, values + begin);
+  for_each_run(shape, thresholds, threads, [&](const ScaleRun& run) {
+    dequantize_run(quantized + run.begin, run.size, run.scales, run.uniform, levels,
+                   values + run.begin);
   });
 }
 
