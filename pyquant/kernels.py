@@ -42,6 +42,9 @@ __all__ = [
 ]
 
 
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
+
+
 class Observation(NamedTuple):
     """What `observe` saw. NaN among the values makes minimum and maximum NaN."""
 
@@ -246,6 +249,10 @@ def _counts(counts: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def _thresholds(threshold: float | NDArray[np.float32]) -> NDArray[np.float32]:
+    if isinstance(threshold, np.ndarray) and threshold.dtype == np.float32:
+        return threshold if threshold.ndim != 0 else threshold.reshape(1)
+    if isinstance(threshold, float) and abs(threshold) < _FLOAT32_MAX:
+        return np.array((threshold,), np.float32)
     with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
         return np.atleast_1d(np.asarray(threshold, dtype=np.float32))
 

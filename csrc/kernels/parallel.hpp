@@ -41,16 +41,19 @@ inline std::size_t thread_count(int requested, std::size_t values,
 
 template <typename Body>
 void parallel_for(std::size_t tasks, std::size_t threads, const Body& body) {
+  if (threads == 1) {
+    const DefaultFloatMode mode;
+    for (std::size_t task = 0; task < tasks; ++task) body(task);
+    return;
+  }
 #ifdef _OPENMP
-#pragma omp parallel num_threads(static_cast<int>(threads)) if (threads > 1)
-#endif
+#pragma omp parallel num_threads(static_cast<int>(threads))
   {
     const DefaultFloatMode mode;
-#ifdef _OPENMP
 #pragma omp for schedule(static)
-#endif
     for (std::size_t task = 0; task < tasks; ++task) body(task);
   }
+#endif
 }
 
 struct Part {

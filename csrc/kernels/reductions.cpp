@@ -1,6 +1,7 @@
 #include "kernels/reductions.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
@@ -70,10 +71,17 @@ float float_of_bits(std::uint32_t bits) {
   return value;
 }
 
+// With a quiet NaN for every NaN: numpy warns of signaling ones.
+void widen(const Tensor& tensor, float* values) {
+  const float* const read = read_block(kernels(), tensor, 0, tensor.size, values);
+  std::transform(read, read + tensor.size, values,
+                 [](float value) { return std::isnan(value) ? kNan : value; });
+}
+
 float widen(std::uint16_t bits, Element element) {
-  const Tensor tensor{&bits, 1, element};
-  float buffer;
-  return *read_block(kernels(), tensor, 0, 1, &buffer);
+  float value;
+  widen(Tensor{&bits, 1, element}, &value);
+  return value;
 }
 
 template <typename Bits>
@@ -248,8 +256,8 @@ void channel_abs_max(const Tensor& tensor, const ChannelShape& shape, float* max
     return;
   }
   with_bits(tensor, [&](const auto* bits) {
-    for (const auto magnitude : channel_magnitudes(bits, shape, threads))
-      *maxima++ = float_of_magnitude(magnitude, tensor.element);
+    const auto magnitudes = channel_magnitudes(bits, shape, threads);
+    widen(Tensor{magnitudes.data(), magnitudes.size(), tensor.element}, maxima);
   });
 }
 

@@ -32,7 +32,7 @@ constexpr std::uint32_t infinity_bits(Element element) {
                                         : 0x7f80u;
 }
 
-// The largest run that `read_block` takes; it and what is derived from it stay in the first cache.
+// A run of values that stays in the first cache together with what is derived from it.
 constexpr std::size_t kBlockSize = 512;
 
 // The values [begin, begin + size) as float32: in place where they are, else converted to `buffer`.
