@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .kernels.suite import compare, measure, save
+from .kernels import cases, peers, picture, suite
+from .kernels.machine import description
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How much is measured."""
+
+    size: int
+    rounds: int
+    weights: int
+    weight_shape: tuple[int, int]
+    batches: int
+    sizes: tuple[int, ...]
+
+
+FULL = Extent(1 << 24, 7, 12, (4096, 11008), 16, (*(10**n for n in range(3, 8)), 1 << 26))
+QUICK = Extent(1 << 16, 1, 2, (64, 300), 2, (1000, 10000))
 
 
 def main() -> None:
@@ -14,21 +35,58 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small arrays: check that all agree")
     parser.add_argument("--output", type=Path, default=Path("bench-results.json"))
+    parser.add_argument("--picture", type=Path, default=Path("bench-results.png"))
     commands = parser.add_subparsers(dest="command", metavar="compare OLD NEW")
     comparison = commands.add_parser("compare", help="ratios of two results")
     comparison.add_argument("old", type=Path)
     comparison.add_argument("new", type=Path)
     options = parser.parse_args()
     if options.command == "compare":
-        for line in compare(options.old, options.new):
+        for line in suite.compare(options.old, options.new):
             print(line)
         return
-    threads = sorted({1, os.cpu_count() or 1})
-    size, rounds = (1 << 16, 1) if options.quick else (1 << 24, 5)
-    results = measure(size, threads, rounds)
-    print(f"copy, one thread: {results['copy_bytes_per_second'] / 1e9:.1f} GB/s read and written")
-    save(results, options.output)
+    results = measure(QUICK if options.quick else FULL)
+    options.output.write_text(json.dumps(results, indent=1) + "\n")
     print(f"written to {options.output}")
+    draw(results, options.picture)
+
+
+def measure(extent: Extent) -> dict[str, Any]:
+    """Measure every case, and print the table as it grows."""
+    machine = description()
+    print(", ".join(f"{name}: {value}" for name, value in machine.items()))
+    for name in peers.absent():
+        print(f"{name} is not installed: left out")
+    print(suite.HEADER)
+    threads = sorted({1, os.cpu_count() or 1})
+    measuring = suite.Suite(threads, extent.rounds)
+    rows = printed(measuring.rows(cases.cases(extent.size)))
+    rows += printed(
+        measuring.rows(cases.large_cases(extent.weights, extent.weight_shape, extent.batches))
+    )
+    print(*suite.notes(rows), sep="\n")
+    by_size = suite.Suite([1], extent.rounds, limits=False)
+    sizes = [row for size in extent.sizes for row in by_size.rows(cases.sized_cases(size))]
+    return {"machine": machine, "threads": threads, "rows": rows, "sizes": sizes}
+
+
+def printed(rows: Iterable[suite.Row]) -> list[suite.Row]:
+    """Return all rows, each of them printed when it comes."""
+    kept = []
+    for row in rows:
+        print(suite.as_line(row), flush=True)
+        kept.append(row)
+    return kept
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Write the picture, or say why there is none."""
+    try:
+        picture.draw(results, path)
+    except ImportError:
+        print("no picture: matplotlib is not installed")
+    else:
+        print(f"drawn to {path}")
 
 
 if __name__ == "__main__":

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from pyquant import kernels
 
 from . import peers
-
-Function = Callable[[], Any]
+from .peers import Reference, counts_within, exactly, within
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,7 @@ class Case:
     Attributes:
         name: kernel, type and shape.
         run: calls the kernel; takes ``num_threads`` if ``values`` is not 0.
-        references: what computes the same, by name: numpy, or a peer.
-        agree: whether the kernel's result is a reference's.
+        references: what computes the same.
         values: how many values are processed; 0 for a search in a histogram.
         read: bytes read from memory.
         written: bytes written to memory.
@@ -33,30 +31,10 @@ class Case:
 
     name: str
     run: Callable[..., Any]
-    references: dict[str, Function]
-    agree: Callable[[Any, Any], bool]
+    references: list[Reference]
     values: int = 0
     read: int = 0
     written: int = 0
-
-
-def exactly(a: Any, b: Any) -> bool:
-    """Return whether two results are the same."""
-    return bool(np.array_equal(a, b))
-
-
-def closely(a: Any, b: Any) -> bool:
-    """Return whether two results differ by rounding alone."""
-    return bool(np.allclose(a, b, rtol=1e-6))
-
-
-def counts_agree(a: Any, b: Any) -> bool:
-    """Return whether two histograms differ only by values next to a bin's edge.
-
-    numpy rounds the edges to float32 where the data are float32; pyquant's are exact.
-    """
-    moved = np.abs(a.astype(np.int64) - b.astype(np.int64)).sum()
-    return bool(a.sum() == b.sum() and moved <= 0.001 * a.sum())
 
 
 def cases(size: int) -> Iterator[Case]:
@@ -67,6 +45,63 @@ def cases(size: int) -> Iterator[Case]:
     yield from _histograms(gaussian)
     yield from _thresholds(gaussian)
     yield from _quantizing(gaussian)
+    yield from _small()
+
+
+def large_cases(weights: int, shape: tuple[int, int], batches: int) -> Iterator[Case]:
+    """Yield the cases of a large model.
+
+    Args:
+        weights: how many bfloat16 weights.
+        shape: of each weight.
+        batches: how many batches of 64 MiB of activations, or less if the weights are smaller.
+    """
+    generator = np.random.default_rng(2)
+    first = bfloat16_bits(generator.standard_normal(shape, np.float32))
+    yield from _large_weights([first])
+    yield from _large_weights([first.copy() for _ in range(weights)])
+    activations = [
+        generator.standard_normal(min(first.size, 1 << 24), np.float32) for _ in range(batches)
+    ]
+    yield _large_histogram(activations)
+
+
+def sized_cases(size: int) -> Iterator[Case]:
+    """Yield one case of each kind on ``size`` values, for the time against the size."""
+    x = np.random.default_rng(4).standard_normal(size, np.float32)
+    integers = kernels.quantize(x, 4.0)
+    values = np.empty_like(x)
+    cases = (
+        ("abs_max", partial(kernels.abs_max, x), partial(_numpy_abs_max, x), 4, 0),
+        (
+            "histogram 2048",
+            partial(kernels.histogram, x, 2048, 2.0**-8),
+            partial(_numpy_histogram, x, 2048, 8.0),
+            4,
+            0,
+        ),
+        (
+            "quantize",
+            partial(kernels.quantize, x, 4.0, out=np.empty_like(integers)),
+            lambda: np.clip(np.rint(x * np.float32(31.75)), -128, 127).astype(np.int8),
+            4,
+            1,
+        ),
+        (
+            "dequantize",
+            partial(kernels.dequantize, integers, 4.0, out=values),
+            lambda: integers * np.float32(4) / np.float32(127),
+            1,
+            4,
+        ),
+    )
+    for name, run, reference, read, written in cases:
+        yield Case(name, run, numpy(reference), size, read * size, written * size)
+
+
+def numpy(run: Callable[[], Any], agree: Callable[[Any, Any], bool] = exactly) -> list[Reference]:
+    """Return numpy's way of doing it as the only reference."""
+    return [Reference("numpy", run, agree)]
 
 
 def bfloat16_bits(values: NDArray[np.float32]) -> NDArray[np.uint16]:
@@ -79,48 +114,68 @@ def widened(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
+def gibibytes(size: int) -> str:
+    """Return a size in words."""
+    return f"{size / 2**30:.2g} GiB" if size >= 2**29 else f"{size / 2**20:.2g} MiB"
+
+
+def _elements(x: NDArray[np.float32]) -> Iterator[tuple[str, NDArray[Any], dict[str, Any]]]:
+    """Yield ``x`` in every type, with the keyword that the kernels need."""
+    yield "fp32", x, {}
+    yield "fp16", x.astype(np.float16), {}
+    yield "bf16", bfloat16_bits(x), {"dtype": "bfloat16"}
+
+
+def _float_values(array: NDArray[Any]) -> NDArray[Any]:
+    return widened(array) if array.dtype == np.uint16 else array
+
+
+def _numpy_abs_max(array: NDArray[Any], axis: tuple[int, ...] | None = None) -> Any:
+    return np.abs(_float_values(array)).max(axis=axis)
+
+
+def _numpy_min_max(array: NDArray[Any]) -> Any:
+    values = _float_values(array)
+    return values.min(), values.max()
+
+
 def _reductions(x: NDArray[np.float32]) -> Iterator[Case]:
-    half, raw = x.astype(np.float16), bfloat16_bits(x)
-    for name, array, dtype, reference in (
-        ("fp32", x, None, partial(_numpy_abs_max, x)),
-        ("fp16", half, None, partial(_numpy_abs_max, half)),
-        ("bf16", raw, "bfloat16", lambda: _numpy_abs_max(widened(raw))),
-    ):
-        yield Case(
-            f"abs_max {name}",
-            partial(kernels.abs_max, array, dtype=dtype),
-            {"numpy": reference},
-            exactly,
-            values=array.size,
-            read=array.nbytes,
-        )
-    yield Case(
-        "min_max fp32",
-        partial(kernels.min_max, x),
-        {"numpy": lambda: (x.min(), x.max())},
-        exactly,
-        values=x.size,
-        read=x.nbytes,
-    )
-
-
-def _numpy_abs_max(x: NDArray[Any], axis: tuple[int, ...] | None = None) -> Any:
-    return np.abs(x).max(axis=axis)
+    for element, array, keyword in _elements(x):
+        for name, kernel, reference in (
+            ("abs_max", kernels.abs_max, _numpy_abs_max),
+            ("min_max", kernels.min_max, _numpy_min_max),
+        ):
+            yield Case(
+                f"{name} {element}",
+                partial(kernel, array, **keyword),
+                numpy(partial(reference, array)),
+                values=array.size,
+                read=array.nbytes,
+            )
 
 
 def _channel_reductions(x: NDArray[np.float32]) -> Iterator[Case]:
-    side = int(x.size ** (1 / 3))
-    cube = x[: side**3].reshape(side, side, side)
-    for axis in range(3):
-        others = tuple(other for other in range(3) if other != axis)
-        yield Case(
-            f"channel_abs_max fp32 axis {axis} of 3",
-            partial(kernels.channel_abs_max, cube, axis),
-            {"numpy": partial(_numpy_abs_max, cube, others)},
-            exactly,
-            values=cube.size,
-            read=cube.nbytes,
-        )
+    """Yield channels first, in the middle and last, in layouts of weights and activations."""
+    layouts = [
+        ((-1, 4096), 0),  # a matrix, by row
+        ((-1, 4096), 1),  # and by column
+        ((64, -1, 1024), 1),  # NCHW activations
+        ((64, -1, 3, 3), 1),  # a transposed convolution's weight
+        ((-1, 256), 1),  # NHWC activations
+    ]
+    for element, array, keyword in _elements(x):
+        for shape, axis in layouts:
+            known = -int(np.prod(shape))
+            view = array[: array.size // known * known].reshape(shape)
+            others = tuple(other for other in range(view.ndim) if other != axis)
+            dims = ", ".join(map(str, view.shape))
+            yield Case(
+                f"channel_abs_max {element} axis {axis} of [{dims}]",
+                partial(kernels.channel_abs_max, view, axis, **keyword),
+                numpy(partial(_numpy_abs_max, view, others)),
+                values=view.size,
+                read=view.nbytes,
+            )
 
 
 def _histograms(gaussian: NDArray[np.float32]) -> Iterator[Case]:
@@ -134,20 +189,28 @@ def _histograms(gaussian: NDArray[np.float32]) -> Iterator[Case]:
     }
     for bins in (2048, 8192):
         for name, x in distributions.items():
-            top = kernels.abs_max(x)
-            yield Case(
-                f"histogram {bins} {name}",
-                partial(kernels.histogram, x, bins, top / bins),
-                {"numpy": partial(_numpy_histogram, x, bins, top)},
-                counts_agree,
-                values=x.size,
-                read=x.nbytes,
-            )
+            yield _histogram(name, x, bins, with_peers=bins == 2048 and name == "Gaussian")
+    yield _histogram("Gaussian fp16", gaussian.astype(np.float16), 2048, with_peers=False)
     yield _observation(gaussian)
 
 
-def _numpy_histogram(x: NDArray[np.float32], bins: int, top: float) -> Any:
-    return np.histogram(np.abs(x), bins, (0, top))[0]
+def _histogram(name: str, x: NDArray[Any], bins: int, with_peers: bool) -> Case:
+    top = kernels.abs_max(x)
+    # numpy rounds the edges to the type of the data; pyquant's are exact.
+    references = numpy(partial(_numpy_histogram, x, bins, top), counts_within(0.001))
+    if with_peers:
+        references += peers.onnxruntime_histogram(x, bins) + peers.torch_histogram(x, bins)
+    return Case(
+        f"histogram {bins} {name}",
+        partial(kernels.histogram, x, bins, top / bins),
+        references,
+        values=x.size,
+        read=x.nbytes,
+    )
+
+
+def _numpy_histogram(x: NDArray[Any], bins: int, top: float) -> Any:
+    return np.histogram(np.abs(x, dtype=np.float32), bins, (0, top))[0]
 
 
 def _observation(x: NDArray[np.float32]) -> Case:
@@ -162,11 +225,16 @@ def _observation(x: NDArray[np.float32]) -> Case:
         counts = _numpy_histogram(samples, 4096, 8.0)
         return [*counts.tolist(), samples.min(), samples.max()]
 
+    def alone() -> Any:
+        return kernels.histogram(samples, 4096, 2.0**-9, num_threads=1)
+
+    def same_counts(observed: Any, counts: Any) -> bool:
+        return exactly(observed[:4096], counts)
+
     return Case(
         "observe (histogram 4096, extremes, zeros)",
         run,
-        {"numpy": reference},
-        exactly,
+        [*numpy(reference), Reference("histogram alone", alone, same_counts)],
         values=samples.size,
         read=samples.nbytes,
     )
@@ -176,55 +244,189 @@ def _thresholds(gaussian: NDArray[np.float32]) -> Iterator[Case]:
     for bins in (2048, 8192):
         width = kernels.abs_max(gaussian) / bins
         counts = kernels.histogram(gaussian, bins, width)
+        # The peers take from seconds to minutes for a search in 8192 bins.
+        searched = bins == 2048
         half = int((bins - 1) * 0.5)
         yield Case(
-            f"kl_threshold {bins}",
+            f"kl_threshold {bins} from one half, as Paddle",
             partial(kernels.kl_threshold, counts, width, start=half),
-            # Paddle takes 13 s for a search in 8192 bins.
-            peers.paddle_kl(counts, width) if bins == 2048 else {},
-            closely,
+            peers.paddle_kl(counts, width) if searched else [],
         )
         yield Case(
-            f"mse_threshold {bins}", partial(kernels.mse_threshold, counts, width), {}, closely
+            f"kl_threshold {bins}",
+            partial(kernels.kl_threshold, counts, width),
+            peers.onnxruntime_entropy(counts, width) if searched else [],
+        )
+        yield Case(
+            f"mse_threshold {bins}",
+            partial(kernels.mse_threshold, counts, width),
+            [
+                *numpy(partial(_numpy_mse, counts, width), within(1e-9)),
+                *(peers.torch_mse(gaussian, bins) if searched else []),
+            ],
         )
         yield Case(
             f"percentile_threshold {bins}",
             partial(kernels.percentile_threshold, counts, width, 0.999),
-            {"numpy": partial(_percentile, counts, width, 0.999)},
-            closely,
+            [
+                *numpy(partial(_numpy_percentile, counts, width, 0.999), within(1e-9)),
+                *peers.onnxruntime_percentile(counts, width, 0.999),
+            ],
         )
 
 
-def _percentile(counts: NDArray[np.uint64], width: float, percent: float) -> float:
+def _numpy_mse(counts: NDArray[np.uint64], width: float) -> float:
+    values = np.arange(len(counts)) + 0.5
+
+    def error(threshold: int) -> float:
+        step = threshold / 127
+        quantized = np.minimum(np.rint(values / step), 127) * step
+        return float((counts * (values - quantized) ** 2).sum())
+
+    return min(range(1, len(counts) + 1), key=error) * width
+
+
+def _numpy_percentile(counts: NDArray[np.uint64], width: float, percent: float) -> float:
     share = np.cumsum(counts) / counts.sum()
     return float((np.argmax(share >= percent) + 1) * width)
 
 
 def _quantizing(x: NDArray[np.float32]) -> Iterator[Case]:
-    channels = 1024
-    weight = x[: x.size // channels * channels].reshape(channels, -1)
-    thresholds = np.abs(weight).max(axis=1)
-    integers = kernels.quantize(weight, thresholds, 0)
+    for shape, axis in (((1024, -1), 0), ((-1, 4096), 1), ((64, -1, 3, 3), 1)):
+        known = -int(np.prod(shape))
+        weight = x[: x.size // known * known].reshape(shape)
+        yield from _quantize_and_back(weight, axis)
 
-    def quantized() -> Any:
-        scale = np.float32(127) * (np.float32(1) / thresholds)
-        return np.clip(np.rint(weight * scale[:, None]), -128, 127).astype(np.int8)
+
+def _quantize_and_back(weight: NDArray[np.float32], axis: int) -> Iterator[Case]:
+    """Yield both ways, into memory that is used again; and once into new memory."""
+    thresholds = kernels.channel_abs_max(weight, axis)
+    integers = kernels.quantize(weight, thresholds, axis)
+    values = np.empty_like(weight)
+    aligned = np.expand_dims(thresholds, [i for i in range(weight.ndim) if i != axis])
+    dims = ", ".join(map(str, weight.shape))
+
+    def numpy_quantize() -> Any:
+        scale = np.float32(127) * (np.float32(1) / aligned)
+        return np.clip(np.rint(weight * scale), -128, 127).astype(np.int8)
+
+    def numpy_dequantize() -> Any:
+        return integers * aligned / np.float32(127)
 
     yield Case(
-        "quantize fp32 -> int8 per channel",
-        partial(kernels.quantize, weight, thresholds, 0),
-        {"numpy": quantized},
-        exactly,
+        f"quantize fp32 -> int8, axis {axis} of [{dims}]",
+        partial(kernels.quantize, weight, thresholds, axis, out=np.empty_like(integers)),
+        numpy(numpy_quantize),
         values=weight.size,
         read=weight.nbytes,
         written=integers.nbytes,
     )
+    dequantize = partial(kernels.dequantize, integers, thresholds, axis)
+    for name, run in (
+        ("dequantize int8 -> fp32", partial(dequantize, out=values)),
+        ("the same into new memory", dequantize),
+    ):
+        yield Case(
+            f"{name}, axis {axis} of [{dims}]",
+            run,
+            numpy(numpy_dequantize),
+            values=weight.size,
+            read=integers.nbytes,
+            written=weight.nbytes,
+        )
+
+
+def _small() -> Iterator[Case]:
+    """Yield calls on 1,000 values: what is left is the cost of a call."""
+    x = np.random.default_rng(3).standard_normal((10, 100)).astype(np.float32)
+    ones = np.ones(10, np.float32)
+    for name, run, reference in (
+        ("abs_max", partial(kernels.abs_max, x), partial(_numpy_abs_max, x)),
+        (
+            "channel_abs_max",
+            partial(kernels.channel_abs_max, x, 0),
+            partial(_numpy_abs_max, x, (1,)),
+        ),
+        (
+            "histogram 2048",
+            partial(kernels.histogram, x, 2048, 2.0**-8),
+            partial(_numpy_histogram, x, 2048, 8.0),
+        ),
+        (
+            "quantize",
+            partial(kernels.quantize, x, ones, 0),
+            lambda: np.clip(np.rint(x * np.float32(127)), -128, 127).astype(np.int8),
+        ),
+    ):
+        yield Case(f"{name} of 1,000 values", run, numpy(reference), values=x.size)
+
+
+def _large_weights(weights: list[NDArray[np.uint16]]) -> Iterator[Case]:
+    rows, columns = weights[0].shape
+    nbytes = sum(weight.nbytes for weight in weights)
+    name = f"bf16 [{rows}, {columns}]" + (
+        f" x {len(weights)}, {gibibytes(nbytes)}" if len(weights) > 1 else ""
+    )
+    out = np.zeros(weights[0].shape, np.int8)
+
+    def maxima(num_threads: int) -> Any:
+        for weight in weights:
+            found = kernels.channel_abs_max(weight, 1, dtype="bfloat16", num_threads=num_threads)
+        return found
+
+    def quantized(num_threads: int) -> Any:
+        for weight in weights:
+            threshold = kernels.channel_abs_max(
+                weight, 1, dtype="bfloat16", num_threads=num_threads
+            )
+            kernels.quantize(
+                weight, threshold, 1, dtype="bfloat16", num_threads=num_threads, out=out
+            )
+        return out
+
+    def numpy_maxima() -> Any:
+        for weight in weights:
+            found = np.abs(widened(weight)).max(axis=0)
+        return found
+
+    def numpy_quantized() -> Any:
+        for weight in weights:
+            values = widened(weight)
+            scale = np.float32(127) * (np.float32(1) / np.abs(values).max(axis=0))
+            result = np.clip(np.rint(values * scale), -128, 127).astype(np.int8)
+        return result
+
+    values = nbytes // 2
+    yield Case(f"channel_abs_max {name}", maxima, numpy(numpy_maxima), values, read=nbytes)
     yield Case(
-        "dequantize int8 -> fp32 per channel",
-        partial(kernels.dequantize, integers, thresholds, 0),
-        {"numpy": lambda: integers * thresholds[:, None] / np.float32(127)},
-        exactly,
-        values=weight.size,
-        read=integers.nbytes,
-        written=weight.nbytes,
+        f"that and quantize to int8, {name}",
+        quantized,
+        numpy(numpy_quantized),
+        values,
+        read=2 * nbytes,
+        written=values,
+    )
+
+
+def _large_histogram(batches: list[NDArray[np.float32]]) -> Case:
+    size = sum(batch.size for batch in batches)
+
+    def run(num_threads: int) -> Any:
+        counts = np.zeros(2048, np.uint64)
+        for batch in batches:
+            counts += kernels.histogram(batch, 2048, 2.0**-8, num_threads=num_threads)
+        return counts
+
+    def reference() -> Any:
+        counts = np.zeros(2048, np.uint64)
+        for batch in batches:
+            counts += _numpy_histogram(batch, 2048, 8.0).astype(np.uint64)
+        return counts
+
+    return Case(
+        f"histogram 2048 of {gibibytes(4 * size)} in {len(batches)} batches",
+        run,
+        numpy(reference),
+        values=size,
+        read=4 * size,
     )

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pyquant import _native
 
-from .timing import median_seconds
+_BUFFER_BYTES = 1 << 28  # beyond any cache
 
 
 def description() -> dict[str, str]:
-    """Return processor, instruction set and versions."""
+    """Return processor, instruction sets and versions."""
     return {
         "processor": _processor(),
+        "cores": str(os.cpu_count()),
         "instruction_set": _native.isa(),
+        "instruction_sets": " ".join(_native.available_isas()),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "paddlepaddle": version("paddlepaddle"),
@@ -25,12 +32,49 @@ def description() -> dict[str, str]:
     }
 
 
-def copy_bandwidth(size: int) -> float:
-    """Return the bytes read and written per second by numpy's copy, on one thread."""
-    source = np.ones(size, np.float32)
-    target = np.empty_like(source)
-    seconds = median_seconds({"copy": lambda: np.copyto(target, source)})["copy"]
-    return (source.nbytes + target.nbytes) / seconds
+class Memory:
+    """What reading and copying cost at least: the C library's own loops over memory."""
+
+    def __init__(self, threads: int) -> None:
+        self._pool = ThreadPoolExecutor(threads)
+        self._source = np.ones(_BUFFER_BYTES, np.uint8)
+        self._target = np.ones(_BUFFER_BYTES // 2, np.uint8)
+        self._memchr = ctypes.CDLL(None).memchr  # lets go of the interpreter's lock
+        self._memchr.restype = ctypes.c_void_p
+        self._memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+
+    def read(self, size: int, threads: int) -> Callable[[], Any]:
+        """Return a function that reads ``size`` bytes, in search of one that is not there."""
+        return self._shared(size, threads, len(self._source), self._read_part)
+
+    def copy(self, size: int, threads: int) -> Callable[[], Any]:
+        """Return a function that reads and writes ``size`` bytes in all."""
+        return self._shared(size // 2, threads, len(self._target), self._copy_part)
+
+    def _shared(
+        self, size: int, threads: int, buffer_size: int, act: Callable[[int, int], None]
+    ) -> Callable[[], Any]:
+        """Share ``size`` bytes out to threads, which pass over the buffer as often as needed."""
+        passes = [min(buffer_size, size - begin) for begin in range(0, size, buffer_size)]
+        edges = [np.linspace(0, length, threads + 1).astype(int) for length in passes]
+        parts = [
+            [(int(pass_edges[thread]), int(pass_edges[thread + 1])) for pass_edges in edges]
+            for thread in range(threads)
+        ]
+
+        def run(thread: int) -> None:
+            for begin, end in parts[thread]:
+                act(begin, end)
+
+        if threads == 1:
+            return lambda: run(0)
+        return lambda: list(self._pool.map(run, range(threads)))
+
+    def _read_part(self, begin: int, end: int) -> None:
+        self._memchr(self._source.ctypes.data + begin, 0, end - begin)
+
+    def _copy_part(self, begin: int, end: int) -> None:
+        np.copyto(self._target[begin:end], self._source[begin:end])
 
 
 def _processor() -> str:

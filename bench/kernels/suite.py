@@ -3,87 +3,136 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .cases import Case, cases
-from .machine import copy_bandwidth, description
+from pyquant import _native
+
+from .cases import Case
+from .machine import Memory
 from .timing import median_seconds
 
 Row = dict[str, Any]
 
 
-def measure(size: int, threads: Iterable[int], rounds: int) -> dict[str, Any]:
-    """Check and time every case.
+class Suite:
+    """Checks and times cases, each beside what the memory can do in the same run.
 
     Args:
-        size: values in the arrays.
         threads: numbers of threads to run the kernels on.
         rounds: samples per median.
-
-    Returns:
-        The machine, its copy bandwidth, and a row per case with seconds by what ran.
-
-    Raises:
-        AssertionError: a kernel's result is not its reference's.
+        limits: whether to measure the bandwidth of the memory beside each case.
     """
-    rows = []
-    for case in cases(size):
-        rows.append(_measure(case, list(threads), rounds))
-        print(as_line(rows[-1]), flush=True)
-    return {
-        "machine": description(),
-        "copy_bytes_per_second": copy_bandwidth(size),
-        "size": size,
-        "rows": rows,
-    }
+
+    def __init__(self, threads: list[int], rounds: int, limits: bool = True) -> None:
+        self._threads = threads
+        self._rounds = rounds
+        self._memory = Memory(max(threads)) if limits else None
+
+    def rows(self, cases: Iterable[Case]) -> Iterator[Row]:
+        """Yield a row per case, with seconds by what ran.
+
+        Raises:
+            AssertionError: a kernel's result is not its reference's.
+        """
+        for case in cases:
+            self._check(case)
+            functions: dict[str, Callable[[], Any]] = {}
+            for count in self._threads if case.values else [1]:
+                functions[f"pyquant {count}"] = _on_threads(case, count)
+                functions.update(self._limit(case, count))
+            for isa in _slower_instruction_sets():
+                functions[f"pyquant {isa} 1"] = partial(_forced, isa, _on_threads(case, 1))
+            functions.update({reference.name: reference.run for reference in case.references})
+            yield {
+                "case": case.name,
+                "values": case.values,
+                "bytes": case.read + case.written,
+                "seconds": median_seconds(functions, self._rounds),
+                "notes": {ref.name: ref.note for ref in case.references if ref.note},
+            }
+
+    def _check(self, case: Case) -> None:
+        result = _on_threads(case, 1)()
+        for reference in case.references:
+            if not reference.agree(result, reference.run()):
+                raise AssertionError(f"{case.name}: differs from {reference.name}")
+
+    def _limit(self, case: Case, threads: int) -> dict[str, Callable[[], Any]]:
+        size = case.read + case.written
+        if self._memory is None or size == 0:
+            return {}
+        moved = self._memory.copy if case.written else self._memory.read
+        return {f"limit {threads}": moved(size, threads)}
+
+
+HEADER = (
+    f"{'':58}{'one thread':^37}{'all threads':>16}   time of others\n"
+    f"{'':58}{'ms':>9}{'G/s':>6}{'GB/s':>6}{'of limit':>9}{'avx2':>6}"
+    f"{'times':>8}{'of limit':>9}   over that of one thread"
+)
 
 
 def as_line(row: Row) -> str:
     """Return one row as a line of the table."""
     seconds = row["seconds"]
     mine = seconds["pyquant 1"]
-    line = f"{row['case']:42}{mine * 1e3:10.3f} ms"
-    if row["values"]:
-        line += f"{row['values'] / mine / 1e9:8.2f} G/s{row['bytes'] / mine / 1e9:8.1f} GB/s"
-    for name, value in seconds.items():
-        if name != "pyquant 1":
-            line += f"   {name} {value / mine:.2f}x"
-    return line
+    most = max((name for name in seconds if name.startswith("limit")), default="limit 1")
+    many = most.replace("limit", "pyquant")
+
+    def ratio(width: int, over: str, under: str) -> str:
+        both = {over, under} <= seconds.keys() and over != under
+        return f"{seconds[over] / seconds[under]:{width}.2f}" if both else " " * width
+
+    line = f"{row['case']:58}{mine * 1e3:9.4g}"
+    line += f"{row['values'] / mine / 1e9:6.2f}" if row["values"] else " " * 6
+    line += f"{row['bytes'] / mine / 1e9:6.1f}" if row["bytes"] else " " * 6
+    line += ratio(9, "limit 1", "pyquant 1") + ratio(6, "limit 1", "pyquant avx2 1")
+    line += ratio(8, "pyquant 1", many) + ratio(9, most, many)
+    peers = [name for name in seconds if not name.startswith(("pyquant", "limit"))]
+    return line + "".join(f"   {name} {seconds[name] / mine:.3g}" for name in peers)
 
 
-def save(results: dict[str, Any], path: Path) -> None:
-    """Write the results as JSON."""
-    path.write_text(json.dumps(results, indent=1) + "\n")
+def notes(rows: Iterable[Row]) -> list[str]:
+    """Return the known differences from the peers, each said once."""
+    said = {f"{row['case']}: {name} {note}" for row in rows for name, note in row["notes"].items()}
+    return sorted(said)
 
 
-def compare(old: Path, new: Path) -> Iterable[str]:
-    """Yield a line per case that both files have: seconds of the new over those of the old."""
+def compare(old: Path, new: Path) -> Iterator[str]:
+    """Yield a line per case that both files have, of the same size: seconds of the new over the old.
+
+    Where both files have the memory's limit beside a case, the change relative to it stands beside:
+    two runs on a busy machine differ by more than two versions do.
+    """
     before, after = (
-        {row["case"]: row["seconds"]["pyquant 1"] for row in json.loads(path.read_text())["rows"]}
-        for path in (old, new)
+        {(row["case"], row["values"]): row["seconds"] for row in rows}
+        for rows in (json.loads(path.read_text())["rows"] for path in (old, new))
     )
+    yield f"{'new / old':58}{'time':>8}{'against the limit':>20}"
     for case in before:
-        if case in after:
-            yield f"{case:42}{after[case] / before[case]:8.2f}"
+        if case not in after:
+            continue
+        ratio = after[case]["pyquant 1"] / before[case]["pyquant 1"]
+        line = f"{case[0]:58}{ratio:8.2f}"
+        if "limit 1" in before[case] and "limit 1" in after[case]:
+            line += f"{ratio * before[case]['limit 1'] / after[case]['limit 1']:20.2f}"
+        yield line
 
 
-def _measure(case: Case, threads: list[int], rounds: int) -> Row:
-    result = _on_threads(case, 1)()
-    for name, reference in case.references.items():
-        if not case.agree(result, reference()):
-            raise AssertionError(f"{case.name}: differs from {name}")
-    counts = threads if case.values else [1]
-    functions = {f"pyquant {count}": _on_threads(case, count) for count in counts}
-    seconds = median_seconds({**functions, **case.references}, rounds)
-    return {
-        "case": case.name,
-        "values": case.values,
-        "bytes": case.read + case.written,
-        "seconds": seconds,
-    }
+def _slower_instruction_sets() -> list[str]:
+    return ["avx2"] if _native.isa() == "avx512" else []
+
+
+def _forced(isa: str, run: Callable[[], Any]) -> Any:
+    before = _native.isa()
+    _native.set_isa(isa)
+    try:
+        return run()
+    finally:
+        _native.set_isa(before)
 
 
 def _on_threads(case: Case, count: int) -> Callable[[], Any]:

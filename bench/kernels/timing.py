@@ -7,27 +7,26 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-_SHORTEST = 0.02  # seconds that one sample lasts at least
+_SHORTEST = 0.01  # seconds that one sample lasts at least
+_LONGEST = 1.0  # seconds from which on a call is timed but once
 
 
-def median_seconds(functions: Mapping[str, Callable[[], Any]], rounds: int = 7) -> dict[str, float]:
+def median_seconds(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Return the median seconds per call of each function.
 
     The functions take turns, so that what else the machine does slows all of them alike: compare
     the numbers of one call with each other, not with those of another.
     """
-    repeats = {name: _repeats(function) for name, function in functions.items()}
-    samples: dict[str, list[float]] = {name: [] for name in functions}
+    samples = {name: [_seconds(function, 1)] for name, function in functions.items()}
+    again = {name: function for name, function in functions.items() if samples[name][0] < _LONGEST}
+    repeats = {}
+    for name, function in again.items():
+        samples[name] = []  # of a first call, which is slower than the others
+        repeats[name] = max(1, int(_SHORTEST / max(_seconds(function, 1), 1e-9)))
     for _ in range(rounds):
-        for name, function in functions.items():
+        for name, function in again.items():
             samples[name].append(_seconds(function, repeats[name]))
     return {name: statistics.median(values) for name, values in samples.items()}
-
-
-def _repeats(function: Callable[[], Any]) -> int:
-    function()
-    once = _seconds(function, 1)
-    return max(1, int(_SHORTEST / max(once, 1e-9)))
 
 
 def _seconds(function: Callable[[], Any], repeats: int) -> float:
