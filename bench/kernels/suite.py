@@ -102,7 +102,7 @@ def notes(rows: Iterable[Row]) -> list[str]:
 
 
 def compare(old: Path, new: Path) -> Iterator[str]:
-    """Yield a line per case that both files have, of the same size: seconds of the new over the old.
+    """Yield a line per case that both files have, of one size: seconds of the new over the old.
 
     Where both files have the memory's limit beside a case, the change relative to it stands beside:
     two runs on a busy machine differ by more than two versions do.

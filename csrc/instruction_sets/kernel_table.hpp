@@ -25,9 +25,11 @@ struct KeyRange {
   Key maximum;
 };
 
-struct BlockSummary {
-  KeyRange<std::int32_t> keys;
-  std::uint32_t zeros;
+// Of the values' magnitudes, and the union of all values' bits.
+struct Magnitudes {
+  std::uint32_t least;
+  std::uint32_t greatest;
+  std::uint32_t any_bits;
 };
 
 // How many values lie below an edge of a bin, and their sum; or the weights of both.
@@ -76,13 +78,16 @@ struct KernelTable {
   void (*widen_float16)(const std::uint16_t* bits, std::size_t size, float* values);
   void (*widen_bfloat16)(const std::uint16_t* bits, std::size_t size, float* values);
 
-  BlockSummary (*summarize)(const float* values, std::size_t size);
+  std::size_t (*count_zeros)(const float* values, std::size_t size);
   void (*find_bins_power_of_two)(const float* values, std::size_t size, const Binning<float>&,
                                  std::uint32_t* bins);
   void (*find_bins_float)(const float* values, std::size_t size, const Binning<float>&,
                           std::uint32_t* bins);
   void (*find_bins_double)(const float* values, std::size_t size, const Binning<double>&,
                            std::uint32_t* bins);
+  Magnitudes (*find_bins_and_magnitudes)(const float* values, std::size_t size,
+                                         const Binning<float>& by_power_of_two,
+                                         std::uint32_t* bins);
 
   // For searches' shortlists alone: their last bits may differ from set to set.
   void (*logarithms)(const double* values, std::size_t size, double* logarithms);

@@ -114,18 +114,10 @@ void widen_bfloat16(const uint16_t* __restrict bits, size_t size, float* __restr
   for (size_t i = 0; i < size; ++i) values[i] = float_of(static_cast<uint32_t>(bits[i]) << 16);
 }
 
-BlockSummary summarize(const float* values, size_t size) {
-  int32_t minimum = INT32_MAX;
-  int32_t maximum = INT32_MIN;
-  uint32_t zeros = 0;
-  for (size_t i = 0; i < size; ++i) {
-    const uint32_t bits = bits_of(values[i]);
-    const int32_t key = key_of(bits);
-    minimum = key < minimum ? key : minimum;
-    maximum = key > maximum ? key : maximum;
-    zeros += magnitude_of(bits) == 0;
-  }
-  return {{minimum, maximum}, zeros};
+size_t count_zeros(const float* values, size_t size) {
+  uint32_t count = 0;
+  for (size_t i = 0; i < size; ++i) count += values[i] == 0.0f;
+  return count;
 }
 
 inline float fused_multiply_add(float a, float b, float c) {
@@ -160,6 +152,22 @@ void find_bins(const float* __restrict values, size_t size, const Binning<Real>&
     const Real magnitude = static_cast<Real>(__builtin_fabsf(values[i]));
     bins[i] = bin_of<kPowerOfTwo>(magnitude, binning);
   }
+}
+
+// Both in one go, because most of what either costs is loading the values.
+Magnitudes find_bins_and_magnitudes(const float* __restrict values, size_t size,
+                                    const Binning<float>& by, uint32_t* __restrict bins) {
+  const Binning<float> binning = by;
+  Magnitudes seen{UINT32_MAX, 0, 0};
+  for (size_t i = 0; i < size; ++i) {
+    const uint32_t bits = bits_of(values[i]);
+    const uint32_t magnitude = magnitude_of(bits);
+    seen.least = magnitude < seen.least ? magnitude : seen.least;
+    seen.greatest = greater(seen.greatest, magnitude);
+    seen.any_bits |= bits;
+    bins[i] = bin_of<true>(float_of(magnitude), binning);
+  }
+  return seen;
 }
 
 inline uint64_t bits_of(double value) {
@@ -276,10 +284,11 @@ constexpr KernelTable kernel_table(const char* name) {
           count_non_finite<uint16_t>,
           widen_float16,
           widen_bfloat16,
-          summarize,
+          count_zeros,
           find_bins<true, float>,
           find_bins<false, float>,
           find_bins<false, double>,
+          find_bins_and_magnitudes,
           logarithms,
           weigh_edges,
           quantize<int8_t>,

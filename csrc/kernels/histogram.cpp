@@ -13,6 +13,7 @@ namespace {
 
 constexpr std::size_t kMinValuesPerPiece = 8192;
 constexpr std::size_t kPiecesPerThread = 4;
+constexpr float kNoEdge = std::numeric_limits<float>::quiet_NaN();
 
 // Below 1 / width by more than the roundings of it and of a product with it could add.
 float low_inverse(float width) {
@@ -27,12 +28,12 @@ double low_inverse(double width) {
   return std::min((1.0 - 0x1p-40) / width, DBL_MAX);
 }
 
-// bins * width if a float32 can be exactly that, else NaN.
+// bins * width if a float32 can be exactly that, else none.
 float representable_last_edge(double width, std::size_t bins) {
   const double edge = width * static_cast<double>(bins);
   const bool rounded = std::fma(width, static_cast<double>(bins), -edge) != 0.0;
   const bool fits = edge <= FLT_MAX && static_cast<double>(static_cast<float>(edge)) == edge;
-  return fits && !rounded ? static_cast<float>(edge) : std::numeric_limits<float>::quiet_NaN();
+  return fits && !rounded ? static_cast<float>(edge) : kNoEdge;
 }
 
 // Finds values' bins in the narrowest arithmetic that is exact for the bin width.
@@ -192,15 +193,28 @@ std::size_t counting_threads(int requested, const Tensor& tensor, std::size_t bi
   return thread_count(requested, tensor.size, std::max(kValuesPerThread, 4 * bins));
 }
 
+// What was seen of a run of values.
 struct Summary {
   KeyRange<std::int32_t> keys{std::numeric_limits<std::int32_t>::max(),
                               std::numeric_limits<std::int32_t>::min()};
   std::size_t zeros = 0;
 
-  void merge(const KeyRange<std::int32_t>& other_keys, std::size_t other_zeros) {
-    keys.minimum = std::min(keys.minimum, other_keys.minimum);
-    keys.maximum = std::max(keys.maximum, other_keys.maximum);
-    zeros += other_zeros;
+  void merge(const KeyRange<std::int32_t>& other) {
+    keys.minimum = std::min(keys.minimum, other.minimum);
+    keys.maximum = std::max(keys.maximum, other.maximum);
+  }
+
+  // Adds a block. Its magnitudes tell nearly always that it has no new extreme or which it is, and
+  // that it has no zeros; else its values are looked at again.
+  void add(const KernelTable& table, const float* values, std::size_t size, Magnitudes seen) {
+    const std::int32_t least = static_cast<std::int32_t>(seen.least);
+    const std::int32_t greatest = static_cast<std::int32_t>(seen.greatest);
+    const bool any_negative = (seen.any_bits >> 31) != 0;
+    if (!any_negative)
+      merge({least, greatest});
+    else if (greatest > keys.maximum || ~greatest < keys.minimum)  // ~: the negative's key
+      merge(table.key_range_32(reinterpret_cast<const std::uint32_t*>(values), size));
+    if (least == 0) zeros += table.count_zeros(values, size);
   }
 };
 
@@ -228,19 +242,19 @@ struct Pieces {
 // Summarizes every piece, and calls count(thread, bins, size) block by block.
 template <typename Count>
 std::vector<Summary> summarize_and_count(const Tensor& tensor, const Pieces& pieces,
-                                         std::size_t threads, const BinFinder& finder,
+                                         std::size_t threads, const Binning<float>& binning,
                                          const Count& count) {
   const KernelTable& table = kernels();
   std::vector<Summary> summaries(pieces.count());
   parallel_for(threads, threads, [&](std::size_t thread) {
     const Part mine = part_of(pieces.count(), threads, thread);
+    alignas(64) std::uint32_t bins[kBlockSize];
     for (std::size_t i = mine.begin; i < mine.end; ++i)
-      for_each_binned_block(tensor, pieces[i], finder,
-                            [&](const float* values, const std::uint32_t* bins, std::size_t size) {
-                              count(thread, bins, size);
-                              const BlockSummary block = table.summarize(values, size);
-                              summaries[i].merge(block.keys, block.zeros);
-                            });
+      for_each_block(tensor, pieces[i], [&](const float* values, std::size_t size) {
+        const Magnitudes seen = table.find_bins_and_magnitudes(values, size, binning, bins);
+        count(thread, bins, size);
+        summaries[i].add(table, values, size, seen);
+      });
   });
   return summaries;
 }
@@ -250,8 +264,7 @@ std::vector<float> abs_max_of_samples(const std::vector<Summary>& pieces, std::s
   const std::size_t per_sample = pieces.size() / samples;
   for (std::size_t sample = 0; sample < samples; ++sample) {
     Summary whole;
-    for (std::size_t i = 0; i < per_sample; ++i)
-      whole.merge(pieces[sample * per_sample + i].keys, 0);
+    for (std::size_t i = 0; i < per_sample; ++i) whole.merge(pieces[sample * per_sample + i].keys);
     const Range range = range_of_keys(whole.keys);
     maxima[sample] = std::max(std::fabs(range.minimum), std::fabs(range.maximum));
   }
@@ -262,7 +275,10 @@ std::vector<float> abs_max_of_samples(const std::vector<Summary>& pieces, std::s
 Observation observation_of(const std::vector<Summary>& pieces, std::size_t samples,
                            const Tensor& tensor, int requested) {
   Summary whole;
-  for (const Summary& summary : pieces) whole.merge(summary.keys, summary.zeros);
+  for (const Summary& summary : pieces) {
+    whole.merge(summary.keys);
+    whole.zeros += summary.zeros;
+  }
   Observation observation{range_of_keys(whole.keys), whole.zeros, 0,
                           abs_max_of_samples(pieces, samples), false};
   const bool finite =
@@ -271,17 +287,17 @@ Observation observation_of(const std::vector<Summary>& pieces, std::size_t sampl
   return observation;
 }
 
-Observation observe_small(const Tensor& tensor, std::size_t samples, const BinFinder& finder,
-                          Counts<std::uint64_t> counts) {
+Observation observe_small(const Tensor& tensor, std::size_t samples, double width,
+                          const Binning<float>& binning, Counts<std::uint64_t> counts) {
   std::size_t beyond = 0;
   const std::vector<Summary> summaries =
-      summarize_and_count(tensor, Pieces(tensor, samples, 1), 1, finder,
+      summarize_and_count(tensor, Pieces(tensor, samples, 1), 1, binning,
                           [&](std::size_t, const std::uint32_t* bins, std::size_t size) {
                             for (std::size_t i = 0; i < size; ++i) beyond += bins[i] >= counts.bins;
                           });
   Observation observation = observation_of(summaries, samples, tensor, 1);
   observation.counted = beyond == observation.non_finite;
-  if (observation.counted) count_in_place(tensor, finder, counts);
+  if (observation.counted) count_in_place(tensor, BinFinder(width, counts.bins, kNoEdge), counts);
   return observation;
 }
 
@@ -305,13 +321,14 @@ void histogram(const Tensor& tensor, double width, Counts<std::uint64_t> counts,
 Observation observe(const Tensor& tensor, std::size_t samples, int width_exponent,
                     Counts<std::uint64_t> counts, int requested) {
   const DefaultFloatMode mode;
-  const BinFinder finder(std::ldexp(1.0, width_exponent), counts.bins,
-                         std::numeric_limits<float>::quiet_NaN());
-  if (is_small(tensor, counts.bins)) return observe_small(tensor, samples, finder, counts);
+  const float width = std::ldexp(1.0f, width_exponent);
+  const Binning<float> binning{1.0f / width, width, kNoEdge,
+                               static_cast<std::uint32_t>(counts.bins)};
+  if (is_small(tensor, counts.bins)) return observe_small(tensor, samples, width, binning, counts);
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
   ThreadHistograms histograms(threads, SubHistograms(counts.bins));
   const std::vector<Summary> summaries =
-      summarize_and_count(tensor, Pieces(tensor, samples, threads), threads, finder,
+      summarize_and_count(tensor, Pieces(tensor, samples, threads), threads, binning,
                           [&](std::size_t thread, const std::uint32_t* bins, std::size_t size) {
                             histograms[thread].count(bins, size);
                           });
