@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyquant import _native, kernels
+from pyquant.calibration.statistic import ActivationStatistic
 
 ELEMENTS = ["float32", "float16", "bfloat16"]
 SPECIAL_BITS = {
@@ -136,6 +137,22 @@ def test_every_16_bit_pattern_widens_exactly():
             kernels.quantize(threshold=32767.0, bits=16, **from_bits(finite, element)),
             np.rint(exact(finite, element)),
         )
+
+
+def test_more_values_than_32_bits_count():
+    # Untouched zeros cost address space alone: the system maps one page of zeros for all.
+    x = np.zeros(2**32 + 7, np.float16)
+    x[-1] = 2.5
+    counts = kernels.histogram(x, 2048, 1.0)
+    assert (counts[0], counts[2], counts.sum()) == (2**32 + 6, 1, 2**32 + 7)
+    assert kernels.abs_max(x) == 2.5
+    statistic = ActivationStatistic()
+    statistic.observe(x[None])
+    assert (statistic.zeros, statistic.counts[0], statistic.counts.sum()) == (
+        2**32 + 6,
+        2**32 + 6,
+        2**32 + 7,
+    )
 
 
 def test_empty_and_zero_size():
