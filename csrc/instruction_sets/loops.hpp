@@ -19,6 +19,38 @@ namespace {
 template <typename Bits>
 constexpr Bits kMagnitudeMask = static_cast<Bits>(static_cast<Bits>(~Bits{0}) >> 1);
 
+// A long run is read as parts side by side: each is a stream of its own to the processor's
+// prefetcher, and several streams reach 1.4 times the bandwidth of one (AMD EPYC). Parts of few
+// pages would take it back: the prefetcher stops at their ends. Parts begin at cache lines, since
+// each wide load that lies across two counts twice.
+constexpr size_t kParts = 4;
+
+struct Parts {
+  size_t begin;
+  size_t size;  // of each
+};
+
+template <typename Bits>
+Parts parts_of(const Bits* bits, size_t size) {
+  constexpr size_t line = 64 / sizeof(Bits);
+  constexpr size_t long_run = (size_t{1} << 18) / sizeof(Bits);
+  if (size < long_run) return {0, 0};
+  const size_t begin = (line - reinterpret_cast<uintptr_t>(bits) / sizeof(Bits) % line) % line;
+  return {begin, (size - begin) / kParts / line * line};
+}
+
+// `action` takes every value once.
+template <typename Bits, typename Action>
+void for_each_value(const Bits* bits, size_t size, const Action& action) {
+  const Parts parts = parts_of(bits, size);
+  for (size_t i = 0; i < parts.begin; ++i) action(bits[i]);
+  const Bits* const first = bits + parts.begin;
+  for (size_t i = 0; i < parts.size; ++i) {
+    for (size_t part = 0; part < kParts; ++part) action(first[part * parts.size + i]);
+  }
+  for (size_t i = parts.begin + kParts * parts.size; i < size; ++i) action(bits[i]);
+}
+
 inline uint32_t bits_of(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);
@@ -54,9 +86,7 @@ inline int16_t key_of(uint16_t bits) {
 template <typename Bits>
 Bits abs_max(const Bits* bits, size_t size) {
   Bits maximum = 0;
-  for (size_t i = 0; i < size; ++i) {
-    maximum = greater(maximum, magnitude_of(bits[i]));
-  }
+  for_each_value(bits, size, [&](Bits value) { maximum = greater(maximum, magnitude_of(value)); });
   return maximum;
 }
 
@@ -80,11 +110,11 @@ template <typename Key, typename Bits>
 KeyRange<Key> key_range(const Bits* bits, size_t size) {
   Key minimum = static_cast<Key>(kMagnitudeMask<Bits>);
   Key maximum = static_cast<Key>(~minimum);
-  for (size_t i = 0; i < size; ++i) {
-    const Key key = key_of(bits[i]);
+  for_each_value(bits, size, [&](Bits value) {
+    const Key key = key_of(value);
     minimum = key < minimum ? key : minimum;
     maximum = key > maximum ? key : maximum;
-  }
+  });
   return {minimum, maximum};
 }
 
