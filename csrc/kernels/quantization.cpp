@@ -56,8 +56,12 @@ void for_each_block(const ChannelShape& shape, const float* scales, Part part, c
 // they are shorter.
 std::vector<float> laid_out_row(const ChannelShape& shape, const float* scales) {
   const std::size_t columns = shape.channels * shape.inner;
-  std::vector<float> row((kBlockSize + columns - 1) / columns * columns);
-  for (std::size_t i = 0; i < row.size(); ++i) row[i] = scales[i % columns / shape.inner];
+  const std::size_t repeats = (kBlockSize + columns - 1) / columns;
+  std::vector<float> row;
+  row.reserve(repeats * columns);
+  for (std::size_t i = 0; i < repeats; ++i)
+    for (std::size_t channel = 0; channel < shape.channels; ++channel)
+      row.insert(row.end(), shape.inner, scales[channel]);
   return row;
 }
 
@@ -86,7 +90,8 @@ void for_each_run(const ChannelShape& shape, const float* scales, int requested,
   constexpr std::size_t kRepeats = 16;  // of a row, to be worth laying it out
   const std::size_t size = shape.outer * shape.channels * shape.inner;
   const std::size_t threads = thread_count(requested, size);
-  if (shape.inner < kLongRun && size >= kRepeats * kBlockSize && shape.outer >= kRepeats) {
+  const bool repeated = shape.outer >= kRepeats || shape.inner == 1;
+  if (shape.inner < kLongRun && size >= kRepeats * kBlockSize && repeated) {
     const std::vector<float> row = laid_out_row(shape, scales);
     const std::size_t rows = size / row.size();
     parallel_for(threads, threads, [&](std::size_t thread) {
