@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from ..errors import ModelFileError, SettingError, UnsupportedError
 from . import proto
 from .output_files import OutputFiles
+from .pir.importer import read_program as read_pir_program
 from .parameters import Array, read_combined, read_separate, write_combined
 
 # What Paddle's own exporter leaves out with clip_extra: how and where the model was made.
@@ -180,7 +181,7 @@ def _locate(
     if params_filename is not None:
         return model_path, model_path.parent / params_filename
     beside = model_path.with_suffix(".pdiparams")
-    if model_path.suffix == ".pdmodel" and beside.exists():
+    if model_path.suffix in (".pdmodel", ".json") and beside.exists():
         return model_path, beside
     return model_path, None
 
@@ -205,10 +206,7 @@ def _find_program(model_dir: Path) -> Path:
 
 def _read_program(path: Path) -> Any:
     if path.suffix == ".json":
-        raise UnsupportedError(
-            f"{path}: Paddle 3's .json models are not read yet. Export a .pdmodel: set "
-            "FLAGS_enable_pir_api=0 in the environment before Paddle is imported."
-        )
+        return read_pir_program(path).program
     try:
         data = path.read_bytes()
     except OSError as error:

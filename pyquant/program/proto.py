@@ -6,7 +6,7 @@ The message classes come with Paddle (``paddle/phi/core/framework/framework.prot
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Union
 
 import numpy as np
@@ -21,6 +21,7 @@ TensorDesc = framework_pb2.VarType.TensorDesc
 AttributeValue = Union[bool, int, float, str, list[int], list[float]]
 
 _TYPE = framework_pb2.VarType
+FEED_LIST, FETCH_LIST = _TYPE.FEED_MINIBATCH, _TYPE.FETCH_LIST
 _DENSE_TENSOR = _TYPE.DESCRIPTOR.fields_by_number[3].name
 _DENSE_TENSOR_TYPE = 7
 
@@ -37,6 +38,20 @@ _NUMPY_DTYPES = {
     _TYPE.INT8: np.dtype(np.int8),
     _TYPE.BF16: np.dtype("<u2"),
 }
+_DATA_TYPES = {
+    "bool": _TYPE.BOOL,
+    "int8": _TYPE.INT8,
+    "uint8": _TYPE.UINT8,
+    "int16": _TYPE.INT16,
+    "int32": _TYPE.INT32,
+    "int64": _TYPE.INT64,
+    "float16": _TYPE.FP16,
+    "bfloat16": _TYPE.BF16,
+    "float32": _TYPE.FP32,
+    "float64": _TYPE.FP64,
+    "complex64": _TYPE.COMPLEX64,
+    "complex128": _TYPE.COMPLEX128,
+}
 _PADDLE_DTYPES = {dtype: code for code, dtype in _NUMPY_DTYPES.items()}
 
 
@@ -48,6 +63,15 @@ def numpy_dtype(data_type: int) -> np.dtype[Any] | None:
 def paddle_dtype(dtype: np.dtype[Any]) -> int:
     """Return Paddle's code for an array of ``dtype``; ``uint16`` is taken for raw bfloat16."""
     return int(_PADDLE_DTYPES[dtype.newbyteorder("<") if dtype.itemsize > 1 else dtype])
+
+
+def data_type_of(name: str) -> int:
+    """Return Paddle's code of a dtype's name in Paddle's API, as ``"float32"``.
+
+    Raises:
+        KeyError: there is no such dtype.
+    """
+    return int(_DATA_TYPES[name])
 
 
 def dtype_name(data_type: int) -> str:
@@ -105,6 +129,26 @@ def set_attribute(op: Any, name: str, value: AttributeValue) -> None:
         setattr(op.attrs.add(name=name, type=kind), field, value)
 
 
+def set_attribute_of_kind(op: Any, name: str, kind: int, value: Any) -> None:
+    """Set an attribute of ``op`` whose kind, an ``AttrType`` of the protobuf, is known.
+
+    A single value also becomes a list of one, and the name of a dtype its code.
+
+    Raises:
+        TypeError, ValueError, KeyError, OverflowError: the value cannot be of that kind.
+    """
+    remove_attributes(op, (name,))
+    attr = OpDesc.Attr(name=name, type=kind)
+    field, convert = _KINDS[kind]
+    if kind in _LIST_KINDS:
+        values = value if isinstance(value, list) else [value]
+        getattr(attr, field).extend(convert(member) for member in values)
+    else:
+        (single,) = value if isinstance(value, list) else [value]
+        setattr(attr, field, convert(single))
+    op.attrs.append(attr)
+
+
 def remove_attributes(op: Any, names: Collection[str]) -> None:
     """Remove the attributes of ``op`` that are called so."""
     for position in reversed(range(len(op.attrs))):
@@ -138,6 +182,52 @@ _ATTRIBUTES: dict[type, tuple[int, str]] = {
 _LIST_ATTRIBUTES: dict[type, tuple[int, str]] = {
     int: (framework_pb2.INTS, "ints"),
     float: (framework_pb2.FLOATS, "floats"),
+}
+
+
+def _integer(value: Any) -> int:
+    """Return a whole number, or the code of a dtype's name; -1 is "as the input"."""
+    if isinstance(value, str) and not value.lstrip("-").isdecimal():
+        return -1 if value == "undefined" else data_type_of(value)
+    if int(value) != float(value):
+        raise ValueError("not a whole number")
+    return int(value)
+
+
+def _boolean(value: Any) -> bool:
+    if value not in (0, 1):
+        raise ValueError("not a truth value")
+    return bool(value)
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError("not text")
+    return value
+
+
+# Of each kind of attribute: its field, and what makes a value of the field's type.
+_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
+    framework_pb2.INT: ("i", _integer),
+    framework_pb2.INTS: ("ints", _integer),
+    framework_pb2.LONG: ("l", _integer),
+    framework_pb2.LONGS: ("longs", _integer),
+    framework_pb2.FLOAT: ("f", float),
+    framework_pb2.FLOATS: ("floats", float),
+    framework_pb2.FLOAT64: ("float64", float),
+    framework_pb2.FLOAT64S: ("float64s", float),
+    framework_pb2.BOOLEAN: ("b", _boolean),
+    framework_pb2.BOOLEANS: ("bools", _boolean),
+    framework_pb2.STRING: ("s", _text),
+    framework_pb2.STRINGS: ("strings", _text),
+}
+_LIST_KINDS = {
+    framework_pb2.INTS,
+    framework_pb2.LONGS,
+    framework_pb2.FLOATS,
+    framework_pb2.FLOAT64S,
+    framework_pb2.BOOLEANS,
+    framework_pb2.STRINGS,
 }
 _SCALAR_FIELDS = {
     framework_pb2.BOOLEAN: "b",

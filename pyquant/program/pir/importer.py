@@ -1,0 +1,420 @@
+"""Importing a PIR program into a ProgramDesc: every line of the table, and what no line can say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ...errors import ModelFileError, UnsupportedError
+from .. import proto
+from .reader import (
+    Attribute,
+    Operation,
+    TensorType,
+    Value,
+    json_operations,
+    parse_operations,
+    read_json,
+)
+from .table import TABLE, Line, OperandSpec
+
+# Where and how an op was made, and hints to the executor: nothing that it computes.
+_NOT_COMPUTED = {"struct_name", "op_callstack", "place", "stop_gradient", "persistable"}
+_CONTROL_FLOW = {"pd_op.if", "pd_op.while", "pd_op.pylayer", "pd_op.select_input"}
+
+
+class PirProgram(NamedTuple):
+    """A program read from a ``.json``.
+
+    Attributes:
+        program: the same as a ``ProgramDesc``.
+        document: the JSON as it was read.
+        positions: for each op of the ``ProgramDesc``, the position of the JSON's op it stems from.
+    """
+
+    program: Any
+    document: Any
+    positions: list[int]
+
+
+def read_program(path: Path) -> PirProgram:
+    """Read a ``.json`` program.
+
+    Raises:
+        ModelFileError: the file is not PIR, or damaged.
+        UnsupportedError: it is of an unknown version, has control flow, or ops that the table
+            lacks; all of them are named.
+    """
+    document = read_json(path)
+    operations = list(parse_operations(path, json_operations(path, document)))
+    _refuse_unknown(path, operations)
+    importer = _Importer(path, operations)
+    for operation in operations:
+        importer.add(operation)
+    return PirProgram(importer.program, document, importer.positions)
+
+
+def _refuse_unknown(path: Path, operations: list[Operation]) -> None:
+    control = [operation for operation in operations if operation.name in _CONTROL_FLOW]
+    if control:
+        raise UnsupportedError(
+            f"{path}: op {control[0].position} is control flow ({control[0].name}), of which there "
+            f"are {len(control)} in the program. Only programs of one block are read: export the "
+            "model without data-dependent if and while."
+        )
+    unknown = [op for op in operations if op.name not in _SPECIAL and _line(op.name) is None]
+    if unknown:
+        counts = Counter(operation.name for operation in unknown)
+        listed = ", ".join(f"{name} ({count}x)" for name, count in counts.most_common())
+        raise UnsupportedError(
+            f"{path}: not known: {listed}; the first is op {unknown[0].position}. Only what "
+            "pyquant's table of PIR ops names can be read; replace these ops, or ask for them."
+        )
+
+
+def _line(name: str) -> Line | None:
+    """Return the line of a PIR op; an in-place op has that of its plain form."""
+    dialect, _, op = name.partition(".")
+    if dialect != "pd_op":
+        return None
+    return TABLE.get(op) or TABLE.get(op.rstrip("_"))
+
+
+class _Importer:
+    def __init__(self, path: Path, operations: list[Operation]) -> None:
+        self.program = proto.ProgramDesc()
+        self.positions: list[int] = []
+        self._path = path
+        self._block = self.program.blocks.add(idx=0, parent_idx=-1)
+        for name, kind in (("feed", proto.FEED_LIST), ("fetch", proto.FETCH_LIST)):
+            variable = self._block.vars.add(name=name, persistable=True)
+            variable.type.type = kind
+        self._types = {value.id: value.type for op in operations for value in op.results}
+        self._names: dict[int, str] = {}
+        self._lists: dict[int, tuple[int, ...]] = {}
+        self._members: dict[int, list[str]] = {}
+        self._constants: dict[int, Operation] = {}
+        self._fetched = _fetch_names(operations)
+        self._last_use = _last_uses(operations)
+        self._taken = {str(op.attributes.get("name")) for op in operations} | {"feed", "fetch"}
+        self._counts: Counter[str] = Counter()
+        self._operation = operations[0]
+
+    def add(self, operation: Operation) -> None:
+        self._operation = operation
+        special = _SPECIAL.get(operation.name)
+        if special is not None:
+            special(self, operation)
+        else:
+            self._add_by_line(operation, _required(_line(operation.name)))
+
+    def _add_by_line(self, operation: Operation, line: Line) -> None:
+        self._refuse_overwritten(operation, line)
+        kinds = self._attribute_kinds(line.op_type)
+        if len(operation.operands) > len(line.operands):
+            raise self._fail(f"has {len(operation.operands)} operands, {len(line.operands)} known")
+        desc = proto.OpDesc(type=line.op_type)
+        for spec, operand in zip(line.operands, operation.operands):
+            self._add_operand(desc, spec, operand, kinds)
+        for name, value in operation.attributes.items():
+            if name not in _NOT_COMPUTED and name not in line.dropped:
+                self._set(desc, kinds, line.renamed.get(name, name), value)
+        for name, text in line.constants.items():
+            self._set(desc, kinds, name, self._constant_attribute(operation, text))
+        self._add_results(desc, operation, line)
+        self._append(desc)
+
+    def _add_operand(
+        self, desc: Any, spec: OperandSpec, operand: int, kinds: dict[str, int]
+    ) -> None:
+        if operand == 0 or spec.ignored:
+            return
+        if spec.attribute is not None:
+            value = self._attribute_of(operand)
+            if value is not None:
+                self._set(desc, kinds, spec.attribute, value)
+                return
+            if spec.list_slot is not None and operand in self._lists:
+                known = [self._attribute_of(member) for member in self._lists[operand]]
+                sizes: list[Any] = [-1 if size is None else size for size in known]
+                self._set(desc, kinds, spec.attribute, sizes)
+        slot = spec.list_slot if operand in self._lists and spec.list_slot else spec.slot
+        if slot is None:
+            raise self._fail(f"'{spec.attribute}' is computed by the model, not a constant")
+        desc.inputs.add(parameter=slot, arguments=self._arguments(operand))
+
+    def _add_results(self, desc: Any, operation: Operation, line: Line) -> None:
+        for spec, result in zip(line.results, operation.results):
+            if spec.alias is not None:
+                names = list(proto.arguments(desc.inputs, spec.alias))
+                self._names[result.id] = names[0]
+            else:
+                names = self._new_variables(line.op_type, result)
+            if spec.slot is not None:
+                desc.outputs.add(parameter=spec.slot, arguments=names)
+        if line.has_xshape:
+            desc.outputs.add(parameter="XShape", arguments=[self._xshape(desc)])
+
+    def _xshape(self, desc: Any) -> str:
+        """Return a new variable for what legacy ops of changed shape keep for their gradient."""
+        tensor = self._tensor(self._operation.operands[0])
+        name = self._unique(f"{desc.type}_xshape")
+        proto.add_var(self._block, name, proto.data_type_of(tensor.dtype), (0, *tensor.dims))
+        return name
+
+    def _new_variables(self, stem: str, result: Value) -> list[str]:
+        if isinstance(result.type, tuple):
+            names = [self._variable(self._unique(stem), member) for member in result.type]
+            self._members[result.id] = names
+            return names
+        name = self._fetched.get(result.id) or self._unique(stem)
+        self._names[result.id] = self._variable(name, self._tensor(result.id))
+        return [name]
+
+    def _variable(self, name: str, tensor: TensorType) -> str:
+        proto.add_var(self._block, name, proto.data_type_of(tensor.dtype), tensor.dims)
+        return name
+
+    def _unique(self, stem: str) -> str:
+        while True:
+            name = f"{stem}_{self._counts[stem]}.tmp"
+            self._counts[stem] += 1
+            if name not in self._taken:
+                return name
+
+    def _tensor(self, value: int) -> TensorType:
+        tensor = self._types[value]
+        if not isinstance(tensor, TensorType):
+            raise self._fail(f"value %{value} is not a dense tensor")
+        return tensor
+
+    def _arguments(self, operand: int) -> list[str]:
+        if operand in self._lists:
+            return [self._name(member) for member in self._lists[operand]]
+        if operand in self._members:
+            return self._members[operand]
+        return [self._name(operand)]
+
+    def _name(self, value: int) -> str:
+        """Return the variable of a tensor, made first if it is a constant that none yet needed."""
+        if value not in self._names:
+            if value not in self._constants:
+                raise self._fail(f"value %{value} is not a tensor")
+            self._names[value] = self._make_constant(self._constants[value])
+        return self._names[value]
+
+    def _make_constant(self, operation: Operation) -> str:
+        result = operation.results[0]
+        if operation.name == "pd_op.full":
+            desc = proto.make_op("fill_constant", {}, {}, {})
+            value = operation.attributes["value"]
+            kinds = self._attribute_kinds("fill_constant")
+            self._set(desc, kinds, "shape", operation.attributes["shape"])
+            self._set(desc, kinds, "dtype", operation.attributes["dtype"])
+            self._set(desc, kinds, "value", value)
+            self._set(desc, kinds, "str_value", _text_of(value, str(operation.attributes["dtype"])))
+        else:
+            values = operation.attributes["value"]
+            desc = self._assign_value(values, str(operation.attributes["dtype"]), [len(values)])
+        name = self._new_variables(desc.type, result)[0]
+        desc.outputs.add(parameter="Out", arguments=[name])
+        self._append(desc)
+        return name
+
+    def _assign_value(self, values: Any, dtype: str, shape: list[int]) -> Any:
+        if dtype not in _VALUE_ATTRIBUTES:
+            raise self._fail(f"a constant of {dtype} cannot be written")
+        desc = proto.OpDesc(type="assign_value")
+        kinds = self._attribute_kinds("assign_value")
+        self._set(desc, kinds, "shape", shape)
+        self._set(desc, kinds, "dtype", dtype)
+        name = _VALUE_ATTRIBUTES[dtype]
+        number = float if name.startswith("fp") else int
+        self._set(desc, kinds, name, [number(value) for value in values])
+        return desc
+
+    def _attribute_of(self, operand: int) -> Attribute:
+        """Return the value of a constant operand, or None if the model computes it."""
+        constant = self._constants.get(operand)
+        if constant is not None:
+            return constant.attributes["value"]
+        if operand in self._lists:
+            values = [self._attribute_of(member) for member in self._lists[operand]]
+            return None if None in values else values
+        return None
+
+    def _constant_attribute(self, operation: Operation, text: str) -> Attribute:
+        if text == "@dtype":  # of the first operand
+            return self._tensor(operation.operands[0]).dtype
+        return {"true": True, "false": False}.get(text, text)
+
+    def _set(self, desc: Any, kinds: dict[str, int], name: str, value: Attribute) -> None:
+        if name not in kinds:
+            raise self._fail(f"attribute '{name}' is not one of {desc.type}'s")
+        try:
+            proto.set_attribute_of_kind(desc, name, kinds[name], value)
+        except (TypeError, ValueError, KeyError, OverflowError) as error:
+            raise self._fail(f"attribute '{name}' cannot be {value!r} ({error})") from error
+
+    def _attribute_kinds(self, op_type: str) -> dict[str, int]:
+        try:
+            return attribute_kinds(op_type)
+        except ValueError as error:
+            raise UnsupportedError(
+                f"{self._path}: op {self._operation.position} ({self._operation.name}): this "
+                f"version of Paddle has no op {op_type}. Use Paddle 3."
+            ) from error
+
+    def _append(self, desc: Any) -> None:
+        self._block.ops.append(desc)
+        self.positions.append(self._operation.position)
+
+    def _refuse_overwritten(self, operation: Operation, line: Line) -> None:
+        """Refuse an in-place op whose input is read again: that would see what the op wrote."""
+        in_place = operation.name.endswith("_") and not line.keeps_input
+        if in_place and self._last_use[operation.operands[0]] > operation.position:
+            raise self._fail("changes its input in place, which another op reads afterwards")
+
+    def _fail(self, problem: str) -> UnsupportedError:
+        operation = self._operation
+        return UnsupportedError(
+            f"{self._path}: op {operation.position} ({operation.name}): {problem}."
+        )
+
+    def _parameter(self, operation: Operation) -> None:
+        name, result = str(operation.attributes["name"]), operation.results[0]
+        if name in self._names.values():
+            raise ModelFileError(
+                f"{self._path}: op {operation.position}: parameter '{name}' is declared twice. "
+                "Export the model again."
+            )
+        if not operation.attributes["persistable"]:
+            return  # has no value: the state that an RNN's dropout keeps in training
+        self._names[result.id] = self._variable(name, self._tensor(result.id))
+        self._block.vars[-1].persistable = True
+
+    def _feed(self, operation: Operation) -> None:
+        name, result = str(operation.attributes["name"]), operation.results[0]
+        self._names[result.id] = self._variable(name, self._tensor(result.id))
+        column = sum(op.type == "feed" for op in self._block.ops)
+        self._append(proto.make_op("feed", {"X": ["feed"]}, {"Out": [name]}, {"col": column}))
+
+    def _fetch(self, operation: Operation) -> None:
+        name = self._name(operation.operands[0])
+        wanted = str(operation.attributes["name"])
+        if name != wanted and wanted not in self._names.values():
+            self._variable(wanted, self._tensor(operation.operands[0]))
+            self._append(proto.make_op("assign", {"X": [name]}, {"Out": [wanted]}, {}))
+            name = wanted
+        column = operation.attributes.get("col", 0)
+        inputs, outputs = {"X": [name]}, {"Out": ["fetch"]}
+        self._append(proto.make_op("fetch", inputs, outputs, {"col": int(_required(column))}))
+
+    def _constant(self, operation: Operation) -> None:
+        self._constants[operation.results[0].id] = operation
+
+    def _assign(self, operation: Operation) -> None:
+        attributes = operation.attributes
+        shape: Any = attributes["shape"]
+        desc = self._assign_value(attributes["values"], str(attributes["dtype"]), shape)
+        names = self._new_variables("assign_value", operation.results[0])
+        desc.outputs.add(parameter="Out", arguments=names)
+        self._append(desc)
+
+    def _combine(self, operation: Operation) -> None:
+        self._lists[operation.results[0].id] = operation.operands
+
+    def _split(self, operation: Operation) -> None:
+        names = self._arguments(operation.operands[0])
+        if len(names) != len(operation.results):
+            raise self._fail(f"has {len(operation.results)} results of {len(names)} tensors")
+        for name, result in zip(names, operation.results):
+            self._names[result.id] = name
+
+    def _element(self, operation: Operation) -> None:
+        names, index = self._arguments(operation.operands[0]), operation.attributes["index"]
+        if not isinstance(index, int) or not 0 <= index < len(names):
+            raise self._fail(f"takes element {index!r} of {len(names)}")
+        self._names[operation.results[0].id] = names[index]
+
+    def _shape64(self, operation: Operation) -> None:
+        """Emit ``shape``, which is int32 in a ProgramDesc, and a cast to int64."""
+        result = operation.results[0]
+        tensor = self._tensor(result.id)
+        narrow = self._variable(self._unique("shape"), TensorType("int32", tensor.dims))
+        source = self._name(operation.operands[0])
+        self._append(proto.make_op("shape", {"Input": [source]}, {"Out": [narrow]}, {}))
+        wide = self._new_variables("cast", result)
+        types = {name: proto.data_type_of(dtype) for name, dtype in _SHAPE_CAST.items()}
+        self._append(proto.make_op("cast", {"X": [narrow]}, {"Out": wide}, types))
+
+
+_SHAPE_CAST = {"in_dtype": "int32", "out_dtype": "int64"}
+
+# Where an assign_value op of each dtype keeps its values (assign_value_op.cc).
+_VALUE_ATTRIBUTES = {
+    "bool": "bool_values",
+    "float32": "fp32_values",
+    "float64": "fp64_values",
+    "int8": "int8_values",
+    "int32": "int32_values",
+    "int64": "int64_values",
+}
+
+_SPECIAL: dict[str, Callable[[_Importer, Operation], None]] = {
+    "builtin.parameter": _Importer._parameter,
+    "builtin.combine": _Importer._combine,
+    "builtin.split": _Importer._split,
+    "builtin.slice": _Importer._element,
+    "pd_op.data": _Importer._feed,
+    "pd_op.feed": _Importer._feed,
+    "pd_op.fetch": _Importer._fetch,
+    "pd_op.full": _Importer._constant,
+    "pd_op.full_int_array": _Importer._constant,
+    "pd_op.assign_value": _Importer._assign,
+    "pd_op.assign_value_": _Importer._assign,
+    "pd_op.shape64": _Importer._shape64,
+}
+
+
+@lru_cache(maxsize=None)
+def attribute_kinds(op_type: str) -> dict[str, int]:
+    """Return the kind (an ``AttrType`` of the protobuf) of each attribute of a legacy op.
+
+    Raises:
+        ValueError: Paddle has no such op.
+    """
+    from paddle.base.framework import OpProtoHolder
+
+    op_proto = OpProtoHolder.instance().get_op_proto(op_type)
+    return {attribute.name: attribute.type for attribute in op_proto.attrs}
+
+
+def _required(value: Any) -> Any:
+    assert value is not None
+    return value
+
+
+def _fetch_names(operations: list[Operation]) -> dict[int, str]:
+    """Name each value that one ``fetch`` alone asks for as that does, for the outputs' names."""
+    fetches = [op for op in operations if op.name == "pd_op.fetch"]
+    counts = Counter(op.operands[0] for op in fetches)
+    return {
+        op.operands[0]: str(op.attributes["name"])
+        for op in fetches
+        if counts[op.operands[0]] == 1
+    }
+
+
+def _last_uses(operations: list[Operation]) -> dict[int, int]:
+    return {operand: op.position for op in operations for operand in op.operands}
+
+
+def _text_of(value: Any, dtype: str) -> str:
+    """Return a number in full, as ``fill_constant`` parses it."""
+    if dtype in ("float16", "bfloat16", "float32", "float64"):
+        return repr(float(value))
+    return str(int(value))

@@ -1,0 +1,255 @@
+"""Reading Paddle 3's ``.json`` programs (PIR) into plain operations.
+
+The format is that of ``paddle/fluid/pir/serialize_deserialize``: names are shortened by their
+dialect's number, a value is an integer id, and a parameter has a form of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union
+
+from ...errors import ModelFileError, UnsupportedError
+
+VERSIONS = range(1, 5)
+"""The versions of the format that are read."""
+
+_DIALECTS = {"0": "builtin", "1": "pd_op", "2": "cf", "3": "custom_op", "4": "dist"}
+_DTYPES = {
+    "t_bool": "bool",
+    "t_i8": "int8",
+    "t_ui8": "uint8",
+    "t_i16": "int16",
+    "t_i32": "int32",
+    "t_i64": "int64",
+    "t_f16": "float16",
+    "t_bf16": "bfloat16",
+    "t_f32": "float32",
+    "t_f64": "float64",
+}
+_SCALARS = {
+    "a_bool": bool,
+    "a_i32": int,
+    "a_i64": int,
+    "a_index": int,
+    "a_f32": float,
+    "a_f64": float,
+    "a_str": str,
+    "a_dtype": str,
+    "a_layout": str,
+}
+
+Attribute = Union[bool, int, float, str, list[Any], None]
+
+
+@dataclass(frozen=True)
+class TensorType:
+    """Type of a dense tensor: Paddle's name of its dtype, and its dims, -1 where unknown."""
+
+    dtype: str
+    dims: tuple[int, ...]
+
+
+ValueType = Union[TensorType, tuple[TensorType, ...], None]
+"""A tensor, a list of tensors, or something else that is not handled."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """A result of an operation: its id, by which operands refer to it, and its type."""
+
+    id: int
+    type: ValueType
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of a PIR program.
+
+    Attributes:
+        position: its index among the program's operations.
+        name: as ``"pd_op.conv2d"``.
+        attributes: by name; whatever says where and how it was made is left out.
+        operands: ids of values; 0 is an operand that is not given.
+        results: what it computes.
+    """
+
+    position: int
+    name: str
+    attributes: dict[str, Attribute]
+    operands: tuple[int, ...]
+    results: tuple[Value, ...]
+
+
+def read_json(path: Path) -> Any:
+    """Return the ``.json`` program as it stands in the file.
+
+    Raises:
+        ModelFileError: the file cannot be read, is not JSON, or is not PIR.
+        UnsupportedError: it is of a version that is not known.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ModelFileError(
+            f"{path}: the model file cannot be read ({error.strerror}). "
+            "Check model_dir and model_filename."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(
+            f"{path}: is not JSON, or is truncated ({error}). Export the model again."
+        ) from error
+    _check_header(path, document)
+    return document
+
+
+def json_operations(path: Path, document: Any) -> list[Any]:
+    """Return the list of operations in a document of `read_json`: its only block's.
+
+    Raises:
+        ModelFileError: there is no such list.
+    """
+    try:
+        operations = document["program"]["regions"][0]["blocks"][0]["ops"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise ModelFileError(
+            f"{path}: has no program.regions[0].blocks[0].ops. Export the model again."
+        ) from error
+    if not isinstance(operations, list) or not operations:
+        raise ModelFileError(f"{path}: the program has no ops. Export the model again.")
+    return operations
+
+
+def parse_operations(path: Path, operations: list[Any]) -> Iterator[Operation]:
+    """Yield the operations of `json_operations`, checked.
+
+    Raises:
+        ModelFileError: an operation is malformed, or reads a value that no earlier one computes.
+    """
+    known = {0}
+    for position, json_operation in enumerate(operations):
+        try:
+            operation = _operation(position, json_operation)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as e:
+            raise _malformed(path, position, json_operation, f"{type(e).__name__}: {e}") from e
+        for operand in operation.operands:
+            if operand not in known:
+                raise _malformed(
+                    path, position, json_operation, f"value %{operand} is not computed before it"
+                )
+        for result in operation.results:
+            if result.id in known:
+                raise _malformed(
+                    path, position, json_operation, f"value %{result.id} is computed before it"
+                )
+            known.add(result.id)
+        yield operation
+
+
+def _check_header(path: Path, document: Any) -> None:
+    header = document.get("base_code") if isinstance(document, dict) else None
+    if not isinstance(header, dict) or header.get("magic") != "pir":
+        raise ModelFileError(
+            f"{path}: is not a Paddle 3 program (base_code.magic is not 'pir'). "
+            "Name the model's .json by model_filename."
+        )
+    version = header.get("version")
+    if type(version) is not int or version not in VERSIONS:
+        raise UnsupportedError(
+            f"{path}: its PIR version is {version!r}; {VERSIONS[0]} to {VERSIONS[-1]} are read. "
+            "Export it by Paddle 3.0 to 3.3."
+        )
+
+
+def _malformed(path: Path, position: int, operation: Any, problem: str) -> ModelFileError:
+    name = operation.get("#") if isinstance(operation, dict) else None
+    return ModelFileError(
+        f"{path}: op {position} ({name}): malformed ({problem}). Export the model again."
+    )
+
+
+def _operation(position: int, source: dict[str, Any]) -> Operation:
+    if source["#"] == "p":
+        return _parameter(position, source)
+    attributes = {item["N"]: _attribute(item["AT"]) for item in source["A"]}
+    return Operation(
+        position,
+        _full_name(source["#"]),
+        attributes,
+        tuple(_id(operand["%"]) for operand in source["I"]),
+        tuple(Value(_id(result["%"]), _type(result["TT"])) for result in source["O"]),
+    )
+
+
+def _parameter(position: int, source: dict[str, Any]) -> Operation:
+    name, persistable, result = source["A"][3], source["OA"][0], source["O"]
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"parameter name {name!r}")
+    value = Value(_id(result["%"]), _type(result["TT"]))
+    attributes: dict[str, Attribute] = {"name": name, "persistable": bool(persistable)}
+    return Operation(position, "builtin.parameter", attributes, (), (value,))
+
+
+def _full_name(name: str) -> str:
+    dialect, _, rest = name.partition(".")
+    return f"{_DIALECTS.get(dialect, dialect)}.{rest}"
+
+
+def _id(value: Any) -> int:
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no id of a value")
+    return value
+
+
+def _kind(tag: str) -> str:
+    return tag.partition(".")[2]
+
+
+def _type(source: dict[str, Any]) -> ValueType:
+    kind = _kind(source["#"])
+    if kind == "t_vec":
+        members = [_type(member) for member in source["D"]]
+        tensors = tuple(member for member in members if isinstance(member, TensorType))
+        return tensors if len(tensors) == len(members) else None
+    if kind != "t_dtensor":
+        return None
+    dtype, dims = source["D"][0], source["D"][1]
+    return TensorType(_DTYPES[_kind(dtype["#"])], tuple(_dim(dim) for dim in dims))
+
+
+def _dim(value: Any) -> int:
+    if type(value) is not int or not -1 <= value < 2**63:
+        raise ValueError(f"{value!r} is no size of a dimension")
+    return value
+
+
+def _attribute(source: dict[str, Any]) -> Attribute:
+    kind = _kind(source["#"])
+    if kind == "a_array":
+        return [_attribute(member) for member in source["D"]]
+    if kind == "a_intarray":
+        return [_checked(int, member) for member in source["D"]]
+    if kind in _SCALARS:
+        return _checked(_SCALARS[kind], _datum(source))
+    return None
+
+
+def _datum(source: dict[str, Any]) -> Any:
+    """Return the datum; JSON has no infinity and no NaN, which stand in VD as text."""
+    if "VD" in source:
+        return float(source["VD"])
+    return source["D"]
+
+
+def _checked(expected: type, value: Any) -> Any:
+    if expected is float and type(value) is int:
+        return float(value)
+    if type(value) is not expected or (expected is int and not -(2**63) <= value < 2**63):
+        raise ValueError(f"{value!r} where {expected.__name__} is expected")
+    if expected is float and math.isnan(value):
+        return math.nan
+    return value
