@@ -25,6 +25,8 @@ def predict(
     config.set_cpu_math_library_num_threads(1)
     if how == "plain":
         config.switch_ir_optim(False)
+        if hasattr(config, "disable_onednn"):  # 3.3 uses its kernels where it is not told not to
+            config.disable_onednn()
     else:
         _either(config, "enable_onednn", "enable_mkldnn")
     if how == "int8":

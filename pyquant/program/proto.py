@@ -21,6 +21,7 @@ TensorDesc = framework_pb2.VarType.TensorDesc
 AttributeValue = Union[bool, int, float, str, list[int], list[float]]
 
 _TYPE = framework_pb2.VarType
+_Scalar = framework_pb2.Scalar
 FEED_LIST, FETCH_LIST = _TYPE.FEED_MINIBATCH, _TYPE.FETCH_LIST
 _DENSE_TENSOR = _TYPE.DESCRIPTOR.fields_by_number[3].name
 _DENSE_TENSOR_TYPE = 7
@@ -188,7 +189,7 @@ _LIST_ATTRIBUTES: dict[type, tuple[int, str]] = {
 def _integer(value: Any) -> int:
     """Return a whole number, or the code of a dtype's name; -1 is "as the input"."""
     if isinstance(value, str) and not value.lstrip("-").isdecimal():
-        return -1 if value == "undefined" else data_type_of(value)
+        return -1 if value.lower().startswith("undefined") else data_type_of(value)
     if int(value) != float(value):
         raise ValueError("not a whole number")
     return int(value)
@@ -206,6 +207,14 @@ def _text(value: Any) -> str:
     return value
 
 
+def _scalar(value: Any) -> Any:
+    if isinstance(value, bool):
+        return _Scalar(type=_Scalar.BOOLEAN, b=value)
+    if isinstance(value, int):
+        return _Scalar(type=_Scalar.LONG, i=value)
+    return _Scalar(type=_Scalar.FLOAT64, r=float(value))
+
+
 # Of each kind of attribute: its field, and what makes a value of the field's type.
 _KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
     framework_pb2.INT: ("i", _integer),
@@ -220,6 +229,7 @@ _KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
     framework_pb2.BOOLEANS: ("bools", _boolean),
     framework_pb2.STRING: ("s", _text),
     framework_pb2.STRINGS: ("strings", _text),
+    framework_pb2.SCALARS: ("scalars", _scalar),
 }
 _LIST_KINDS = {
     framework_pb2.INTS,
@@ -228,7 +238,11 @@ _LIST_KINDS = {
     framework_pb2.FLOAT64S,
     framework_pb2.BOOLEANS,
     framework_pb2.STRINGS,
+    framework_pb2.SCALARS,
 }
+NUMBER_KINDS = {framework_pb2.INT, framework_pb2.LONG, framework_pb2.FLOAT, framework_pb2.FLOAT64}
+"""The kinds of attribute that hold one number."""
+
 _SCALAR_FIELDS = {
     framework_pb2.BOOLEAN: "b",
     framework_pb2.INT: "i",

@@ -137,6 +137,8 @@ class _Importer:
             if value is not None:
                 self._set(desc, kinds, spec.attribute, value)
                 return
+            if kinds.get(spec.attribute) in proto.NUMBER_KINDS:
+                self._set(desc, kinds, spec.attribute, 0)  # some must be there; the tensor counts
             if spec.list_slot is not None and operand in self._lists:
                 known = [self._attribute_of(member) for member in self._lists[operand]]
                 sizes: list[Any] = [-1 if size is None else size for size in known]
@@ -225,15 +227,10 @@ class _Importer:
         return name
 
     def _assign_value(self, values: Any, dtype: str, shape: list[int]) -> Any:
-        if dtype not in _VALUE_ATTRIBUTES:
-            raise self._fail(f"a constant of {dtype} cannot be written")
         desc = proto.OpDesc(type="assign_value")
         kinds = self._attribute_kinds("assign_value")
-        self._set(desc, kinds, "shape", shape)
-        self._set(desc, kinds, "dtype", dtype)
-        name = _VALUE_ATTRIBUTES[dtype]
-        number = float if name.startswith("fp") else int
-        self._set(desc, kinds, name, [number(value) for value in values])
+        for name, value in (("shape", shape), ("dtype", dtype), ("values", values)):
+            self._set(desc, kinds, name, value)
         return desc
 
     def _attribute_of(self, operand: int) -> Attribute:
@@ -247,8 +244,10 @@ class _Importer:
         return None
 
     def _constant_attribute(self, operation: Operation, text: str) -> Attribute:
-        if text == "@dtype":  # of the first operand
+        if text == "@dtype":
             return self._tensor(operation.operands[0]).dtype
+        if text == "@ones":
+            return [1] * len(_required(operation.attributes["axes"]))
         return {"true": True, "false": False}.get(text, text)
 
     def _set(self, desc: Any, kinds: dict[str, int], name: str, value: Attribute) -> None:
@@ -343,26 +342,35 @@ class _Importer:
     def _shape64(self, operation: Operation) -> None:
         """Emit ``shape``, which is int32 in a ProgramDesc, and a cast to int64."""
         result = operation.results[0]
-        tensor = self._tensor(result.id)
-        narrow = self._variable(self._unique("shape"), TensorType("int32", tensor.dims))
+        narrow = self._unique("shape")
+        self._variable(narrow, TensorType("int32", self._tensor(result.id).dims))
         source = self._name(operation.operands[0])
         self._append(proto.make_op("shape", {"Input": [source]}, {"Out": [narrow]}, {}))
-        wide = self._new_variables("cast", result)
-        types = {name: proto.data_type_of(dtype) for name, dtype in _SHAPE_CAST.items()}
-        self._append(proto.make_op("cast", {"X": [narrow]}, {"Out": wide}, types))
+        self._cast(narrow, "int32", self._new_variables("cast", result)[0], "int64")
 
+    def _arange(self, operation: Operation) -> None:
+        """Emit ``range``, which takes its operands in the dtype of its result."""
+        dtype = self._tensor(operation.results[0].id).dtype
+        slots = zip(("Start", "End", "Step"), operation.operands)
+        inputs = {slot: [self._as(operand, dtype)] for slot, operand in slots}
+        outputs = {"Out": self._new_variables("range", operation.results[0])}
+        self._append(proto.make_op("range", inputs, outputs, {}))
 
-_SHAPE_CAST = {"in_dtype": "int32", "out_dtype": "int64"}
+    def _as(self, value: int, dtype: str) -> str:
+        tensor = self._tensor(value)
+        if tensor.dtype == dtype:
+            return self._name(value)
+        converted = self._variable(self._unique("cast"), TensorType(dtype, tensor.dims))
+        self._cast(self._name(value), tensor.dtype, converted, dtype)
+        return converted
 
-# Where an assign_value op of each dtype keeps its values (assign_value_op.cc).
-_VALUE_ATTRIBUTES = {
-    "bool": "bool_values",
-    "float32": "fp32_values",
-    "float64": "fp64_values",
-    "int8": "int8_values",
-    "int32": "int32_values",
-    "int64": "int64_values",
-}
+    def _cast(self, source: str, from_dtype: str, target: str, to_dtype: str) -> None:
+        types = {
+            "in_dtype": proto.data_type_of(from_dtype),
+            "out_dtype": proto.data_type_of(to_dtype),
+        }
+        self._append(proto.make_op("cast", {"X": [source]}, {"Out": [target]}, types))
+
 
 _SPECIAL: dict[str, Callable[[_Importer, Operation], None]] = {
     "builtin.parameter": _Importer._parameter,
@@ -377,6 +385,7 @@ _SPECIAL: dict[str, Callable[[_Importer, Operation], None]] = {
     "pd_op.assign_value": _Importer._assign,
     "pd_op.assign_value_": _Importer._assign,
     "pd_op.shape64": _Importer._shape64,
+    "pd_op.arange": _Importer._arange,
 }
 
 
@@ -399,14 +408,9 @@ def _required(value: Any) -> Any:
 
 
 def _fetch_names(operations: list[Operation]) -> dict[int, str]:
-    """Name each value that one ``fetch`` alone asks for as that does, for the outputs' names."""
-    fetches = [op for op in operations if op.name == "pd_op.fetch"]
-    counts = Counter(op.operands[0] for op in fetches)
-    return {
-        op.operands[0]: str(op.attributes["name"])
-        for op in fetches
-        if counts[op.operands[0]] == 1
-    }
+    """Name each value as the ``fetch`` that asks for it, for the model's outputs to keep theirs."""
+    fetches = (op for op in operations if op.name == "pd_op.fetch")
+    return {op.operands[0]: str(op.attributes["name"]) for op in fetches}
 
 
 def _last_uses(operations: list[Operation]) -> dict[int, int]:

@@ -30,6 +30,8 @@ _DTYPES = {
     "t_bf16": "bfloat16",
     "t_f32": "float32",
     "t_f64": "float64",
+    "t_c64": "complex64",
+    "t_c128": "complex128",
 }
 _SCALARS = {
     "a_bool": bool,
@@ -222,9 +224,9 @@ def _type(source: dict[str, Any]) -> ValueType:
 
 
 def _dim(value: Any) -> int:
-    if type(value) is not int or not -1 <= value < 2**63:
+    if type(value) is not int or not -(2**63) <= value < 2**63:
         raise ValueError(f"{value!r} is no size of a dimension")
-    return value
+    return max(value, -1)  # a product of unknown sizes is some other negative number
 
 
 def _attribute(source: dict[str, Any]) -> Attribute:

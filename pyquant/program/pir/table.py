@@ -14,11 +14,12 @@ Operands:
 
 Results:
     ``Out``: the slot. ``MeanOut=Mean``: written in place, into the variable in the input slot
-    ``Mean``. ``_``: none. ``XShape`` at the end: what the legacy op needs beside.
+    ``Mean``. ``_``: none. ``+XShape``: what the legacy op has
+    beside.
 
 Attributes:
     ``transpose_x:trans_x``: PIR's name and the legacy one. ``axis=-1``: what only the legacy op
-    has; ``@dtype`` is that of the first operand. ``-name``: what only PIR has, of no effect here.
+    has; ``@dtype`` is that of the first operand, ``@ones`` a one for each of ``axes``. ``-name``: what only PIR has, of no effect here.
 """
 
 from __future__ import annotations
@@ -86,8 +87,8 @@ def _parse(text: str) -> Line:
     return Line(
         op_type=op_type,
         operands=tuple(_operand(operand) for operand in operands),
-        results=tuple(_result(result) for result in results if result != "XShape"),
-        has_xshape="XShape" in results,
+        results=tuple(_result(result) for result in results if result != "+XShape"),
+        has_xshape="+XShape" in results,
         renamed=dict(word.split(":", 1) for word in words if ":" in word),
         constants=dict(word.split("=", 1) for word in words if "=" in word),
         dropped=frozenset(word[1:] for word in words if word.startswith("-")),
@@ -107,11 +108,11 @@ _LINES = {
         op: _UNARY.format(op=op)
         for op in (
             "abs acos acosh asin asinh atan atanh ceil celu cos cosh digamma elu erf erfinv exp"
-            " expm1 floor gelu lgamma log log10 log1p log2 log_softmax logit logsigmoid mish relu"
+            " expm1 floor gelu lgamma log log10 log1p log2 log_softmax logit logsigmoid relu"
             " relu6 round rsqrt selu sigmoid sign silu sin sinh softmax softplus softsign sqrt"
             " square stanh swish tan tanh tanh_shrink thresholded_relu reciprocal cumprod"
-            " flip pixel_shuffle pixel_unshuffle maxout roll diag_embed logcumsumexp"
-            " channel_shuffle shuffle_channel renorm bitwise_not logical_not increment real imag"
+            " flip pixel_shuffle pixel_unshuffle maxout logcumsumexp"
+            " channel_shuffle shuffle_channel renorm bitwise_not logical_not real imag"
             " is_empty"
         ).split()
     },
@@ -127,11 +128,9 @@ _LINES = {
             "floor_divide": "floordiv",
             "remainder": "mod",
             "elementwise_pow": "pow",
-            "fmax": "fmax",
-            "fmin": "fmin",
-            "heaviside": "heaviside",
         }.items()
     },
+    **{op: f"elementwise_{op} X Y -> Out" for op in ("fmax", "fmin", "heaviside")},
     **{
         op: _COMPARE.format(op=op)
         for op in ("equal", "not_equal", "less_than", "less_equal", "greater_than", "greater_equal")
@@ -162,6 +161,7 @@ _LINES = {
     "hardswish": "hard_swish X -> Out",
     "hardtanh": "brelu X -> Out",
     "leaky_relu": "leaky_relu X -> Out | negative_slope:alpha",
+    "mish": "mish X -> Out | lambda:threshold",
     "prelu": "prelu X Alpha -> Out",
     "softshrink": "softshrink X -> Out | threshold:lambda",
     "pow": "pow X -> Out | y:factor",
@@ -202,14 +202,14 @@ _LINES = {
     "mv": "mv X Vec -> Out",
     "einsum": "einsum Operands -> Out InnerCache XShape",
     "rnn": "rnn Input PreState WeightList SequenceLength _ -> Out DropoutState State Reserve",
-    "embedding": "lookup_table_v2 Ids W -> Out | sparse:is_sparse",
+    "embedding": "lookup_table_v2 Ids W -> Out | -sparse",
     "bilinear": "bilinear_tensor_product X Y Weight Bias -> Out",
     # Shape.
-    "reshape": "reshape2 X shape=Shape/ShapeTensor -> Out XShape",
+    "reshape": "reshape2 X shape=Shape/ShapeTensor -> Out +XShape",
     "transpose": "transpose2 X -> Out XShape | perm:axis",
-    "squeeze": "squeeze2 X axes= -> Out XShape",
-    "unsqueeze": "unsqueeze2 X axes=AxesTensor/AxesTensorList -> Out XShape",
-    "flatten": "flatten_contiguous_range X -> Out XShape",
+    "squeeze": "squeeze2 X axes= -> Out +XShape",
+    "unsqueeze": "unsqueeze2 X axes=AxesTensor/AxesTensorList -> Out +XShape",
+    "flatten": "flatten_contiguous_range X -> Out +XShape",
     "shape": "shape Input -> Out",
     "numel": "size Input -> Out",
     "concat": "concat X axis=AxisTensor -> Out",
@@ -221,7 +221,8 @@ _LINES = {
     "slice": "slice Input starts=StartsTensor/StartsTensorList ends=EndsTensor/EndsTensorList"
     " -> Out",
     "strided_slice": "strided_slice Input starts=StartsTensor/StartsTensorList"
-    " ends=EndsTensor/EndsTensorList strides=StridesTensor/StridesTensorList -> Out",
+    " ends=EndsTensor/EndsTensorList strides=StridesTensor/StridesTensorList -> Out"
+    " | infer_flags=@ones",
     "crop": "crop_tensor X shape=Shape/ShapeTensor offsets=Offsets/OffsetsTensor -> Out",
     "expand": "expand_v2 X shape=Shape/expand_shapes_tensor -> Out",
     "expand_as": "expand_as_v2 X Y -> Out",
@@ -231,6 +232,8 @@ _LINES = {
     "tril": "tril_triu X -> Out | lower=true",
     "triu": "tril_triu X -> Out | lower=false",
     "diag": "diag_v2 X -> Out",
+    "diag_embed": "diag_embed Input -> Out",
+    "roll": "roll X shifts=ShiftsTensor -> Out",
     "diagonal": "diagonal Input -> Out",
     "repeat_interleave": "repeat_interleave X -> Out | repeats:Repeats axis:dim",
     "add_n": "sum X -> Out",
@@ -271,7 +274,6 @@ _LINES = {
     "full_like": "fill_any_like X value= -> Out",
     "full_with_tensor": "fill_constant ValueTensor shape=ShapeTensor/ShapeTensorList -> Out",
     "full_batch_size_like": "fill_constant_batch_size_like Input -> Out",
-    "arange": "range Start End Step -> Out | -dtype",
     "linspace": "linspace Start Stop Num -> Out",
     "eye": "eye num_rows= num_columns= -> Out",
     "share_data_": "assign X -> Out",
@@ -286,7 +288,7 @@ _LINES = {
     "affine_channel": "affine_channel X Scale Bias -> Out",
     "temporal_shift": "temporal_shift X -> Out",
     "nms": "nms Boxes -> KeepBoxesIdxs | threshold:iou_threshold",
-    "unpool": "unpool X Indices output_size= -> Out | padding:paddings",
+    "unpool": "unpool X Indices output_size= -> Out | padding:paddings unpooling_type=max",
     "huber_loss": "huber_loss X Y -> Out Residual",
     "kldiv_loss": "kldiv_loss X Target -> Loss",
     "log_loss": "log_loss Predicted Labels -> Loss",
@@ -294,7 +296,6 @@ _LINES = {
     "cross_entropy_with_softmax": "softmax_with_cross_entropy Logits Label -> Softmax Loss",
     "nll_loss": "nll_loss X Label Weight -> Out Total_weight",
     "cholesky": "cholesky X -> Out",
-    "fill_diagonal": "fill_diagonal X -> Out",
     "as_complex": "as_complex X -> Out",
     "as_real": "as_real X -> Out",
     "complex": "complex X Y -> Out",
