@@ -12,6 +12,9 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F  # noqa: N812
 
+# Ops that no function of the public API emits, but older exporters did.
+_C = paddle._C_ops
+
 Array = np.ndarray[Any, Any]
 Case = tuple[Callable[..., Any], list[Array]]
 
@@ -111,7 +114,7 @@ CASES: dict[str, Case] = {
     "maxout": (lambda x: F.maxout(x, groups=2), IMAGE),
     "gelu tanh": (lambda x: F.gelu(x, approximate=True), X),
     "softmax of another axis": (lambda x: F.softmax(x, axis=1), X),
-    "pow": (lambda x: x**2.5, [positive(2, 3)]),
+    "pow": (lambda x: paddle.pow(x, 2.5), [positive(2, 3)]),
     "clip": (lambda x: paddle.clip(x, -0.5, 0.25), X),
     "clip by a tensor": (lambda x, low: paddle.clip(x, low, 2.0), [real(2, 3), real(1)]),
     "clip to infinity": (lambda x: paddle.clip(x, min=0.1), X),
@@ -154,7 +157,7 @@ CASES: dict[str, Case] = {
     "sum of integers": (lambda x: paddle.sum(x, axis=1), [integers(9, 2, 3, dtype="int32")]),
     "p_norm": (lambda x: paddle.linalg.norm(x, p=3, axis=1), X),
     "frobenius_norm": (lambda x: paddle.linalg.norm(x, p="fro", axis=[1, 2]), X),
-    "norm": (lambda x: F.normalize(x, axis=1), X),
+    "p_norm of two": (lambda x: F.normalize(x, axis=1), X),
     "cumsum": (lambda x: paddle.cumsum(x, axis=1), X),
     "cumsum flat": (paddle.cumsum, X),
     "cumprod": (lambda x: paddle.cumprod(x, dim=1), X),
@@ -193,7 +196,7 @@ CASES: dict[str, Case] = {
     "pool2d average": (lambda x: F.avg_pool2d(x, 3, 2, 1), IMAGE),
     "pool2d average inclusive": (lambda x: F.avg_pool2d(x, 3, 2, 1, exclusive=False), IMAGE),
     "pool2d adaptive": (lambda x: F.adaptive_avg_pool2d(x, [3, 3]), IMAGE),
-    "pool2d global": (lambda x: F.adaptive_max_pool2d(x, 1), IMAGE),
+    "max_pool2d_with_index adaptive": (lambda x: F.adaptive_max_pool2d(x, 1), IMAGE),
     "pool2d of one dimension": (lambda x: F.max_pool1d(x, 2), SEQUENCE),
     "pool2d average of one dimension": (lambda x: F.avg_pool1d(x, 2), SEQUENCE),
     "pool3d": (lambda x: F.avg_pool3d(x, 2), VOLUME),
@@ -403,12 +406,31 @@ CASES: dict[str, Case] = {
     "cross_entropy_with_softmax": (F.softmax_with_cross_entropy, [real(3, 5), integers(5, 3, 1)]),
     "nll_loss": (F.nll_loss, [real(3, 5), integers(5, 3)]),
     # Complex numbers.
-    "as_complex": (lambda x: paddle.as_real(paddle.as_complex(x) * 2), [real(2, 3, 2)]),
+    "as_complex": (lambda x: paddle.abs(paddle.as_complex(x)), [real(2, 3, 2)]),
+    "as_real": (lambda x, y: paddle.as_real(paddle.complex(x, y)), PAIR),
     "complex": (lambda x, y: paddle.abs(paddle.complex(x, y)), PAIR),
     "real": (lambda x, y: paddle.real(paddle.complex(x, y)), PAIR),
     "imag": (lambda x, y: paddle.imag(paddle.complex(x, y)), PAIR),
     # Control of the import itself.
     "relu in place": (lambda x: F.relu_(x + 1) * 2, X),
+    "affine_channel": (lambda x: _C.affine_channel(x, weight(4), weight(4), "NCHW"), IMAGE),
+    "matmul_with_flatten": (
+        lambda x, y: None if paddle.in_dynamic_mode() else _C.matmul_with_flatten(x, y, 1, 1),
+        [real(2, 3, 4), real(12, 5)],
+    ),
+    "mean_all": (lambda x: _C.mean_all(x), X),
+    "shape": (lambda x: _C.shape(x), X),
+    "shuffle_channel": (lambda x: _C.shuffle_channel(x, 2), IMAGE),
+    "full_batch_size_like": (
+        lambda x: _C.full_batch_size_like(x, [-1, 3], paddle.float32, 2.5, 0, 0, paddle.CPUPlace()),
+        X,
+    ),
+    "multiclass_nms3": (
+        lambda boxes, scores: _C.multiclass_nms3(
+            boxes, scores, None, 0.1, 10, 5, 0.3, True, 1.0, -1
+        )[0],
+        [np.sort(unit(1, 6, 4), axis=2), unit(1, 2, 6)],
+    ),
     "is_empty": (paddle.is_empty, X),
     "viterbi_decode": (
         lambda x, t, n: paddle.text.viterbi_decode(x, t, n, False),
@@ -418,3 +440,63 @@ CASES: dict[str, Case] = {
 
 FIXED_SHAPES = {"matrix_power", "fold", "addmm", "multi_dot"}
 """Networks that Paddle itself cannot export with a dynamic batch."""
+
+
+class Embedded(paddle.nn.Layer):
+    """Looks ids up, then runs a network over the rows."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.embedding = paddle.nn.Embedding(50, 16)
+        self.network = network
+
+    def forward(self, ids: Any) -> Any:
+        outputs = self.network(self.embedding(ids))
+        return outputs[0] if isinstance(outputs, tuple) else outputs
+
+
+def _encoder() -> Any:
+    layer = paddle.nn.TransformerEncoderLayer(16, 4, 32, activation="gelu")
+    return Embedded(paddle.nn.TransformerEncoder(layer, 2))
+
+
+def _vision(name: str) -> Callable[[], Any]:
+    return lambda: getattr(paddle.vision.models, name)()
+
+
+Network = tuple[Callable[[], Any], list[Any], list[list[int]]]
+
+NETWORKS: dict[str, Network] = {
+    "LeNet": (paddle.vision.models.LeNet, [None, 1, 28, 28], [[2, 1, 28, 28], [3, 1, 28, 28]]),
+    **{
+        name: (_vision(name), [None, 3, 224, 224], [[1, 3, 224, 224], [2, 3, 224, 224]])
+        for name in ("alexnet", "googlenet", "vgg11")
+    },
+    **{
+        name: (_vision(name), [None, 3, None, None], [[2, 3, 64, 64], [1, 3, 96, 80]])
+        for name in (
+            "densenet121 mobilenet_v1 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small resnet18"
+            " resnet50 resnext50_32x4d squeezenet1_1 wide_resnet50_2"
+        ).split()
+    },
+    "inception_v3": (_vision("inception_v3"), [None, 3, 128, 128], [[2, 3, 128, 128]]),
+    "shufflenet_v2": (
+        _vision("shufflenet_v2_x1_0"),
+        [None, 3, 64, 64],
+        [[2, 3, 64, 64], [1, 3, 64, 64]],
+    ),
+    "TransformerEncoder": (_encoder, [None, None], [[2, 7], [3, 12]]),
+    "MultiHeadAttention": (
+        lambda: paddle.nn.MultiHeadAttention(16, 4),
+        [None, None, 16],
+        [[2, 7, 16], [1, 9, 16]],
+    ),
+    "LSTM": (
+        lambda: Embedded(paddle.nn.LSTM(16, 8, num_layers=2, direction="bidirect")),
+        [None, None],
+        [[2, 7], [3, 12]],
+    ),
+    "GRU": (lambda: Embedded(paddle.nn.GRU(16, 8, dropout=0.3)), [None, None], [[2, 7], [3, 12]]),
+    "SimpleRNN": (lambda: Embedded(paddle.nn.SimpleRNN(16, 8)), [None, 5], [[2, 5], [3, 5]]),
+}
+"""Whole networks: what makes them, the shape they are exported with, and shapes they are run on."""

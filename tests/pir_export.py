@@ -1,8 +1,8 @@
 """Exports networks as Paddle 3 ``.json`` models and runs them: python tests/pir_export.py DIRECTORY.
 
 A process of its own, because the tests' own has PIR switched off. For every network it leaves
-``NAME.json``, ``NAME.pdiparams`` and ``NAME.npz``: inputs by name, and outputs in order, of Paddle's
-Predictor, which runs the program as it is.
+``NAME.json`` and ``NAME.pdiparams``, and of every run of it by Paddle's Predictor, which takes the
+program as it is, ``NAME.INDEX.npz``: inputs by name, and outputs in order.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.static import InputSpec
-from paddle_run import predict
-from pir_cases import CASES, FIXED_SHAPES, Case, weights_of
+from paddle_run import Arrays, predict
+from pir_cases import CASES, FIXED_SHAPES, NETWORKS, integers, real, weights_of
 
 
 class One(paddle.nn.Layer):
@@ -41,31 +41,55 @@ class Three(One):
         return self.function(x, y, z)
 
 
-def export(path: Path, case: Case, dynamic: bool = True) -> None:
-    """Write ``path`` with the three suffixes."""
-    function, inputs = case
-    network = function
-    if not isinstance(function, paddle.nn.Layer):
-        weights = weights_of(function, inputs)
-        network = (One, Two, Three)[len(inputs) - 1](function, weights)
+def export(path: Path, network: Any, specs: list[Any], feeds: list[Arrays]) -> None:
+    """Write ``path`` with every suffix."""
     network.eval()
-    specs = [
-        InputSpec([None, *array.shape[1:]] if dynamic and array.ndim > 1 else list(array.shape), str(array.dtype), name)
-        for name, array in zip("xyz", inputs)
-    ]
     paddle.jit.save(paddle.jit.to_static(network, input_spec=specs, full_graph=True), str(path))
+    for index, feed in enumerate(feeds):
+        outputs = predict(path.with_suffix(".json"), path.with_suffix(".pdiparams"), feed)
+        arrays = {f"output{number:03}": output for number, output in enumerate(outputs)}
+        np.savez(path.with_suffix(f".{index}.npz"), **feed, **arrays)
+
+
+def export_case(path: Path, name: str) -> None:
+    function, inputs = CASES[name]
+    network = (One, Two, Three)[len(inputs) - 1](function, weights_of(function, inputs))
     feed = dict(zip("xyz", inputs))
-    outputs = predict(path.with_suffix(".json"), path.with_suffix(".pdiparams"), feed)
-    arrays = {f"output{index}": output for index, output in enumerate(outputs)}
-    np.savez(path.with_suffix(".npz"), **feed, **arrays)
+    dynamic = name not in FIXED_SHAPES
+    specs = [
+        InputSpec(
+            [None, *array.shape[1:]] if dynamic and array.ndim > 1 else list(array.shape),
+            str(array.dtype),
+            name,
+        )
+        for name, array in feed.items()
+    ]
+    export(path, network, specs, [feed])
+
+
+def export_network(path: Path, name: str) -> None:
+    make, dims, shapes = NETWORKS[name]
+    paddle.seed(0)
+    network = make()
+    dtype = "float32" if not hasattr(network, "embedding") else "int64"
+    feeds = [
+        {"x": real(*shape) if dtype == "float32" else integers(50, *shape)} for shape in shapes
+    ]
+    export(path, network, [InputSpec(dims, dtype, "x")], feeds)
 
 
 def main(directory: Path) -> None:
-    for index, (name, case) in enumerate(CASES.items()):
-        try:
-            export(directory / f"case{index}", case, name not in FIXED_SHAPES)
-        except Exception:
-            (directory / f"case{index}.error").write_text(f"{name}\n{traceback.format_exc()}")
+    for index, name in enumerate(CASES):
+        export_or_tell(export_case, directory / f"case{index}", name)
+    for name in NETWORKS:
+        export_or_tell(export_network, directory / name, name)
+
+
+def export_or_tell(export: Callable[[Path, str], None], path: Path, name: str) -> None:
+    try:
+        export(path, name)
+    except Exception:
+        path.with_suffix(".error").write_text(traceback.format_exc())
 
 
 if __name__ == "__main__":

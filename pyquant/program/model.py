@@ -187,9 +187,10 @@ def _locate(
 
 
 def _find_program(model_dir: Path) -> Path:
-    prefixed = model_dir.with_name(model_dir.name + ".pdmodel")
-    if prefixed.is_file():
-        return prefixed
+    for suffix in (".pdmodel", ".json"):
+        prefixed = model_dir.with_name(model_dir.name + suffix)
+        if prefixed.is_file():
+            return prefixed
     if not model_dir.is_dir():
         raise ModelFileError(f"{model_dir}: there is no such directory. Check model_dir.")
     if (model_dir / "__model__").is_file():

@@ -169,7 +169,10 @@ class _Importer:
 
     def _new_variables(self, stem: str, result: Value) -> list[str]:
         if isinstance(result.type, tuple):
-            names = [self._variable(self._unique(stem), member) for member in result.type]
+            names = [
+                self._variable(self._fetched.get((result.id, index)) or self._unique(stem), member)
+                for index, member in enumerate(result.type)
+            ]
             self._members[result.id] = names
             return names
         name = self._fetched.get(result.id) or self._unique(stem)
@@ -407,10 +410,18 @@ def _required(value: Any) -> Any:
     return value
 
 
-def _fetch_names(operations: list[Operation]) -> dict[int, str]:
-    """Name each value as the ``fetch`` that asks for it, for the model's outputs to keep theirs."""
+def _fetch_names(operations: list[Operation]) -> dict[Any, str]:
+    """Name each value as the ``fetch`` that asks for it, for the model's outputs to keep theirs.
+
+    A member of a list is known by the list's id and its index.
+    """
     fetches = (op for op in operations if op.name == "pd_op.fetch")
-    return {op.operands[0]: str(op.attributes["name"]) for op in fetches}
+    names: dict[Any, str] = {op.operands[0]: str(op.attributes["name"]) for op in fetches}
+    for split in (op for op in operations if op.name == "builtin.split"):
+        for index, result in enumerate(split.results):
+            if result.id in names:
+                names[split.operands[0], index] = names[result.id]
+    return names
 
 
 def _last_uses(operations: list[Operation]) -> dict[int, int]:

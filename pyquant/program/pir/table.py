@@ -150,7 +150,6 @@ _LINES = {
     "logsumexp": "logsumexp X -> Out",
     "frobenius_norm": "frobenius_norm X dim= -> Out | keepdim:keep_dim",
     "p_norm": "p_norm X -> Out",
-    "norm": "norm X -> Out Norm",
     "cumsum": "cumsum X axis= -> Out",
     "trace": "trace Input -> Out",
     "det": "determinant Input -> Out",
@@ -189,8 +188,6 @@ _LINES = {
     "pad3d": "pad3d X paddings=Paddings -> Out | pad_value:value",
     # Normalization.
     "batch_norm_": "batch_norm X Mean Variance Scale Bias -> Y MeanOut=Mean VarianceOut=Variance"
-    " SavedMean SavedVariance ReserveSpace | data_format:data_layout",
-    "batch_norm": "batch_norm X Mean Variance Scale Bias -> Y MeanOut=Mean VarianceOut=Variance"
     " SavedMean SavedVariance ReserveSpace | data_format:data_layout",
     "layer_norm": "layer_norm X Scale Bias -> Y Mean Variance",
     "group_norm": "group_norm X Scale Bias -> Y Mean Variance | data_format:data_layout",
@@ -276,8 +273,7 @@ _LINES = {
     "full_batch_size_like": "fill_constant_batch_size_like Input -> Out",
     "linspace": "linspace Start Stop Num -> Out",
     "eye": "eye num_rows= num_columns= -> Out",
-    "share_data_": "assign X -> Out",
-    # What quantization-aware training leaves behind.
+    # Detection, losses, linear algebra and the like.
     "box_coder": "box_coder PriorBox PriorBoxVar TargetBox -> OutputBox",
     "prior_box": "prior_box Input Image -> Boxes Variances",
     "yolo_box": "yolo_box X ImgSize -> Boxes Scores",
