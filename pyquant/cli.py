@@ -1,4 +1,4 @@
-"""The command line: ``pyquant dynamic``, ``pyquant static``, ``pyquant inspect``."""
+"""The command line: ``pyquant`` ``inspect``, ``convert``, ``dynamic`` and ``static``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .calibration.thresholds import ALGORITHMS
 from .dynamic import WEIGHT_BITS, quant_post_dynamic
 from .errors import PyquantError
 from .program import proto
-from .program.model import Model, load_model
+from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS, WEIGHT_ONLY_OP_TYPES
 from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import quant_post_static
@@ -67,6 +67,13 @@ def _static(options: argparse.Namespace) -> None:
     print(result)
 
 
+def _convert(options: argparse.Namespace) -> None:
+    model = load_model(options.model, options.model_filename, options.params_filename)
+    name = model.model_path.stem
+    for path in save_model(model, options.output, f"{name}.pdmodel", f"{name}.pdiparams"):
+        print(path)
+
+
 def _inspect(options: argparse.Namespace) -> None:
     model = load_model(options.model, options.model_filename, options.params_filename)
     _print_tensors("input ", model, [var.name for var in model.feeds])
@@ -98,6 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(inspect)
     inspect.set_defaults(run=_inspect)
 
+    convert = commands.add_parser("convert", help="a Paddle 3 .json model as .pdmodel, in float")
+    _add_model(convert)
+    convert.add_argument("output", type=Path, help="directory of the result")
+    convert.set_defaults(run=_convert)
+
     dynamic = commands.add_parser("dynamic", help="weights to int8 or int16, without data")
     _add_model(dynamic)
     _add_quantization(dynamic, WEIGHT_ONLY_OP_TYPES)
@@ -125,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", type=Path, help="the model's directory, or its path, no suffix")
+    parser.add_argument("model", type=Path, help="the model's directory, or its program's path")
     parser.add_argument("--model-filename", help="the program's file, if it cannot be guessed")
     parser.add_argument("--params-filename", help="the combined parameter file, likewise")
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
+from .errors import SettingError
 from .program.model import Model, load_model, write_model
 from .program.output_files import OutputFiles
+from .program.pir.writer import JsonProgram
 from .program.proto import ProgramDesc, set_attribute
 from .program.quantizable import WEIGHT_ONLY_OP_TYPES, WeightedOp, find_weighted_ops
 from .program.rewrite import Rewriter, rename_inputs, store_weights
@@ -43,7 +46,8 @@ def quant_post_dynamic(
             float twin into ``test_model``.
         model_filename: the program's file; None finds it.
         params_filename: the combined parameter file; None finds it, or takes separate files.
-        save_model_filename: None is ``model.pdmodel``.
+        save_model_filename: None is ``model.pdmodel``, or for a model read from Paddle 3's
+            ``.json``, ``model.json``. Such a model is written in the form that its name says.
         save_params_filename: None is the program's name with ``.pdiparams``.
         quantizable_op_type: op types whose weights are quantized.
         weight_bits: 8 or 16.
@@ -59,7 +63,7 @@ def quant_post_dynamic(
     Raises:
         ModelFileError: the model cannot be read.
         SettingError: an argument is wrong, or nothing in the model can be quantized.
-        UnsupportedError: the model is quantized already, or a Paddle 3 ``.json``.
+        UnsupportedError: the model is quantized already, or has ops that are not known.
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
     check_op_types(quantizable_op_type, WEIGHT_ONLY_OP_TYPES)
@@ -71,18 +75,13 @@ def quant_post_dynamic(
     watch.lap("load")
     weights = quantize_weights(model, ops, weight_bits, weight_quantize_type != "abs_max")
     watch.lap("quantize")
-    filename = save_model_filename or "model.pdmodel"
+    filename = save_model_filename or _default_filename(model, lite_format)
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
-    directory = Path(save_model_dir)
-    twin = _dequantized_twin(model, weights, ops) if generate_test_model else None
-    store = _store_for_lite if lite_format else _store_for_paddle
-    store(model, weights, ops)
-    test_path = None
-    with OutputFiles(directory) as files:
-        paths = write_model(files, model, directory / "quantized_model", filename, params)
-        if twin is not None:
-            test_path = write_model(files, twin, directory / "test_model", filename, params)[0]
+    outputs = _Outputs(Path(save_model_dir), filename, params, generate_test_model, lite_format)
+    write = _write_json if filename.endswith(".json") else _write_pdmodel
+    with OutputFiles(outputs.directory) as files:
+        paths, test_path = write(files, outputs, model, weights, ops)
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
@@ -94,6 +93,68 @@ def quant_post_dynamic(
         seconds=watch.seconds,
         test_model_path=test_path,
     )
+
+
+class _Outputs(NamedTuple):
+    """What to write, and where."""
+
+    directory: Path
+    model_filename: str
+    params_filename: str
+    test_model: bool
+    lite_format: bool
+
+    @property
+    def model_directory(self) -> Path:
+        return self.directory / "quantized_model"
+
+    @property
+    def test_model_directory(self) -> Path:
+        return self.directory / "test_model"
+
+
+def _default_filename(model: Model, lite_format: bool) -> str:
+    """Return a name that keeps the format of the source where that can be."""
+    return "model.json" if model.pir is not None and not lite_format else "model.pdmodel"
+
+
+def _write_pdmodel(
+    files: OutputFiles,
+    outputs: _Outputs,
+    model: Model,
+    weights: Mapping[str, QuantizedWeight],
+    ops: Sequence[WeightedOp],
+) -> tuple[tuple[Path, ...], Path | None]:
+    names = outputs.model_filename, outputs.params_filename
+    twin = _dequantized_twin(model, weights, ops) if outputs.test_model else None
+    store = _store_for_lite if outputs.lite_format else _store_for_paddle
+    store(model, weights, ops)
+    paths = write_model(files, model, outputs.model_directory, *names)
+    if twin is None:
+        return paths, None
+    return paths, write_model(files, twin, outputs.test_model_directory, *names)[0]
+
+
+def _write_json(
+    files: OutputFiles,
+    outputs: _Outputs,
+    model: Model,
+    weights: Mapping[str, QuantizedWeight],
+    ops: Sequence[WeightedOp],
+) -> tuple[tuple[Path, ...], Path | None]:
+    if outputs.lite_format:
+        raise SettingError(
+            f"{outputs.model_filename}: Paddle-Lite reads .pdmodel alone. Name it .pdmodel."
+        )
+    names = outputs.model_filename, outputs.params_filename
+    program = JsonProgram(model)
+    program.store_integers(weights, ops)
+    paths = program.write(files, outputs.model_directory, *names)
+    if not outputs.test_model:
+        return paths, None
+    twin = JsonProgram(model)
+    twin.store_floats(weights, ops)
+    return paths, twin.write(files, outputs.test_model_directory, *names)[0]
 
 
 def _store_for_paddle(

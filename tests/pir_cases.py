@@ -438,7 +438,7 @@ CASES: dict[str, Case] = {
     ),
 }
 
-FIXED_SHAPES = {"matrix_power", "fold", "addmm", "multi_dot"}
+FIXED_SHAPES = {"matrix_power", "fold", "addmm", "multi_dot", "matmul_with_flatten"}
 """Networks that Paddle itself cannot export with a dynamic batch."""
 
 

@@ -113,10 +113,15 @@ class _Runner:
 
 def _predictor(model: Model) -> Any:
     """Make a Predictor that runs the program's own ops, so that its own names are seen."""
-    if model.params_path is not None:
+    if model.params_path is not None and model.model_path.suffix != ".json":
         return _predictor_of_files(model.model_path, model.params_path)
-    # Separate parameter files are found by the Predictor only beside a program called __model__.
     with tempfile.TemporaryDirectory() as directory:
+        if model.params_path is not None:
+            # As read from .json, the program goes with the parameter file as it is.
+            program_path = Path(directory) / "model.pdmodel"
+            program_path.write_bytes(model.program.SerializeToString())
+            return _predictor_of_files(program_path, model.params_path)
+        # Separate files are found by the Predictor only beside a program called __model__.
         paths = save_model(model, directory, "model.pdmodel", "model.pdiparams")
         return _predictor_of_files(*paths)
 

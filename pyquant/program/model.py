@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from google.protobuf.message import DecodeError
 from ..errors import ModelFileError, SettingError, UnsupportedError
 from . import proto
 from .output_files import OutputFiles
+from .pir.importer import PirProgram
 from .pir.importer import read_program as read_pir_program
 from .parameters import Array, read_combined, read_separate, write_combined
 
@@ -31,6 +32,7 @@ class Model:
         params_path: the combined parameter file, or None if each parameter has a file of its own
             beside the program.
         source_files: all files that it was read from.
+        pir: what it was read from, if that was a Paddle 3 ``.json``.
     """
 
     program: Any
@@ -38,6 +40,7 @@ class Model:
     model_path: Path
     params_path: Path | None
     source_files: tuple[Path, ...]
+    pir: PirProgram | None = None
 
     @property
     def feeds(self) -> list[Any]:
@@ -73,29 +76,35 @@ class Model:
 def load_model(
     model_dir: str | Path, model_filename: str | None = None, params_filename: str | None = None
 ) -> Model:
-    """Read a Paddle inference model in ``.pdmodel``/``__model__`` form.
+    """Read a Paddle inference model, in ``.pdmodel``/``__model__`` form or Paddle 3's ``.json``.
+
+    However it is stored, it is one ``ProgramDesc`` in memory; outputs keep their names.
 
     Args:
-        model_dir: the directory of the files, or the path of both without their suffix.
+        model_dir: the directory of the files, or the path of the program's, or that without its
+            suffix.
         model_filename: the program's file. None looks for ``__model__``, then for the directory's
-            only ``.pdmodel``.
-        params_filename: the combined parameter file. None takes the ``.pdiparams`` beside a
-            ``.pdmodel`` of the same name, and otherwise one file per parameter.
+            only ``.pdmodel``, then for its only ``.json``.
+        params_filename: the combined parameter file. None takes the ``.pdiparams`` beside the
+            program, of the same name, and otherwise one file per parameter.
 
     Raises:
         ModelFileError: a file is missing, truncated, or does not belong to the other.
-        UnsupportedError: it is a Paddle 3 ``.json`` model.
+        UnsupportedError: it is a ``.json`` with control flow or ops that are not known.
     """
     model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
-    program = _read_program(model_path)
+    pir = read_pir_program(model_path) if model_path.suffix == ".json" else None
+    program = pir.program if pir is not None else _read_program(model_path)
     names = _parameter_names(program)
+    if pir is not None and names and params_path is None:
+        params_path = model_path.with_suffix(".pdiparams")
     if params_path is not None:
         parameters = read_combined(params_path, names)
         files = [params_path]
     else:
         parameters = read_separate(model_path.parent, names)
         files = [model_path.parent / name for name in names]
-    model = Model(program, parameters, model_path, params_path, (model_path, *files))
+    model = Model(program, parameters, model_path, params_path, (model_path, *files), pir)
     _check_parameters(model)
     return model
 
@@ -132,11 +141,37 @@ def write_model(
     params_filename: str | None,
 ) -> tuple[Path, ...]:
     """Write ``model`` as `save_model` does, together with what else ``files`` gathers."""
+    if model_filename.endswith(".json"):
+        raise SettingError(
+            f"{model_filename}: programs are written as .pdmodel; only quant_post_dynamic writes a "
+            "model that was read from .json as .json. Name it .pdmodel."
+        )
+    targets = parameter_files(
+        files, model, model.parameters, directory, model_filename, params_filename
+    )
+    with files.open(targets[0]) as stream:
+        stream.write(_without_export_attributes(model.program).SerializeToString())
+    return targets
+
+
+def parameter_files(
+    files: OutputFiles,
+    model: Model,
+    parameters: Mapping[str, Array],
+    directory: Path,
+    model_filename: str,
+    params_filename: str | None,
+) -> tuple[Path, ...]:
+    """Write ``parameters``, as those of a model made from ``model``.
+
+    Returns:
+        The path at which the program belongs, and those of the parameters.
+    """
     model_path = directory / model_filename
     if params_filename is not None:
-        contents = {directory / params_filename: model.parameters}
+        contents = {directory / params_filename: parameters}
     else:
-        contents = {directory / name: {name: array} for name, array in model.parameters.items()}
+        contents = {directory / name: {name: array} for name, array in parameters.items()}
     if model_path in contents:
         raise SettingError(
             f"{model_path}: the program and a parameter would be the same file. "
@@ -147,8 +182,6 @@ def write_model(
     for path, arrays in contents.items():
         with files.open(path) as stream:
             write_combined(stream, arrays)
-    with files.open(model_path) as stream:
-        stream.write(_without_export_attributes(model.program).SerializeToString())
     return targets
 
 
@@ -187,6 +220,8 @@ def _locate(
 
 
 def _find_program(model_dir: Path) -> Path:
+    if model_dir.is_file():
+        return model_dir
     for suffix in (".pdmodel", ".json"):
         prefixed = model_dir.with_name(model_dir.name + suffix)
         if prefixed.is_file():
@@ -200,14 +235,12 @@ def _find_program(model_dir: Path) -> Path:
         return found[0]
     have = ", ".join(path.name for path in found) or "none"
     raise ModelFileError(
-        f"{model_dir}: one .pdmodel file (or __model__) is expected, there is {have}. "
+        f"{model_dir}: one .pdmodel or .json file (or __model__) is expected, there is {have}. "
         "Name it by model_filename."
     )
 
 
 def _read_program(path: Path) -> Any:
-    if path.suffix == ".json":
-        return read_pir_program(path).program
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -33,6 +33,7 @@ _DTYPES = {
     "t_c64": "complex64",
     "t_c128": "complex128",
 }
+DTYPE_TAGS = {dtype: tag for tag, dtype in _DTYPES.items()}
 _SCALARS = {
     "a_bool": bool,
     "a_i32": int,

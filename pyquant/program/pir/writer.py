@@ -1,0 +1,183 @@
+"""Quantized weights in a ``.json`` program: integer parameters, and ops that make floats of them.
+
+PIR's ``dequantize_linear`` computes wrong numbers on a CPU, so the floats are made by ``cast`` and
+``multiply``, in the same order of operations as in a ``.pdmodel``.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...errors import SettingError
+from ..model import Model, parameter_files
+from ..output_files import OutputFiles
+from ..parameters import Array
+from ..quantizable import WeightedOp
+from ..weights import QuantizedWeight
+from .reader import DTYPE_TAGS, json_operations
+
+_NUMPY_DTYPES = {
+    np.dtype(np.int8): "int8",
+    np.dtype("<i2"): "int16",
+    np.dtype("<f2"): "float16",
+    np.dtype("<u2"): "bfloat16",
+    np.dtype("<f4"): "float32",
+}
+
+
+class JsonProgram:
+    """A copy of a ``.json`` program with other weights; `write` puts it into files.
+
+    Args:
+        model: read from a ``.json``.
+    """
+
+    def __init__(self, model: Model) -> None:
+        if model.pir is None:
+            raise SettingError(
+                f"{model.model_path}: only a model read from .json can be written as .json. "
+                "Name the quantized program .pdmodel."
+            )
+        self._model = model
+        self._positions = model.pir.positions
+        self._document = copy.deepcopy(model.pir.document)
+        self._operations = json_operations(model.model_path, self._document)
+        self._parameters = dict(model.parameters)
+        self._next_id = 1 + max(_result_ids(self._operations))
+        self._before: dict[int, list[Any]] = {}
+
+    def store_integers(
+        self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+    ) -> None:
+        """Store quantized weights, and let ``ops`` read the floats that they stand for."""
+        self._replace(weights, ops, self._dequantize)
+
+    def store_floats(
+        self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+    ) -> None:
+        """Store the floats that quantized weights stand for, and let ``ops`` read them."""
+        self._replace(weights, ops, self._store_dequantized)
+
+    def write(
+        self, files: OutputFiles, directory: Path, model_filename: str, params_filename: str
+    ) -> tuple[Path, ...]:
+        """Write the program and its parameters; see `pyquant.program.model.write_model`."""
+        targets = parameter_files(
+            files, self._model, self._parameters, directory, model_filename, params_filename
+        )
+        text = json.dumps(self._document, separators=(",", ":"))
+        with files.open(targets[0]) as stream:
+            stream.write(text.encode())
+        return targets
+
+    def _replace(
+        self,
+        weights: Mapping[str, QuantizedWeight],
+        ops: Sequence[WeightedOp],
+        make: Callable[[Any, QuantizedWeight, int], int],
+    ) -> None:
+        declared = {item["A"][3]: item for item in self._operations if item["#"] == "p"}
+        readers: dict[str, list[int]] = {}
+        for op in ops:
+            readers.setdefault(op.weight, []).append(self._positions[op.position])
+        for name, positions in readers.items():
+            value = declared[name]["O"]["%"]
+            replacement = make(declared[name], weights[name], min(positions))
+            for position in positions:
+                for operand in self._operations[position]["I"]:
+                    if operand["%"] == value:
+                        operand["%"] = replacement
+        self._insert()
+        self._drop_unread(declared, readers)
+
+    def _dequantize(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
+        values = self._parameter(declared, f"{weight.name}.quantized", weight.values)
+        scale = self._parameter(declared, f"{weight.name}@scale", weight.scale)
+        dims = list(weight.values.shape)
+        floats = self._op(position, "1.cast", [values], "float32", dims, {"dtype": "float32"})
+        scaled = self._op(position, "1.multiply", [floats, scale], "float32", dims, {})
+        dtype = _NUMPY_DTYPES[weight.float_dtype]
+        if dtype == "float32":
+            return scaled
+        return self._op(position, "1.cast", [scaled], dtype, dims, {"dtype": dtype})
+
+    def _store_dequantized(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
+        return self._parameter(declared, f"{weight.name}.quantized", weight.dequantized())
+
+    def _parameter(self, like: Any, name: str, array: Array) -> int:
+        """Declare a parameter as ``like`` is, and return its value's id."""
+        declaration = copy.deepcopy(like)
+        declaration["A"][3] = name
+        value = declaration["O"]["%"] = self._new_id()
+        declaration["O"]["TT"] = _type(_NUMPY_DTYPES[array.dtype], list(array.shape))
+        self._before.setdefault(0, []).append(declaration)
+        self._parameters[name] = array
+        return value
+
+    def _op(
+        self,
+        position: int,
+        name: str,
+        operands: list[int],
+        dtype: str,
+        dims: list[int],
+        attributes: Mapping[str, str],
+    ) -> int:
+        result = self._new_id()
+        stop_gradient = {"#": "0.a_array", "D": [{"#": "0.a_bool", "D": True}]}
+        operation = {
+            "#": name,
+            "A": [
+                {"AT": {"#": "1.a_dtype", "D": value}, "N": key}
+                for key, value in attributes.items()
+            ],
+            "I": [{"%": operand} for operand in operands],
+            "O": [{"%": result, "TT": _type(dtype, dims)}],
+            "OA": [{"AT": stop_gradient, "N": "stop_gradient"}],
+        }
+        self._before.setdefault(position, []).append(operation)
+        return result
+
+    def _insert(self) -> None:
+        operations = []
+        for position, operation in enumerate(self._operations):
+            operations += self._before.get(position, [])
+            operations.append(operation)
+        self._operations[:] = operations
+
+    def _drop_unread(self, declared: Mapping[str, Any], names: Mapping[str, Any]) -> None:
+        """Take float weights away that no op reads any longer."""
+        read = {
+            operand["%"]
+            for operation in self._operations
+            if operation["#"] != "p"
+            for operand in operation["I"]
+        }
+        unread = {name for name in names if declared[name]["O"]["%"] not in read}
+        self._operations[:] = [
+            item for item in self._operations if item["#"] != "p" or item["A"][3] not in unread
+        ]
+        for name in unread:
+            del self._parameters[name]
+
+    def _new_id(self) -> int:
+        self._next_id += 1
+        return self._next_id - 1
+
+
+def _type(dtype: str, dims: list[int]) -> Any:
+    return {"#": "0.t_dtensor", "D": [{"#": f"0.{DTYPE_TAGS[dtype]}"}, dims, "NCHW", [], 0]}
+
+
+def _result_ids(operations: list[Any]) -> list[int]:
+    ids = []
+    for operation in operations:
+        results = [operation["O"]] if operation["#"] == "p" else operation["O"]
+        ids += [int(result["%"]) for result in results]
+    return ids
