@@ -49,9 +49,7 @@ def weight(*shape: int, seed: int = 3) -> Any:
     key = (seed, *shape)
     if key not in _WEIGHTS:
         assign = paddle.nn.initializer.Assign(real(*shape, seed=seed))
-        _WEIGHTS[key] = paddle.create_parameter(
-            list(shape), "float32", default_initializer=assign
-        )
+        _WEIGHTS[key] = paddle.create_parameter(list(shape), "float32", default_initializer=assign)
     return _WEIGHTS[key]
 
 
@@ -90,9 +88,14 @@ def _interpolate(mode: str, inputs: list[Array], size: list[int]) -> dict[str, C
     scale = [2.0] * len(size)
     name = f"{mode}_interp"
     return {
-        name: (lambda x: F.interpolate(x, size=size, mode=mode, data_format=LAYOUT[len(size)]), inputs),
+        name: (
+            lambda x: F.interpolate(x, size=size, mode=mode, data_format=LAYOUT[len(size)]),
+            inputs,
+        ),
         f"{name} scale": (
-            lambda x: F.interpolate(x, scale_factor=scale, mode=mode, data_format=LAYOUT[len(size)]),
+            lambda x: F.interpolate(
+                x, scale_factor=scale, mode=mode, data_format=LAYOUT[len(size)]
+            ),
             inputs,
         ),
     }
@@ -101,8 +104,12 @@ def _interpolate(mode: str, inputs: list[Array], size: list[int]) -> dict[str, C
 LAYOUT = {1: "NCW", 2: "NCHW", 3: "NCDHW"}
 
 CASES: dict[str, Case] = {
-    **_unary("abs asin acos atan atanh ceil cos cosh digamma erf erfinv exp expm1 floor", [unit(2, 3)]),
-    **_unary("lgamma log log10 log1p log2 logit reciprocal round rsqrt sign sin sinh sqrt", [unit(2, 3)]),
+    **_unary(
+        "abs asin acos atan atanh ceil cos cosh digamma erf erfinv exp expm1 floor", [unit(2, 3)]
+    ),
+    **_unary(
+        "lgamma log log10 log1p log2 logit reciprocal round rsqrt sign sin sinh sqrt", [unit(2, 3)]
+    ),
     **_unary("acosh", [positive(2, 3) + np.float32(1)]),
     **_unary("asinh square stanh tan tanh trunc isfinite isinf isnan", X),
     **_unary("celu elu gelu leaky_relu log_softmax mish relu relu6 selu", X, F),
@@ -165,7 +172,10 @@ CASES: dict[str, Case] = {
     "trace": (lambda x: paddle.trace(x, axis1=1, axis2=2), MATRIX),
     "det": (paddle.linalg.det, MATRIX),
     "inverse": (paddle.inverse, MATRIX),
-    "cholesky": (lambda x: paddle.linalg.cholesky(x @ x.transpose([0, 2, 1]) + paddle.eye(4)), MATRIX),
+    "cholesky": (
+        lambda x: paddle.linalg.cholesky(x @ x.transpose([0, 2, 1]) + paddle.eye(4)),
+        MATRIX,
+    ),
     "matrix_power": (lambda x: paddle.linalg.matrix_power(x, 3), MATRIX),
     "triangular_solve": (
         lambda x, y: paddle.linalg.triangular_solve(x + 3 * paddle.eye(4), y),
@@ -307,7 +317,10 @@ CASES: dict[str, Case] = {
     "unbind": (lambda x: paddle.unbind(x, axis=1), X),
     "unstack": (lambda x: paddle.unstack(x, axis=1), X),
     "slice": (lambda x: x[:, 1:, -1], X),
-    "slice to a computed end": (lambda x, y: x[:, : paddle.shape(y)[0]] + y.sum(), [real(4, 3, 4), real(2, 3)]),
+    "slice to a computed end": (
+        lambda x, y: x[:, : paddle.shape(y)[0]] + y.sum(),
+        [real(4, 3, 4), real(2, 3)],
+    ),
     "slice from a tensor": (
         lambda x, n: paddle.slice(x, [1], n, n + 2),
         [real(2, 4), np.array([1], np.int32)],
@@ -474,10 +487,18 @@ NETWORKS: dict[str, Network] = {
     },
     **{
         name: (_vision(name), [None, 3, None, None], [[2, 3, 64, 64], [1, 3, 96, 80]])
-        for name in (
-            "densenet121 mobilenet_v1 mobilenet_v2 mobilenet_v3_large mobilenet_v3_small resnet18"
-            " resnet50 resnext50_32x4d squeezenet1_1 wide_resnet50_2"
-        ).split()
+        for name in [
+            "densenet121",
+            "mobilenet_v1",
+            "mobilenet_v2",
+            "mobilenet_v3_large",
+            "mobilenet_v3_small",
+            "resnet18",
+            "resnet50",
+            "resnext50_32x4d",
+            "squeezenet1_1",
+            "wide_resnet50_2",
+        ]
     },
     "inception_v3": (_vision("inception_v3"), [None, 3, 128, 128], [[2, 3, 128, 128]]),
     "shufflenet_v2": (

@@ -9,12 +9,12 @@ from typing import Any
 
 from google.protobuf.message import DecodeError
 
-from ..errors import ModelFileError, SettingError, UnsupportedError
+from ..errors import ModelFileError, SettingError
 from . import proto
 from .output_files import OutputFiles
+from .parameters import Array, read_combined, read_separate, write_combined
 from .pir.importer import PirProgram
 from .pir.importer import read_program as read_pir_program
-from .parameters import Array, read_combined, read_separate, write_combined
 
 # What Paddle's own exporter leaves out with clip_extra: how and where the model was made.
 _EXPORT_ATTRIBUTES = ("op_callstack", "op_namescope", "op_role", "op_role_var", "op_device")

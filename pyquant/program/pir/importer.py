@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
-from functools import lru_cache
+from collections.abc import Callable, Set
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +23,25 @@ from .table import TABLE, Line, OperandSpec
 
 # Where and how an op was made, and hints to the executor: nothing that it computes.
 _NOT_COMPUTED = {"struct_name", "op_callstack", "place", "stop_gradient", "persistable"}
+# What legacy ops have beside: how they run, and what follows from the rest.
+_NOT_IN_PIR = {
+    "op_role",
+    "op_role_var",
+    "op_namescope",
+    "op_callstack",
+    "op_device",
+    "with_quant_attr",
+    "force_cpu",
+    "in_dtype",
+    "mkldnn_data_type",
+    "out_dtype",
+    "place_type",
+    "reduce_all",
+    "str_value",
+    "use_cudnn",
+    "use_mkldnn",
+    "use_quantizer",
+}
 _CONTROL_FLOW = {"pd_op.if", "pd_op.while", "pd_op.pylayer", "pd_op.select_input"}
 
 
@@ -53,7 +72,13 @@ def read_program(path: Path) -> PirProgram:
     _refuse_unknown(path, operations)
     importer = _Importer(path, operations)
     for operation in operations:
-        importer.add(operation)
+        try:
+            importer.add(operation)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise ModelFileError(
+                f"{path}: op {operation.position} ({operation.name}): lacks an operand, a result "
+                f"or an attribute ({type(error).__name__}: {error}). Export the model again."
+            ) from error
     return PirProgram(importer.program, document, importer.positions)
 
 
@@ -102,6 +127,7 @@ class _Importer:
         self._taken = {str(op.attributes.get("name")) for op in operations} | {"feed", "fetch"}
         self._counts: Counter[str] = Counter()
         self._operation = operations[0]
+        self._computed: set[str] = set()  # attributes of the op in hand that are tensors
 
     def add(self, operation: Operation) -> None:
         self._operation = operation
@@ -114,9 +140,9 @@ class _Importer:
     def _add_by_line(self, operation: Operation, line: Line) -> None:
         self._refuse_overwritten(operation, line)
         kinds = self._attribute_kinds(line.op_type)
-        if len(operation.operands) > len(line.operands):
-            raise self._fail(f"has {len(operation.operands)} operands, {len(line.operands)} known")
+        self._check_counts(operation, line)
         desc = proto.OpDesc(type=line.op_type)
+        self._computed = set()
         for spec, operand in zip(line.operands, operation.operands):
             self._add_operand(desc, spec, operand, kinds)
         for name, value in operation.attributes.items():
@@ -124,8 +150,25 @@ class _Importer:
                 self._set(desc, kinds, line.renamed.get(name, name), value)
         for name, text in line.constants.items():
             self._set(desc, kinds, name, self._constant_attribute(operation, text))
+        self._refuse_incomplete(desc, kinds.keys() - line.optional)
         self._add_results(desc, operation, line)
         self._append(desc)
+
+    def _check_counts(self, operation: Operation, line: Line) -> None:
+        for what, given, known in (
+            ("operands", operation.operands, line.operands),
+            ("results", operation.results, line.results),
+        ):
+            if len(given) != len(known):
+                raise self._fail(f"has {len(given)} {what}, {len(known)} are known")
+
+    def _refuse_incomplete(self, desc: Any, attributes: Set[str]) -> None:
+        """Refuse an op of which something is missing, for which Paddle would put a default."""
+        given = {attribute.name for attribute in desc.attrs}
+        given |= {slot.parameter for slot in desc.inputs}
+        for name in (*required_inputs(desc.type), *sorted(attributes - _NOT_IN_PIR)):
+            if name not in given and name not in self._computed:
+                raise self._fail(f"lacks '{name}'")
 
     def _add_operand(
         self, desc: Any, spec: OperandSpec, operand: int, kinds: dict[str, int]
@@ -143,6 +186,7 @@ class _Importer:
                 known = [self._attribute_of(member) for member in self._lists[operand]]
                 sizes: list[Any] = [-1 if size is None else size for size in known]
                 self._set(desc, kinds, spec.attribute, sizes)
+            self._computed.add(spec.attribute)
         slot = spec.list_slot if operand in self._lists and spec.list_slot else spec.slot
         if slot is None:
             raise self._fail(f"'{spec.attribute}' is computed by the model, not a constant")
@@ -222,7 +266,7 @@ class _Importer:
             self._set(desc, kinds, "value", value)
             self._set(desc, kinds, "str_value", _text_of(value, str(operation.attributes["dtype"])))
         else:
-            values = operation.attributes["value"]
+            values: Any = operation.attributes["value"]
             desc = self._assign_value(values, str(operation.attributes["dtype"]), [len(values)])
         name = self._new_variables(desc.type, result)[0]
         desc.outputs.add(parameter="Out", arguments=[name])
@@ -392,7 +436,7 @@ _SPECIAL: dict[str, Callable[[_Importer, Operation], None]] = {
 }
 
 
-@lru_cache(maxsize=None)
+@cache
 def attribute_kinds(op_type: str) -> dict[str, int]:
     """Return the kind (an ``AttrType`` of the protobuf) of each attribute of a legacy op.
 
@@ -405,8 +449,18 @@ def attribute_kinds(op_type: str) -> dict[str, int]:
     return {attribute.name: attribute.type for attribute in op_proto.attrs}
 
 
+@cache
+def required_inputs(op_type: str) -> tuple[str, ...]:
+    """Return the input slots that a legacy op cannot do without."""
+    from paddle.base.framework import OpProtoHolder
+
+    op_proto = OpProtoHolder.instance().get_op_proto(op_type)
+    return tuple(slot.name for slot in op_proto.inputs if not slot.dispensable)
+
+
 def _required(value: Any) -> Any:
-    assert value is not None
+    if value is None:
+        raise ValueError("nothing where something must be")
     return value
 
 
@@ -416,8 +470,10 @@ def _fetch_names(operations: list[Operation]) -> dict[Any, str]:
     A member of a list is known by the list's id and its index.
     """
     fetches = (op for op in operations if op.name == "pd_op.fetch")
-    names: dict[Any, str] = {op.operands[0]: str(op.attributes["name"]) for op in fetches}
-    for split in (op for op in operations if op.name == "builtin.split"):
+    names: dict[Any, str] = {
+        operand: str(op.attributes.get("name")) for op in fetches for operand in op.operands
+    }
+    for split in (op for op in operations if op.name == "builtin.split" and op.operands):
         for index, result in enumerate(split.results):
             if result.id in names:
                 names[split.operands[0], index] = names[result.id]

@@ -7,7 +7,6 @@ dialect's number, a value is an integer id, and a parameter has a form of its ow
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -190,8 +189,8 @@ def _operation(position: int, source: dict[str, Any]) -> Operation:
 
 def _parameter(position: int, source: dict[str, Any]) -> Operation:
     name, persistable, result = source["A"][3], source["OA"][0], source["O"]
-    if not isinstance(name, str) or not name:
-        raise ValueError(f"parameter name {name!r}")
+    if not _checked(str, name):
+        raise ValueError("the parameter has no name")
     value = Value(_id(result["%"]), _type(result["TT"]))
     attributes: dict[str, Attribute] = {"name": name, "persistable": bool(persistable)}
     return Operation(position, "builtin.parameter", attributes, (), (value,))
@@ -230,7 +229,7 @@ def _dim(value: Any) -> int:
     return max(value, -1)  # a product of unknown sizes is some other negative number
 
 
-def _attribute(source: dict[str, Any]) -> Attribute:
+def _attribute(source: dict[str, Any]) -> Any:
     kind = _kind(source["#"])
     if kind == "a_array":
         return [_attribute(member) for member in source["D"]]
@@ -251,8 +250,14 @@ def _datum(source: dict[str, Any]) -> Any:
 def _checked(expected: type, value: Any) -> Any:
     if expected is float and type(value) is int:
         return float(value)
-    if type(value) is not expected or (expected is int and not -(2**63) <= value < 2**63):
+    if not _fits(expected, value):
         raise ValueError(f"{value!r} where {expected.__name__} is expected")
-    if expected is float and math.isnan(value):
-        return math.nan
     return value
+
+
+def _fits(expected: type, value: Any) -> bool:
+    if expected is int and type(value) is int:
+        return -(2**63) <= value < 2**63
+    if expected is str and isinstance(value, str):
+        return not any("\ud800" <= character <= "\udfff" for character in value)
+    return type(value) is expected

@@ -18,14 +18,18 @@ Results:
     beside.
 
 Attributes:
-    ``transpose_x:trans_x``: PIR's name and the legacy one. ``axis=-1``: what only the legacy op
-    has; ``@dtype`` is that of the first operand, ``@ones`` a one for each of ``axes``. ``-name``: what only PIR has, of no effect here.
+    ``transpose_x:trans_x``: PIR's name and the legacy one.
+    ``axis=-1``: what only the legacy op has; ``@dtype`` is the dtype of the first operand, ``@ones``
+    a one for each of ``axes``.
+    ``?name``: what only the legacy op has, its default being right.
+    ``-name``: what only PIR has, of no effect here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+
 
 @dataclass(frozen=True)
 class OperandSpec:
@@ -56,6 +60,7 @@ class Line:
     renamed: Mapping[str, str]
     constants: Mapping[str, str]
     dropped: frozenset[str]
+    optional: frozenset[str]
 
     @property
     def keeps_input(self) -> bool:
@@ -92,6 +97,7 @@ def _parse(text: str) -> Line:
         renamed=dict(word.split(":", 1) for word in words if ":" in word),
         constants=dict(word.split("=", 1) for word in words if "=" in word),
         dropped=frozenset(word[1:] for word in words if word.startswith("-")),
+        optional=frozenset(word[1:] for word in words if word.startswith("?")),
     )
 
 
@@ -106,15 +112,71 @@ _LINES = {
     # One tensor in, one out, all attributes named alike.
     **{
         op: _UNARY.format(op=op)
-        for op in (
-            "abs acos acosh asin asinh atan atanh ceil celu cos cosh digamma elu erf erfinv exp"
-            " expm1 floor gelu lgamma log log10 log1p log2 log_softmax logit logsigmoid relu"
-            " relu6 round rsqrt selu sigmoid sign silu sin sinh softmax softplus softsign sqrt"
-            " square stanh swish tan tanh tanh_shrink thresholded_relu reciprocal cumprod"
-            " flip pixel_shuffle pixel_unshuffle maxout logcumsumexp"
-            " channel_shuffle shuffle_channel renorm bitwise_not logical_not real imag"
-            " is_empty"
-        ).split()
+        for op in [
+            "abs",
+            "acos",
+            "acosh",
+            "asin",
+            "asinh",
+            "atan",
+            "atanh",
+            "ceil",
+            "celu",
+            "cos",
+            "cosh",
+            "digamma",
+            "elu",
+            "erf",
+            "erfinv",
+            "exp",
+            "expm1",
+            "floor",
+            "gelu",
+            "lgamma",
+            "log",
+            "log10",
+            "log1p",
+            "log2",
+            "log_softmax",
+            "logit",
+            "logsigmoid",
+            "relu",
+            "relu6",
+            "round",
+            "rsqrt",
+            "selu",
+            "sigmoid",
+            "sign",
+            "silu",
+            "sin",
+            "sinh",
+            "softmax",
+            "softplus",
+            "softsign",
+            "sqrt",
+            "square",
+            "stanh",
+            "swish",
+            "tan",
+            "tanh",
+            "tanh_shrink",
+            "thresholded_relu",
+            "reciprocal",
+            "cumprod",
+            "flip",
+            "pixel_shuffle",
+            "pixel_unshuffle",
+            "maxout",
+            "logcumsumexp",
+            "channel_shuffle",
+            "shuffle_channel",
+            "renorm",
+            "bitwise_not",
+            "logical_not",
+            "real",
+            "imag",
+            "is_empty",
+        ]
     },
     **{
         pir: _BINARY.format(op=op)
@@ -137,10 +199,19 @@ _LINES = {
     },
     **{
         op: f"{op} X Y -> Out"
-        for op in (
-            "logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor bmm dot kron"
-            " equal_all dist"
-        ).split()
+        for op in [
+            "logical_and",
+            "logical_or",
+            "logical_xor",
+            "bitwise_and",
+            "bitwise_or",
+            "bitwise_xor",
+            "bmm",
+            "dot",
+            "kron",
+            "equal_all",
+            "dist",
+        ]
     },
     **{op: _REDUCE.format(op=op) for op in ("max", "mean", "min")},
     **{op: _REDUCE_BY_ATTRIBUTE.format(op=op) for op in ("all", "any", "amax", "amin")},
@@ -157,7 +228,7 @@ _LINES = {
     # Activations with names of their own.
     "hardshrink": "hard_shrink X -> Out",
     "hardsigmoid": "hard_sigmoid X -> Out",
-    "hardswish": "hard_swish X -> Out",
+    "hardswish": "hard_swish X -> Out | threshold=6 scale=6 offset=3",
     "hardtanh": "brelu X -> Out",
     "leaky_relu": "leaky_relu X -> Out | negative_slope:alpha",
     "mish": "mish X -> Out | lambda:threshold",
@@ -166,7 +237,8 @@ _LINES = {
     "pow": "pow X -> Out | y:factor",
     "clip": "clip X min=Min max=Max -> Out",
     "scale": "scale X scale=ScaleTensor -> Out",
-    "dropout": "dropout X Seed dropout_prob= -> Out Mask | mode:dropout_implementation -seed -fix_seed",
+    "dropout": "dropout X Seed dropout_prob= -> Out Mask"
+    " | mode:dropout_implementation -seed -fix_seed",
     # Convolution and pooling.
     **{op: f"{op} Input Filter -> Output" for op in ("conv2d", "conv3d", "depthwise_conv2d")},
     "conv2d_transpose": "conv2d_transpose Input Filter output_size= -> Output",
@@ -203,7 +275,7 @@ _LINES = {
     "bilinear": "bilinear_tensor_product X Y Weight Bias -> Out",
     # Shape.
     "reshape": "reshape2 X shape=Shape/ShapeTensor -> Out +XShape",
-    "transpose": "transpose2 X -> Out XShape | perm:axis",
+    "transpose": "transpose2 X -> Out +XShape | perm:axis",
     "squeeze": "squeeze2 X axes= -> Out +XShape",
     "unsqueeze": "unsqueeze2 X axes=AxesTensor/AxesTensorList -> Out +XShape",
     "flatten": "flatten_contiguous_range X -> Out +XShape",
@@ -212,14 +284,14 @@ _LINES = {
     "concat": "concat X axis=AxisTensor -> Out",
     "stack": "stack X -> Y",
     "split": "split X sections=/SectionsTensorList axis=AxisTensor -> Out | num=0",
-    "split_with_num": "split X axis=AxisTensor -> Out",
+    "split_with_num": "split X axis=AxisTensor -> Out | ?sections",
     "unbind": "unbind X -> Out",
     "unstack": "unstack X -> Y",
     "slice": "slice Input starts=StartsTensor/StartsTensorList ends=EndsTensor/EndsTensorList"
     " -> Out",
     "strided_slice": "strided_slice Input starts=StartsTensor/StartsTensorList"
     " ends=EndsTensor/EndsTensorList strides=StridesTensor/StridesTensorList -> Out"
-    " | infer_flags=@ones",
+    " | infer_flags=@ones ?decrease_axis",
     "crop": "crop_tensor X shape=Shape/ShapeTensor offsets=Offsets/OffsetsTensor -> Out",
     "expand": "expand_v2 X shape=Shape/expand_shapes_tensor -> Out",
     "expand_as": "expand_as_v2 X Y -> Out",
@@ -255,12 +327,12 @@ _LINES = {
     "kthvalue": "kthvalue X -> Out Indices",
     "mode": "mode X -> Out Indices",
     "searchsorted": "searchsorted SortedSequence Values -> Out",
-    "one_hot": "one_hot_v2 X depth=depth_tensor -> Out",
+    "one_hot": "one_hot_v2 X depth=depth_tensor -> Out | dtype=float32 allow_out_of_range=false",
     "isfinite": "isfinite_v2 X -> Out",
     "isinf": "isinf_v2 X -> Out",
     "isnan": "isnan_v2 X -> Out",
-    "isclose": "isclose Input Other Rtol Atol -> Out",
-    "allclose": "allclose Input Other Rtol Atol -> Out",
+    "isclose": "isclose Input Other Rtol Atol -> Out | ?rtol ?atol",
+    "allclose": "allclose Input Other Rtol Atol -> Out | ?rtol ?atol",
     "trunc": "trunc X -> Out",
     "atan2": "atan2 X1 X2 -> Out",
     "lerp": "lerp X Y Weight -> Out",
@@ -269,7 +341,8 @@ _LINES = {
     "cast": "cast X -> Out | dtype:out_dtype in_dtype=@dtype",
     "assign": "assign X -> Out",
     "full_like": "fill_any_like X value= -> Out",
-    "full_with_tensor": "fill_constant ValueTensor shape=ShapeTensor/ShapeTensorList -> Out",
+    "full_with_tensor": "fill_constant ValueTensor shape=ShapeTensor/ShapeTensorList -> Out"
+    " | ?value",
     "full_batch_size_like": "fill_constant_batch_size_like Input -> Out",
     "linspace": "linspace Start Stop Num -> Out",
     "eye": "eye num_rows= num_columns= -> Out",
