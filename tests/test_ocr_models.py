@@ -10,6 +10,7 @@ import pytest
 from paddle_run import execute, predict, relative_error
 
 from bench.ocr import lines, models, recognizer
+from bench.predictor import make_predictor
 from pyquant import load_model, quant_post_dynamic, quant_post_static
 
 RENDERERS = {
@@ -85,7 +86,7 @@ def test_static_recognition_still_reads(tmp_path: Path) -> None:
         (models.model_paths(models.RECOGNITION), "float"),
         ((result.model_path, result.params_path), "int8"),
     ):
-        predictor = recognizer.make_predictor(*paths, run)
+        predictor = make_predictor(*paths, run)
         read = recognizer.read_lines(predictor, images, models.characters())
         scores.append(recognizer.line_accuracy(read, texts))
     assert scores[0] > 0.8

@@ -32,10 +32,15 @@ HERE = Path(__file__).parent
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of all exported networks."""
     directory = tmp_path_factory.mktemp("pir")
-    environment = {k: v for k, v in os.environ.items() if k != "FLAGS_enable_pir_api"}
-    command = [sys.executable, str(HERE / "pir_export.py"), str(directory)]
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    run_with_pir("pir_export.py", directory)
     return directory
+
+
+def run_with_pir(script: str, directory: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if k != "FLAGS_enable_pir_api"}
+    command = [sys.executable, str(HERE / script), str(directory)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def check_same_bits(directory: Path, name: str, tmp_path: Path) -> None:
@@ -131,3 +136,7 @@ def test_names_are_kept(exported: Path) -> None:
     assert [var.name for var in model.feeds] == ["x"]
     assert model.fetches == ["fetch_name_0"]
     assert any(name.startswith("conv2d_") for name in model.parameters)
+
+
+def test_dynamic_equals_paddles_own_arithmetic(tmp_path: Path) -> None:
+    run_with_pir("pir_dynamic.py", tmp_path)

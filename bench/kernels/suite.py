@@ -10,9 +10,9 @@ from typing import Any
 
 from pyquant import _native
 
+from ..timing import median_seconds
 from .cases import Case
 from .machine import Memory
-from .timing import median_seconds
 
 Row = dict[str, Any]
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pyquant
 
+from ..predictor import make_predictor, run_batch
 from . import models
 from .lines import CALIBRATION_SEED, batches, render_lines
 from .paddle_ptq import ALGORITHMS, quantize
-from .recognizer import Images, make_predictor, run_batch
+from .recognizer import Images
 from .scores import Variant, print_scores
 
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 
 from pyquant.result import file_bytes
 
+from ..predictor import make_predictor
 from . import models
 from .lines import BATCH, TEST_SEED, render_lines
 from .recognizer import (
     character_accuracy,
     line_accuracy,
-    make_predictor,
     milliseconds_per_line,
     read_lines,
     without_spaces,

@@ -19,7 +19,7 @@ Results:
 
 Attributes:
     ``transpose_x:trans_x``: PIR's name and the legacy one.
-    ``axis=-1``: what only the legacy op has; ``@dtype`` is the dtype of the first operand, ``@ones``
+    ``axis=-1``: what only the legacy op has; ``@dtype`` is that of the first operand, ``@ones``
     a one for each of ``axes``.
     ``?name``: what only the legacy op has, its default being right.
     ``-name``: what only PIR has, of no effect here.

@@ -1,0 +1,94 @@
+"""Static int8 against float, of Paddle 3 .json models: python -m bench.int8_speed [NAME ...].
+
+The networks are those of ``paddle.vision.models``, with random weights, which cost as much time as
+trained ones. Beside the whole network stands its bound: how much faster oneDNN's int8 kernel alone
+is on this processor, over convolutions of 2048 channels.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import pyquant
+
+from .predictor import make_predictor, run_batch
+from .timing import median_seconds
+
+
+def main() -> None:
+    """Print a line per network, at the end, behind what Paddle prints."""
+    parser = argparse.ArgumentParser(description="Static int8 against float, from .json models.")
+    parser.add_argument("networks", nargs="*", default=["mobilenet_v1", "resnet50"])
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=9)
+    options = parser.parse_args()
+    images = _random(options.batch, 3, 224, 224)
+    lines = [
+        _compare(name, _vision_model(name), images, options.rounds) for name in options.networks
+    ]
+    deep = _random(options.batch, 512, 14, 14)
+    lines.append(_compare("convolutions alone", _convolutions(), deep, options.rounds))
+    print(
+        f"{'batch ' + str(options.batch):19} float ms  int8 ms  ratio  rms error", *lines, sep="\n"
+    )
+
+
+def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        _export(network, directory / "model", list(images.shape[1:]))
+        result = pyquant.quant_post_static(
+            None, directory, directory / "int8", data_loader=[images]
+        )
+        assert result.params_path is not None
+        predictors = {
+            "float": make_predictor(
+                directory / "model.json", directory / "model.pdiparams", "float"
+            ),
+            "int8": make_predictor(result.model_path, result.params_path, "int8"),
+        }
+        outputs = {run: run_batch(predictor, images) for run, predictor in predictors.items()}
+        runs = {run: predictor.run for run, predictor in predictors.items()}
+        seconds = median_seconds(runs, rounds)
+    error = np.sqrt(np.mean((outputs["int8"] - outputs["float"]) ** 2))
+    error /= np.sqrt(np.mean(outputs["float"] ** 2))
+    return (
+        f"{name:19} {seconds['float'] * 1000:8.1f} {seconds['int8'] * 1000:8.1f}"
+        f" {seconds['float'] / seconds['int8']:6.2f} {error:10.4f}"
+    )
+
+
+def _vision_model(name: str) -> Any:
+    from paddle.vision import models
+
+    return getattr(models, name)()
+
+
+def _convolutions() -> Any:
+    """Return eight convolutions, for their input's and output's conversion not to count."""
+    from paddle import nn
+
+    return nn.Sequential(
+        nn.Conv2D(512, 2048, 1), *(nn.Conv2D(2048, 2048, 1) for _ in range(6)), nn.ReLU()
+    )
+
+
+def _export(network: Any, path: Path, dims: list[int]) -> None:
+    import paddle
+
+    network.eval()
+    spec = paddle.static.InputSpec([None, *dims], "float32", "image")
+    paddle.jit.save(network, str(path), input_spec=[spec])
+
+
+def _random(*shape: int) -> Any:
+    return np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+
+
+if __name__ == "__main__":
+    main()
