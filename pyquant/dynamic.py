@@ -10,10 +10,10 @@ from typing import NamedTuple
 from .errors import SettingError
 from .program.model import Model, load_model, write_model
 from .program.output_files import OutputFiles
-from .program.pir.writer import JsonProgram
 from .program.proto import ProgramDesc, set_attribute
 from .program.quantizable import WEIGHT_ONLY_OP_TYPES, WeightedOp, find_weighted_ops
 from .program.rewrite import Rewriter, rename_inputs, store_weights
+from .program.rewrite_json import JsonProgram
 from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights
 from .result import QuantizationResult, Stopwatch, file_bytes, weight_tensors
 from .settings import check_choice, check_op_types

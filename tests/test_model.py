@@ -14,7 +14,6 @@ from pyquant import (
     ModelFileError,
     OutputError,
     SettingError,
-    UnsupportedError,
     load_model,
     save_model,
 )
@@ -69,13 +68,6 @@ def test_a_missing_directory_and_file_are_named(tmp_path: Path) -> None:
     (tmp_path / "first.w").unlink()
     with pytest.raises(ModelFileError, match=r"first\.w: the parameter file cannot be read"):
         load_model(tmp_path)
-
-
-def test_a_paddle_3_model_is_refused_by_its_name(tmp_path: Path) -> None:
-    (tmp_path / "net.json").write_text("{}")
-    for arguments in ((tmp_path,), (tmp_path, "net.json", "net.pdiparams")):
-        with pytest.raises(UnsupportedError, match=r"net\.json: .* not read yet. Export"):
-            load_model(*arguments)
 
 
 def test_a_damaged_program_is_refused(tmp_path: Path) -> None:

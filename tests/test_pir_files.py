@@ -287,6 +287,37 @@ def test_an_input_changed_in_place_and_read_again(small: Path) -> None:
         load_model(small)
 
 
+def fetch_again(document: Any, source: str, name: str) -> None:
+    """Fetch also what the first op ``source`` computes."""
+    fetch = copy.deepcopy(first(document, "1.fetch"))
+    fetch["I"] = [{"%": first(document, source)["O"][0]["%"]}]
+    fetch["O"][0]["%"] = 999
+    for attribute in fetch["A"]:
+        attribute["AT"]["D"] = name if attribute["N"] == "name" else 1
+    operations(document).append(fetch)
+
+
+def test_two_outputs_of_one_name(small: Path) -> None:
+    edit(small, lambda document: fetch_again(document, "1.relu", "fetch_name_0"))
+    with pytest.raises(UnsupportedError, match="two outputs are called 'fetch_name_0'"):
+        load_model(small)
+
+
+@pytest.mark.parametrize("source", ["1.data", "1.softmax"])
+def test_an_input_and_a_value_as_a_second_output(small: Path, tmp_path: Path, source: str) -> None:
+    edit(small, lambda document: fetch_again(document, source, "second"))
+    model = load_model(small)
+    paths = pyquant.save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
+    one, two = predict(*paths[:2], {"image": IMAGES})
+    np.testing.assert_array_equal(two, IMAGES if source == "1.data" else one)
+
+
+def test_an_output_named_as_an_input(small: Path, tmp_path: Path) -> None:
+    expected = converted(small, tmp_path / "before")
+    edit(small, lambda document: first(document, "1.fetch")["A"][0]["AT"].update(D="image"))
+    np.testing.assert_array_equal(converted(small, tmp_path / "after"), expected)
+
+
 def nodes(document: Any) -> list[tuple[Any, Any]]:
     """Every place in a JSON document: its container, and the key or index in it."""
     found = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Set
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import ModelFileError, UnsupportedError
 from .. import proto
+from ..op_protos import attribute_kinds, required_inputs
 from .reader import (
     Attribute,
     Operation,
@@ -122,9 +122,11 @@ class _Importer:
         self._lists: dict[int, tuple[int, ...]] = {}
         self._members: dict[int, list[str]] = {}
         self._constants: dict[int, Operation] = {}
-        self._fetched = _fetch_names(operations)
+        self._declared = _declared_names(operations)
+        self._fetched = _fetch_names(operations, self._declared.keys())
         self._last_use = _last_uses(operations)
-        self._taken = {str(op.attributes.get("name")) for op in operations} | {"feed", "fetch"}
+        self._taken = {*self._declared, *self._fetched.values(), "feed", "fetch"}
+        self._outputs: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._operation = operations[0]
         self._computed: set[str] = set()  # attributes of the op in hand that are tensors
@@ -330,20 +332,24 @@ class _Importer:
             f"{self._path}: op {operation.position} ({operation.name}): {problem}."
         )
 
-    def _parameter(self, operation: Operation) -> None:
-        name, result = str(operation.attributes["name"]), operation.results[0]
-        if name in self._names.values():
+    def _declared_name(self, operation: Operation) -> str:
+        name = str(operation.attributes["name"])
+        if self._declared[name] > 1:
             raise ModelFileError(
-                f"{self._path}: op {operation.position}: parameter '{name}' is declared twice. "
-                "Export the model again."
+                f"{self._path}: op {operation.position} ({operation.name}): '{name}' is declared "
+                "twice. Export the model again."
             )
+        return name
+
+    def _parameter(self, operation: Operation) -> None:
+        name, result = self._declared_name(operation), operation.results[0]
         if not operation.attributes["persistable"]:
             return  # has no value: the state that an RNN's dropout keeps in training
         self._names[result.id] = self._variable(name, self._tensor(result.id))
         self._block.vars[-1].persistable = True
 
     def _feed(self, operation: Operation) -> None:
-        name, result = str(operation.attributes["name"]), operation.results[0]
+        name, result = self._declared_name(operation), operation.results[0]
         self._names[result.id] = self._variable(name, self._tensor(result.id))
         column = sum(op.type == "feed" for op in self._block.ops)
         self._append(proto.make_op("feed", {"X": ["feed"]}, {"Out": [name]}, {"col": column}))
@@ -351,7 +357,10 @@ class _Importer:
     def _fetch(self, operation: Operation) -> None:
         name = self._name(operation.operands[0])
         wanted = str(operation.attributes["name"])
-        if name != wanted and wanted not in self._names.values():
+        if wanted in self._outputs:
+            raise self._fail(f"two outputs are called '{wanted}'")
+        self._outputs.add(wanted)
+        if name != wanted and wanted not in self._declared:
             self._variable(wanted, self._tensor(operation.operands[0]))
             self._append(proto.make_op("assign", {"X": [name]}, {"Out": [wanted]}, {}))
             name = wanted
@@ -436,48 +445,35 @@ _SPECIAL: dict[str, Callable[[_Importer, Operation], None]] = {
 }
 
 
-@cache
-def attribute_kinds(op_type: str) -> dict[str, int]:
-    """Return the kind (an ``AttrType`` of the protobuf) of each attribute of a legacy op.
-
-    Raises:
-        ValueError: Paddle has no such op.
-    """
-    from paddle.base.framework import OpProtoHolder
-
-    op_proto = OpProtoHolder.instance().get_op_proto(op_type)
-    return {attribute.name: attribute.type for attribute in op_proto.attrs}
-
-
-@cache
-def required_inputs(op_type: str) -> tuple[str, ...]:
-    """Return the input slots that a legacy op cannot do without."""
-    from paddle.base.framework import OpProtoHolder
-
-    op_proto = OpProtoHolder.instance().get_op_proto(op_type)
-    return tuple(slot.name for slot in op_proto.inputs if not slot.dispensable)
-
-
 def _required(value: Any) -> Any:
     if value is None:
         raise ValueError("nothing where something must be")
     return value
 
 
-def _fetch_names(operations: list[Operation]) -> dict[Any, str]:
+def _fetch_names(operations: list[Operation], declared: Set[str]) -> dict[Any, str]:
     """Name each value as the ``fetch`` that asks for it, for the model's outputs to keep theirs.
 
-    A member of a list is known by the list's id and its index.
+    A member of a list is known by the list's id and its index. Names of inputs and parameters,
+    ``declared``, are taken.
     """
-    fetches = (op for op in operations if op.name == "pd_op.fetch")
+    operands: dict[str, int] = {}
+    for fetch in (op for op in operations if op.name == "pd_op.fetch" and op.operands):
+        operands.setdefault(str(fetch.attributes.get("name")), fetch.operands[0])
     names: dict[Any, str] = {
-        operand: str(op.attributes.get("name")) for op in fetches for operand in op.operands
+        operand: name for name, operand in operands.items() if name not in declared
     }
     for split in (op for op in operations if op.name == "builtin.split" and op.operands):
         for index, result in enumerate(split.results):
             if result.id in names:
                 names[split.operands[0], index] = names[result.id]
     return names
+
+
+def _declared_names(operations: list[Operation]) -> Counter[str]:
+    """Count the names that parameters and inputs bring with them."""
+    named = {"builtin.parameter", "pd_op.data", "pd_op.feed"}
+    return Counter(str(op.attributes.get("name")) for op in operations if op.name in named)
 
 
 def _last_uses(operations: list[Operation]) -> dict[int, int]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import SettingError
-from ..model import Model, parameter_files
-from ..output_files import OutputFiles
-from ..parameters import Array
-from ..quantizable import WeightedOp
-from ..weights import QuantizedWeight
-from .reader import DTYPE_TAGS, json_operations
+from ..errors import SettingError
+from .model import Model, parameter_files
+from .output_files import OutputFiles
+from .parameters import Array
+from .pir.reader import DTYPE_TAGS, json_operations
+from .quantizable import WeightedOp
+from .weights import QuantizedWeight
 
 _NUMPY_DTYPES = {
     np.dtype(np.int8): "int8",
