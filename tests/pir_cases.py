@@ -71,6 +71,13 @@ WHOLE = [integers(9, 2, 3, 4), integers(9, 2, 3, 4) + 1]
 BOTH_TRUTHS = [truths(2, 3), ~truths(2, 3)]
 
 
+def assigned(x: Any, place: Any, value: Any) -> Any:
+    """Return a copy of ``x`` with another value in ``place``."""
+    copied = x + 0
+    copied[place] = value
+    return copied
+
+
 def _unary(names: str, inputs: list[Array], module: Any = paddle) -> dict[str, Case]:
     return {name: (getattr(module, name), inputs) for name in names.split()}
 
@@ -131,7 +138,14 @@ CASES: dict[str, Case] = {
         lambda x: F.dropout(x, 0.3, training=False, mode="downscale_in_infer"),
         X,
     ),
+    "rrelu": (lambda x: F.rrelu(x, training=False), X),
+    **_unary("i0 i0e i1 i1e gammaln angle conj", [unit(2, 3)]),
+    "polygamma": (lambda x: paddle.polygamma(x, 1), [unit(2, 3)]),
     # Two tensors.
+    **_unary("copysign nextafter", PAIR),
+    "bitwise_left_shift": (paddle.bitwise_left_shift, WHOLE),
+    "bitwise_right_shift": (paddle.bitwise_right_shift, WHOLE),
+    "swiglu": (lambda x: _C.swiglu(x, None), X),
     **_unary("add subtract multiply divide maximum minimum fmax fmin atan2 heaviside", PAIR),
     **_unary("equal not_equal less_than less_equal greater_than greater_equal", WHOLE),
     **_unary("floor_divide remainder", WHOLE),
@@ -181,6 +195,21 @@ CASES: dict[str, Case] = {
         lambda x, y: paddle.linalg.triangular_solve(x + 3 * paddle.eye(4), y),
         [real(4, 4), real(4, 2)],
     ),
+    "eigh": (lambda x: paddle.linalg.eigh(x + x.transpose([0, 2, 1])), MATRIX),
+    "lu": (lambda x: paddle.linalg.lu(x)[0], MATRIX),
+    "qr": (paddle.linalg.qr, MATRIX),
+    "slogdet": (paddle.linalg.slogdet, MATRIX),
+    "solve": (
+        lambda x, y: paddle.linalg.solve(x + 3 * paddle.eye(4), y),
+        [real(2, 4, 4), real(2, 4, 2)],
+    ),
+    "svd": (paddle.linalg.svd, MATRIX),
+    "median": (lambda x: paddle.median(x, axis=1), X),
+    "nanmedian": (lambda x: paddle.nanmedian(x, axis=1), X),
+    "cummax": (lambda x: paddle.cummax(x, axis=1), X),
+    "cummin": (lambda x: paddle.cummin(x, axis=1), X),
+    "fft_r2c": (lambda x: paddle.abs(paddle.fft.rfft(x)), X),
+    "frame": (lambda x: paddle.signal.frame(x, 4, 2), [real(2, 12)]),
     # Convolution and pooling.
     "conv2d": (lambda x: F.conv2d(x, weight(6, 2, 3, 3), stride=2, padding=1, groups=2), IMAGE),
     "conv2d with a bias": (lambda x: F.conv2d(x, weight(6, 4, 3, 3), weight(6)), IMAGE),
@@ -214,6 +243,8 @@ CASES: dict[str, Case] = {
     "max_pool2d_with_index": (lambda x: F.max_pool2d(x, 2, return_mask=True), IMAGE),
     "max_pool3d_with_index": (lambda x: F.max_pool3d(x, 2, return_mask=True), VOLUME),
     "unpool": (lambda x: F.max_unpool2d(*F.max_pool2d(x, 2, return_mask=True), 2), IMAGE),
+    "lp_pool2d": (lambda x: F.lp_pool2d(x, 2.0, 2), IMAGE),
+    "fractional_max_pool2d": (lambda x: F.fractional_max_pool2d(x, 3, random_u=0.4), IMAGE),
     "unfold": (lambda x: F.unfold(x, 3, paddings=1), IMAGE),
     "fold": (lambda x: F.fold(x, [4, 4], 2, strides=2), [real(2, 12, 4)]),
     "pixel_shuffle": (lambda x: F.pixel_shuffle(x, 2), IMAGE),
@@ -234,6 +265,18 @@ CASES: dict[str, Case] = {
     "pad": (lambda x: F.pad(x, [0, 0, 1, 2, 0, 1], value=0.5), X),
     "pad3d": (lambda x: F.pad(x, [1, 2, 0, 1], mode="reflect"), IMAGE),
     "pad3d constant": (lambda x: F.pad(x, [1, 2, 0, 1], value=2.0), IMAGE),
+    "roi_pool": (
+        lambda x, boxes: paddle.vision.ops.roi_pool(
+            x, boxes * 8, paddle.full([1], 3, "int32"), output_size=2
+        ),
+        [real(1, 4, 8, 8), np.sort(unit(3, 4), axis=1)],
+    ),
+    "psroi_pool": (
+        lambda x, boxes: paddle.vision.ops.psroi_pool(
+            x, boxes * 8, paddle.full([1], 3, "int32"), output_size=2
+        ),
+        [real(1, 8, 8, 8), np.sort(unit(3, 4), axis=1)],
+    ),
     "roi_align": (
         lambda x, boxes: paddle.vision.ops.roi_align(
             x, boxes * 8, paddle.full([1], 3, "int32"), output_size=2
@@ -294,6 +337,10 @@ CASES: dict[str, Case] = {
         [real(3, 4), real(4, 5), real(5, 2)],
     ),
     "einsum": (lambda x, y: paddle.einsum("bij,bjk->bik", x, y), [real(2, 3, 4), real(2, 4, 5)]),
+    "baddbmm": (
+        lambda c, a, b: paddle.baddbmm(c, a, b, beta=0.5, alpha=2.0),
+        [real(2, 3, 5), real(2, 3, 4), real(2, 4, 5)],
+    ),
     "bilinear": (lambda x, y: F.bilinear(x, y, weight(2, 3, 4)), [real(2, 3), real(2, 4)]),
     "embedding": (lambda ids: F.embedding(ids, weight(9, 4)), [integers(9, 2, 5)]),
     # Shape.
@@ -370,6 +417,31 @@ CASES: dict[str, Case] = {
     ),
     "scatter": (paddle.scatter, [real(5, 4), np.array([1, 3, 0]), real(3, 4)]),
     "scatter_nd_add": (paddle.scatter_nd_add, [real(5, 4), integers(5, 3, 1), real(3, 4)]),
+    "index_add": (
+        lambda x, y: paddle.index_add(x, paddle.to_tensor([0, 2]), 1, y),
+        [real(2, 3, 4), real(2, 2, 4)],
+    ),
+    "index_put": (
+        lambda x, i, v: paddle.index_put(x, (i,), v),
+        [real(5, 4), np.array([1, 3]), real(2, 4)],
+    ),
+    "masked_fill": (lambda x, mask: paddle.masked_fill(x, mask, 0.5), [real(2, 3), truths(2, 3)]),
+    "set_value": (lambda x: assigned(x, (slice(None), 1), 0.5), X),
+    "set_value of a range": (
+        lambda x: assigned(x, (0, slice(0, 2), slice(None, None, 2)), -1.0),
+        X,
+    ),
+    "set_value_with_tensor": (
+        lambda x, y: assigned(x, (slice(None), 1), y),
+        [real(2, 3, 4), real(2, 4)],
+    ),
+    "unique": (lambda x: paddle.unique(x, True, True, True), [integers(5, 9)]),
+    "unique of rows": (lambda x: paddle.unique(x, axis=0), [integers(2, 6, 2)]),
+    "unique_consecutive": (
+        lambda x: paddle.unique_consecutive(x, return_inverse=True, return_counts=True),
+        [integers(2, 9)],
+    ),
+    "shard_index": (lambda x: paddle.shard_index(x, 20, 2, 0), [integers(20, 3, 1)]),
     "masked_select": (paddle.masked_select, [real(2, 3), truths(2, 3)]),
     "where": (paddle.where, [truths(2, 3), real(2, 3), real(2, 3, seed=1)]),
     "nonzero": (paddle.nonzero, [truths(2, 3)]),
@@ -408,6 +480,9 @@ CASES: dict[str, Case] = {
     "arange to a computed end": (lambda x: paddle.arange(paddle.shape(x)[0]), X),
     "arange of reals": (lambda x: x + paddle.arange(0, 1, 0.25), X),
     "linspace": (lambda x: x + paddle.linspace(0, 1, 4), X),
+    "logspace": (lambda x: x + paddle.logspace(0, 1, 4), X),
+    "tril_indices": (lambda x: x + paddle.tril_indices(4, 4), [integers(9, 2, 10)]),
+    "triu_indices": (lambda x: x + paddle.triu_indices(4, 4), [integers(9, 2, 10)]),
     "eye": (lambda x: x + paddle.eye(3, 4), X),
     "label_smooth": (lambda x: F.label_smooth(x, epsilon=0.2), X),
     "sequence_mask": (lambda x: F.sequence_mask(x, maxlen=7), [integers(7, 3)]),
@@ -417,6 +492,10 @@ CASES: dict[str, Case] = {
     "log_loss": (F.log_loss, [unit(4, 1), unit(4, 1)]),
     "bce_loss": (F.binary_cross_entropy, [unit(2, 3), unit(2, 3)]),
     "cross_entropy_with_softmax": (F.softmax_with_cross_entropy, [real(3, 5), integers(5, 3, 1)]),
+    "sigmoid_cross_entropy_with_logits": (
+        F.binary_cross_entropy_with_logits,
+        [real(3, 5), unit(3, 5)],
+    ),
     "nll_loss": (F.nll_loss, [real(3, 5), integers(5, 3)]),
     # Complex numbers.
     "as_complex": (lambda x: paddle.abs(paddle.as_complex(x)), [real(2, 3, 2)]),

@@ -76,7 +76,7 @@ def test_network(exported: Path, name: str, tmp_path: Path) -> None:
 
 def test_every_line_of_the_table_has_a_case() -> None:
     tested = {name.split()[0] for name in CASES}
-    tested |= {"rnn"}  # among the networks
+    tested |= {"rnn"}  # which the networks have
     assert set(TABLE) - tested == set()
     assert len(TABLE) >= 150
 
@@ -117,8 +117,9 @@ def check_round_trip(path: Path) -> None:
     assert set(added) <= {"1.cast"}
 
 
-# The translator takes a mul op apart into matmul and reshape.
-ROUND_TRIPS = [(index, name) for index, name in enumerate(CASES) if name != "matmul_with_flatten"]
+# The translator takes a mul op apart into matmul and reshape; set_value is written with a tensor.
+DIFFERENT = ("matmul_with_flatten", "set_value")
+ROUND_TRIPS = [(index, name) for index, name in enumerate(CASES) if not name.startswith(DIFFERENT)]
 
 
 @pytest.mark.parametrize(("index", "name"), ROUND_TRIPS, ids=[name for _, name in ROUND_TRIPS])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,6 +43,8 @@ _NOT_IN_PIR = {
     "use_mkldnn",
     "use_quantizer",
 }
+# Of a result that the op was not asked for, and that has no type.
+_NOT_COMPUTED_RESULT = TensorType("int64", (-1,))
 _CONTROL_FLOW = {"pd_op.if", "pd_op.while", "pd_op.pylayer", "pd_op.select_input"}
 
 
@@ -221,6 +224,8 @@ class _Importer:
             ]
             self._members[result.id] = names
             return names
+        if result.type is None and result.id not in self._last_use:
+            return [self._variable(self._unique(stem), _NOT_COMPUTED_RESULT)]
         name = self._fetched.get(result.id) or self._unique(stem)
         self._names[result.id] = self._variable(name, self._tensor(result.id))
         return [name]
@@ -412,6 +417,21 @@ class _Importer:
         outputs = {"Out": self._new_variables("range", operation.results[0])}
         self._append(proto.make_op("range", inputs, outputs, {}))
 
+    def _set_value(self, operation: Operation) -> None:
+        """Emit a ``set_value`` of a tensor: as an attribute, Paddle misreads float32 values."""
+        attributes = dict(operation.attributes)
+        values, shape = attributes.pop("values"), attributes.pop("shape")
+        target, *places = operation.operands
+        tensor = TensorType(self._tensor(target).dtype, tuple(_required(shape)))
+        value = Value(1 + max(self._types), tensor)
+        self._types[value.id] = tensor
+        desc = self._assign_value(values, tensor.dtype, list(tensor.dims))
+        names = self._new_variables("assign_value", value)
+        desc.outputs.add(parameter="Out", arguments=names)
+        self._append(desc)
+        operation = replace(operation, operands=(target, value.id, *places), attributes=attributes)
+        self._add_by_line(operation, TABLE["set_value_with_tensor"])
+
     def _as(self, value: int, dtype: str) -> str:
         tensor = self._tensor(value)
         if tensor.dtype == dtype:
@@ -442,6 +462,8 @@ _SPECIAL: dict[str, Callable[[_Importer, Operation], None]] = {
     "pd_op.assign_value_": _Importer._assign,
     "pd_op.shape64": _Importer._shape64,
     "pd_op.arange": _Importer._arange,
+    "pd_op.set_value": _Importer._set_value,
+    "pd_op.set_value_": _Importer._set_value,
 }
 
 

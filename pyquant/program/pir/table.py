@@ -169,6 +169,11 @@ _LINES = {
             "maxout",
             "logcumsumexp",
             "channel_shuffle",
+            "angle",
+            "conj",
+            "fft_r2c",
+            "frame",
+            "shard_index",
             "shuffle_channel",
             "renorm",
             "bitwise_not",
@@ -177,6 +182,12 @@ _LINES = {
             "imag",
             "is_empty",
         ]
+    },
+    # Ops younger than the legacy names.
+    **{op: f"{op} x -> out" for op in ("i0", "i0e", "i1", "i1e", "gammaln", "polygamma")},
+    **{
+        op: f"{op} x y -> out"
+        for op in ("copysign", "nextafter", "swiglu", "bitwise_left_shift", "bitwise_right_shift")
     },
     **{
         pir: _BINARY.format(op=op)
@@ -210,6 +221,7 @@ _LINES = {
             "dot",
             "kron",
             "equal_all",
+            "solve",
             "dist",
         ]
     },
@@ -237,6 +249,7 @@ _LINES = {
     "pow": "pow X -> Out | y:factor",
     "clip": "clip X min=Min max=Max -> Out",
     "scale": "scale X scale=ScaleTensor -> Out",
+    "rrelu": "rrelu X -> Out Noise",
     "dropout": "dropout X Seed dropout_prob= -> Out Mask"
     " | mode:dropout_implementation -seed -fix_seed",
     # Convolution and pooling.
@@ -249,12 +262,16 @@ _LINES = {
     "pool3d": "pool3d X -> Out | kernel_size:ksize",
     "max_pool2d_with_index": "max_pool2d_with_index X -> Out Mask | kernel_size:ksize",
     "max_pool3d_with_index": "max_pool3d_with_index X -> Out Mask | kernel_size:ksize",
+    "lp_pool2d": "lp_pool2d x -> out",
+    "fractional_max_pool2d": "fractional_max_pool2d x -> out mask",
     "unfold": "unfold X -> Y",
     "fold": "fold X -> Y",
     **{op + "_interp": _INTERPOLATE.format(op=op) for op in ("bilinear", "nearest", "bicubic")},
     **{op + "_interp": _INTERPOLATE.format(op=op) for op in ("linear", "trilinear")},
     "grid_sample": "grid_sampler X Grid -> Output",
     "affine_grid": "affine_grid Theta output_shape=OutputShape -> Output",
+    "roi_pool": "roi_pool X ROIs RoisNum -> Out Argmax",
+    "psroi_pool": "psroi_pool X ROIs RoisNum -> Out",
     "roi_align": "roi_align X ROIs RoisNum -> Out",
     "pad": "pad X pad_value= -> Out",
     "pad3d": "pad3d X paddings=Paddings -> Out | pad_value:value",
@@ -272,6 +289,7 @@ _LINES = {
     "einsum": "einsum Operands -> Out InnerCache XShape",
     "rnn": "rnn Input PreState WeightList SequenceLength _ -> Out DropoutState State Reserve",
     "embedding": "lookup_table_v2 Ids W -> Out | -sparse",
+    "baddbmm": "baddbmm Input X Y -> Out | alpha:Alpha beta:Beta",
     "bilinear": "bilinear_tensor_product X Y Weight Bias -> Out",
     # Shape.
     "reshape": "reshape2 X shape=Shape/ShapeTensor -> Out +XShape",
@@ -317,9 +335,20 @@ _LINES = {
     " | axis:Axis reduce:Reduce include_self:Include_self",
     "scatter": "scatter X Ids Updates -> Out",
     "scatter_nd_add": "scatter_nd_add X Index Updates -> Out",
+    "index_add": "index_add X Index AddValue -> Out",
+    "index_put": "index_put x indices value -> out",
+    "masked_fill": "masked_fill x mask value -> out",
     "masked_select": "masked_select X Mask -> Y",
     "where": "where Condition X Y -> Out",
     "nonzero": "where_index Condition -> Out",
+    "set_value_with_tensor": "set_value Input ValueTensor starts=/StartsTensorList"
+    " ends=/EndsTensorList steps=/StepsTensorList -> Out | dtype=@dtype ?values ?shape",
+    "unique": "unique X -> Out Indices Index Counts",
+    "unique_consecutive": "unique_consecutive X -> Out Index Counts",
+    "median": "median x -> out medians",
+    "nanmedian": "nanmedian X -> Out MedianIndex",
+    "cummax": "cummax x -> out indices",
+    "cummin": "cummin x -> out indices",
     "argmax": "arg_max X axis= -> Out",
     "argmin": "arg_min X axis= -> Out",
     "argsort": "argsort X -> Out Indices",
@@ -345,6 +374,9 @@ _LINES = {
     " | ?value",
     "full_batch_size_like": "fill_constant_batch_size_like Input -> Out",
     "linspace": "linspace Start Stop Num -> Out",
+    "logspace": "logspace Start Stop Num Base -> Out",
+    "tril_indices": "tril_indices -> out",
+    "triu_indices": "triu_indices -> out",
     "eye": "eye num_rows= num_columns= -> Out",
     # Detection, losses, linear algebra and the like.
     "box_coder": "box_coder PriorBox PriorBoxVar TargetBox -> OutputBox",
@@ -364,6 +396,13 @@ _LINES = {
     "bce_loss": "bce_loss X Label -> Out",
     "cross_entropy_with_softmax": "softmax_with_cross_entropy Logits Label -> Softmax Loss",
     "nll_loss": "nll_loss X Label Weight -> Out Total_weight",
+    "eigh": "eigh X -> Eigenvalues Eigenvectors",
+    "lu": "lu X -> Out Pivots Infos | pivot:pivots",
+    "qr": "qr X -> Q R",
+    "slogdet": "slogdeterminant Input -> Out",
+    "svd": "svd X -> U S VH",
+    "sigmoid_cross_entropy_with_logits": "sigmoid_cross_entropy_with_logits X Label pos_weight"
+    " -> Out",
     "cholesky": "cholesky X -> Out",
     "as_complex": "as_complex X -> Out",
     "as_real": "as_real X -> Out",
