@@ -178,7 +178,7 @@ def quant_post_static(
         bytes_before=file_bytes(model.source_files),
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,
-        notes=_notes(arguments),
+        notes=[*_notes(arguments), *_format_notes(model)],
     )
 
 
@@ -282,4 +282,13 @@ def _notes(arguments: dict[str, Any]) -> list[str]:
         f"{name}: {reason}"
         for name, (default, reason) in _WITHOUT_EFFECT.items()
         if arguments[name] != default
+    ]
+
+
+def _format_notes(model: Model) -> list[str]:
+    if model.pir is None:
+        return []
+    return [
+        "the result is a .pdmodel: Paddle runs a .json on a CPU in float alone, "
+        "it has no int8 passes for it"
     ]

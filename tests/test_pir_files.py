@@ -69,6 +69,15 @@ def test_the_model_is_found_by_directory_path_and_prefix(small: Path) -> None:
         assert model.fetches == ["fetch_name_0"]
 
 
+def test_other_json_files_beside_the_model(small: Path) -> None:
+    (small.parent / "config.json").write_text("{}")
+    assert load_model(small.parent).model_path == small
+    small.with_suffix(".pdiparams").rename(small.parent / "weights")
+    with pytest.raises(ModelFileError, match=r"there is config\.json, small\.json"):
+        load_model(small.parent)
+    assert len(load_model(small.parent, "small.json", "weights").parameters) == 9
+
+
 def test_probabilities_come_out(small: Path, tmp_path: Path) -> None:
     output = converted(small, tmp_path / "out")
     assert output.shape == (2, 10)
@@ -134,6 +143,7 @@ def test_static_writes_a_pdmodel(small: Path, tmp_path: Path) -> None:
     result = pyquant.quant_post_static(None, small, tmp_path / "out", data_loader=[IMAGES])
     assert result.model_path.suffix == ".pdmodel"
     assert "image" in result.thresholds()
+    assert any("the result is a .pdmodel" in note for note in result.notes)
     int8 = predict(result.model_path, result.params_path, {"image": IMAGES}, "int8")[0]
     np.testing.assert_allclose(int8, converted(small, tmp_path / "float"), atol=0.03)
 

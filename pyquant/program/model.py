@@ -230,7 +230,7 @@ def _find_program(model_dir: Path) -> Path:
         raise ModelFileError(f"{model_dir}: there is no such directory. Check model_dir.")
     if (model_dir / "__model__").is_file():
         return model_dir / "__model__"
-    found = sorted(model_dir.glob("*.pdmodel")) or sorted(model_dir.glob("*.json"))
+    found = sorted(model_dir.glob("*.pdmodel")) or _json_programs(model_dir)
     if len(found) == 1:
         return found[0]
     have = ", ".join(path.name for path in found) or "none"
@@ -238,6 +238,12 @@ def _find_program(model_dir: Path) -> Path:
         f"{model_dir}: one .pdmodel or .json file (or __model__) is expected, there is {have}. "
         "Name it by model_filename."
     )
+
+
+def _json_programs(directory: Path) -> list[Path]:
+    """Return the .json files, without those that no parameters belong to if any do."""
+    found = sorted(directory.glob("*.json"))
+    return [path for path in found if path.with_suffix(".pdiparams").exists()] or found
 
 
 def _read_program(path: Path) -> Any:
