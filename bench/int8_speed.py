@@ -70,7 +70,7 @@ def _vision_model(name: str) -> Any:
 
 
 def _convolutions() -> Any:
-    """Return eight convolutions, for their input's and output's conversion not to count."""
+    """Return several convolutions, for their input's and output's conversion not to count."""
     from paddle import nn
 
     return nn.Sequential(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from .errors import SettingError
 from .program.model import Model, load_model, write_model
@@ -13,7 +13,7 @@ from .program.output_files import OutputFiles
 from .program.proto import ProgramDesc, set_attribute
 from .program.quantizable import WEIGHT_ONLY_OP_TYPES, WeightedOp, find_weighted_ops
 from .program.rewrite import Rewriter, rename_inputs, store_weights
-from .program.rewrite_json import JsonProgram
+from .program.rewrite_json import JsonProgram, write_json
 from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights
 from .result import QuantizationResult, Stopwatch, file_bytes, weight_tensors
 from .settings import check_choice, check_op_types
@@ -78,10 +78,19 @@ def quant_post_dynamic(
     filename = save_model_filename or _default_filename(model, lite_format)
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
-    outputs = _Outputs(Path(save_model_dir), filename, params, generate_test_model, lite_format)
-    write = _write_json if filename.endswith(".json") else _write_pdmodel
-    with OutputFiles(outputs.directory) as files:
-        paths, test_path = write(files, outputs, model, weights, ops)
+    directory = Path(save_model_dir)
+    if filename.endswith(".json"):
+        _refuse_lite(filename, lite_format)
+        write: Callable[..., tuple[Path, ...]] = write_json
+        quantized, twin = _json_programs(model, weights, ops, generate_test_model)
+    else:
+        write = write_model
+        quantized, twin = _models(model, weights, ops, generate_test_model, lite_format)
+    test_path = None
+    with OutputFiles(directory) as files:
+        paths = write(files, quantized, directory / "quantized_model", filename, params)
+        if twin is not None:
+            test_path = write(files, twin, directory / "test_model", filename, params)[0]
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
@@ -95,66 +104,44 @@ def quant_post_dynamic(
     )
 
 
-class _Outputs(NamedTuple):
-    """What to write, and where."""
-
-    directory: Path
-    model_filename: str
-    params_filename: str
-    test_model: bool
-    lite_format: bool
-
-    @property
-    def model_directory(self) -> Path:
-        return self.directory / "quantized_model"
-
-    @property
-    def test_model_directory(self) -> Path:
-        return self.directory / "test_model"
-
-
 def _default_filename(model: Model, lite_format: bool) -> str:
     """Return a name that keeps the format of the source where that can be."""
     return "model.json" if model.pir is not None and not lite_format else "model.pdmodel"
 
 
-def _write_pdmodel(
-    files: OutputFiles,
-    outputs: _Outputs,
+def _refuse_lite(filename: str, lite_format: bool) -> None:
+    if lite_format:
+        raise SettingError(f"{filename}: Paddle-Lite reads .pdmodel alone. Name it .pdmodel.")
+
+
+def _models(
     model: Model,
     weights: Mapping[str, QuantizedWeight],
     ops: Sequence[WeightedOp],
-) -> tuple[tuple[Path, ...], Path | None]:
-    names = outputs.model_filename, outputs.params_filename
-    twin = _dequantized_twin(model, weights, ops) if outputs.test_model else None
-    store = _store_for_lite if outputs.lite_format else _store_for_paddle
+    with_twin: bool,
+    lite_format: bool,
+) -> tuple[Any, Any]:
+    """Return ``model``, its weights quantized, and the float twin or None."""
+    twin = _dequantized_twin(model, weights, ops) if with_twin else None
+    store = _store_for_lite if lite_format else _store_for_paddle
     store(model, weights, ops)
-    paths = write_model(files, model, outputs.model_directory, *names)
-    if twin is None:
-        return paths, None
-    return paths, write_model(files, twin, outputs.test_model_directory, *names)[0]
+    return model, twin
 
 
-def _write_json(
-    files: OutputFiles,
-    outputs: _Outputs,
+def _json_programs(
     model: Model,
     weights: Mapping[str, QuantizedWeight],
     ops: Sequence[WeightedOp],
-) -> tuple[tuple[Path, ...], Path | None]:
-    if outputs.lite_format:
-        raise SettingError(
-            f"{outputs.model_filename}: Paddle-Lite reads .pdmodel alone. Name it .pdmodel."
-        )
-    names = outputs.model_filename, outputs.params_filename
-    program = JsonProgram(model)
-    program.store_integers(weights, ops)
-    paths = program.write(files, outputs.model_directory, *names)
-    if not outputs.test_model:
-        return paths, None
+    with_twin: bool,
+) -> tuple[Any, Any]:
+    """Return the ``.json`` program of quantized weights, and the float twin or None."""
+    quantized = JsonProgram(model)
+    quantized.store_integers(weights, ops)
+    if not with_twin:
+        return quantized, None
     twin = JsonProgram(model)
     twin.store_floats(weights, ops)
-    return paths, twin.write(files, outputs.test_model_directory, *names)[0]
+    return quantized, twin
 
 
 def _store_for_paddle(

@@ -17,7 +17,6 @@ from paddle.base import core
 from paddle_run import predict
 
 from pyquant.program.model import load_model, save_model
-from pyquant.program.pir.importer import read_program
 from pyquant.program.pir.table import TABLE
 
 if paddle.__version__.startswith("2."):
@@ -99,7 +98,7 @@ def comparable(names: Counter[str]) -> Counter[str]:
 
 
 def translated_names(path: Path) -> Counter[str]:
-    desc = core.ProgramDesc(read_program(path).program.SerializeToString())
+    desc = core.ProgramDesc(load_model(path).program.SerializeToString())
     program = paddle.pir.translate_to_pir(desc)  # which owns the operations
     numbers = {"pd_op": "1", "builtin": "0"}
     parts = (operation.name().split(".") for operation in program.global_block().ops)

@@ -113,7 +113,7 @@ class _Runner:
 
 def _predictor(model: Model) -> Any:
     """Make a Predictor that runs the program's own ops, so that its own names are seen."""
-    if model.params_path is not None and model.model_path.suffix != ".json":
+    if model.params_path is not None and model.pir is None:
         return _predictor_of_files(model.model_path, model.params_path)
     with tempfile.TemporaryDirectory() as directory:
         if model.params_path is not None:

@@ -93,8 +93,9 @@ def load_model(
         UnsupportedError: it is a ``.json`` with control flow or ops that are not known.
     """
     model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
-    pir = read_pir_program(model_path) if model_path.suffix == ".json" else None
-    program = pir.program if pir is not None else _read_program(model_path)
+    data = _read_bytes(model_path)
+    pir = read_pir_program(model_path, data) if model_path.suffix == ".json" else None
+    program = pir.program if pir is not None else _parse_program(model_path, data)
     names = _parameter_names(program)
     if pir is not None and names and params_path is None:
         params_path = model_path.with_suffix(".pdiparams")
@@ -246,14 +247,17 @@ def _json_programs(directory: Path) -> list[Path]:
     return [path for path in found if path.with_suffix(".pdiparams").exists()] or found
 
 
-def _read_program(path: Path) -> Any:
+def _read_bytes(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise ModelFileError(
             f"{path}: the model file cannot be read ({error.strerror}). "
             "Check model_dir and model_filename."
         ) from error
+
+
+def _parse_program(path: Path, data: bytes) -> Any:
     program = proto.ProgramDesc()
     try:
         program.ParseFromString(data)

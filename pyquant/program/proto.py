@@ -53,6 +53,7 @@ _DATA_TYPES = {
     "complex64": _TYPE.COMPLEX64,
     "complex128": _TYPE.COMPLEX128,
 }
+_API_NAMES = {code: name for name, code in _DATA_TYPES.items()}
 _PADDLE_DTYPES = {dtype: code for code, dtype in _NUMPY_DTYPES.items()}
 
 
@@ -73,6 +74,11 @@ def data_type_of(name: str) -> int:
         KeyError: there is no such dtype.
     """
     return int(_DATA_TYPES[name])
+
+
+def api_name(data_type: int) -> str:
+    """Return the name in Paddle's API, as ``"float32"``, of Paddle's ``data_type``."""
+    return _API_NAMES[data_type]
 
 
 def dtype_name(data_type: int) -> str:
@@ -115,19 +121,17 @@ def attribute(op: Any, name: str, default: Any) -> Any:
     """Return the value of an int, float, bool or string attribute of ``op``."""
     for attr in op.attrs:
         if attr.name == name:
-            return getattr(attr, _SCALAR_FIELDS[attr.type])
+            return getattr(attr, _SCALAR_KINDS[attr.type][0])
     return default
 
 
 def set_attribute(op: Any, name: str, value: AttributeValue) -> None:
     """Set an attribute of ``op``, replacing one of the same name."""
-    remove_attributes(op, (name,))
     if isinstance(value, list):
-        kind, field = _LIST_ATTRIBUTES[type(value[0])]
-        getattr(op.attrs.add(name=name, type=kind), field).extend(value)
+        kind = _LIST_KIND_OF_TYPE[type(value[0])]
     else:
-        kind, field = _ATTRIBUTES[type(value)]
-        setattr(op.attrs.add(name=name, type=kind), field, value)
+        kind = _KIND_OF_TYPE[type(value)]
+    set_attribute_of_kind(op, name, kind, value)
 
 
 def set_attribute_of_kind(op: Any, name: str, kind: int, value: Any) -> None:
@@ -140,11 +144,12 @@ def set_attribute_of_kind(op: Any, name: str, kind: int, value: Any) -> None:
     """
     remove_attributes(op, (name,))
     attr = OpDesc.Attr(name=name, type=kind)
-    field, convert = _KINDS[kind]
     if kind in _LIST_KINDS:
+        field, convert = _LIST_KINDS[kind]
         values = value if isinstance(value, list) else [value]
         getattr(attr, field).extend(convert(member) for member in values)
     else:
+        field, convert = _SCALAR_KINDS[kind]
         (single,) = value if isinstance(value, list) else [value]
         setattr(attr, field, convert(single))
     op.attrs.append(attr)
@@ -174,16 +179,10 @@ def make_op(
     return op
 
 
-_ATTRIBUTES: dict[type, tuple[int, str]] = {
-    bool: (framework_pb2.BOOLEAN, "b"),
-    int: (framework_pb2.INT, "i"),
-    float: (framework_pb2.FLOAT, "f"),
-    str: (framework_pb2.STRING, "s"),
-}
-_LIST_ATTRIBUTES: dict[type, tuple[int, str]] = {
-    int: (framework_pb2.INTS, "ints"),
-    float: (framework_pb2.FLOATS, "floats"),
-}
+def make_cast(source: str, output: str, from_type: int, to_type: int) -> Any:
+    """Return a ``cast`` op between two of Paddle's data types."""
+    types = {"in_dtype": from_type, "out_dtype": to_type}
+    return make_op("cast", {"X": [source]}, {"Out": [output]}, types)
 
 
 def _integer(value: Any) -> int:
@@ -216,38 +215,30 @@ def _scalar(value: Any) -> Any:
 
 
 # Of each kind of attribute: its field, and what makes a value of the field's type.
-_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
+_SCALAR_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
     framework_pb2.INT: ("i", _integer),
-    framework_pb2.INTS: ("ints", _integer),
     framework_pb2.LONG: ("l", _integer),
-    framework_pb2.LONGS: ("longs", _integer),
     framework_pb2.FLOAT: ("f", float),
-    framework_pb2.FLOATS: ("floats", float),
     framework_pb2.FLOAT64: ("float64", float),
-    framework_pb2.FLOAT64S: ("float64s", float),
     framework_pb2.BOOLEAN: ("b", _boolean),
-    framework_pb2.BOOLEANS: ("bools", _boolean),
     framework_pb2.STRING: ("s", _text),
+}
+_LIST_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
+    framework_pb2.INTS: ("ints", _integer),
+    framework_pb2.LONGS: ("longs", _integer),
+    framework_pb2.FLOATS: ("floats", float),
+    framework_pb2.FLOAT64S: ("float64s", float),
+    framework_pb2.BOOLEANS: ("bools", _boolean),
     framework_pb2.STRINGS: ("strings", _text),
     framework_pb2.SCALARS: ("scalars", _scalar),
-}
-_LIST_KINDS = {
-    framework_pb2.INTS,
-    framework_pb2.LONGS,
-    framework_pb2.FLOATS,
-    framework_pb2.FLOAT64S,
-    framework_pb2.BOOLEANS,
-    framework_pb2.STRINGS,
-    framework_pb2.SCALARS,
 }
 NUMBER_KINDS = {framework_pb2.INT, framework_pb2.LONG, framework_pb2.FLOAT, framework_pb2.FLOAT64}
 """The kinds of attribute that hold one number."""
 
-_SCALAR_FIELDS = {
-    framework_pb2.BOOLEAN: "b",
-    framework_pb2.INT: "i",
-    framework_pb2.LONG: "l",
-    framework_pb2.FLOAT: "f",
-    framework_pb2.FLOAT64: "float64",
-    framework_pb2.STRING: "s",
+_KIND_OF_TYPE: dict[type, int] = {
+    bool: framework_pb2.BOOLEAN,
+    int: framework_pb2.INT,
+    float: framework_pb2.FLOAT,
+    str: framework_pb2.STRING,
 }
+_LIST_KIND_OF_TYPE: dict[type, int] = {int: framework_pb2.INTS, float: framework_pb2.FLOATS}

@@ -100,7 +100,7 @@ class Rewriter:
         values = self._variable(block, f"{weight.name}.cast", FP32, weight.values.shape)
         scaled = self._variable(block, f"{weight.name}.dequantized", FP32, weight.values.shape)
         ops = [
-            _cast(stored, values, proto.paddle_dtype(weight.values.dtype), FP32),
+            proto.make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), FP32),
             proto.make_op(
                 "elementwise_mul", {"X": [values], "Y": [scale]}, {"Out": [scaled]}, {"axis": -1}
             ),
@@ -108,7 +108,7 @@ class Rewriter:
         if float_type != FP32:
             # A step in half precision would lose bits, or underflow: scale first, then round once.
             half = self._variable(block, f"{weight.name}.half", float_type, weight.values.shape)
-            ops.append(_cast(scaled, half, FP32, float_type))
+            ops.append(proto.make_cast(scaled, half, FP32, float_type))
             scaled = half
         return ops, scaled
 
@@ -229,9 +229,3 @@ def _copy(op: Any) -> Any:
     copied = proto.OpDesc()
     copied.CopyFrom(op)
     return copied
-
-
-def _cast(source: str, output: str, from_type: int, to_type: int) -> Any:
-    return proto.make_op(
-        "cast", {"X": [source]}, {"Out": [output]}, {"in_dtype": from_type, "out_dtype": to_type}
-    )

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SettingError
+from . import proto
 from .model import Model, parameter_files
 from .output_files import OutputFiles
 from .parameters import Array
@@ -22,20 +23,17 @@ from .pir.reader import DTYPE_TAGS, json_operations
 from .quantizable import WeightedOp
 from .weights import QuantizedWeight
 
-_NUMPY_DTYPES = {
-    np.dtype(np.int8): "int8",
-    np.dtype("<i2"): "int16",
-    np.dtype("<f2"): "float16",
-    np.dtype("<u2"): "bfloat16",
-    np.dtype("<f4"): "float32",
-}
-
 
 class JsonProgram:
-    """A copy of a ``.json`` program with other weights; `write` puts it into files.
+    """A copy of a ``.json`` program with other weights, for `write_json`.
 
     Args:
         model: read from a ``.json``.
+
+    Attributes:
+        model: the same.
+        document: the new program as JSON.
+        parameters: the new parameters by name.
     """
 
     def __init__(self, model: Model) -> None:
@@ -44,11 +42,11 @@ class JsonProgram:
                 f"{model.model_path}: only a model read from .json can be written as .json. "
                 "Name the quantized program .pdmodel."
             )
-        self._model = model
+        self.model = model
+        self.parameters = dict(model.parameters)
         self._positions = model.pir.positions
-        self._document = copy.deepcopy(model.pir.document)
-        self._operations = json_operations(model.model_path, self._document)
-        self._parameters = dict(model.parameters)
+        self.document = copy.deepcopy(model.pir.document)
+        self._operations = json_operations(model.model_path, self.document)
         self._next_id = 1 + max(_result_ids(self._operations))
         self._before: dict[int, list[Any]] = {}
 
@@ -63,18 +61,6 @@ class JsonProgram:
     ) -> None:
         """Store the floats that quantized weights stand for, and let ``ops`` read them."""
         self._replace(weights, ops, self._store_dequantized)
-
-    def write(
-        self, files: OutputFiles, directory: Path, model_filename: str, params_filename: str
-    ) -> tuple[Path, ...]:
-        """Write the program and its parameters; see `pyquant.program.model.write_model`."""
-        targets = parameter_files(
-            files, self._model, self._parameters, directory, model_filename, params_filename
-        )
-        text = json.dumps(self._document, separators=(",", ":"))
-        with files.open(targets[0]) as stream:
-            stream.write(text.encode())
-        return targets
 
     def _replace(
         self,
@@ -102,7 +88,7 @@ class JsonProgram:
         dims = list(weight.values.shape)
         floats = self._op(position, "1.cast", [values], "float32", dims, {"dtype": "float32"})
         scaled = self._op(position, "1.multiply", [floats, scale], "float32", dims, {})
-        dtype = _NUMPY_DTYPES[weight.float_dtype]
+        dtype = _dtype_name(weight.float_dtype)
         if dtype == "float32":
             return scaled
         return self._op(position, "1.cast", [scaled], dtype, dims, {"dtype": dtype})
@@ -115,9 +101,9 @@ class JsonProgram:
         declaration = copy.deepcopy(like)
         declaration["A"][3] = name
         value = declaration["O"]["%"] = self._new_id()
-        declaration["O"]["TT"] = _type(_NUMPY_DTYPES[array.dtype], list(array.shape))
+        declaration["O"]["TT"] = _type(_dtype_name(array.dtype), list(array.shape))
         self._before.setdefault(0, []).append(declaration)
-        self._parameters[name] = array
+        self.parameters[name] = array
         return value
 
     def _op(
@@ -164,11 +150,32 @@ class JsonProgram:
             item for item in self._operations if item["#"] != "p" or item["A"][3] not in unread
         ]
         for name in unread:
-            del self._parameters[name]
+            del self.parameters[name]
 
     def _new_id(self) -> int:
         self._next_id += 1
         return self._next_id - 1
+
+
+def write_json(
+    files: OutputFiles,
+    program: JsonProgram,
+    directory: Path,
+    model_filename: str,
+    params_filename: str,
+) -> tuple[Path, ...]:
+    """Write ``program`` and its parameters as `pyquant.program.model.write_model` does a model."""
+    targets = parameter_files(
+        files, program.model, program.parameters, directory, model_filename, params_filename
+    )
+    text = json.dumps(program.document, separators=(",", ":"))
+    with files.open(targets[0]) as stream:
+        stream.write(text.encode())
+    return targets
+
+
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return proto.api_name(proto.paddle_dtype(dtype))
 
 
 def _type(dtype: str, dims: list[int]) -> Any:

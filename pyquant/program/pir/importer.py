@@ -17,8 +17,8 @@ from .reader import (
     TensorType,
     Value,
     json_operations,
+    parse_json,
     parse_operations,
-    read_json,
 )
 from .table import TABLE, Line, OperandSpec
 
@@ -62,15 +62,15 @@ class PirProgram(NamedTuple):
     positions: list[int]
 
 
-def read_program(path: Path) -> PirProgram:
-    """Read a ``.json`` program.
+def read_program(path: Path, data: bytes) -> PirProgram:
+    """Read a ``.json`` program: the content ``data`` of the file ``path``.
 
     Raises:
         ModelFileError: the file is not PIR, or damaged.
         UnsupportedError: it is of an unknown version, has control flow, or ops that the table
             lacks; all of them are named.
     """
-    document = read_json(path)
+    document = parse_json(path, data)
     operations = list(parse_operations(path, json_operations(path, document)))
     _refuse_unknown(path, operations)
     importer = _Importer(path, operations)
@@ -263,29 +263,32 @@ class _Importer:
         return self._names[value]
 
     def _make_constant(self, operation: Operation) -> str:
-        result = operation.results[0]
-        if operation.name == "pd_op.full":
-            desc = proto.make_op("fill_constant", {}, {}, {})
-            value = operation.attributes["value"]
-            kinds = self._attribute_kinds("fill_constant")
-            self._set(desc, kinds, "shape", operation.attributes["shape"])
-            self._set(desc, kinds, "dtype", operation.attributes["dtype"])
-            self._set(desc, kinds, "value", value)
-            self._set(desc, kinds, "str_value", _text_of(value, str(operation.attributes["dtype"])))
-        else:
-            values: Any = operation.attributes["value"]
-            desc = self._assign_value(values, str(operation.attributes["dtype"]), [len(values)])
-        name = self._new_variables(desc.type, result)[0]
-        desc.outputs.add(parameter="Out", arguments=[name])
-        self._append(desc)
-        return name
+        value: Any = operation.attributes["value"]
+        dtype, result = str(operation.attributes["dtype"]), operation.results[0]
+        if operation.name == "pd_op.full_int_array":
+            return self._add_values(value, dtype, [len(value)], result)
+        attributes = {
+            "shape": operation.attributes["shape"],
+            "dtype": dtype,
+            "value": value,
+            "str_value": _text_of(value, dtype),
+        }
+        return self._add_source("fill_constant", attributes, result)
 
-    def _assign_value(self, values: Any, dtype: str, shape: list[int]) -> Any:
-        desc = proto.OpDesc(type="assign_value")
-        kinds = self._attribute_kinds("assign_value")
-        for name, value in (("shape", shape), ("dtype", dtype), ("values", values)):
+    def _add_values(self, values: Any, dtype: str, shape: Any, result: Value) -> str:
+        attributes = {"shape": shape, "dtype": dtype, "values": values}
+        return self._add_source("assign_value", attributes, result)
+
+    def _add_source(self, op_type: str, attributes: dict[str, Any], result: Value) -> str:
+        """Add an op without inputs, and return the variable that it makes."""
+        desc = proto.OpDesc(type=op_type)
+        kinds = self._attribute_kinds(op_type)
+        for name, value in attributes.items():
             self._set(desc, kinds, name, value)
-        return desc
+        names = self._new_variables(op_type, result)
+        desc.outputs.add(parameter="Out", arguments=names)
+        self._append(desc)
+        return names[0]
 
     def _attribute_of(self, operand: int) -> Attribute:
         """Return the value of a constant operand, or None if the model computes it."""
@@ -378,11 +381,8 @@ class _Importer:
 
     def _assign(self, operation: Operation) -> None:
         attributes = operation.attributes
-        shape: Any = attributes["shape"]
-        desc = self._assign_value(attributes["values"], str(attributes["dtype"]), shape)
-        names = self._new_variables("assign_value", operation.results[0])
-        desc.outputs.add(parameter="Out", arguments=names)
-        self._append(desc)
+        values, dtype = attributes["values"], str(attributes["dtype"])
+        self._add_values(values, dtype, attributes["shape"], operation.results[0])
 
     def _combine(self, operation: Operation) -> None:
         self._lists[operation.results[0].id] = operation.operands
@@ -425,10 +425,7 @@ class _Importer:
         tensor = TensorType(self._tensor(target).dtype, tuple(_required(shape)))
         value = Value(1 + max(self._types), tensor)
         self._types[value.id] = tensor
-        desc = self._assign_value(values, tensor.dtype, list(tensor.dims))
-        names = self._new_variables("assign_value", value)
-        desc.outputs.add(parameter="Out", arguments=names)
-        self._append(desc)
+        self._add_values(values, tensor.dtype, list(tensor.dims), value)
         operation = replace(operation, operands=(target, value.id, *places), attributes=attributes)
         self._add_by_line(operation, TABLE["set_value_with_tensor"])
 
@@ -441,11 +438,8 @@ class _Importer:
         return converted
 
     def _cast(self, source: str, from_dtype: str, target: str, to_dtype: str) -> None:
-        types = {
-            "in_dtype": proto.data_type_of(from_dtype),
-            "out_dtype": proto.data_type_of(to_dtype),
-        }
-        self._append(proto.make_op("cast", {"X": [source]}, {"Out": [target]}, types))
+        types = proto.data_type_of(from_dtype), proto.data_type_of(to_dtype)
+        self._append(proto.make_cast(source, target, *types))
 
 
 _SPECIAL: dict[str, Callable[[_Importer, Operation], None]] = {

@@ -75,7 +75,7 @@ class Operation:
     Attributes:
         position: its index among the program's operations.
         name: as ``"pd_op.conv2d"``.
-        attributes: by name; whatever says where and how it was made is left out.
+        attributes: by name; None for a kind of attribute that says nothing of what it computes.
         operands: ids of values; 0 is an operand that is not given.
         results: what it computes.
     """
@@ -87,20 +87,15 @@ class Operation:
     results: tuple[Value, ...]
 
 
-def read_json(path: Path) -> Any:
-    """Return the ``.json`` program as it stands in the file.
+def parse_json(path: Path, data: bytes) -> Any:
+    """Return the ``.json`` program as it stands in ``data``, the content of the file ``path``.
 
     Raises:
-        ModelFileError: the file cannot be read, is not JSON, or is not PIR.
+        ModelFileError: it is not JSON, or is not PIR.
         UnsupportedError: it is of a version that is not known.
     """
     try:
-        document = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ModelFileError(
-            f"{path}: the model file cannot be read ({error.strerror}). "
-            "Check model_dir and model_filename."
-        ) from error
+        document = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(
             f"{path}: is not JSON, or is truncated ({error}). Export the model again."
@@ -110,7 +105,7 @@ def read_json(path: Path) -> Any:
 
 
 def json_operations(path: Path, document: Any) -> list[Any]:
-    """Return the list of operations in a document of `read_json`: its only block's.
+    """Return the list of operations in a document of `parse_json`: its only block's.
 
     Raises:
         ModelFileError: there is no such list.

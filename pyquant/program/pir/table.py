@@ -14,8 +14,7 @@ Operands:
 
 Results:
     ``Out``: the slot. ``MeanOut=Mean``: written in place, into the variable in the input slot
-    ``Mean``. ``_``: none. ``+XShape``: what the legacy op has
-    beside.
+    ``Mean``. ``_``: none. ``+XShape``: what the legacy op has beside.
 
 Attributes:
     ``transpose_x:trans_x``: PIR's name and the legacy one.
