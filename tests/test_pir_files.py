@@ -21,6 +21,8 @@ from paddle_run import predict
 import pyquant
 from pyquant import ModelFileError, PyquantError, SettingError, UnsupportedError, load_model
 from pyquant.cli import main
+from pyquant.program import proto
+from pyquant.program.op_protos import attribute_kinds
 
 DATA = Path(__file__).parent / "data"
 SMALL = DATA / "small.json"
@@ -305,6 +307,17 @@ def fetch_again(document: Any, source: str, name: str) -> None:
     for attribute in fetch["A"]:
         attribute["AT"]["D"] = name if attribute["N"] == "name" else 1
     operations(document).append(fetch)
+
+
+def test_whole_numbers_beyond_those_of_a_float_are_attributes() -> None:
+    op = proto.OpDesc(type="roll")
+    kind = attribute_kinds("roll")["shifts"]
+    values = [2**53 + 1, 2**63 - 1, -(2**53) - 1, 2.0]
+    proto.set_attribute_of_kind(op, "shifts", kind, values)
+    assert list(op.attrs[0].longs) == values
+    for value in (1.5, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="not a whole number"):
+            proto.set_attribute_of_kind(op, "shifts", kind, value)
 
 
 def test_two_outputs_of_one_name(small: Path) -> None:

@@ -189,7 +189,7 @@ def _integer(value: Any) -> int:
     """Return a whole number, or the code of a dtype's name; -1 is "as the input"."""
     if isinstance(value, str) and not value.lstrip("-").isdecimal():
         return -1 if value.lower().startswith("undefined") else data_type_of(value)
-    if int(value) != float(value):
+    if isinstance(value, float) and not value.is_integer():
         raise ValueError("not a whole number")
     return int(value)
 
