@@ -3,6 +3,8 @@
 PYBIND11_MODULE(_native, m) {
   m.doc() = "Kernels of pyquant; pyquant.kernels is their interface.";
   pyquant::register_instruction_sets(m);
+  pyquant::register_memory(m);
+  pyquant::register_team(m);
   pyquant::register_reductions(m);
   pyquant::register_histogram(m);
   pyquant::register_thresholds(m);

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, Protocol, Union
 
 import numpy as np
 from numpy.typing import NDArray
+
+from . import _native
 
 
 class SupportsDLPack(Protocol):
@@ -70,43 +73,37 @@ def _numpy_array(x: NDArray[Any], dtype: str | None) -> NDArray[Any]:
     return x
 
 
-_PADDLE_TYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2"}
+_PADDLE_TYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(np.uint16),
+}
 
 
-class _PaddleMemory:
-    """A Paddle tensor's memory as numpy wants it described, and a hold on the tensor.
-
-    DLPack will not do: Paddle 2.6 has no `__dlpack__`, and numpy no bfloat16.
-    """
-
-    def __init__(self, tensor: Any, typestr: str) -> None:
-        self._tensor = tensor
-        itemsize = int(typestr[-1])
-        self.__array_interface__ = {
-            "version": 3,
-            "shape": tuple(tensor.shape),
-            "typestr": typestr,
-            "data": (tensor.data_ptr(), True),
-            "strides": tuple(stride * itemsize for stride in tensor.strides),
-        }
-
-
-def _paddle_array(x: Any, dtype: str | None) -> tuple[NDArray[Any], str | None]:
-    if not x.place.is_cpu_place():
-        raise TypeError(f"the tensor is on {x.place}: move it to the CPU with x.cpu()")
-    name = str(x.dtype).rpartition(".")[2]
+@cache
+def _paddle_type(dtype: Any) -> tuple[np.dtype[Any], str | None]:
+    """Return numpy's dtype for one of Paddle's, and what `_numpy_array` takes for it."""
+    name = str(dtype).rpartition(".")[2]
     if name not in _PADDLE_TYPES:
         raise TypeError(
             f"{name} is not supported: convert to float32, float16 or bfloat16, "
             "e.g. with x.astype('float32')"
         )
-    typestr = _PADDLE_TYPES[name]
-    element = "bfloat16" if name == "bfloat16" else dtype
-    if 0 in x.shape:
-        return np.empty(tuple(x.shape), typestr), element
+    return _PADDLE_TYPES[name], "bfloat16" if name == "bfloat16" else None
+
+
+def _paddle_array(x: Any, dtype: str | None) -> tuple[NDArray[Any], str | None]:
+    # DLPack will not do: Paddle 2.6 has no `__dlpack__`, and numpy no bfloat16.
+    if not x.place.is_cpu_place():
+        raise TypeError(f"the tensor is on {x.place}: move it to the CPU with x.cpu()")
+    values_type, element = _paddle_type(x.dtype)
+    shape = x.shape
+    if 0 in shape:
+        return np.empty(tuple(shape), values_type), element or dtype
     if not x._is_initialized():
         raise ValueError("the tensor has no memory yet")
-    return np.asarray(_PaddleMemory(x, typestr)), element
+    values = _native.view_memory(x, x.data_ptr(), values_type, shape, x.strides)
+    return values, element or dtype
 
 
 def _dlpack_array(x: Any) -> NDArray[Any]:

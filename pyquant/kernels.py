@@ -18,6 +18,7 @@ one that is not available is a `RuntimeError` at the first call.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,6 +34,7 @@ __all__ = [
     "dequantize",
     "emd_threshold",
     "histogram",
+    "join_openmp",
     "kl_threshold",
     "min_max",
     "mse_threshold",
@@ -54,6 +56,19 @@ class Observation(NamedTuple):
     non_finite: int
     sample_abs_max: NDArray[np.float32]
     counted: bool
+
+
+def join_openmp(library: Path) -> bool:
+    """Run the kernels on the threads of another OpenMP runtime from now on; tell whether it could.
+
+    The threads of one runtime spin for a while after each parallel region, on the cores that those
+    of another are given: between the ops of a network, kernels are faster on its own threads.
+
+    Args:
+        library: the runtime's shared library, which must be loaded already, as Paddle's
+            ``libiomp5.so``, and have GCC's interface (``GOMP_parallel``).
+    """
+    return _native.join_openmp(str(library))
 
 
 def abs_max(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> float:

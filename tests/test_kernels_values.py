@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pyquant import _native, kernels
-from pyquant.calibration.statistic import ActivationStatistic
+from pyquant.calibration.statistic import ActivationHistogram
 
 ELEMENTS = ["float32", "float16", "bfloat16"]
 SPECIAL_BITS = {
@@ -146,7 +146,7 @@ def test_more_values_than_32_bits_count():
     counts = kernels.histogram(x, 2048, 1.0)
     assert (counts[0], counts[2], counts.sum()) == (2**32 + 6, 1, 2**32 + 7)
     assert kernels.abs_max(x) == 2.5
-    statistic = ActivationStatistic()
+    statistic = ActivationHistogram()
     statistic.observe(x[None])
     assert (statistic.zeros, statistic.counts[0], statistic.counts.sum()) == (
         2**32 + 6,

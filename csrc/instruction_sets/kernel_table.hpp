@@ -25,12 +25,19 @@ struct KeyRange {
   Key maximum;
 };
 
-// Of the values' magnitudes, and the union of all values' bits.
-struct Magnitudes {
+// What is seen of a run of values: their magnitudes' extremes, the union of all bits, the zeros,
+// and how many bins were found. Zeros may be left out of the bins: behind a ReLU half of all values
+// are, and counting a value costs more than all else.
+struct Block {
   std::uint32_t least;
   std::uint32_t greatest;
   std::uint32_t any_bits;
+  std::uint32_t zeros;
+  std::uint32_t bins;
 };
+
+// How many bins more than values `find_bins_of_block` may write over.
+constexpr std::size_t kBinsPadding = 16;
 
 // How many values lie below an edge of a bin, and their sum; or the weights of both.
 struct Below {
@@ -78,16 +85,14 @@ struct KernelTable {
   void (*widen_float16)(const std::uint16_t* bits, std::size_t size, float* values);
   void (*widen_bfloat16)(const std::uint16_t* bits, std::size_t size, float* values);
 
-  std::size_t (*count_zeros)(const float* values, std::size_t size);
   void (*find_bins_power_of_two)(const float* values, std::size_t size, const Binning<float>&,
                                  std::uint32_t* bins);
   void (*find_bins_float)(const float* values, std::size_t size, const Binning<float>&,
                           std::uint32_t* bins);
   void (*find_bins_double)(const float* values, std::size_t size, const Binning<double>&,
                            std::uint32_t* bins);
-  Magnitudes (*find_bins_and_magnitudes)(const float* values, std::size_t size,
-                                         const Binning<float>& by_power_of_two,
-                                         std::uint32_t* bins);
+  Block (*find_bins_of_block)(const float* values, std::size_t size,
+                              const Binning<float>& by_power_of_two, std::uint32_t* bins);
 
   // For searches' shortlists alone: their last bits may differ from set to set.
   void (*logarithms)(const double* values, std::size_t size, double* logarithms);

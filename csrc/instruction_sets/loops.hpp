@@ -144,12 +144,6 @@ void widen_bfloat16(const uint16_t* __restrict bits, size_t size, float* __restr
   for (size_t i = 0; i < size; ++i) values[i] = float_of(static_cast<uint32_t>(bits[i]) << 16);
 }
 
-size_t count_zeros(const float* values, size_t size) {
-  uint32_t count = 0;
-  for (size_t i = 0; i < size; ++i) count += values[i] == 0.0f;
-  return count;
-}
-
 inline float fused_multiply_add(float a, float b, float c) {
   return __builtin_fmaf(a, b, c);
 }
@@ -184,20 +178,21 @@ void find_bins(const float* __restrict values, size_t size, const Binning<Real>&
   }
 }
 
-// Both in one go, because most of what either costs is loading the values.
-Magnitudes find_bins_and_magnitudes(const float* __restrict values, size_t size,
-                                    const Binning<float>& by, uint32_t* __restrict bins) {
+// All in one go, because most of what each costs is loading the values.
+Block find_bins_of_block(const float* __restrict values, size_t size, const Binning<float>& by,
+                         uint32_t* __restrict bins) {
   const Binning<float> binning = by;
-  Magnitudes seen{UINT32_MAX, 0, 0};
+  Block block{UINT32_MAX, 0, 0, 0, static_cast<uint32_t>(size)};
   for (size_t i = 0; i < size; ++i) {
     const uint32_t bits = bits_of(values[i]);
     const uint32_t magnitude = magnitude_of(bits);
-    seen.least = magnitude < seen.least ? magnitude : seen.least;
-    seen.greatest = greater(seen.greatest, magnitude);
-    seen.any_bits |= bits;
+    block.least = magnitude < block.least ? magnitude : block.least;
+    block.greatest = greater(block.greatest, magnitude);
+    block.any_bits |= bits;
+    block.zeros += magnitude == 0;
     bins[i] = bin_of<true>(float_of(magnitude), binning);
   }
-  return seen;
+  return block;
 }
 
 inline uint64_t bits_of(double value) {
@@ -314,11 +309,10 @@ constexpr KernelTable kernel_table(const char* name) {
           count_non_finite<uint16_t>,
           widen_float16,
           widen_bfloat16,
-          count_zeros,
           find_bins<true, float>,
           find_bins<false, float>,
           find_bins<false, double>,
-          find_bins_and_magnitudes,
+          find_bins_of_block,
           logarithms,
           weigh_edges,
           quantize<int8_t>,

@@ -68,8 +68,8 @@ class BinFinder {
 // What one thread counts. Consecutive values go to different histograms in turn, so that equal
 // neighbours need not wait for each other's store: four hide its latency. Their counts are of 16
 // bits, to have as many as can be in the first-level cache, and are emptied before one could
-// overflow.
-class SubHistograms {
+// overflow. On cache lines of its own: threads that write to neighbours would wait for each other.
+class alignas(128) SubHistograms {
  public:
   explicit SubHistograms(std::size_t bins)
       : stride_(padded(bins + kUncountedBins)),
@@ -198,23 +198,25 @@ struct Summary {
   KeyRange<std::int32_t> keys{std::numeric_limits<std::int32_t>::max(),
                               std::numeric_limits<std::int32_t>::min()};
   std::size_t zeros = 0;
+  std::size_t left_out = 0;  // zeros without a bin
 
   void merge(const KeyRange<std::int32_t>& other) {
     keys.minimum = std::min(keys.minimum, other.minimum);
     keys.maximum = std::max(keys.maximum, other.maximum);
   }
 
-  // Adds a block. Its magnitudes tell nearly always that it has no new extreme or which it is, and
-  // that it has no zeros; else its values are looked at again.
-  void add(const KernelTable& table, const float* values, std::size_t size, Magnitudes seen) {
-    const std::int32_t least = static_cast<std::int32_t>(seen.least);
-    const std::int32_t greatest = static_cast<std::int32_t>(seen.greatest);
-    const bool any_negative = (seen.any_bits >> 31) != 0;
+  // Adds a block. Its magnitudes tell nearly always that it has no new extreme or which it is; else
+  // its values are looked at again.
+  void add(const KernelTable& table, const float* values, std::size_t size, const Block& block) {
+    const std::int32_t least = static_cast<std::int32_t>(block.least);
+    const std::int32_t greatest = static_cast<std::int32_t>(block.greatest);
+    const bool any_negative = (block.any_bits >> 31) != 0;
     if (!any_negative)
       merge({least, greatest});
     else if (greatest > keys.maximum || ~greatest < keys.minimum)  // ~: the negative's key
       merge(table.key_range_32(reinterpret_cast<const std::uint32_t*>(values), size));
-    if (least == 0) zeros += table.count_zeros(values, size);
+    zeros += block.zeros;
+    left_out += size - block.bins;
   }
 };
 
@@ -239,7 +241,8 @@ struct Pieces {
   }
 };
 
-// Summarizes every piece, and calls count(thread, bins, size) block by block.
+// Summarizes every piece, and calls count(thread, bins, size) block by block. Zeros may be left
+// out.
 template <typename Count>
 std::vector<Summary> summarize_and_count(const Tensor& tensor, const Pieces& pieces,
                                          std::size_t threads, const Binning<float>& binning,
@@ -248,13 +251,16 @@ std::vector<Summary> summarize_and_count(const Tensor& tensor, const Pieces& pie
   std::vector<Summary> summaries(pieces.count());
   parallel_for(threads, threads, [&](std::size_t thread) {
     const Part mine = part_of(pieces.count(), threads, thread);
-    alignas(64) std::uint32_t bins[kBlockSize];
-    for (std::size_t i = mine.begin; i < mine.end; ++i)
+    alignas(64) std::uint32_t bins[kBlockSize + kBinsPadding];
+    for (std::size_t i = mine.begin; i < mine.end; ++i) {
+      Summary summary;
       for_each_block(tensor, pieces[i], [&](const float* values, std::size_t size) {
-        const Magnitudes seen = table.find_bins_and_magnitudes(values, size, binning, bins);
-        count(thread, bins, size);
-        summaries[i].add(table, values, size, seen);
+        const Block block = table.find_bins_of_block(values, size, binning, bins);
+        count(thread, bins, block.bins);
+        summary.add(table, values, size, block);
       });
+      summaries[i] = summary;
+    }
   });
   return summaries;
 }
@@ -269,6 +275,12 @@ std::vector<float> abs_max_of_samples(const std::vector<Summary>& pieces, std::s
     maxima[sample] = std::max(std::fabs(range.minimum), std::fabs(range.maximum));
   }
   return maxima;
+}
+
+std::size_t left_out(const std::vector<Summary>& pieces) {
+  std::size_t sum = 0;
+  for (const Summary& summary : pieces) sum += summary.left_out;
+  return sum;
 }
 
 // All that is known of the tensor but whether it was counted.
@@ -334,7 +346,10 @@ Observation observe(const Tensor& tensor, std::size_t samples, int width_exponen
                           });
   Observation observation = observation_of(summaries, samples, tensor, requested);
   observation.counted = uncounted(histograms) == observation.non_finite;
-  if (observation.counted) add_counts(histograms, counts);
+  if (observation.counted) {
+    add_counts(histograms, counts);
+    counts[0] += left_out(summaries);
+  }
   return observation;
 }
 

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cfenv>
 #include <cstddef>
 
-#ifdef _OPENMP
-#include <omp.h>
-#endif
+#include "kernels/team.hpp"
 
 namespace pyquant {
 
@@ -31,14 +30,11 @@ constexpr std::size_t kValuesPerThread = 32768;
 // than `grain` values, the work that starting it must pay for.
 inline std::size_t thread_count(int requested, std::size_t values,
                                 std::size_t grain = kValuesPerThread) {
-#ifdef _OPENMP
-  const std::size_t threads = requested > 0 ? requested : omp_get_max_threads();
-#else
-  const std::size_t threads = requested > 0 ? 1 : 1;
-#endif
+  const std::size_t threads = requested > 0 ? requested : Team::size();
   return std::clamp<std::size_t>(values / grain, 1, threads);
 }
 
+// Calls body(task) for every task below `tasks`, each once, on whichever thread is free.
 template <typename Body>
 void parallel_for(std::size_t tasks, std::size_t threads, const Body& body) {
   if (threads == 1) {
@@ -46,14 +42,17 @@ void parallel_for(std::size_t tasks, std::size_t threads, const Body& body) {
     for (std::size_t task = 0; task < tasks; ++task) body(task);
     return;
   }
-#ifdef _OPENMP
-#pragma omp parallel num_threads(static_cast<int>(threads))
-  {
+  struct Shared {
+    const Body& body;
+    const std::size_t tasks;
+    std::atomic<std::size_t> next{0};
+  } shared{body, tasks};
+  const auto work = [](void* argument) {
     const DefaultFloatMode mode;
-#pragma omp for schedule(static)
-    for (std::size_t task = 0; task < tasks; ++task) body(task);
-  }
-#endif
+    Shared& mine = *static_cast<Shared*>(argument);
+    for (std::size_t task; (task = mine.next.fetch_add(1)) < mine.tasks;) mine.body(task);
+  };
+  Team::run(threads, work, &shared);
 }
 
 struct Part {

@@ -1,0 +1,26 @@
+#include <cstdint>
+#include <vector>
+
+#include "bindings/arguments.hpp"
+#include "bindings/register.hpp"
+
+namespace pyquant {
+namespace {
+
+// A read-only array on memory that `owner` keeps; strides are in values.
+py::array view_memory(const py::object& owner, std::uintptr_t address, const py::dtype& dtype,
+                      const std::vector<py::ssize_t>& shape, std::vector<py::ssize_t> strides) {
+  for (py::ssize_t& stride : strides) stride *= dtype.itemsize();
+  py::array array(dtype, shape, strides, reinterpret_cast<const void*>(address), owner);
+  py::detail::array_proxy(array.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  return array;
+}
+
+}  // namespace
+
+void register_memory(py::module_& m) {
+  m.def("view_memory", &view_memory, py::arg("owner"), py::arg("address"), py::arg("dtype"),
+        py::arg("shape"), py::arg("strides"));
+}
+
+}  // namespace pyquant

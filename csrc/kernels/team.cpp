@@ -1,0 +1,61 @@
+#include "kernels/team.hpp"
+
+#include <dlfcn.h>
+
+#include <algorithm>
+#include <atomic>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+namespace pyquant {
+namespace {
+
+// What GCC compiles a parallel region to: libgomp's ABI, GOMP_4.0.
+using ParallelRegion = void (*)(Team::Work, void*, unsigned threads, unsigned flags);
+using MaxThreads = int (*)();
+
+void own_region(Team::Work work, void* argument, unsigned threads, unsigned) {
+#ifdef _OPENMP
+#pragma omp parallel num_threads(static_cast<int>(threads))
+  work(argument);
+#else
+  (void)threads;
+  work(argument);
+#endif
+}
+
+int own_max_threads() {
+#ifdef _OPENMP
+  return omp_get_max_threads();
+#else
+  return 1;
+#endif
+}
+
+std::atomic<ParallelRegion> region{own_region};
+std::atomic<MaxThreads> max_threads{own_max_threads};
+
+}  // namespace
+
+std::size_t Team::size() {
+  return static_cast<std::size_t>(std::max(1, max_threads.load()()));
+}
+
+void Team::run(std::size_t threads, Work work, void* argument) {
+  region.load()(work, argument, static_cast<unsigned>(threads), 0);
+}
+
+bool Team::join(const std::string& path) {
+  void* const library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
+  if (library == nullptr) return false;
+  const auto parallel = reinterpret_cast<ParallelRegion>(dlsym(library, "GOMP_parallel"));
+  const auto maximum = reinterpret_cast<MaxThreads>(dlsym(library, "omp_get_max_threads"));
+  if (parallel == nullptr || maximum == nullptr) return false;
+  region.store(parallel);
+  max_threads.store(maximum);
+  return true;
+}
+
+}  // namespace pyquant
