@@ -164,7 +164,7 @@ def _store_for_lite(
         kind = "abs_max" if weight.axis < 0 else "channel_wise_abs_max"
         set_attribute(desc, "quantization_type", f"post_weight_{kind}")
         set_attribute(desc, "quantize_weight_bits", weight.bits)
-        set_attribute(desc, f"{stored[op.weight]}_quant_scale", weight.scale.ravel().tolist())
+        set_attribute(desc, f"{stored[op.weight]}_quant_scale", weight.step.tolist())
         set_attribute(desc, "with_quant_attr", True)
 
 
@@ -173,8 +173,8 @@ def _dequantized_twin(
 ) -> Model:
     program = ProgramDesc()
     program.CopyFrom(model.program)
-    twin = replace(model, program=program, parameters=dict(model.parameters))
-    floats = {name: weight.dequantized() for name, weight in weights.items()}
+    twin = replace(model, program=program, parameters=dict(model.parameters), derived={})
+    floats = {name: weight.dequantized for name, weight in weights.items()}
     stored = store_weights(twin, floats, ops)
     for op in ops:
         rename_inputs(program.blocks[op.block].ops[op.position], stored)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ from google.protobuf.message import DecodeError
 from ..errors import ModelFileError, SettingError
 from . import proto
 from .output_files import OutputFiles
-from .parameters import Array, read_combined, read_separate, write_combined
+from .parameters import (
+    Array,
+    DerivedTensor,
+    Tensor,
+    read_combined,
+    read_separate,
+    write_combined,
+)
 from .pir.importer import PirProgram
 from .pir.importer import read_program as read_pir_program
 
@@ -33,6 +40,8 @@ class Model:
             beside the program.
         source_files: all files that it was read from.
         pir: what it was read from, if that was a Paddle 3 ``.json``.
+        derived: tensors that are made while the model is written, in place of the parameters of
+            their names.
     """
 
     program: Any
@@ -41,6 +50,7 @@ class Model:
     params_path: Path | None
     source_files: tuple[Path, ...]
     pir: PirProgram | None = None
+    derived: dict[str, DerivedTensor] = field(default_factory=dict)
 
     @property
     def feeds(self) -> list[Any]:
@@ -67,6 +77,17 @@ class Model:
         for block_index, block in enumerate(self.program.blocks):
             for position, op in enumerate(block.ops):
                 yield block_index, position, op
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What is written of the model: its parameters, and what replaces them."""
+        return {**self.parameters, **self.derived}
+
+    def put(self, name: str, tensor: Tensor) -> None:
+        """Add a parameter, or replace it."""
+        if isinstance(tensor, DerivedTensor):
+            self.derived[name] = tensor
+        else:
+            self.parameters[name] = tensor
 
     def producers(self) -> dict[str, Any]:
         """The last op that writes each variable, by the variable's name."""
@@ -148,31 +169,31 @@ def write_model(
             "model that was read from .json as .json. Name it .pdmodel."
         )
     targets = parameter_files(
-        files, model, model.parameters, directory, model_filename, params_filename
+        files, model, model.tensors(), directory, model_filename, params_filename
     )
     with files.open(targets[0]) as stream:
-        stream.write(_without_export_attributes(model.program).SerializeToString())
+        stream.write(program_bytes(model.program))
     return targets
 
 
 def parameter_files(
     files: OutputFiles,
     model: Model,
-    parameters: Mapping[str, Array],
+    tensors: Mapping[str, Tensor],
     directory: Path,
     model_filename: str,
     params_filename: str | None,
 ) -> tuple[Path, ...]:
-    """Write ``parameters``, as those of a model made from ``model``.
+    """Write ``tensors``, as the parameters of a model made from ``model``.
 
     Returns:
         The path at which the program belongs, and those of the parameters.
     """
     model_path = directory / model_filename
     if params_filename is not None:
-        contents = {directory / params_filename: parameters}
+        contents = {directory / params_filename: tensors}
     else:
-        contents = {directory / name: {name: array} for name, array in parameters.items()}
+        contents = {directory / name: {name: tensor} for name, tensor in tensors.items()}
     if model_path in contents:
         raise SettingError(
             f"{model_path}: the program and a parameter would be the same file. "
@@ -180,19 +201,20 @@ def parameter_files(
         )
     targets = (model_path, *contents)
     _refuse_overwriting_source(model, targets)
-    for path, arrays in contents.items():
+    for path, together in contents.items():
         with files.open(path) as stream:
-            write_combined(stream, arrays)
+            write_combined(stream, together)
     return targets
 
 
-def _without_export_attributes(program: Any) -> Any:
+def program_bytes(program: Any) -> bytes:
+    """Serialize a ``ProgramDesc`` without what only tells how it was once exported."""
     stripped = proto.ProgramDesc()
     stripped.CopyFrom(program)
     for block in stripped.blocks:
         for op in block.ops:
             proto.remove_attributes(op, _EXPORT_ATTRIBUTES)
-    return stripped
+    return bytes(stripped.SerializeToString())
 
 
 def _refuse_overwriting_source(model: Model, targets: Iterable[Path]) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,3 +93,10 @@ class OutputFiles:
             f"{target}: cannot be written ({error.strerror or error}). Nothing was changed; "
             "make room, or choose a directory that can be written."
         )
+
+
+def remove_leftovers(target: Path) -> None:
+    """Remove the temporary files of processes that were killed while they wrote ``target``."""
+    for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        if re.fullmatch("[0-9a-f]{32}", path.suffix[1:]):
+            path.unlink(missing_ok=True)

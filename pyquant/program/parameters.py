@@ -11,18 +11,43 @@ from __future__ import annotations
 
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Union
 
 import numpy as np
 from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
+from tqdm import tqdm
 
 from ..errors import ModelFileError
 from . import proto
 
 Array = NDArray[Any]
+
+_CHUNK_BYTES = 1 << 24
+_WORTH_A_THREAD = 1 << 20  # bytes that are written while the next are made
+
+
+@dataclass(frozen=True)
+class DerivedTensor:
+    """A tensor that is made from others while it is written, so that it is never whole in memory.
+
+    Attributes:
+        shape: its shape.
+        dtype: its type.
+        chunks: yields its values in C order; each chunk is good until the next but one is taken, so
+            that it can be written while the next one is made.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    chunks: Callable[[], Iterable[Array]]
+
+
+Tensor = Union[Array, DerivedTensor]
 
 
 class _Reader:
@@ -94,18 +119,68 @@ def read_separate(directory: Path, names: list[str]) -> dict[str, Array]:
     return arrays
 
 
-def write_combined(stream: BinaryIO, arrays: Mapping[str, Array]) -> None:
-    """Write ``arrays`` to ``stream`` as a combined parameter file; ``uint16`` is bfloat16."""
-    for name in sorted(arrays):
-        _write_tensor(stream, arrays[name])
+def write_combined(stream: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
+    """Write ``tensors`` to ``stream`` as a combined parameter file; ``uint16`` is bfloat16."""
+    with ThreadPoolExecutor(1) as writer:
+        under_way: Future[Any] | None = None
+        for name in tqdm(sorted(tensors), desc="writing", unit="tensor", disable=None):
+            for data in _encoded(tensors[name]):
+                if under_way is not None:
+                    under_way.result()
+                    under_way = None
+                if len(data) < _WORTH_A_THREAD:
+                    stream.write(data)
+                else:
+                    under_way = writer.submit(stream.write, data)
+        if under_way is not None:
+            under_way.result()
 
 
-def _write_tensor(stream: BinaryIO, array: Array) -> None:
-    desc = proto.TensorDesc(data_type=proto.paddle_dtype(array.dtype), dims=array.shape)
+def row_chunks(array: Array) -> Iterator[slice]:
+    """Yield slices of axis 0 that are small enough to be worked on in memory.
+
+    The pages of a mapped file are given back after each: it can be larger than memory.
+    """
+    rows = len(array) if array.ndim else 0
+    step = max(1, _CHUNK_BYTES * rows // max(1, array.nbytes))
+    for start in range(0, rows, step):
+        part = slice(start, start + step)
+        yield part
+        _forget_pages(array[part])
+
+
+def _encoded(tensor: Tensor) -> Iterator[bytes | memoryview]:
+    desc = proto.TensorDesc(data_type=proto.paddle_dtype(tensor.dtype), dims=tensor.shape)
     encoded = desc.SerializeToString()
-    stream.write(struct.pack("<IQIi", 0, 0, 0, len(encoded)))
-    stream.write(encoded)
-    stream.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    yield struct.pack("<IQIi", 0, 0, 0, len(encoded)) + encoded
+    for chunk in tensor.chunks() if isinstance(tensor, DerivedTensor) else _chunks(tensor):
+        yield chunk.reshape(-1).view(np.uint8).data
+
+
+def _chunks(array: Array) -> Iterator[Array]:
+    if not array.ndim:
+        yield array
+    for part in row_chunks(array):
+        yield np.ascontiguousarray(array[part])
+
+
+def _forget_pages(array: Array) -> None:
+    """Give the whole pages of a mapped file under ``array`` back; they are read again if needed."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    file = base.obj if isinstance(base, memoryview) else None
+    if not isinstance(file, mmap.mmap) or not array.flags.c_contiguous:
+        return
+    offset = _address(array) - _address(np.frombuffer(file, np.uint8))
+    first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
+    size = (offset + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
+    if size > 0:
+        file.madvise(mmap.MADV_DONTNEED, first, size)
+
+
+def _address(array: Array) -> int:
+    return int(array.__array_interface__["data"][0])
 
 
 def _read_tensor(reader: _Reader) -> Array:

@@ -118,10 +118,11 @@ def names(slots: Any) -> Iterator[str]:
 
 
 def attribute(op: Any, name: str, default: Any) -> Any:
-    """Return the value of an int, float, bool or string attribute of ``op``."""
+    """Return the value of an attribute of ``op``; a list's is a sequence."""
     for attr in op.attrs:
         if attr.name == name:
-            return getattr(attr, _SCALAR_KINDS[attr.type][0])
+            field, _ = _SCALAR_KINDS.get(attr.type) or _LIST_KINDS[attr.type]
+            return getattr(attr, field)
     return default
 
 

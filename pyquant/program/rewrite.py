@@ -11,7 +11,7 @@ import numpy as np
 
 from . import proto
 from .model import Model
-from .parameters import Array
+from .parameters import DerivedTensor, Tensor
 from .quantizable import WeightedOp
 from .weights import QuantizedWeight
 
@@ -95,10 +95,10 @@ class Rewriter:
     def _cast_and_scale(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Any], str]:
-        float_type = proto.paddle_dtype(weight.float_dtype)
+        float_type = proto.paddle_dtype(weight.source.dtype)
         scale = self._parameter(f"{weight.name}@scale", weight.scale)
-        values = self._variable(block, f"{weight.name}.cast", FP32, weight.values.shape)
-        scaled = self._variable(block, f"{weight.name}.dequantized", FP32, weight.values.shape)
+        values = self._variable(block, f"{weight.name}.cast", FP32, weight.source.shape)
+        scaled = self._variable(block, f"{weight.name}.dequantized", FP32, weight.source.shape)
         ops = [
             proto.make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), FP32),
             proto.make_op(
@@ -107,7 +107,7 @@ class Rewriter:
         ]
         if float_type != FP32:
             # A step in half precision would lose bits, or underflow: scale first, then round once.
-            half = self._variable(block, f"{weight.name}.half", float_type, weight.values.shape)
+            half = self._variable(block, f"{weight.name}.half", float_type, weight.source.shape)
             ops.append(proto.make_cast(scaled, half, FP32, float_type))
             scaled = half
         return ops, scaled
@@ -115,9 +115,9 @@ class Rewriter:
     def _dequantize_linear(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Any], str]:
-        output = self._variable(block, f"{weight.name}.dequantized", FP32, weight.values.shape)
+        output = self._variable(block, f"{weight.name}.dequantized", FP32, weight.source.shape)
         op = self._linear_op(
-            "dequantize_linear", stored, output, weight.name, weight.threshold, weight.axis
+            "dequantize_linear", stored, output, weight.name, weight.thresholds, weight.axis
         )
         return [op], output
 
@@ -134,7 +134,7 @@ class Rewriter:
         ], output
 
     def _linear_op(
-        self, op_type: str, source: str, output: str, name: str, threshold: Array, axis: int
+        self, op_type: str, source: str, output: str, name: str, threshold: Tensor, axis: int
     ) -> Any:
         scale = self._parameter(f"{name}@scale", threshold)
         zero_point = self._parameter(f"{name}@zero_point", np.zeros(threshold.shape, np.int32))
@@ -151,13 +151,13 @@ class Rewriter:
             },
         )
 
-    def _parameter(self, name: str, array: Array) -> str:
-        if name not in self._model.parameters:
+    def _parameter(self, name: str, tensor: Tensor) -> str:
+        if name not in self._model.tensors():
             var = proto.add_var(
-                self._model.program.blocks[0], name, proto.paddle_dtype(array.dtype), array.shape
+                self._model.program.blocks[0], name, proto.paddle_dtype(tensor.dtype), tensor.shape
             )
             var.persistable = True
-            self._model.parameters[name] = array
+            self._model.put(name, tensor)
         return name
 
     def _variable(self, block: int, name: str, data_type: int, dims: Iterable[int]) -> str:
@@ -166,7 +166,7 @@ class Rewriter:
 
 
 def store_weights(
-    model: Model, arrays: Mapping[str, Array], ops: Sequence[WeightedOp]
+    model: Model, tensors: Mapping[str, DerivedTensor], ops: Sequence[WeightedOp]
 ) -> dict[str, str]:
     """Put new values of weights into the model's parameters, for ``ops`` alone.
 
@@ -178,16 +178,16 @@ def store_weights(
     """
     shared = _read_by_others(model, ops)
     stored = {}
-    for name, array in arrays.items():
-        data_type = proto.paddle_dtype(array.dtype)
+    for name, tensor in tensors.items():
+        data_type = proto.paddle_dtype(tensor.dtype)
         if name in shared:
             target = f"{name}.quantized"
             block = model.program.blocks[0]
-            proto.add_var(block, target, data_type, array.shape).persistable = True
+            proto.add_var(block, target, data_type, tensor.shape).persistable = True
         else:
             target = name
             _set_data_type(model, name, data_type)
-        model.parameters[target] = array
+        model.put(target, tensor)
         stored[name] = target
     return stored
 

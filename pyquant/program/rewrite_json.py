@@ -18,7 +18,7 @@ from ..errors import SettingError
 from . import proto
 from .model import Model, parameter_files
 from .output_files import OutputFiles
-from .parameters import Array
+from .parameters import Tensor
 from .pir.reader import DTYPE_TAGS, json_operations
 from .quantizable import WeightedOp
 from .weights import QuantizedWeight
@@ -43,7 +43,7 @@ class JsonProgram:
                 "Name the quantized program .pdmodel."
             )
         self.model = model
-        self.parameters = dict(model.parameters)
+        self.parameters: dict[str, Tensor] = dict(model.parameters)
         self._positions = model.pir.positions
         self.document = copy.deepcopy(model.pir.document)
         self._operations = json_operations(model.model_path, self.document)
@@ -85,25 +85,25 @@ class JsonProgram:
     def _dequantize(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
         values = self._parameter(declared, f"{weight.name}.quantized", weight.values)
         scale = self._parameter(declared, f"{weight.name}@scale", weight.scale)
-        dims = list(weight.values.shape)
+        dims = list(weight.source.shape)
         floats = self._op(position, "1.cast", [values], "float32", dims, {"dtype": "float32"})
         scaled = self._op(position, "1.multiply", [floats, scale], "float32", dims, {})
-        dtype = _dtype_name(weight.float_dtype)
+        dtype = _dtype_name(weight.source.dtype)
         if dtype == "float32":
             return scaled
         return self._op(position, "1.cast", [scaled], dtype, dims, {"dtype": dtype})
 
     def _store_dequantized(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
-        return self._parameter(declared, f"{weight.name}.quantized", weight.dequantized())
+        return self._parameter(declared, f"{weight.name}.quantized", weight.dequantized)
 
-    def _parameter(self, like: Any, name: str, array: Array) -> int:
+    def _parameter(self, like: Any, name: str, tensor: Tensor) -> int:
         """Declare a parameter as ``like`` is, and return its value's id."""
         declaration = copy.deepcopy(like)
         declaration["A"][3] = name
         value = declaration["O"]["%"] = self._new_id()
-        declaration["O"]["TT"] = _type(_dtype_name(array.dtype), list(array.shape))
+        declaration["O"]["TT"] = _type(_dtype_name(tensor.dtype), list(tensor.shape))
         self._before.setdefault(0, []).append(declaration)
-        self.parameters[name] = array
+        self.parameters[name] = tensor
         return value
 
     def _op(

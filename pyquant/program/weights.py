@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from .. import kernels
 from ..errors import ModelFileError
 from .model import Model
-from .parameters import Array
+from .parameters import Array, DerivedTensor, row_chunks
 from .quantizable import WeightedOp
 
 WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")
@@ -24,74 +24,125 @@ _SMALLEST_THRESHOLD = np.float32(1e-30)
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A weight as integers.
+    """A weight as integers, which are made when they are written.
 
     Attributes:
         name: the float parameter that it stands for.
-        values: int8 or int16, of the weight's shape.
-        threshold: float32[channels], or float32[1] for one per tensor; the magnitude that maps to
-            2^(bits-1)-1.
+        source: that parameter; ``uint16`` is raw bfloat16.
         axis: the axis of the channels; -1 for one threshold per tensor.
         bits: 8 or 16.
-        float_dtype: of the float parameter; ``uint16`` is raw bfloat16.
+        file: where the parameter was read from, for messages.
     """
 
     name: str
-    values: Array
-    threshold: Array
+    source: Array
     axis: int
     bits: int
-    float_dtype: np.dtype[Any]
+    file: Path
+
+    @cached_property
+    def threshold(self) -> Array:
+        """The magnitude that maps to 2^(bits-1)-1: float32[channels], or [1] for one per tensor.
+
+        Raises:
+            ModelFileError: the weight holds NaN or infinity.
+        """
+        threshold = self._abs_max()
+        if not np.isfinite(threshold).all():
+            bad = int(np.count_nonzero(~np.isfinite(threshold)))
+            raise ModelFileError(
+                f"{self.file}: weight '{self.name}' holds NaN or infinity in {bad} of "
+                f"{threshold.size} channel(s). Repair or export the model again."
+            )
+        # A channel of zeros has no scale; any finite one keeps it zero, and kernels divide by it.
+        threshold[threshold <= _SMALLEST_THRESHOLD] = 1.0
+        return threshold
 
     @property
-    def scale(self) -> Array:
-        """The step, threshold / (2^(bits-1)-1), shaped to multiply the values: float32."""
-        step: Array = (self.threshold / np.float32(2 ** (self.bits - 1) - 1)).astype(np.float32)
-        shape = [1] * self.values.ndim
-        shape[self.axis] = step.size
-        return step.reshape(shape)
+    def values(self) -> DerivedTensor:
+        """The integers, int8 or int16, of the weight's shape."""
+        dtype = np.dtype(np.int8 if self.bits <= 8 else np.int16)
+        return DerivedTensor(self.source.shape, dtype, self._integers)
 
-    def dequantized(self) -> Array:
+    @property
+    def scale(self) -> DerivedTensor:
+        """The step, threshold / (2^(bits-1)-1), shaped to multiply the values: float32."""
+        shape = [1] * self.source.ndim
+        shape[self.axis] = 1 if self.axis < 0 else self.source.shape[self.axis]
+        return DerivedTensor(tuple(shape), np.dtype(np.float32), lambda: [self.step])
+
+    @property
+    def thresholds(self) -> DerivedTensor:
+        """The threshold as a tensor, made when it is written."""
+        channels = 1 if self.axis < 0 else self.source.shape[self.axis]
+        return DerivedTensor((channels,), np.dtype(np.float32), lambda: [self.threshold])
+
+    @property
+    def step(self) -> Array:
+        """What a quantized value of one stands for: float32, of the shape of the threshold."""
+        levels = np.float32(2 ** (self.bits - 1) - 1)
+        step: Array = (self.threshold / levels).astype(np.float32)
+        return step
+
+    @property
+    def dequantized(self) -> DerivedTensor:
         """The float values that the quantized program computes with, bit for bit."""
-        values = self.values.astype(np.float32) * self.scale
-        if self.float_dtype == np.uint16:
-            return _bfloat16_bits(values)
-        return values.astype(self.float_dtype)
+        return DerivedTensor(self.source.shape, self.source.dtype, self._floats)
+
+    def _abs_max(self) -> Array:
+        if not self.source.size:
+            return self._part_abs_max(self.source)
+        parts = [self._part_abs_max(self.source[part]) for part in row_chunks(self.source)]
+        if self.axis == 0:
+            return np.concatenate(parts)
+        maximum: Array = np.maximum.reduce(parts)
+        return maximum
+
+    def _part_abs_max(self, part: Array) -> Array:
+        dtype = _bfloat16(part)
+        if self.axis < 0:
+            return np.array([kernels.abs_max(part, dtype=dtype)], np.float32)
+        return kernels.channel_abs_max(part, self.axis, dtype=dtype)
+
+    def _integers(self) -> Iterator[Array]:
+        axis = None if self.axis < 0 else self.axis
+        buffers: list[Array | None] = [None, None]
+        for rows in row_chunks(self.source):
+            part = self.source[rows]
+            buffers.reverse()
+            if buffers[0] is None or len(buffers[0]) != len(part):
+                buffers[0] = np.empty(part.shape, self.values.dtype)
+            threshold = self.threshold[rows] if axis == 0 else self.threshold
+            yield kernels.quantize(
+                part, threshold, axis, self.bits, dtype=_bfloat16(part), out=buffers[0]
+            )
+
+    def _floats(self) -> Iterator[Array]:
+        shape = [1] * self.source.ndim
+        shape[self.axis] = -1
+        for rows, integers in zip(row_chunks(self.source), self._integers()):
+            step = self.step[rows] if self.axis == 0 else self.step
+            values = integers.astype(np.float32) * step.reshape(shape)
+            is_bfloat16 = self.source.dtype == np.uint16
+            yield _bfloat16_bits(values) if is_bfloat16 else values.astype(self.source.dtype)
 
 
 def quantize_weights(
     model: Model, ops: Sequence[WeightedOp], bits: int, per_channel: bool
 ) -> dict[str, QuantizedWeight]:
-    """Quantize the weight of every op of ``ops``, a shared one once, by its first op's axis.
-
-    Raises:
-        ModelFileError: a weight holds NaN or infinity.
-    """
+    """Describe the weight of every op of ``ops`` as integers, by its first op's axis if shared."""
+    file = model.params_path or model.model_path.parent
     weights: dict[str, QuantizedWeight] = {}
-    for op in tqdm(ops, desc="quantizing", unit="op", disable=None):
+    for op in ops:
         if op.weight not in weights:
-            axis = op.channel_axis if per_channel else None
-            weights[op.weight] = _quantize_weight(model, op.weight, axis, bits)
+            source = model.parameters[op.weight]
+            axis = op.channel_axis if per_channel else -1
+            weights[op.weight] = QuantizedWeight(op.weight, source, axis, bits, file)
     return weights
 
 
-def _quantize_weight(model: Model, name: str, axis: int | None, bits: int) -> QuantizedWeight:
-    array = model.parameters[name]
-    dtype = "bfloat16" if array.dtype == np.uint16 else None
-    if axis is None:
-        threshold = np.array([kernels.abs_max(array, dtype=dtype)], np.float32)
-    else:
-        threshold = kernels.channel_abs_max(array, axis, dtype=dtype)
-    if not np.isfinite(threshold).all():
-        bad = int(np.count_nonzero(~np.isfinite(threshold)))
-        raise ModelFileError(
-            f"{model.params_path or model.model_path.parent}: weight '{name}' holds NaN or "
-            f"infinity in {bad} of {threshold.size} channel(s). Repair or export the model again."
-        )
-    # A channel of zeros has no scale; any finite one keeps it zero, and kernels divide by it.
-    threshold[threshold <= _SMALLEST_THRESHOLD] = 1.0
-    values = kernels.quantize(array, threshold, axis, bits, dtype=dtype)
-    return QuantizedWeight(name, values, threshold, -1 if axis is None else axis, bits, array.dtype)
+def _bfloat16(array: Array) -> str | None:
+    return "bfloat16" if array.dtype == np.uint16 else None
 
 
 def _bfloat16_bits(values: Array) -> Array:
