@@ -5,10 +5,14 @@ activations over data and writes an int8 model. `kernels` holds the arithmetic o
 """
 
 from . import kernels
+from .calibrate import calibrate
+from .calibration.state import Calibration
 from .dynamic import quant_post_dynamic
 from .errors import (
     ActivationError,
     CalibrationDataError,
+    CalibrationFileError,
+    CalibrationInterrupted,
     ModelFileError,
     OutputError,
     PyquantError,
@@ -24,7 +28,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActivationError",
+    "Calibration",
     "CalibrationDataError",
+    "CalibrationFileError",
+    "CalibrationInterrupted",
     "FloatOp",
     "Model",
     "ModelFileError",
@@ -34,6 +41,7 @@ __all__ = [
     "QuantizedTensor",
     "SettingError",
     "UnsupportedError",
+    "calibrate",
     "kernels",
     "load_model",
     "quant_post",

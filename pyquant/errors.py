@@ -31,5 +31,13 @@ class ActivationError(PyquantError):
     """An activation cannot be calibrated: NaN, infinity, or nothing in it."""
 
 
+class CalibrationFileError(PyquantError):
+    """A saved calibration cannot be read, or is of another model or of other data."""
+
+
+class CalibrationInterrupted(KeyboardInterrupt):
+    """Ctrl-C during a calibration that has a checkpoint: the message says how to go on."""
+
+
 class OutputError(PyquantError, OSError):
     """The result could not be written. What stood there before is unharmed."""

@@ -6,16 +6,19 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from .calibration.data import Feeds, Source, feeds_of_batches, feeds_of_samples
-from .calibration.run import Statistics, collect_statistics
+from .calibrate import CHECKPOINT_EVERY, calibrate_model, checkpoint_at, engine_of
+from .calibration.data import Source
+from .calibration.run import collect_statistics
+from .calibration.source import CalibrationData
+from .calibration.state import Calibration, model_fingerprint
+from .calibration.statistic import Statistics
 from .calibration.thresholds import ALGORITHMS, activation_threshold
-from .errors import CalibrationDataError, SettingError, UnsupportedError
+from .errors import ActivationError, CalibrationDataError, SettingError, UnsupportedError
+from .plan import plan_static
 from .program.model import Model, load_model, save_model
-from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp, find_weighted_ops
+from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.rewrite import Rewriter
-from .program.targets import DEPLOY_BACKENDS, Target, why_weight_only
+from .program.targets import DEPLOY_BACKENDS
 from .program.weights import WEIGHT_QUANTIZE_TYPES, quantize_weights
 from .result import (
     QuantizationResult,
@@ -41,6 +44,8 @@ _WITHOUT_EFFECT = {
     "is_use_cache_file": (False, "not needed, no activation is kept"),
     "cache_dir": (None, "not needed, no activation is kept"),
 }
+
+_SOURCES = ("batch_generator", "sample_generator", "data_loader")
 
 # What PaddleSlim's parameters may be so far; any other value is refused, not ignored.
 _SUPPORTED = {
@@ -85,6 +90,10 @@ def quant_post_static(
     deploy_backend: str | None = None,
     is_use_cache_file: bool = False,
     cache_dir: str | None = None,
+    calibration: Calibration | str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    engine: Any = None,
 ) -> QuantizationResult:
     """Quantize weights and activations to int8, the latter by what calibration data shows.
 
@@ -99,15 +108,16 @@ def quant_post_static(
         quantize_model_path: directory of the quantized model.
         batch_generator: batches; an iterable, a generator, or a function that returns one. A batch
             is an array, a tuple of arrays in the order of the inputs, or a dict by name. Shapes
-            may vary from batch to batch.
+            may vary from batch to batch. Or the path of samples: an ``.npz`` or ``.npy`` file, or
+            a directory of such (see `pyquant static --help`).
         sample_generator: the same of single samples without a batch axis.
         data_loader: the same as ``batch_generator``; a ``paddle.io.DataLoader`` too.
         model_filename: the program's file; None finds it.
         params_filename: the combined parameter file; None finds it, or takes separate files.
         save_model_filename: the quantized program's file.
         save_params_filename: its combined parameter file; None writes one file per parameter.
-        batch_size: how many samples of ``sample_generator`` make a batch. A batch size that the
-            model fixes is taken instead.
+        batch_size: how many samples of ``sample_generator``, or of files, make a batch. A batch
+            size that the model fixes is taken instead.
         batch_nums: use this many batches at most; None uses all.
         scope: not needed.
         algo: how a threshold is found: ``KL``, ``hist``, ``mse``, ``emd``, ``avg`` or ``abs_max``.
@@ -127,6 +137,10 @@ def quant_post_static(
         deploy_backend: None or ``"MKLDNN"``.
         is_use_cache_file: not needed; nothing is cached on disk.
         cache_dir: not needed.
+        calibration: what `pyquant.calibrate` returned or saved, in place of data.
+        checkpoint: as in `pyquant.calibrate`.
+        checkpoint_every: as in `pyquant.calibrate`.
+        engine: as in `pyquant.calibrate`.
 
     Returns:
         What was quantized, with which threshold, and what stays in float, and why.
@@ -136,6 +150,8 @@ def quant_post_static(
         SettingError: an argument is wrong.
         UnsupportedError: an argument or the model asks for what pyquant cannot do.
         CalibrationDataError: there is no data, or a batch does not fit the model.
+        CalibrationFileError: a saved calibration is damaged, or of another model or other data.
+        CalibrationInterrupted: Ctrl-C, if there is a checkpoint: it has what was seen.
         ActivationError: an activation holds NaN or infinity, or nothing.
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
@@ -143,26 +159,25 @@ def quant_post_static(
     _check(arguments)
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
-    found, kept = find_weighted_ops(model, quantizable_op_type, skip_tensor_list or ())
-    ops, weight_only = _split_by_target(model, found, DEPLOY_BACKENDS[deploy_backend], kept)
+    plan = plan_static(model, quantizable_op_type, skip_tensor_list or (), deploy_backend)
     watch.lap("load")
-    feeds = _feeds(model, arguments)
-    statistics = collect_statistics(model, {op.activation for op in ops}, feeds, batch_nums)
+    observed = plan.observed(model)
+    statistics = _statistics(model, list(observed.values()), arguments)
     watch.lap("calibrate")
-    ops = _without_dead(ops, statistics, kept)
+    ops, kept = _without_dead(plan.ops, observed, statistics)
     thresholds = {
         op.activation: activation_threshold(
-            statistics[op.activation], algo, activation_bits, hist_percent
+            statistics[observed[op.activation]], algo, activation_bits, hist_percent
         )
         for op in ops
     }
     watch.lap("thresholds")
     per_channel = weight_quantize_type != "abs_max"
-    weights = quantize_weights(model, ops + weight_only, weight_bits, per_channel)
+    weights = quantize_weights(model, ops + plan.weight_only, weight_bits, per_channel)
     rewriter = Rewriter(model)
     rewriter.quantize_activations(thresholds, ops)
     rewriter.dequantize_weights_linear(weights, ops)
-    rewriter.dequantize_weights_by_scale(weights, weight_only)
+    rewriter.dequantize_weights_by_scale(weights, plan.weight_only)
     rewriter.apply()
     watch.lap("quantize")
     paths = save_model(model, quantize_model_path, save_model_filename, save_params_filename)
@@ -172,9 +187,9 @@ def quant_post_static(
         params_path=None if save_params_filename is None else paths[1],
         quantized=[
             *_activation_tensors(thresholds, ops, activation_bits),
-            *weight_tensors(weights, ops + weight_only),
+            *weight_tensors(weights, ops + plan.weight_only),
         ],
-        kept_float=kept,
+        kept_float=plan.kept + kept,
         bytes_before=file_bytes(model.source_files),
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,
@@ -200,70 +215,61 @@ def _check(arguments: dict[str, Any]) -> None:
         raise SettingError(
             f"hist_percent: {arguments['hist_percent']} is not in (0, 1]; 0.9999 is 99.99 %."
         )
-    for name in ("batch_size", "batch_nums"):
-        if arguments[name] is not None and arguments[name] < 1:
-            raise SettingError(f"{name}: {arguments[name]} is less than 1.")
-
-
-def _feeds(model: Model, arguments: dict[str, Any]) -> Feeds:
-    names = ("batch_generator", "sample_generator", "data_loader")
-    given = [name for name in names if arguments[name] is not None]
-    if len(given) != 1:
-        have = " and ".join(given) or "none of them"
+    engine_of(arguments["engine"])
+    checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
+    if arguments["calibration"] is None:
+        _data(arguments)
+    elif any(arguments[name] is not None for name in (*_SOURCES, "checkpoint", "engine")):
         raise CalibrationDataError(
-            f"calibration data: one of {', '.join(names)} is needed, {have} was given."
+            f"calibration: with it, {', '.join(_SOURCES)}, checkpoint and engine have nothing to "
+            "do. Give it alone."
         )
-    source, batch_nums = arguments[given[0]], arguments["batch_nums"]
-    if given[0] == "sample_generator":
-        return feeds_of_samples(model.feeds, source, arguments["batch_size"], batch_nums)
-    return feeds_of_batches(model.feeds, source, batch_nums)
 
 
-def _split_by_target(
-    model: Model, found: list[WeightedOp], target: Target, kept: list[FloatOp]
-) -> tuple[list[WeightedOp], list[WeightedOp]]:
-    """Part the ops that run as int8 from those of which the weight alone is quantized.
-
-    ``kept`` gets the latter, and those that stay in float altogether, with the reason.
-    """
-    ops: list[WeightedOp] = []
-    weight_only: list[WeightedOp] = []
-    axes = {op.weight: op.channel_axis for op in reversed(found)}
-    producers = model.producers()
-    reasons = {op: why_weight_only(op, producers, target) for op in found}
-    int8_weights = {op.weight for op in found if reasons[op] is None}
-    for op in found:
-        reason = _why_float(model, op, axes[op.weight])
-        if reason is None and reasons[op] is None:
-            ops.append(op)
-            continue
-        if reason is None and op.weight not in int8_weights:
-            weight_only.append(op)
-        kept.append(FloatOp(op.op_type, op.output, reason or str(reasons[op])))
-    return ops, weight_only
+def _data(arguments: dict[str, Any]) -> CalibrationData:
+    sources = {name: arguments[name] for name in _SOURCES}
+    return CalibrationData(sources, arguments["batch_size"], arguments["batch_nums"])
 
 
-def _why_float(model: Model, op: WeightedOp, axis: int) -> str | None:
-    weight = model.parameters[op.weight]
-    if weight.dtype != np.float32:
-        return f"weight '{op.weight}' is {weight.dtype}; static int8 takes float32"
-    if op.activation in model.parameters:
-        return f"its activation '{op.activation}' is a constant"
-    if op.channel_axis != axis:
-        return f"weight '{op.weight}' is quantized along axis {axis} for an earlier op"
-    return None
+def _statistics(model: Model, tensors: list[str], arguments: dict[str, Any]) -> Statistics:
+    """Return the statistic of each tensor, from data or from a calibration."""
+    if arguments["calibration"] is not None:
+        given = arguments["calibration"]
+        calibration = given if isinstance(given, Calibration) else Calibration.load(given)
+        where = "calibration" if given is calibration else str(given)
+        calibration.check_same(model_fingerprint(model), tensors, where)
+        batches = calibration.batches
+        statistics: Statistics = dict(calibration.statistics)
+    else:
+        engine, data = engine_of(arguments["engine"]), _data(arguments)
+        kept = checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
+        if kept is not None:
+            calibration = calibrate_model(model, tensors, data, engine, kept)
+            batches, statistics = calibration.batches, dict(calibration.statistics)
+        else:
+            kind = ALGORITHMS[arguments["algo"]].statistic
+            statistics = {name: kind() for name in tensors}
+            feeds, total = data.feeds(model), data.batches()
+            batches = collect_statistics(model, statistics, feeds, engine, total)
+    for name, statistic in statistics.items():
+        if not statistic.values:
+            raise ActivationError(
+                f"activation '{name}': it was never computed over {batches} batch(es). "
+                "Give data that reaches it, or name it in skip_tensor_list."
+            )
+    return statistics
 
 
 def _without_dead(
-    ops: list[WeightedOp], statistics: Statistics, kept: list[FloatOp]
-) -> list[WeightedOp]:
-    """Leave out the ops whose activation was always zero; ``kept`` gets them."""
-    dead = [op for op in ops if statistics[op.activation].abs_max == 0]
-    kept += [
+    ops: list[WeightedOp], observed: dict[str, str], statistics: Statistics
+) -> tuple[list[WeightedOp], list[FloatOp]]:
+    """Part the ops from those whose activation was always zero."""
+    dead = [op for op in ops if statistics[observed[op.activation]].abs_max == 0]
+    kept = [
         FloatOp(op.op_type, op.output, f"activation '{op.activation}' was zero in all of the data")
         for op in dead
     ]
-    return [op for op in ops if op not in dead]
+    return [op for op in ops if op not in dead], kept
 
 
 def _activation_tensors(

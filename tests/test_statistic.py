@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pyquant.calibration.statistic import BINS, ActivationStatistic, width_exponent_for
+from pyquant.calibration.statistic import BINS, ActivationHistogram, width_exponent_for
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-def observed(*batches: Any) -> ActivationStatistic:
-    statistic = ActivationStatistic()
+def observed(*batches: Any) -> ActivationHistogram:
+    statistic = ActivationHistogram()
     for batch in batches:
         statistic.observe(np.asarray(batch, np.float32).reshape(len(batch), -1))
     return statistic

@@ -17,6 +17,14 @@ Feeds = Iterator[Feed]
 Source = Union[Iterable[Any], Callable[[], Iterable[Any]]]
 
 
+def source_length(source: Source) -> int | None:
+    """Return how many batches or samples ``source`` says that it holds, or None."""
+    try:
+        return len(source)  # type: ignore[arg-type]
+    except TypeError:  # also a DataLoader's of an iterable dataset
+        return None
+
+
 def feeds_of_batches(inputs: Sequence[Any], source: Source, batch_nums: int | None) -> Feeds:
     """Turn batches into feeds.
 

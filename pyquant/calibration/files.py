@@ -13,25 +13,32 @@ from ..errors import CalibrationDataError
 from ..program.parameters import Array
 
 
-def samples_in(path: Path) -> Iterator[Any]:
-    """Yield the samples of every file, along axis 0 of its arrays.
+class SampleFiles:
+    """The samples of files, along axis 0 of their arrays.
+
+    Iterating yields a dict by input name, a tuple in the order of the inputs, or one array.
 
     Args:
         path: a file, or a directory whose files are taken in the order of their names. An .npz
             holds one array per input by the input's name (or without names, in their order); an
             .npy holds the only input.
 
-    Yields:
-        A dict by input name, a tuple in the order of the inputs, or one array.
-
     Raises:
         CalibrationDataError: there is no such file, it holds no arrays, or they differ in length.
     """
-    files = sorted(path.glob("*.np[yz]")) if path.is_dir() else [path]
-    if not files:
-        raise CalibrationDataError(f"{path}: there is no .npz or .npy file in it.")
-    for file in files:
-        yield from _samples(file, _read(file))
+
+    def __init__(self, path: Path) -> None:
+        self._files = sorted(path.glob("*.np[yz]")) if path.is_dir() else [path]
+        if not self._files:
+            raise CalibrationDataError(f"{path}: there is no .npz or .npy file in it.")
+
+    def __iter__(self) -> Iterator[Any]:
+        for file in self._files:
+            yield from _samples(file, _read(file))
+
+    def __len__(self) -> int:
+        """Count the samples, by the headers of the files alone."""
+        return sum(_length(file) for file in self._files)
 
 
 def _samples(file: Path, arrays: dict[str, Array]) -> Iterator[Any]:
@@ -58,3 +65,17 @@ def _read(file: Path) -> dict[str, Array]:
         raise CalibrationDataError(
             f"{file}: cannot be read as .npz or .npy ({error}). Write it by numpy.savez."
         ) from error
+
+
+def _length(file: Path) -> int:
+    try:
+        if not zipfile.is_zipfile(file):
+            return len(np.load(file, mmap_mode="r"))
+        with zipfile.ZipFile(file) as archive, archive.open(archive.namelist()[0]) as member:
+            version = np.lib.format.read_magic(member)
+            read = np.lib.format.read_array_header_1_0
+            if version > (1, 0):
+                read = np.lib.format.read_array_header_2_0
+            return int(read(member)[0][0])
+    except (OSError, ValueError, EOFError, LookupError, TypeError, zipfile.BadZipFile):
+        return 0  # reading the samples says what is wrong

@@ -1,151 +1,171 @@
-"""Running calibration data through a model while its activations are observed.
-
-Activations are seen in the hooks of Paddle's Predictor, by pointer, and consumed at once: nothing
-is fetched, copied or kept, so that peak memory is that of a plain forward.
-"""
+"""Running calibration data: from the feeds to a statistic of every activation."""
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Collection, Iterable
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from tqdm import tqdm
 
-from ..arrays import view_values
-from ..errors import ActivationError, CalibrationDataError, ModelFileError
-from ..program.model import Model, save_model
-from .data import Feed
-from .statistic import ActivationStatistic
+from ..errors import CalibrationDataError, CalibrationFileError, CalibrationInterrupted
+from ..program.model import Model
+from .data import Feed, Feeds
+from .forward import Forward
+from .state import Calibration, Progress
+from .statistic import Statistics
 
-Statistics = dict[str, ActivationStatistic]
+NumberedFeed = tuple[int, Feed]
+Engine = Callable[[Model, Statistics, Iterator[NumberedFeed]], Iterator[NumberedFeed]]
+"""Runs feeds through the model, and yields each once the statistics have it and all before it."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a calibration is kept while it runs.
+
+    Attributes:
+        path: the file; if it exists, the calibration goes on from there.
+        every: how many batches lie between two savings.
+    """
+
+    path: Path
+    every: int
+
+
+def run_here(
+    model: Model, statistics: Statistics, feeds: Iterator[NumberedFeed]
+) -> Iterator[NumberedFeed]:
+    """Run the feeds in this process, on all of its cores: an `Engine`."""
+    if not statistics:
+        yield from feeds
+        return
+    forward = None
+    for number, feed in feeds:
+        forward = forward or Forward(model, statistics)
+        forward.run(feed, number, statistics)
+        yield number, feed
 
 
 def collect_statistics(
-    model: Model, tensors: Collection[str], feeds: Iterable[Feed], total: int | None = None
-) -> Statistics:
-    """Run every feed through ``model`` once and return a statistic per tensor.
+    model: Model, statistics: Statistics, feeds: Feeds, engine: Engine, total: int | None = None
+) -> int:
+    """Run every feed through ``model`` once and add what it computes to ``statistics``.
 
     Args:
         model: as read from its files, which the Predictor reads again.
-        tensors: the activations to observe.
+        statistics: by the name of the activation; these are observed.
         feeds: arrays by input name.
+        engine: what runs them.
         total: the number of feeds, for the progress bar, if it is known.
+
+    Returns:
+        The number of feeds.
 
     Raises:
         CalibrationDataError: there is no data, or the model cannot run it.
-        ActivationError: a tensor holds NaN or infinity, is empty, or never occurs.
+        ActivationError: a tensor holds NaN or infinity, or is empty.
     """
-    statistics = {name: ActivationStatistic() for name in tensors}
-    runner = _Runner(model, statistics)
-    batches = 0
-    for feed in tqdm(feeds, desc="calibrating", unit="batch", total=total, disable=None):
-        runner.run(feed, batches)
-        batches += 1
+    done = sum(1 for _ in _progress_bar(engine(model, statistics, enumerate(feeds)), total))
+    _refuse_nothing(done)
+    return done
+
+
+def resume(
+    model: Model,
+    calibration: Calibration,
+    feeds: Feeds,
+    engine: Engine,
+    checkpoint: Checkpoint | None = None,
+    total: int | None = None,
+) -> None:
+    """Run the feeds that ``calibration`` has not seen, and add what the model computes to it.
+
+    Args:
+        model: as `collect_statistics`.
+        calibration: new, or as a checkpoint has it.
+        feeds: all of them, from the first one on.
+        engine: as `collect_statistics`.
+        checkpoint: where to keep the calibration while it runs.
+        total: as `collect_statistics`.
+
+    Raises:
+        CalibrationFileError: the calibration is of other data.
+        CalibrationInterrupted: Ctrl-C; what was seen is in the checkpoint.
+        CalibrationDataError: as `collect_statistics`.
+        ActivationError: as `collect_statistics`.
+    """
+    seen = _skip(feeds, calibration.progress, checkpoint)
+    numbered = enumerate(feeds, seen.batches)
+    done = _progress_bar(engine(model, calibration.statistics, numbered), total, seen.batches)
+    with _interrupt_deferred(checkpoint is not None) as interrupt:
+        for _, feed in done:
+            seen = seen.after(feed)
+            calibration.batches, calibration.progress = seen.batches, seen
+            if checkpoint is None:
+                continue
+            if interrupt.is_set() or seen.batches % checkpoint.every == 0:
+                calibration.save(checkpoint.path)
+            if interrupt.is_set():
+                raise CalibrationInterrupted(
+                    f"calibration stopped after {seen.batches} batch(es), which are kept in "
+                    f"{checkpoint.path}. The same call goes on from there."
+                )
+    _refuse_nothing(calibration.batches)
+    if checkpoint is not None:
+        calibration.save(checkpoint.path)
+
+
+def _refuse_nothing(batches: int) -> None:
     if not batches:
         raise CalibrationDataError("calibration data: it yields nothing. Give at least one batch.")
-    for name, statistic in statistics.items():
-        if not statistic.values:
-            raise ActivationError(
-                f"activation '{name}': it was never computed over {batches} batch(es). "
-                "Give data that reaches it, or name it in skip_tensor_list."
-            )
-    return statistics
 
 
-class _Runner:
-    def __init__(self, model: Model, statistics: Statistics) -> None:
-        self._statistics = statistics
-        self._error: Exception | None = None
-        self._batch = 0
-        self._predictor = _predictor(model)
-        self._predictor.register_output_hook(self._hook)
+def _progress_bar(
+    done: Iterator[NumberedFeed], total: int | None, initial: int = 0
+) -> Iterator[NumberedFeed]:
+    yield from tqdm(
+        done, desc="calibrating", unit="batch", total=total, initial=initial, disable=None
+    )
 
-    def run(self, feed: Feed, batch: int) -> None:
-        self._batch = batch
-        for name, array in feed.items():
-            self._predictor.get_input_handle(name).copy_from_cpu(array)
-            if name in self._statistics:
-                self._observe(name, array)
-        try:
-            self._predictor.run()
-        except Exception as error:
-            raise (self._error or self._run_failure(feed, error)) from error
-        if self._error is not None:
-            raise self._error
 
-    def _hook(self, op_type: str, name: str, tensor: Any) -> None:
-        # An exception that leaves a hook loses its type on the way through Paddle: keep it.
-        if name not in self._statistics or self._error is not None:
-            return
-        if tensor._is_initialized() or 0 in tensor.shape:
-            try:
-                self._observe(name, view_values(tensor))
-            except Exception as error:
-                self._error = error
-
-    def _observe(self, name: str, array: np.ndarray[Any, Any]) -> None:
-        if array.size == 0:
-            raise ActivationError(
-                f"activation '{name}' has shape {list(array.shape)} in batch {self._batch}: there "
-                "is nothing in it. Leave such inputs out, or name it in skip_tensor_list."
-            )
-        statistic = self._statistics[name]
-        dtype = "bfloat16" if array.dtype == np.uint16 else None
-        statistic.observe(array.reshape(array.shape[0] if array.ndim else 1, -1), dtype)
-        if statistic.non_finite:
-            raise ActivationError(
-                f"activation '{name}' holds {statistic.non_finite} NaN or infinite value(s) of "
-                f"{array.size} in batch {self._batch}. Repair that input or the model, or name the "
-                "activation in skip_tensor_list."
-            )
-
-    def _run_failure(self, feed: Feed, error: Exception) -> CalibrationDataError:
-        shapes = {name: list(array.shape) for name, array in feed.items()}
-        return CalibrationDataError(
-            f"batch {self._batch}: Paddle cannot run the model on inputs of shapes {shapes}: "
-            f"{_summary(error)}"
+def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None) -> Progress:
+    """Draw the feeds that were seen; return the progress, once it is found to be theirs."""
+    where = checkpoint.path if checkpoint is not None else "calibration"
+    if progress is None:
+        raise CalibrationFileError(f"{where}: it was merged, and cannot go on. Use another file.")
+    drawn = Progress()
+    while drawn.batches < progress.batches:
+        feed = next(feeds, None)
+        if feed is None:
+            break
+        drawn = drawn.after(feed)
+    if drawn != progress:
+        raise CalibrationFileError(
+            f"{where}: its {progress.batches} batch(es) are not those of this data. Give the same "
+            "data in the same order and batch size, or another file to begin anew."
         )
+    return drawn
 
 
-def _predictor(model: Model) -> Any:
-    """Make a Predictor that runs the program's own ops, so that its own names are seen."""
-    if model.params_path is not None and model.pir is None:
-        return _predictor_of_files(model.model_path, model.params_path)
-    with tempfile.TemporaryDirectory() as directory:
-        if model.params_path is not None:
-            # As read from .json, the program goes with the parameter file as it is.
-            program_path = Path(directory) / "model.pdmodel"
-            program_path.write_bytes(model.program.SerializeToString())
-            return _predictor_of_files(program_path, model.params_path)
-        # Separate files are found by the Predictor only beside a program called __model__.
-        paths = save_model(model, directory, "model.pdmodel", "model.pdiparams")
-        return _predictor_of_files(*paths)
+@contextmanager
+def _interrupt_deferred(wanted: bool) -> Iterator[threading.Event]:
+    """Let Ctrl-C set an event instead, as half a batch cannot be kept; a second one is as usual."""
+    asked = threading.Event()
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield asked
+        return
 
+    def ask(*_: Any) -> None:
+        asked.set()
+        signal.signal(signal.SIGINT, usual)
 
-def _predictor_of_files(model_path: Path, params_path: Path) -> Any:
-    from paddle import inference
-
-    config = inference.Config(str(model_path), str(params_path))
-    config.disable_gpu()
-    config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(os.cpu_count() or 1)
-    config.switch_ir_optim(False)
-    config.enable_memory_optim()
+    usual = signal.signal(signal.SIGINT, ask)
     try:
-        return inference.create_predictor(config)
-    except Exception as error:
-        raise ModelFileError(
-            f"{model_path}: Paddle's Predictor cannot load the model: {_summary(error)}. "
-            "Does it run in this version of Paddle?"
-        ) from error
-
-
-def _summary(error: Exception) -> str:
-    """Return the line that tells most in one of Paddle's messages of many lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line or line.startswith("(")]
-    return (telling or lines or [type(error).__name__])[-1]
+        yield asked
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -1,9 +1,15 @@
-"""What calibration keeps of one activation tensor, however much data runs through it."""
+"""What calibration keeps of one activation tensor, however much data runs through it.
+
+Both kinds depend on the data alone: not on their order, nor on how they are split into batches,
+nor on which of several statistics saw which of them before they were merged.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +21,8 @@ BINS = 4096
 
 _SMALLEST_EXPONENT = -120
 
-# A hook runs between two ops of Paddle, whose OpenMP threads still spin for the next one; a second
-# OpenMP team beside them costs more than it gains (measured: three times, on two cores).
-_THREADS = 1
+# A float32 is a whole number of these, so that a sum of them is exact in integers.
+_FLOAT32_UNIT_EXPONENT = -149
 
 
 def width_exponent_for(magnitude: float) -> int:
@@ -26,37 +31,78 @@ def width_exponent_for(magnitude: float) -> int:
 
 
 @dataclass
-class ActivationStatistic:
+class ActivationMaxima:
+    """The largest magnitude of all values, and the sum of those of each sample.
+
+    Attributes:
+        abs_max: the largest magnitude.
+        values: how many values were seen.
+        samples: how many samples (entries along axis 0) they were of.
+        sample_abs_max_sum: the sum of every sample's largest magnitude, in units of 2^-149: exact.
+        non_finite: how many values were NaN or infinite; then the rest is void.
+    """
+
+    abs_max: float = 0.0
+    values: int = 0
+    samples: int = 0
+    sample_abs_max_sum: int = 0
+    non_finite: int = 0
+
+    @property
+    def mean_abs_max(self) -> float:
+        """The mean of every sample's largest magnitude, rounded once."""
+        unit = Fraction(1, 2**-_FLOAT32_UNIT_EXPONENT)
+        return float(self.sample_abs_max_sum * unit / self.samples)
+
+    def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> None:
+        """Add the values of one batch.
+
+        Args:
+            samples: [samples, values], contiguous; read once.
+            dtype: ``"bfloat16"`` for raw ``uint16``.
+        """
+        sample_abs_max = kernels.channel_abs_max(samples, 0, dtype=dtype)
+        if not np.isfinite(sample_abs_max).all():
+            self.non_finite += _count_non_finite(samples, dtype)
+        self._add(samples, sample_abs_max)
+
+    def merge(self, other: ActivationMaxima) -> None:
+        """Add what ``other``, of the same tensor, has seen."""
+        self.abs_max = max(self.abs_max, other.abs_max)
+        self.values += other.values
+        self.samples += other.samples
+        self.sample_abs_max_sum += other.sample_abs_max_sum
+        self.non_finite += other.non_finite
+
+    def _add(self, samples: NDArray[np.generic], sample_abs_max: NDArray[np.float32]) -> None:
+        self.values += samples.size
+        self.samples += sample_abs_max.size
+        if not self.non_finite:
+            self.abs_max = max(self.abs_max, float(sample_abs_max.max()))
+            for value in sample_abs_max.tolist():
+                self.sample_abs_max_sum += int(math.ldexp(value, -_FLOAT32_UNIT_EXPONENT))
+
+
+@dataclass
+class ActivationHistogram(ActivationMaxima):
     """A histogram of |x| with bins of width 2^``width_exponent``, and the true extremes.
 
     The width is always the least power of two for which BINS bins reach the largest magnitude seen.
-    A larger one doubles it and adds neighbouring bins, which is exact. So the statistic depends on
-    the data alone: not on their order, nor on how they are split into batches.
+    A larger one doubles it and adds neighbouring bins, which is exact.
 
     Attributes:
         counts: uint64[BINS]; bin i counts i*w <= |x| < (i+1)*w.
         width_exponent: log2 of the bin width; None while only zeros were seen.
         minimum: the least value.
         maximum: the greatest value.
-        values: how many values were seen.
-        zeros: how many of them are zero.
-        non_finite: how many were NaN or infinite; then the rest of the statistic is void.
-        sample_abs_max: float32[samples] per batch, the largest magnitude of each sample (axis 0).
+        zeros: how many values are zero.
     """
 
     counts: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(BINS, np.uint64))
     width_exponent: int | None = None
     minimum: float = math.inf
     maximum: float = -math.inf
-    values: int = 0
     zeros: int = 0
-    non_finite: int = 0
-    sample_abs_max: list[NDArray[np.float32]] = field(default_factory=list)
-
-    @property
-    def abs_max(self) -> float:
-        """The largest magnitude."""
-        return max(abs(self.minimum), abs(self.maximum)) if self.values else 0.0
 
     @property
     def bin_width(self) -> float:
@@ -64,35 +110,63 @@ class ActivationStatistic:
         return math.ldexp(1.0, self.width_exponent or 0)
 
     def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> None:
-        """Add the values of one batch.
+        """Add the values of one batch, as `ActivationMaxima.observe`.
 
-        Args:
-            samples: [samples, values], contiguous; read once unless it widens the histogram.
-            dtype: ``"bfloat16"`` for raw ``uint16``.
+        They are read a second time only if they widen the histogram.
         """
         exponent = self.width_exponent
         if exponent is None:
-            largest = kernels.abs_max(samples, dtype=dtype, num_threads=_THREADS)
+            largest = kernels.abs_max(samples, dtype=dtype)
             exponent = width_exponent_for(largest) if 0 < largest < math.inf else 0
-        seen = kernels.observe(samples, self.counts, exponent, dtype=dtype, num_threads=_THREADS)
-        self.values += samples.size
+        seen = kernels.observe(samples, self.counts, exponent, dtype=dtype)
         self.zeros += seen.zeros
         self.non_finite += seen.non_finite
+        self._add(samples, seen.sample_abs_max)
         if self.non_finite:
             return
         self.minimum = min(self.minimum, seen.minimum)
         self.maximum = max(self.maximum, seen.maximum)
-        self.sample_abs_max.append(seen.sample_abs_max)
         if not seen.counted:
             exponent = width_exponent_for(self.abs_max)
             self._widen(exponent)
-            kernels.observe(samples, self.counts, exponent, dtype=dtype, num_threads=_THREADS)
+            kernels.observe(samples, self.counts, exponent, dtype=dtype)
         if self.abs_max > 0:
             self.width_exponent = exponent
 
+    def merge(self, other: ActivationMaxima) -> None:
+        """Add what ``other``, a histogram of the same tensor, has seen."""
+        assert isinstance(other, ActivationHistogram)
+        super().merge(other)
+        self.zeros += other.zeros
+        self.minimum = min(self.minimum, other.minimum)
+        self.maximum = max(self.maximum, other.maximum)
+        exponents = [e for e in (self.width_exponent, other.width_exponent) if e is not None]
+        counts = other.counts.copy()
+        if exponents:
+            counts = _widened(counts, other.width_exponent, max(exponents))
+            self._widen(max(exponents))
+        self.counts += counts
+
     def _widen(self, exponent: int) -> None:
-        if self.width_exponent is not None:
-            for _ in range(exponent - self.width_exponent):
-                pairs = self.counts.reshape(-1, 2).sum(axis=1, dtype=np.uint64)
-                self.counts[: pairs.size] = pairs
-                self.counts[pairs.size :] = 0
+        self.counts = _widened(self.counts, self.width_exponent, exponent)
+        self.width_exponent = exponent
+
+
+Statistics = Mapping[str, ActivationMaxima]
+"""By the name of the tensor."""
+
+
+def _widened(
+    counts: NDArray[np.uint64], exponent: int | None, new_exponent: int
+) -> NDArray[np.uint64]:
+    """Return the histogram of bins of width 2^new_exponent; zeros alone (None) are in any."""
+    if exponent is None or exponent == new_exponent:
+        return counts
+    merged = 1 << min(new_exponent - exponent, BINS.bit_length() - 1)
+    wide = np.zeros_like(counts)
+    wide[: BINS // merged] = counts.reshape(-1, merged).sum(axis=1, dtype=np.uint64)
+    return wide
+
+
+def _count_non_finite(samples: NDArray[np.generic], dtype: str | None) -> int:
+    return kernels.observe(samples, np.zeros(BINS, np.uint64), 0, dtype=dtype).non_finite

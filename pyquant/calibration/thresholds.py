@@ -2,35 +2,45 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .. import kernels
-from .statistic import ActivationStatistic
+from .statistic import ActivationHistogram, ActivationMaxima
 
 _KL_BINS = 2048
 
-Algorithm = Callable[[ActivationStatistic, int, float], float]
+
+class Algorithm(NamedTuple):
+    """A way to find a threshold.
+
+    Attributes:
+        statistic: the kind of statistic that it takes.
+        threshold: of such a statistic, the number of bits and ``hist_percent``.
+    """
+
+    statistic: type[ActivationMaxima]
+    threshold: Callable[[Any, int, float], float]
 
 
 def activation_threshold(
-    statistic: ActivationStatistic, algorithm: str, bits: int, hist_percent: float
+    statistic: ActivationMaxima, algorithm: str, bits: int, hist_percent: float
 ) -> float:
     """Return the magnitude to be mapped to 2^(bits-1)-1, at most the largest one seen.
 
     Args:
-        statistic: of an activation that is not all zero.
+        statistic: of an activation that is not all zero, of the algorithm's kind.
         algorithm: a name of `ALGORITHMS`.
         bits: of the quantized activation.
         hist_percent: the share of values that ``hist`` keeps within the threshold, as 0.9999.
     """
-    threshold = ALGORITHMS[algorithm](statistic, bits, hist_percent)
+    threshold = ALGORITHMS[algorithm].threshold(statistic, bits, hist_percent)
     return min(threshold, statistic.abs_max)
 
 
-def _kl(statistic: ActivationStatistic, bits: int, _: float) -> float:
+def _kl(statistic: ActivationHistogram, bits: int, _: float) -> float:
     """Search as Paddle does: over up to 2048 bins, from half of them on.
 
     From fewer bins on, the divergence is often least where nearly all is clipped: PP-OCRv4
@@ -46,35 +56,33 @@ def _kl(statistic: ActivationStatistic, bits: int, _: float) -> float:
     return kernels.kl_threshold(padded, width, bits, start=(counts.size - 1) // 2)
 
 
-def _hist(statistic: ActivationStatistic, _: int, hist_percent: float) -> float:
+def _hist(statistic: ActivationHistogram, _: int, hist_percent: float) -> float:
     return kernels.percentile_threshold(statistic.counts, statistic.bin_width, hist_percent)
 
 
-def _mse(statistic: ActivationStatistic, bits: int, _: float) -> float:
+def _mse(statistic: ActivationHistogram, bits: int, _: float) -> float:
     return kernels.mse_threshold(statistic.counts, statistic.bin_width, bits)
 
 
-def _emd(statistic: ActivationStatistic, bits: int, _: float) -> float:
+def _emd(statistic: ActivationHistogram, bits: int, _: float) -> float:
     # Like KL, the distance alone would clip most of a heavy tail: keep half of the range.
     nearest = kernels.emd_threshold(statistic.counts, statistic.bin_width, bits)
     return max(nearest, statistic.abs_max / 2)
 
 
-def _abs_max(statistic: ActivationStatistic, _: int, __: float) -> float:
+def _abs_max(statistic: ActivationMaxima, _: int, __: float) -> float:
     return statistic.abs_max
 
 
-def _average(statistic: ActivationStatistic, _: int, __: float) -> float:
-    # fsum rounds once, so that the order of the samples does not matter.
-    maxima = np.concatenate(statistic.sample_abs_max)
-    return math.fsum(maxima.tolist()) / maxima.size
+def _average(statistic: ActivationMaxima, _: int, __: float) -> float:
+    return statistic.mean_abs_max
 
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "KL": _kl,
-    "hist": _hist,
-    "mse": _mse,
-    "emd": _emd,
-    "avg": _average,
-    "abs_max": _abs_max,
+    "KL": Algorithm(ActivationHistogram, _kl),
+    "hist": Algorithm(ActivationHistogram, _hist),
+    "mse": Algorithm(ActivationHistogram, _mse),
+    "emd": Algorithm(ActivationHistogram, _emd),
+    "avg": Algorithm(ActivationMaxima, _average),
+    "abs_max": Algorithm(ActivationMaxima, _abs_max),
 }

@@ -1,0 +1,136 @@
+"""Calibration by itself: statistics to be saved, merged, and quantized from."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from .calibration.data import Source
+from .calibration.run import Checkpoint, Engine, resume, run_here
+from .calibration.source import CalibrationData
+from .calibration.state import Calibration, model_fingerprint
+from .calibration.statistic import ActivationHistogram
+from .errors import SettingError
+from .plan import plan_static
+from .program.model import Model, load_model
+from .program.output_files import remove_leftovers
+from .program.quantizable import ACTIVATION_OP_TYPES
+from .program.targets import DEPLOY_BACKENDS
+from .settings import check_choice, check_op_types
+
+CHECKPOINT_EVERY = 50
+
+
+def calibrate(
+    model_dir: str | Path,
+    batch_generator: Source | None = None,
+    sample_generator: Source | None = None,
+    data_loader: Source | None = None,
+    model_filename: str | None = None,
+    params_filename: str | None = None,
+    batch_size: int = 1,
+    batch_nums: int | None = None,
+    quantizable_op_type: Collection[str] = tuple(ACTIVATION_OP_TYPES),
+    skip_tensor_list: Collection[str] | None = None,
+    deploy_backend: str | None = None,
+    checkpoint: str | Path | None = None,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    engine: Any = None,
+    shard: tuple[int, int] | None = None,
+) -> Calibration:
+    """Run data through a model and return histograms of the activations that would be quantized.
+
+    What it returns can be saved, merged with others of the same model, and given to
+    `quant_post_static` instead of data, with any ``algo``.
+
+    Args:
+        model_dir: directory of the model (see `pyquant.load_model`).
+        batch_generator: as in `quant_post_static`.
+        sample_generator: likewise.
+        data_loader: likewise.
+        model_filename: likewise.
+        params_filename: likewise.
+        batch_size: likewise.
+        batch_nums: likewise.
+        quantizable_op_type: likewise.
+        skip_tensor_list: likewise.
+        deploy_backend: likewise.
+        checkpoint: a file to keep the calibration in while it runs; if it exists, the calibration
+            goes on from there, over the same data from their beginning.
+        checkpoint_every: save it each time after so many batches.
+        engine: None runs the data here; the module ``ray`` on the workers of a Ray cluster.
+        shard: (i, n) takes every n-th batch only, from the i-th on, for n processes to share data.
+
+    Raises:
+        ModelFileError: the model cannot be read.
+        SettingError: an argument is wrong.
+        CalibrationDataError: there is no data, or a batch does not fit the model.
+        CalibrationFileError: the checkpoint is damaged, or of another model or other data.
+        CalibrationInterrupted: Ctrl-C; the checkpoint has what was seen.
+        ActivationError: an activation holds NaN or infinity, or nothing.
+        OutputError: the checkpoint cannot be written.
+    """
+    check_op_types(quantizable_op_type, ACTIVATION_OP_TYPES)
+    check_choice("deploy_backend", deploy_backend, DEPLOY_BACKENDS)
+    data = CalibrationData(
+        {
+            "batch_generator": batch_generator,
+            "sample_generator": sample_generator,
+            "data_loader": data_loader,
+        },
+        batch_size,
+        batch_nums,
+        shard,
+    )
+    kept = checkpoint_at(checkpoint, checkpoint_every)
+    run = engine_of(engine)
+    model = load_model(model_dir, model_filename, params_filename)
+    plan = plan_static(model, quantizable_op_type, skip_tensor_list or (), deploy_backend)
+    return calibrate_model(model, plan.observed(model).values(), data, run, kept)
+
+
+def calibrate_model(
+    model: Model,
+    tensors: Collection[str],
+    data: CalibrationData,
+    engine: Engine,
+    checkpoint: Checkpoint | None,
+) -> Calibration:
+    """Calibrate ``tensors`` of ``model``, going on from ``checkpoint`` if that exists."""
+    fingerprint = model_fingerprint(model)
+    if checkpoint is not None and checkpoint.path.exists():
+        remove_leftovers(checkpoint.path)
+        calibration = Calibration.load(checkpoint.path)
+        calibration.check_same(fingerprint, tensors, str(checkpoint.path))
+    else:
+        names = dict.fromkeys(tensors)
+        calibration = Calibration(fingerprint, {name: ActivationHistogram() for name in names})
+    resume(model, calibration, data.feeds(model), engine, checkpoint, data.batches())
+    return calibration
+
+
+def checkpoint_at(path: str | Path | None, every: int) -> Checkpoint | None:
+    """Return the checkpoint that a call's arguments mean.
+
+    Raises:
+        SettingError: ``every`` is less than one.
+    """
+    if every < 1:
+        raise SettingError(f"checkpoint_every: {every} is less than 1.")
+    return None if path is None else Checkpoint(Path(path), every)
+
+
+def engine_of(engine: Any) -> Engine:
+    """Return the engine that the argument ``engine`` means.
+
+    Raises:
+        SettingError: it is neither None nor the module ``ray``.
+    """
+    if engine is None:
+        return run_here
+    if getattr(engine, "__name__", None) != "ray":
+        raise SettingError(f"engine: {engine!r} is not known. Give None, or the module ray.")
+    from .calibration.ray_engine import RayEngine
+
+    return RayEngine(engine)

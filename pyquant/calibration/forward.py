@@ -1,0 +1,292 @@
+"""Running a model in Paddle's Predictor while its activations are observed.
+
+Activations are seen in the Predictor's hooks, by pointer, and consumed at once: nothing is fetched,
+copied or kept, so that peak memory is that of the forward alone.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Collection
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from .. import kernels
+from ..arrays import view_values
+from ..errors import ActivationError, CalibrationDataError, ModelFileError
+from ..program import proto
+from ..program.model import Model
+from ..program.parameters import Array, write_combined
+from .data import Feed
+from .statistic import Statistics
+
+# oneDNN keeps an image in blocks of up to so many channels and pads the last one with zeros.
+_CHANNELS_PER_BLOCK = 16
+
+# Ops whose oneDNN kernels write images with the samples outermost, and in blocks of channels or as
+# they read them. After others, as transpose2, dimensions may lie in memory in any order.
+_KEEP_SAMPLES_OUTERMOST = frozenset(
+    {"feed", "conv2d", "depthwise_conv2d", "conv2d_transpose", "pool2d", "batch_norm"}
+)
+_KEEP_ORDER = frozenset(
+    {
+        *("elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_div", "sum"),
+        *("relu", "relu6", "leaky_relu", "gelu", "sigmoid", "swish", "mish", "tanh", "clip"),
+        *("hard_swish", "hard_sigmoid", "scale", "concat"),
+        *("nearest_interp", "nearest_interp_v2", "bilinear_interp", "bilinear_interp_v2"),
+    }
+)
+
+_PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
+
+
+class Optimization(Enum):
+    """How far Paddle may change the program before it runs it, from most to least."""
+
+    FUSED = "fused"
+    """Ops are fused: the fastest, but what lies within a fused op is not seen."""
+    UNFUSED = "unfused"
+    """Every op runs by itself, by oneDNN if that has it: all is seen, 1.2 to 1.4 times slower."""
+    NONE = "none"
+    """Paddle's own kernels: 3 to 7 times slower than fused, and what runs anything."""
+
+
+class _AllSeen(Exception):  # noqa: N818, it is no error
+    """Leaves a hook to end the run: nothing that lies behind has to be computed."""
+
+
+class Forward:
+    """A model that runs batches, and adds what it computes to statistics.
+
+    Attributes:
+        optimization: how the Predictor runs it now.
+    """
+
+    def __init__(self, model: Model, names: Collection[str], threads: int | None = None) -> None:
+        """Make the Predictor.
+
+        Args:
+            model: as read from its files, which the Predictor reads again.
+            names: the activations to observe.
+            threads: of the forward and of the kernels; None takes every core of the process.
+        """
+        self._model = model
+        self._names = frozenset(names)
+        self._threads = threads or len(os.sched_getaffinity(0))
+        self._in_sample_order = _in_sample_order(model, names)
+        self._written_again = _written_again(model, names)
+        self._statistics: Statistics = {}
+        self._batch = 0
+        self._seen: set[str] = set()
+        self._error: Exception | None = None
+        self._predictor: Any = None
+        self._rest = list(Optimization)
+        if self._written_again:  # a fused op may hide one of several values of the same name
+            self._rest.remove(Optimization.FUSED)
+        self.weaken()
+
+    def run(self, feed: Feed, batch: int, statistics: Statistics) -> None:
+        """Run one batch and add what it computes to ``statistics``.
+
+        What Paddle cannot run, or what it hides, with one kind of optimization is run with the
+        next one, from then on.
+
+        Args:
+            feed: arrays by input name.
+            batch: its number, for messages.
+            statistics: one for each of the names.
+
+        Raises:
+            CalibrationDataError: the model cannot run it.
+            ActivationError: a tensor holds NaN or infinity, or is empty.
+        """
+        self._batch, self._statistics = batch, statistics
+        self._seen.clear()
+        for name, array in feed.items():
+            if name in self._names:
+                self._observe(name, array)
+        while not self._all_seen() and not self._ran(feed):
+            self.weaken()
+        unseen = self._names - self._seen
+        if unseen and len(self._model.program.blocks) == 1:  # no branch that it could be in
+            raise _empty(min(unseen), self._batch)
+
+    def weaken(self) -> None:
+        """Make the Predictor anew, with the next kind of optimization that works."""
+        self._predictor = None  # the last one's memory is given back first
+        while self._predictor is None:
+            self.optimization = self._rest.pop(0)
+            try:
+                self._predictor = _predictor(self._model, self.optimization, self._threads)
+            except ModelFileError:
+                if not self._rest:
+                    raise
+        self._predictor.register_output_hook(self._hook)
+
+    def _ran(self, feed: Feed) -> bool:
+        """Run the batch, and tell whether all is seen that can be."""
+        from paddle import CPUPlace
+        from paddle.base.dygraph import guard
+
+        self._skipped = frozenset(self._seen)
+        for name, array in feed.items():
+            self._predictor.get_input_handle(name).copy_from_cpu(array)
+        try:
+            with guard(CPUPlace()):  # for `_in_order`, whatever mode the caller is in
+                self._predictor.run()
+        except Exception as error:
+            if self._error is not None:
+                raise self._error from error
+            if self._all_seen():
+                return True
+            if self._rest and not self._written_again:
+                return False
+            raise self._run_failure(feed, error) from error
+        return self._names <= self._seen or not self._rest
+
+    def _all_seen(self) -> bool:
+        return not self._written_again and len(self._seen) == len(self._names)
+
+    def _hook(self, op_type: str, name: str, tensor: Any) -> None:
+        if name not in self._names or name in self._skipped:
+            return
+        try:
+            if tensor._is_initialized() or 0 in tensor.shape:
+                self._observe(name, view_values(self._in_order(name, tensor)))
+        except Exception as error:
+            # Paddle need not hand an exception of a hook on as it is: keep it.
+            self._error = error
+            raise
+        if self._all_seen():
+            raise _AllSeen
+
+    def _in_order(self, name: str, tensor: Any) -> Any:
+        """Return ``tensor`` so that its memory holds its values alone, sample by sample."""
+        if tensor.layout != "ONEDNN" or (
+            name in self._in_sample_order
+            and len(tensor.shape) == 4
+            and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
+        ):
+            return tensor
+        from paddle import _C_ops
+
+        return _C_ops.assign(tensor)  # which has no oneDNN kernel: Paddle makes it a plain tensor
+
+    def _observe(self, name: str, array: Array) -> None:
+        self._seen.add(name)
+        if array.size == 0:
+            raise _empty(name, self._batch)
+        statistic = self._statistics[name]
+        dtype = "bfloat16" if array.dtype == "uint16" else None
+        statistic.observe(array.reshape(array.shape[0] if array.ndim else 1, -1), dtype)
+        if statistic.non_finite:
+            raise ActivationError(
+                f"activation '{name}' holds {statistic.non_finite} NaN or infinite value(s) of "
+                f"{array.size} in batch {self._batch}. Repair that input or the model, or name the "
+                "activation in skip_tensor_list."
+            )
+
+    def _run_failure(self, feed: Feed, error: Exception) -> CalibrationDataError:
+        shapes = {name: list(array.shape) for name, array in feed.items()}
+        return CalibrationDataError(
+            f"batch {self._batch}: Paddle cannot run the model on inputs of shapes {shapes}: "
+            f"{_summary(error)}"
+        )
+
+
+def _empty(name: str, batch: int) -> ActivationError:
+    return ActivationError(
+        f"activation '{name}' is empty in batch {batch}: one of its dimensions is 0. "
+        "Leave such inputs out, or name it in skip_tensor_list."
+    )
+
+
+def _written_again(model: Model, names: Collection[str]) -> bool:
+    """Return whether the program writes one of ``names`` more than once."""
+    writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
+    return any(writes[name] > 1 for name in names)
+
+
+def _in_sample_order(model: Model, names: Collection[str]) -> set[str]:
+    """Return which of ``names`` lie in memory sample by sample even in oneDNN's layout."""
+    in_order = set(model.parameters)
+    others: set[str] = set()
+    for op in model.ops():
+        keeps = op.type in _KEEP_SAMPLES_OUTERMOST or (
+            op.type in _KEEP_ORDER and in_order.issuperset(proto.names(op.inputs))
+        )
+        (in_order if keeps else others).update(proto.names(op.outputs))
+    return in_order.difference(others).intersection(names)
+
+
+def _predictor(model: Model, optimization: Optimization, threads: int) -> Any:
+    if model.params_path is not None and model.pir is None:
+        return _create(model, model.model_path, model.params_path, optimization, threads)
+    with tempfile.TemporaryDirectory() as directory:
+        program_path = Path(directory) / "model.pdmodel"
+        program_path.write_bytes(model.program.SerializeToString())
+        # Separate files are found by the Predictor only beside a program called __model__.
+        params_path = model.params_path or program_path.with_suffix(".pdiparams")
+        if model.params_path is None:
+            with params_path.open("wb") as stream:
+                write_combined(stream, model.parameters)
+        return _create(model, program_path, params_path, optimization, threads)
+
+
+def _create(
+    model: Model, model_path: Path, params_path: Path, optimization: Optimization, threads: int
+) -> Any:
+    import paddle
+    from paddle import inference
+
+    config = inference.Config(str(model_path), str(params_path))
+    _configure(config, model, optimization, threads)
+    try:
+        predictor = inference.create_predictor(config)
+    except Exception as error:
+        raise ModelFileError(
+            f"{model.model_path}: Paddle's Predictor cannot load the model: {_summary(error)}. "
+            "Does it run in this version of Paddle?"
+        ) from error
+    # Where Paddle brings no runtime of its own, it uses the system's, as the kernels do.
+    kernels.join_openmp(Path(paddle.__file__).parent / "libs" / "libiomp5.so")
+    return predictor
+
+
+def _configure(config: Any, model: Model, optimization: Optimization, threads: int) -> None:
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_memory_optim()
+    config.switch_ir_optim(optimization is not Optimization.NONE)
+    if optimization is not Optimization.NONE:
+        _enable_onednn(config, model.program)
+    if optimization is Optimization.UNFUSED:
+        passes = config.pass_builder()
+        for name in passes.all_passes():
+            if name not in _PLACEMENT_PASSES:
+                passes.delete_pass(name)
+
+
+def _enable_onednn(config: Any, program: Any) -> None:
+    (config.enable_onednn if hasattr(config, "enable_onednn") else config.enable_mkldnn)()
+    ops = [op for block in program.blocks for op in block.ops]
+    # oneDNN's mul reads a 4-D input in blocks of channels as if it were in order (2.6 and 3.3).
+    tensors = ((var.name, proto.tensor_desc(var)) for block in program.blocks for var in block.vars)
+    ranks = {name: len(desc.dims) for name, desc in tensors if desc is not None}
+    multiplied = [
+        name for op in ops if op.type == "mul" for name in proto.arguments(op.inputs, "X")
+    ]
+    if any(ranks.get(name, 0) > 2 for name in multiplied):
+        others = {op.type for op in ops} - {"mul"}
+        (config.set_onednn_op if hasattr(config, "set_onednn_op") else config.set_mkldnn_op)(others)
+
+
+def _summary(error: Exception) -> str:
+    """Return the line that tells most in one of Paddle's messages of many lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or line.startswith("(")]
+    return (telling or lines or [type(error).__name__])[-1]

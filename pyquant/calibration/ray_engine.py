@@ -1,0 +1,107 @@
+"""Calibration on the workers of a Ray cluster.
+
+A batch is a task. Its result is a statistic of each activation, which the driver merges; so a task
+whose worker died is simply run again, and nothing is lost or counted twice.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ..program.model import Model, load_model
+from .data import Feed
+from .forward import Forward
+from .run import NumberedFeed
+from .statistic import ActivationMaxima, Statistics
+
+_THREADS = 1  # of a task: a Ray worker has one core unless told otherwise
+_TASKS_PER_CORE = 2  # are under way: one that runs, and one whose batch is already there
+_RETRIES = 5
+
+
+class _Task(NamedTuple):
+    """What a worker needs beside the batch; hashable, for it to keep the model.
+
+    Attributes:
+        model_path: the program, at the same place on every machine.
+        params_path: its parameters; None if each has a file of its own.
+        kinds: the activations to observe and the kinds of statistic.
+    """
+
+    model_path: str
+    params_path: str | None
+    kinds: tuple[tuple[str, type[ActivationMaxima]], ...]
+
+
+class RayEngine:
+    """An `Engine` that runs batches on every core of a Ray cluster.
+
+    Args:
+        ray: the module. If it is not initialized, it is: with a cluster on this machine.
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+
+    def __call__(
+        self, model: Model, statistics: Statistics, feeds: Iterator[NumberedFeed]
+    ) -> Iterator[NumberedFeed]:
+        """Run the feeds; the statistics get those of each batch in the order of the batches."""
+        if not statistics:
+            yield from feeds
+            return
+        ray = self._ray
+        if not ray.is_initialized():
+            ray.init()
+        observe = ray.remote(num_cpus=_THREADS, max_retries=_RETRIES)(_observe)
+        task = ray.put(_task(model, statistics))
+        most = _TASKS_PER_CORE * max(1, int(ray.cluster_resources().get("CPU", 1)))
+        under_way: deque[tuple[NumberedFeed, Any]] = deque()
+        try:
+            for number, feed in feeds:
+                under_way.append(((number, feed), observe.remote(task, number, feed)))
+                if len(under_way) == most:
+                    yield self._finish(under_way, statistics)
+            while under_way:
+                yield self._finish(under_way, statistics)
+        finally:
+            for _, result in under_way:
+                ray.cancel(result)
+
+    def _finish(
+        self, under_way: deque[tuple[NumberedFeed, Any]], statistics: Statistics
+    ) -> NumberedFeed:
+        numbered, result = under_way.popleft()
+        try:
+            seen: Statistics = self._ray.get(result)
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.cause from error  # of its own type, as without Ray
+        for name, statistic in seen.items():
+            statistics[name].merge(statistic)
+        return numbered
+
+
+def _task(model: Model, statistics: Statistics) -> _Task:
+    return _Task(
+        str(model.model_path.resolve()),
+        None if model.params_path is None else str(model.params_path.resolve()),
+        tuple((name, type(statistic)) for name, statistic in statistics.items()),
+    )
+
+
+def _observe(task: _Task, number: int, feed: Feed) -> Statistics:
+    statistics = {name: kind() for name, kind in task.kinds}
+    _forward(task).run(feed, number, statistics)
+    return statistics
+
+
+@lru_cache(maxsize=1)
+def _forward(task: _Task) -> Forward:
+    """Keep the model of the last task, as the next one is nearly always of the same."""
+    model_path, params_path, kinds = task
+    directory, _, filename = model_path.rpartition("/")
+    model = load_model(directory, filename, params_path)
+    return Forward(model, [name for name, _ in kinds], _THREADS)

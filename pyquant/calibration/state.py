@@ -1,0 +1,208 @@
+"""What a calibration has seen so far: to be saved, loaded, gone on with, and merged."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import CalibrationFileError, SettingError
+from ..program.model import Model, program_bytes
+from ..program.output_files import OutputFiles
+from ..program.parameters import Array
+from .data import Feed
+from .statistic import BINS, ActivationHistogram
+
+FORMAT_VERSION = 1
+
+_FORMAT = "pyquant calibration"
+_UNREADABLE = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    *(ValueError, LookupError, TypeError, AttributeError),  # a header of another make
+)
+_HASHED_BYTES = 4096  # of each input of a batch, enough to tell one batch from another
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far into its data a calibration is.
+
+    Attributes:
+        batches: how many batches it has run.
+        checksum: of the beginnings of all of them, in order.
+    """
+
+    batches: int = 0
+    checksum: int = 0
+
+    def after(self, feed: Feed) -> Progress:
+        """Return the progress after one more batch."""
+        checksum = self.checksum
+        for name, array in feed.items():
+            checksum = zlib.crc32(f"{name}{array.dtype}{array.shape}".encode(), checksum)
+            flat = array.reshape(-1)
+            checksum = zlib.crc32(flat[: _HASHED_BYTES // array.itemsize].tobytes(), checksum)
+        return Progress(self.batches + 1, checksum)
+
+
+@dataclass
+class Calibration:
+    """The statistics of a model's activations over some data.
+
+    It does not depend on the order of the batches, nor on which of several calibrations ran which
+    of them before they were merged: the quantized models are the same, byte for byte.
+
+    Attributes:
+        model_fingerprint: SHA-256 of the model's program and parameters.
+        statistics: a histogram for each activation by its name.
+        batches: how many batches it has seen.
+        progress: how far into its data it is; None once merged, when it is of several.
+    """
+
+    model_fingerprint: str
+    statistics: dict[str, ActivationHistogram]
+    batches: int = 0
+    progress: Progress | None = field(default_factory=Progress)
+
+    def save(self, path: str | Path) -> None:
+        """Write an ``.npz``; it appears whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written; what stood there is unharmed.
+        """
+        path = Path(path)
+        with OutputFiles(path.parent) as files, files.open(path) as stream:
+            np.savez(stream, **_arrays(self))  # type: ignore[arg-type]
+
+    @classmethod
+    def load(cls, path: str | Path) -> Calibration:
+        """Read what `save` wrote.
+
+        Raises:
+            CalibrationFileError: there is no such file, or it is damaged, or of another format.
+        """
+        try:
+            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
+                return _calibration(Path(path), {name: arrays[name] for name in arrays.files})
+        except _UNREADABLE as error:
+            raise CalibrationFileError(
+                f"{path}: cannot be read as a saved calibration ({error}). Calibrate again."
+            ) from error
+
+    @classmethod
+    def merge(cls, calibrations: Iterable[Calibration]) -> Calibration:
+        """Return the calibration of all the data together.
+
+        Args:
+            calibrations: of one model, each over data of its own.
+
+        Raises:
+            CalibrationFileError: they are of different models, or of different activations.
+            SettingError: there is none.
+        """
+        remaining = iter(calibrations)
+        first = next(remaining, None)
+        if first is None:
+            raise SettingError("merge: no calibration was given. Give one at least.")
+        merged = replace(first, statistics={}, progress=None)
+        for name, statistic in first.statistics.items():
+            merged.statistics[name] = replace(statistic, counts=statistic.counts.copy())
+        for other in remaining:
+            merged.check_same(other.model_fingerprint, other.statistics.keys(), "merge")
+            for name, statistic in other.statistics.items():
+                merged.statistics[name].merge(statistic)
+            merged.batches += other.batches
+        return merged
+
+    def check_same(self, fingerprint: str, tensors: Iterable[str], where: str) -> None:
+        """Raise CalibrationFileError unless this is of that model and of those activations."""
+        if fingerprint != self.model_fingerprint:
+            raise CalibrationFileError(
+                f"{where}: the calibration is of another model (SHA-256 "
+                f"{self.model_fingerprint[:12]} and {fingerprint[:12]}). Calibrate this model."
+            )
+        differing = sorted(self.statistics.keys() ^ set(tensors))
+        if differing:
+            raise CalibrationFileError(
+                f"{where}: the calibrations are of different activations; '{differing[0]}' and "
+                f"{len(differing) - 1} more are in one alone. Give the same "
+                "quantizable_op_type and skip_tensor_list to all."
+            )
+
+
+def model_fingerprint(model: Model) -> str:
+    """Return the SHA-256 of the model's program and parameters.
+
+    Neither where the files are counts, nor how and when they were exported.
+    """
+    digest = hashlib.sha256(program_bytes(model.program))
+    for name in sorted(model.parameters):
+        array = np.ascontiguousarray(model.parameters[name])
+        digest.update(f"{name}{array.dtype}{array.shape}".encode())
+        digest.update(array.reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+_FIELDS: Mapping[str, type[np.generic]] = {
+    "abs_max": np.float64,
+    "values": np.uint64,
+    "samples": np.uint64,
+    "minimum": np.float64,
+    "maximum": np.float64,
+    "zeros": np.uint64,
+}
+
+
+def _arrays(calibration: Calibration) -> dict[str, Array]:
+    statistics = calibration.statistics.values()
+    progress = calibration.progress
+    header = {
+        "format": _FORMAT,
+        "version": FORMAT_VERSION,
+        "model": calibration.model_fingerprint,
+        "tensors": list(calibration.statistics),
+        "batches": calibration.batches,
+        "progress": None if progress is None else [progress.batches, progress.checksum],
+        "width_exponents": [statistic.width_exponent for statistic in statistics],
+        # Whole numbers of any size.
+        "sample_abs_max_sums": [hex(statistic.sample_abs_max_sum) for statistic in statistics],
+    }
+    arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
+    for name, dtype in _FIELDS.items():
+        arrays[name] = np.array([getattr(statistic, name) for statistic in statistics], dtype)
+    counts = [statistic.counts for statistic in statistics]
+    arrays["counts"] = np.array(counts, np.uint64).reshape(-1, BINS)
+    return arrays
+
+
+def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
+    header: dict[str, Any] = json.loads(str(arrays["header"]))
+    if header["format"] != _FORMAT or header["version"] != FORMAT_VERSION:
+        raise CalibrationFileError(
+            f"{path}: its format is {header['format']} {header['version']}, this pyquant reads "
+            f"{_FORMAT} {FORMAT_VERSION}. Use the pyquant that wrote it, or calibrate again."
+        )
+    statistics = {}
+    for index, tensor in enumerate(header["tensors"]):
+        values = {name: arrays[name][index].item() for name in _FIELDS}
+        statistics[tensor] = ActivationHistogram(
+            **values,
+            sample_abs_max_sum=int(header["sample_abs_max_sums"][index], 16),
+            counts=arrays["counts"][index].copy(),
+            width_exponent=header["width_exponents"][index],
+        )
+        _check(tensor, statistics[tensor])
+    progress = None if header["progress"] is None else Progress(*header["progress"])
+    return Calibration(header["model"], statistics, header["batches"], progress)
+
+
+def _check(tensor: str, statistic: ActivationHistogram) -> None:
+    if statistic.counts.shape != (BINS,) or int(statistic.counts.sum()) != statistic.values:
+        raise ValueError(f"the histogram of '{tensor}' does not count its values")
