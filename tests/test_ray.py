@@ -1,0 +1,111 @@
+"""Calibration on the workers of a local Ray."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+
+from pyquant import ActivationError, Calibration, calibrate, cli, quant_post_static
+
+ray = pytest.importorskip("ray")  # an optional extra
+
+BATCHES = [programs.random((3, 3, 8, 8), seed) * np.float32(1.5**seed) for seed in range(13)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return programs.conv_net().save(tmp_path / "in")
+
+
+def quantized(source: Path, output: Path, **arguments: Any) -> bytes:
+    result = quant_post_static(None, source, output, algo="KL", **arguments)
+    assert result.params_path is not None
+    return result.model_path.read_bytes() + result.params_path.read_bytes()
+
+
+def test_the_model_is_that_of_one_process(tmp_path: Path, source: Path) -> None:
+    expected = quantized(source, tmp_path / "here", data_loader=BATCHES)
+    assert quantized(source, tmp_path / "ray", data_loader=BATCHES, engine=ray) == expected
+
+
+def test_a_worker_that_dies_costs_nothing(tmp_path: Path, source: Path) -> None:
+    killed = []
+
+    def killing() -> Iterator[Any]:
+        for number, batch in enumerate(BATCHES):
+            if number in (6, 10):
+                killed.extend(kill_workers())
+            yield batch
+
+    expected = calibrate(source, data_loader=BATCHES)
+    seen = calibrate(source, data_loader=killing(), engine=ray)
+    assert killed
+    assert seen.progress == expected.progress
+    for name, statistic in expected.statistics.items():
+        assert seen.statistics[name].values == statistic.values
+        np.testing.assert_array_equal(seen.statistics[name].counts, statistic.counts)
+
+
+def kill_workers() -> list[int]:
+    """Kill every Ray worker that has Paddle loaded, which those that run batches have."""
+    killed = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            if b"ray::" not in (entry / "cmdline").read_bytes():
+                continue
+            if "libpaddle" in (entry / "maps").read_text():
+                os.kill(int(entry.name), signal.SIGKILL)
+                killed.append(int(entry.name))
+        except OSError:
+            continue
+    return killed
+
+
+def test_a_checkpoint_has_the_batches_in_order(tmp_path: Path, source: Path) -> None:
+    class StoppedError(Exception):
+        pass
+
+    def stopping() -> Iterator[Any]:
+        yield from BATCHES[:11]
+        raise StoppedError
+
+    path = tmp_path / "c.npz"
+    with pytest.raises(StoppedError):
+        calibrate(source, data_loader=stopping(), engine=ray, checkpoint=path, checkpoint_every=1)
+    assert 0 < Calibration.load(path).batches < 11
+    calibrate(source, data_loader=BATCHES, checkpoint=path)
+    expected = quantized(source, tmp_path / "whole", data_loader=BATCHES)
+    assert quantized(source, tmp_path / "out", calibration=path) == expected
+
+
+def test_errors_are_those_of_one_process(source: Path) -> None:
+    bad = BATCHES[4].copy()
+    bad[0, 0, 0, 0] = np.nan
+    with pytest.raises(ActivationError, match=r"activation 'x' holds 1 NaN .* in batch 4"):
+        calibrate(source, data_loader=[*BATCHES[:4], bad, *BATCHES[5:]], engine=ray)
+
+
+def test_the_command_line(tmp_path: Path, source: Path) -> None:
+    np.save(tmp_path / "d.npy", np.concatenate(BATCHES))
+    address = ray.get_runtime_context().gcs_address
+    arguments = ["static", str(source), "--data", str(tmp_path / "d.npy"), "--batch-size", "3"]
+    for name, more in (("a", []), ("b", ["--ray", address])):
+        assert cli.main([*arguments, "-o", str(tmp_path / name), *more]) == 0
+    for file in ("model.pdmodel", "model.pdiparams"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
