@@ -16,6 +16,7 @@ import numpy as np
 
 import pyquant
 
+from .networks import export, vision_network
 from .predictor import make_predictor, run_batch
 from .timing import median_seconds
 
@@ -29,7 +30,7 @@ def main() -> None:
     options = parser.parse_args()
     images = _random(options.batch, 3, 224, 224)
     lines = [
-        _compare(name, _vision_model(name), images, options.rounds) for name in options.networks
+        _compare(name, vision_network(name), images, options.rounds) for name in options.networks
     ]
     deep = _random(options.batch, 512, 14, 14)
     lines.append(_compare("convolutions alone", _convolutions(), deep, options.rounds))
@@ -41,7 +42,7 @@ def main() -> None:
 def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
-        _export(network, directory / "model", list(images.shape[1:]))
+        export(network, directory / "model", list(images.shape[1:]))
         result = pyquant.quant_post_static(
             None, directory, directory / "int8", data_loader=[images]
         )
@@ -63,12 +64,6 @@ def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
     )
 
 
-def _vision_model(name: str) -> Any:
-    from paddle.vision import models
-
-    return getattr(models, name)()
-
-
 def _convolutions() -> Any:
     """Return several convolutions, for their input's and output's conversion not to count."""
     from paddle import nn
@@ -76,14 +71,6 @@ def _convolutions() -> Any:
     return nn.Sequential(
         nn.Conv2D(512, 2048, 1), *(nn.Conv2D(2048, 2048, 1) for _ in range(6)), nn.ReLU()
     )
-
-
-def _export(network: Any, path: Path, dims: list[int]) -> None:
-    import paddle
-
-    network.eval()
-    spec = paddle.static.InputSpec([None, *dims], "float32", "image")
-    paddle.jit.save(network, str(path), input_spec=[spec])
 
 
 def _random(*shape: int) -> Any:

@@ -1,22 +1,27 @@
-"""Paddle's own PTQ on the same task."""
+"""Paddle's own PTQ."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import paddle
 from paddle.static.quantization import PostTrainingQuantization
-
-from . import models
-from .lines import BATCH
-from .recognizer import Images
 
 ALGORITHMS = ("abs_max", "hist", "avg", "mse", "emd", "KL")
 _OP_TYPES = ["conv2d", "depthwise_conv2d", "conv2d_transpose", "mul", "matmul", "matmul_v2"]
 
 
-def quantize(calibration: Images, algo: str, output: Path) -> tuple[Path, Path, float]:
+def quantize(
+    model_path: Path,
+    params_path: Path,
+    samples: Sequence[Mapping[str, Any]],
+    batch: int,
+    algo: str,
+    output: Path,
+) -> tuple[Path, Path, float]:
     """Write the model as Paddle quantizes it.
 
     Returns:
@@ -25,15 +30,13 @@ def quantize(calibration: Images, algo: str, output: Path) -> tuple[Path, Path, 
     paddle.enable_static()
     start = time.perf_counter()
     # Paddle 2.6 takes nothing but its own DataLoader.
-    loader = paddle.io.DataLoader(
-        [{"x": image} for image in calibration], batch_size=BATCH, return_list=True
-    )
+    loader = paddle.io.DataLoader(list(samples), batch_size=batch, return_list=True)
     with paddle.static.scope_guard(paddle.static.Scope()):
         ptq = PostTrainingQuantization(
             executor=paddle.static.Executor(paddle.CPUPlace()),
-            model_dir=str(models.model_dir(models.RECOGNITION)),
-            model_filename=models.MODEL_FILENAME,
-            params_filename=models.PARAMS_FILENAME,
+            model_dir=str(model_path.parent),
+            model_filename=model_path.name,
+            params_filename=params_path.name,
             data_loader=loader,
             scope=paddle.static.global_scope(),
             algo=algo,
