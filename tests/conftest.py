@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,15 @@ os.environ["FLAGS_enable_pir_api"] = "0"  # noqa: SIM112
 # does not hide the installed package.
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.append(str(Path(__file__).parent.parent))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def outside_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Leave the checkout: `python -c` and Ray's workers import first from where they stand."""
+    before = Path.cwd()
+    os.chdir(tmp_path_factory.mktemp("outside"))
+    yield
+    os.chdir(before)
 
 
 @pytest.fixture
