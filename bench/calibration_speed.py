@@ -75,7 +75,8 @@ def _measure(job: Job, options: argparse.Namespace, output: Path) -> None:
         _print(job, name, median(values[1:] or values), forward)
     for peer in options.peers:
         for algo in options.paddle_algos if peer == "paddle" else ["quantize"]:
-            _print(job, f"{peer} {algo}", _seconds(partial(_peer, job, peer, algo, output)), forward)
+            elapsed = _seconds(partial(_peer, job, peer, algo, output))
+            _print(job, f"{peer} {algo}", elapsed, forward)
 
 
 def _print(job: Job, run: str, seconds: float, forward: float) -> None:
