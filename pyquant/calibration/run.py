@@ -156,7 +156,8 @@ def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None
 def _interrupt_deferred(wanted: bool) -> Iterator[threading.Event]:
     """Let Ctrl-C set an event instead, as half a batch cannot be kept; a second one is as usual."""
     asked = threading.Event()
-    if not wanted or threading.current_thread() is not threading.main_thread():
+    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    if ignored or not wanted or threading.current_thread() is not threading.main_thread():
         yield asked
         return
 
