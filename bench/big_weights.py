@@ -100,8 +100,8 @@ class _Decoder:
         self._hidden = hidden
         self._dtype = _DTYPES[dtype]
         self._type = proto.paddle_dtype(self._dtype)
-        for name, kind in (("feed", 9), ("fetch", 10)):
-            self._block.vars.add(name=name, persistable=True).type.type = kind
+        for name, kind in (("feed", proto.FEED_LIST), ("fetch", proto.FETCH_LIST)):
+            proto.add_list_var(self._block, name, kind)
 
     def embed(self, words: int) -> str:
         proto.add_var(self._block, "tokens", proto.paddle_dtype(np.dtype("<i8")), [-1, -1])

@@ -34,6 +34,7 @@ def calibrate(
     quantizable_op_type: Collection[str] = tuple(ACTIVATION_OP_TYPES),
     skip_tensor_list: Collection[str] | None = None,
     deploy_backend: str | None = None,
+    optimize_model: bool = True,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
     engine: Any = None,
@@ -56,6 +57,7 @@ def calibrate(
         quantizable_op_type: likewise.
         skip_tensor_list: likewise.
         deploy_backend: likewise.
+        optimize_model: likewise.
         checkpoint: a file to keep the calibration in while it runs; if it exists, the calibration
             goes on from there, over the same data from their beginning.
         checkpoint_every: save it each time after so many batches.
@@ -86,7 +88,8 @@ def calibrate(
     kept = checkpoint_at(checkpoint, checkpoint_every)
     run = engine_of(engine)
     model = load_model(model_dir, model_filename, params_filename)
-    plan = plan_static(model, quantizable_op_type, skip_tensor_list or (), deploy_backend)
+    skip = skip_tensor_list or ()
+    plan = plan_static(model, quantizable_op_type, skip, deploy_backend, optimize_model)
     return calibrate_model(model, plan.observed(model).values(), data, run, kept)
 
 

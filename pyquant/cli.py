@@ -15,6 +15,7 @@ from .calibration.thresholds import ALGORITHMS
 from .dynamic import WEIGHT_BITS, quant_post_dynamic
 from .errors import PyquantError, SettingError, UnsupportedError
 from .program import proto
+from .program.folding.fold import fold
 from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS, WEIGHT_ONLY_OP_TYPES
 from .program.weights import WEIGHT_QUANTIZE_TYPES
@@ -70,6 +71,7 @@ def _static(options: argparse.Namespace) -> None:
         algo=options.algo,
         hist_percent=options.hist_percent,
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
+        optimize_model=not options.no_optimize,
         weight_quantize_type=options.weight_quantize_type,
         skip_tensor_list=options.skip,
     )
@@ -87,6 +89,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         batch_nums=options.batches,
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
+        optimize_model=not options.no_optimize,
         skip_tensor_list=options.skip,
         checkpoint=options.checkpoint,
         checkpoint_every=options.checkpoint_every,
@@ -139,6 +142,16 @@ def _convert(options: argparse.Namespace) -> None:
         print(path)
 
 
+def _fold(options: argparse.Namespace) -> None:
+    model = load_model(options.model, options.model_filename, options.params_filename)
+    before = sum(1 for _ in model.ops())
+    fold(model)
+    name = model.model_path.stem
+    for path in save_model(model, options.output, f"{name}.pdmodel", f"{name}.pdiparams"):
+        print(path)
+    print(f"{before} ops -> {sum(1 for _ in model.ops())}")
+
+
 def _inspect(options: argparse.Namespace) -> None:
     model = load_model(options.model, options.model_filename, options.params_filename)
     _print_tensors("input ", model, [var.name for var in model.feeds])
@@ -174,6 +187,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(convert)
     convert.add_argument("output", type=Path, help="directory of the result")
     convert.set_defaults(run=_convert)
+
+    folding = commands.add_parser("fold", help="a float model of fewer ops, with the same outputs")
+    _add_model(folding)
+    folding.add_argument("output", type=Path, help="directory of the result")
+    folding.set_defaults(run=_fold)
 
     dynamic = commands.add_parser("dynamic", help="weights to int8 or int16, without data")
     _add_model(dynamic)
@@ -243,6 +261,7 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
     )
     if source is not parser:
         source.add_argument("--calibration", type=Path, help="what calibrate or merge wrote")
+    parser.add_argument("--no-optimize", action="store_true", help="do not fold the model first")
     parser.add_argument("--batch-size", type=int, default=8, help="samples per batch (8)")
     parser.add_argument("--batches", type=int, help="use this many batches at most")
     parser.add_argument(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from .errors import SettingError
+from .program import proto
 from .program.model import Model, load_model, write_model
 from .program.output_files import OutputFiles
-from .program.proto import ProgramDesc, set_attribute
-from .program.quantizable import WEIGHT_ONLY_OP_TYPES, WeightedOp, find_weighted_ops
-from .program.rewrite import Rewriter, rename_inputs, store_weights
+from .program.quantizable import WEIGHT_ONLY_OP_TYPES, WeightedOp, check_quantizable, find_weighted_ops
+from .program.rewrite import Rewriter, store_weights
 from .program.rewrite_json import JsonProgram, write_json
 from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights
 from .result import QuantizationResult, Stopwatch, file_bytes, weight_tensors
@@ -71,6 +71,7 @@ def quant_post_dynamic(
     check_choice("weight_quantize_type", weight_quantize_type, WEIGHT_QUANTIZE_TYPES)
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
+    check_quantizable(model, skip_tensor_list or ())
     ops, kept = find_weighted_ops(model, quantizable_op_type, skip_tensor_list or ())
     watch.lap("load")
     weights = quantize_weights(model, ops, weight_bits, weight_quantize_type != "abs_max")
@@ -160,22 +161,22 @@ def _store_for_lite(
     for op in ops:
         weight = weights[op.weight]
         desc = model.program.blocks[op.block].ops[op.position]
-        rename_inputs(desc, stored)
+        proto.rename(desc.inputs, stored)
         kind = "abs_max" if weight.axis < 0 else "channel_wise_abs_max"
-        set_attribute(desc, "quantization_type", f"post_weight_{kind}")
-        set_attribute(desc, "quantize_weight_bits", weight.bits)
-        set_attribute(desc, f"{stored[op.weight]}_quant_scale", weight.step.tolist())
-        set_attribute(desc, "with_quant_attr", True)
+        proto.set_attribute(desc, "quantization_type", f"post_weight_{kind}")
+        proto.set_attribute(desc, "quantize_weight_bits", weight.bits)
+        proto.set_attribute(desc, f"{stored[op.weight]}_quant_scale", weight.step.tolist())
+        proto.set_attribute(desc, "with_quant_attr", True)
 
 
 def _dequantized_twin(
     model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
 ) -> Model:
-    program = ProgramDesc()
+    program = proto.ProgramDesc()
     program.CopyFrom(model.program)
     twin = replace(model, program=program, parameters=dict(model.parameters), derived={})
     floats = {name: weight.dequantized for name, weight in weights.items()}
     stored = store_weights(twin, floats, ops)
     for op in ops:
-        rename_inputs(program.blocks[op.block].ops[op.position], stored)
+        proto.rename(program.blocks[op.block].ops[op.position].inputs, stored)
     return twin

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .program.folding.fold import fold
 from .program.model import Model
-from .program.quantizable import FloatOp, WeightedOp, find_weighted_ops
+from .program.quantizable import FloatOp, WeightedOp, check_quantizable, find_weighted_ops
 from .program.same_values import first_of_same_values
 from .program.targets import DEPLOY_BACKENDS, why_weight_only
 
@@ -37,13 +38,17 @@ def plan_static(
     op_types: Collection[str],
     skip_tensors: Collection[str],
     deploy_backend: str | None,
+    optimize_model: bool,
 ) -> Plan:
-    """Part the ops of ``model`` as the profile of ``deploy_backend`` says.
+    """Fold ``model`` if ``optimize_model``; part its ops as the profile of ``deploy_backend`` says.
 
     Raises:
         UnsupportedError: the model is quantized already.
         SettingError: a name of ``skip_tensors`` is not in the program, or no op is left.
     """
+    check_quantizable(model, skip_tensors)
+    if optimize_model:
+        fold(model, skip_tensors)
     found, kept = find_weighted_ops(model, op_types, skip_tensors)
     target = DEPLOY_BACKENDS[deploy_backend]
     plan = Plan([], [], kept)

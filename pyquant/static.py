@@ -54,7 +54,6 @@ _SUPPORTED = {
     "is_full_quantize": (False,),
     "weight_bits": (8,),
     "activation_bits": (8,),
-    "optimize_model": (False,),
     "onnx_format": (True,),
     "deploy_backend": tuple(DEPLOY_BACKENDS),
 }
@@ -84,7 +83,7 @@ def quant_post_static(
     activation_bits: int = 8,
     activation_quantize_type: str = "range_abs_max",
     weight_quantize_type: str = "channel_wise_abs_max",
-    optimize_model: bool = False,
+    optimize_model: bool = True,
     onnx_format: bool = True,
     skip_tensor_list: Collection[str] | None = None,
     deploy_backend: str | None = None,
@@ -131,7 +130,8 @@ def quant_post_static(
         activation_bits: 8.
         activation_quantize_type: names PaddleSlim's fake ops; the result is the same for each.
         weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
-        optimize_model: not supported yet.
+        optimize_model: fold multiplications, additions and batch_norm into the weights and biases
+            of their neighbours first (see `pyquant.fold`). PaddleSlim's default is False.
         onnx_format: True, the QDQ form; the older fake-op form is not supported.
         skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
         deploy_backend: None or ``"MKLDNN"``.
@@ -159,7 +159,8 @@ def quant_post_static(
     _check(arguments)
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
-    plan = plan_static(model, quantizable_op_type, skip_tensor_list or (), deploy_backend)
+    skip = skip_tensor_list or ()
+    plan = plan_static(model, quantizable_op_type, skip, deploy_backend, optimize_model)
     watch.lap("load")
     observed = plan.observed(model)
     statistics = _statistics(model, list(observed.values()), arguments)

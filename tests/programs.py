@@ -30,9 +30,8 @@ class ProgramBuilder:
         self.block = self.program.blocks.add(idx=0, parent_idx=-1)
         self.parameters: dict[str, np.ndarray[Any, Any]] = {}
         self._fetched: list[str] = []
-        for name, kind in (("feed", 9), ("fetch", 10)):
-            var = self.block.vars.add(name=name, persistable=True)
-            var.type.type = kind
+        for name, kind in (("feed", proto.FEED_LIST), ("fetch", proto.FETCH_LIST)):
+            proto.add_list_var(self.block, name, kind)
 
     def feed(self, name: str, dims: list[int], data_type: int = 5) -> str:
         proto.add_var(self.block, name, data_type, dims)

@@ -69,7 +69,7 @@ class Forward:
         """Make the Predictor.
 
         Args:
-            model: as read from its files, which the Predictor reads again.
+            model: as read from its files, which the Predictor reads again, or folded.
             names: the activations to observe.
             threads: of the forward and of the kernels; None takes every core of the process.
         """
@@ -223,14 +223,16 @@ def _in_sample_order(model: Model, names: Collection[str]) -> set[str]:
 
 
 def _predictor(model: Model, optimization: Optimization, threads: int) -> Any:
-    if model.params_path is not None and model.pir is None:
+    if model.params_path is not None and model.pir is None and model.folded is None:
         return _create(model, model.model_path, model.params_path, optimization, threads)
     with tempfile.TemporaryDirectory() as directory:
         program_path = Path(directory) / "model.pdmodel"
         program_path.write_bytes(model.program.SerializeToString())
         # Separate files are found by the Predictor only beside a program called __model__.
-        params_path = model.params_path or program_path.with_suffix(".pdiparams")
-        if model.params_path is None:
+        params_path = program_path.with_suffix(".pdiparams")
+        if model.params_path is not None and model.folded is None:
+            params_path = model.params_path
+        else:
             with params_path.open("wb") as stream:
                 write_combined(stream, model.parameters)
         return _create(model, program_path, params_path, optimization, threads)

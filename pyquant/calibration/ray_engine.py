@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..program.folding.fold import fold
 from ..program.model import Model, load_model
 from .data import Feed
 from .forward import Forward
@@ -28,11 +29,13 @@ class _Task(NamedTuple):
     Attributes:
         model_path: the program, at the same place on every machine.
         params_path: its parameters; None if each has a file of its own.
+        folded: what folding it, once read, leaves as it is; None if it is not folded.
         kinds: the activations to observe and the kinds of statistic.
     """
 
     model_path: str
     params_path: str | None
+    folded: tuple[str, ...] | None
     kinds: tuple[tuple[str, type[ActivationMaxima]], ...]
 
 
@@ -88,6 +91,7 @@ def _task(model: Model, statistics: Statistics) -> _Task:
     return _Task(
         str(model.model_path.resolve()),
         None if model.params_path is None else str(model.params_path.resolve()),
+        model.folded,
         tuple((name, type(statistic)) for name, statistic in statistics.items()),
     )
 
@@ -101,7 +105,9 @@ def _observe(task: _Task, number: int, feed: Feed) -> Statistics:
 @lru_cache(maxsize=1)
 def _forward(task: _Task) -> Forward:
     """Keep the model of the last task, as the next one is nearly always of the same."""
-    model_path, params_path, kinds = task
+    model_path, params_path, folded, kinds = task
     directory, _, filename = model_path.rpartition("/")
     model = load_model(directory, filename, params_path)
+    if folded is not None:
+        fold(model, folded)
     return Forward(model, [name for name, _ in kinds], _THREADS)

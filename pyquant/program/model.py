@@ -42,6 +42,8 @@ class Model:
         pir: what it was read from, if that was a Paddle 3 ``.json``.
         derived: tensors that are made while the model is written, in place of the parameters of
             their names.
+        folded: the names that folding left alone; None if the model was not folded, and so is as
+            its files hold it.
     """
 
     program: Any
@@ -51,6 +53,7 @@ class Model:
     source_files: tuple[Path, ...]
     pir: PirProgram | None = None
     derived: dict[str, DerivedTensor] = field(default_factory=dict)
+    folded: tuple[str, ...] | None = None
 
     @property
     def feeds(self) -> list[Any]:

@@ -22,6 +22,7 @@ AttributeValue = Union[bool, int, float, str, list[int], list[float]]
 
 _TYPE = framework_pb2.VarType
 _Scalar = framework_pb2.Scalar
+FP32, INT32 = int(_TYPE.FP32), int(_TYPE.INT32)
 FEED_LIST, FETCH_LIST = _TYPE.FEED_MINIBATCH, _TYPE.FETCH_LIST
 _DENSE_TENSOR = _TYPE.DESCRIPTOR.fields_by_number[3].name
 _DENSE_TENSOR_TYPE = 7
@@ -103,6 +104,11 @@ def add_var(block: Any, name: str, data_type: int, dims: Iterable[int]) -> Any:
     return var
 
 
+def add_list_var(block: Any, name: str, kind: int) -> None:
+    """Add the variable of all inputs (`FEED_LIST`) or of all outputs (`FETCH_LIST`)."""
+    block.vars.add(name=name, persistable=True).type.type = kind
+
+
 def arguments(slots: Any, slot: str) -> Sequence[str]:
     """Return the variable names in ``slot`` of an op's inputs or outputs; empty if it has none."""
     for candidate in slots:
@@ -115,6 +121,13 @@ def names(slots: Any) -> Iterator[str]:
     """Yield every variable name in an op's inputs or outputs."""
     for slot in slots:
         yield from slot.arguments
+
+
+def rename(slots: Any, names: Mapping[str, str]) -> None:
+    """Rename variables among an op's inputs or outputs: ``names`` maps old names to new ones."""
+    if names:
+        for slot in slots:
+            slot.arguments[:] = [names.get(name, name) for name in slot.arguments]
 
 
 def attribute(op: Any, name: str, default: Any) -> Any:
@@ -178,6 +191,13 @@ def make_op(
     for name, value in attributes.items():
         set_attribute(op, name, value)
     return op
+
+
+def copy_op(op: Any) -> Any:
+    """Return a copy of an ``OpDesc``, for it to outlive the block that it is in."""
+    copied = OpDesc()
+    copied.CopyFrom(op)
+    return copied
 
 
 def make_cast(source: str, output: str, from_type: int, to_type: int) -> Any:

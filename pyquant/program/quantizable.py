@@ -93,11 +93,8 @@ def find_weighted_ops(
         skip_tensors: an op that reads or writes one of them stays in float.
 
     Raises:
-        UnsupportedError: the model is quantized already.
-        SettingError: a name of ``skip_tensors`` is not in the program, or no op is left.
+        SettingError: no op is left.
     """
-    _refuse_quantized(model)
-    _check_names(model, skip_tensors)
     weighted: list[WeightedOp] = []
     kept: list[FloatOp] = []
     for block_index, position, op in model.numbered_ops():
@@ -115,6 +112,17 @@ def find_weighted_ops(
             f"quantized.{why} Look at the model by 'pyquant inspect'."
         )
     return weighted, kept
+
+
+def check_quantizable(model: Model, skip_tensors: Collection[str]) -> None:
+    """Refuse a model that is quantized already, and names that it does not have.
+
+    Raises:
+        UnsupportedError: the model is quantized already.
+        SettingError: a name of ``skip_tensors`` is not in the program.
+    """
+    _refuse_quantized(model)
+    _check_names(model, skip_tensors)
 
 
 def _refuse_quantized(model: Model) -> None:

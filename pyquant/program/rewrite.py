@@ -15,8 +15,6 @@ from .parameters import DerivedTensor, Tensor
 from .quantizable import WeightedOp
 from .weights import QuantizedWeight
 
-INT32 = proto.paddle_dtype(np.dtype("<i4"))
-FP32 = proto.paddle_dtype(np.dtype("<f4"))
 
 
 class Rewriter:
@@ -71,8 +69,8 @@ class Rewriter:
             ops = []
             for position, op in enumerate(block.ops):
                 ops += self._before.get((block_index, position), [])
-                rename_inputs(op, self._renamed.get((block_index, position), {}))
-                ops.append(_copy(op))
+                proto.rename(op.inputs, self._renamed.get((block_index, position), {}))
+                ops.append(proto.copy_op(op))
             del block.ops[:]
             block.ops.extend(ops)
 
@@ -97,25 +95,25 @@ class Rewriter:
     ) -> tuple[list[Any], str]:
         float_type = proto.paddle_dtype(weight.source.dtype)
         scale = self._parameter(f"{weight.name}@scale", weight.scale)
-        values = self._variable(block, f"{weight.name}.cast", FP32, weight.source.shape)
-        scaled = self._variable(block, f"{weight.name}.dequantized", FP32, weight.source.shape)
+        values = self._variable(block, f"{weight.name}.cast", proto.FP32, weight.source.shape)
+        scaled = self._variable(block, f"{weight.name}.dequantized", proto.FP32, weight.source.shape)
         ops = [
-            proto.make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), FP32),
+            proto.make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
             proto.make_op(
                 "elementwise_mul", {"X": [values], "Y": [scale]}, {"Out": [scaled]}, {"axis": -1}
             ),
         ]
-        if float_type != FP32:
+        if float_type != proto.FP32:
             # A step in half precision would lose bits, or underflow: scale first, then round once.
             half = self._variable(block, f"{weight.name}.half", float_type, weight.source.shape)
-            ops.append(proto.make_cast(scaled, half, FP32, float_type))
+            ops.append(proto.make_cast(scaled, half, proto.FP32, float_type))
             scaled = half
         return ops, scaled
 
     def _dequantize_linear(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Any], str]:
-        output = self._variable(block, f"{weight.name}.dequantized", FP32, weight.source.shape)
+        output = self._variable(block, f"{weight.name}.dequantized", proto.FP32, weight.source.shape)
         op = self._linear_op(
             "dequantize_linear", stored, output, weight.name, weight.thresholds, weight.axis
         )
@@ -125,8 +123,8 @@ class Rewriter:
         dims = list(proto.tensor_desc(self._variables[name]).dims)
         # A variable that the program writes again has another value to quantize after each write.
         version = f".{writes}" if writes > 1 else ""
-        quantized = self._variable(block, f"{name}.quantized{version}", FP32, dims)
-        output = self._variable(block, f"{name}.dequantized{version}", FP32, dims)
+        quantized = self._variable(block, f"{name}.quantized{version}", proto.FP32, dims)
+        output = self._variable(block, f"{name}.dequantized{version}", proto.FP32, dims)
         scale = np.array([threshold], np.float32)
         return [
             self._linear_op("quantize_linear", name, quantized, name, scale, -1),
@@ -216,16 +214,3 @@ def _read_by_others(model: Model, ops: Sequence[WeightedOp]) -> set[str]:
         if (block, position) not in quantized
         for name in proto.names(op.inputs)
     }
-
-
-def rename_inputs(op: Any, names: Mapping[str, str]) -> None:
-    """Let ``op`` read other variables: ``names`` maps old names to new ones."""
-    if names:
-        for slot in op.inputs:
-            slot.arguments[:] = [names.get(name, name) for name in slot.arguments]
-
-
-def _copy(op: Any) -> Any:
-    copied = proto.OpDesc()
-    copied.CopyFrom(op)
-    return copied

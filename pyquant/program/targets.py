@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from . import proto
-from .quantizable import WeightedOp
+from .quantizable import QUANTIZABLE_OPS, WeightedOp
 
 _ONLY_WEIGHT = "its weight is int8, its activation stays float"
 
@@ -25,11 +25,16 @@ class Target:
         scale_carriers: op types through which the target carries a quantization scale unchanged,
             from output to input as well.
         average_pooling: why an op behind an average pooling, itself a carrier, keeps a float input.
+        only_from_int8: op types that are worth an int8 input only where another int8 op wrote it,
+            and why.
+        fused: op types that the int8 ops before them compute as well.
     """
 
     weight_only: Mapping[str, str]
     scale_carriers: Collection[str]
     average_pooling: str
+    only_from_int8: Mapping[str, str]
+    fused: Collection[str]
 
 
 _WRONG_FC_SCALES = (
@@ -63,6 +68,17 @@ ONEDNN = Target(
         "its activation is an average pooling, whose input Paddle's int8 passes would clip to the "
         "range of its output (UpdateScales in compute_propagate_scales_onednn_pass.cc)"
     ),
+    only_from_int8={
+        "depthwise_conv2d": (
+            "its activation comes as float, and quantizing that takes longer than int8 saves on a "
+            "depthwise convolution (bench/ocr)"
+        )
+    },
+    # The activations of conv_activation_onednn_fuse_pass.cc, and a bias.
+    fused=(
+        *("elementwise_add", "abs", "clip", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu"),
+        *("mish", "relu", "relu6", "sigmoid", "sqrt", "swish", "tanh"),
+    ),
 )
 
 DEPLOY_BACKENDS = {None: ONEDNN, "OneDNN": ONEDNN, "MKLDNN": ONEDNN}
@@ -81,7 +97,17 @@ def why_weight_only(op: WeightedOp, producers: Mapping[str, Any], target: Target
         return f"{_ONLY_WEIGHT}: {target.weight_only[op.op_type]}"
     if _averages(op, producers, target.scale_carriers):
         return f"{_ONLY_WEIGHT}: {target.average_pooling}"
+    if op.op_type in target.only_from_int8 and not _comes_as_int8(op, producers, target):
+        return f"{_ONLY_WEIGHT}: {target.only_from_int8[op.op_type]}"
     return None
+
+
+def _comes_as_int8(op: WeightedOp, producers: Mapping[str, Any], target: Target) -> bool:
+    """Return whether an op with a weight writes the activation of ``op``, fused ops included."""
+    producer = producers.get(op.activation)
+    while producer is not None and producer.type in (*target.fused, *target.scale_carriers):
+        producer = producers.get(_carried(producer))
+    return producer is not None and producer.type in QUANTIZABLE_OPS
 
 
 def _averages(op: WeightedOp, producers: Mapping[str, Any], carriers: Collection[str]) -> bool:

@@ -118,8 +118,7 @@ class _Importer:
         self._path = path
         self._block = self.program.blocks.add(idx=0, parent_idx=-1)
         for name, kind in (("feed", proto.FEED_LIST), ("fetch", proto.FETCH_LIST)):
-            variable = self._block.vars.add(name=name, persistable=True)
-            variable.type.type = kind
+            proto.add_list_var(self._block, name, kind)
         self._types = {value.id: value.type for op in operations for value in op.results}
         self._names: dict[int, str] = {}
         self._lists: dict[int, tuple[int, ...]] = {}

@@ -1,0 +1,181 @@
+"""Ops that multiply by a constant and add one: y = scale * x + shift, per tensor or per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import proto
+from ..parameters import Array
+
+Vector = NDArray[np.float64]
+
+
+class Affine(NamedTuple):
+    """y = scale * x + shift.
+
+    Attributes:
+        scale: float64, of one value or of one per channel.
+        shift: likewise.
+    """
+
+    scale: Vector
+    shift: Vector
+
+    def then(self, after: Affine) -> Affine:
+        """Return ``after`` applied to what this one gives."""
+        return Affine(self.scale * after.scale, self.shift * after.scale + after.shift)
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it is the same for all channels."""
+        return self.scale.size == 1 and self.shift.size == 1
+
+    def fits(self, channels: int) -> bool:
+        """Return whether it keeps a tensor of so many channels as wide as it is."""
+        return {self.scale.size, self.shift.size} <= {1, channels}
+
+
+IDENTITY = Affine(np.ones(1), np.zeros(1))
+
+
+class AffineOp(NamedTuple):
+    """An op that computes an `Affine`.
+
+    Attributes:
+        source: the tensor that it reads.
+        output: the tensor that it writes.
+        affine: what it computes.
+    """
+
+    source: str
+    output: str
+    affine: Affine
+
+
+def affine_op(
+    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+) -> AffineOp | None:
+    """Read ``op`` as an affine map, None if it is none.
+
+    Args:
+        op: any op.
+        rank: of the tensor that it reads, and writes.
+        channel_axis: the axis of the channels, from 0.
+        parameters: the constants.
+    """
+    read = _READERS.get(op.type)
+    found = read(op, rank, channel_axis, parameters) if read is not None else None
+    if found is None:
+        return None
+    source, slot, affine = found
+    if not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
+        return None
+    return AffineOp(source, proto.arguments(op.outputs, slot)[0], affine)
+
+
+def _elementwise(
+    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+) -> tuple[str, str, Affine] | None:
+    (x,), (y,) = proto.arguments(op.inputs, "X"), proto.arguments(op.inputs, "Y")
+    constant_first = x in parameters
+    if constant_first == (y in parameters):
+        return None
+    source, constant = (y, parameters[x]) if constant_first else (x, parameters[y])
+    axis = int(proto.attribute(op, "axis", -1))
+    if constant_first and axis not in (-1, rank - constant.ndim):
+        return None
+    values = _per_channel(constant, rank - constant.ndim if axis < 0 else axis, rank, channel_axis)
+    if values is None:
+        return None
+    affine = _ARITHMETIC[op.type](values, constant_first)
+    return None if affine is None else (source, "Out", affine)
+
+
+def _per_channel(constant: Array, start: int, rank: int, channel_axis: int) -> Vector | None:
+    """Return a constant that lies along the channels as a vector; ``start`` is its first axis."""
+    end = start + constant.ndim
+    if constant.dtype != np.float32 or start < 0 or end > rank:
+        return None
+    others = [size for axis, size in enumerate(constant.shape, start) if axis != channel_axis]
+    if any(size != 1 for size in others):
+        return None
+    return constant.reshape(-1).astype(np.float64)
+
+
+def _sum(values: Vector, constant_first: bool) -> Affine:
+    return Affine(np.ones(1), values)
+
+
+def _difference(values: Vector, constant_first: bool) -> Affine:
+    return Affine(-np.ones(1), values) if constant_first else Affine(np.ones(1), -values)
+
+
+def _product(values: Vector, constant_first: bool) -> Affine:
+    return Affine(values, np.zeros(1))
+
+
+def _quotient(values: Vector, constant_first: bool) -> Affine | None:
+    with np.errstate(divide="ignore"):
+        return None if constant_first else Affine(1 / values, np.zeros(1))
+
+
+_ARITHMETIC: dict[str, Callable[[Vector, bool], Affine | None]] = {
+    "elementwise_add": _sum,
+    "elementwise_sub": _difference,
+    "elementwise_mul": _product,
+    "elementwise_div": _quotient,
+}
+
+
+def _scale(
+    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+) -> tuple[str, str, Affine] | None:
+    if proto.arguments(op.inputs, "ScaleTensor"):
+        return None
+    scale, bias = (proto.attribute(op, name, 0.0) for name in ("scale", "bias"))
+    if not proto.attribute(op, "bias_after_scale", True):
+        bias *= scale
+    return proto.arguments(op.inputs, "X")[0], "Out", Affine(np.array([scale]), np.array([bias]))
+
+
+def _batch_norm(
+    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+) -> tuple[str, str, Affine] | None:
+    last = proto.attribute(op, "data_layout", "NCHW") == "NHWC"
+    if channel_axis != (rank - 1 if last else 1):
+        return None
+    names = [proto.arguments(op.inputs, slot) for slot in ("Scale", "Bias", "Mean", "Variance")]
+    constants = [parameters.get(given[0]) if given else None for given in names]
+    if any(constant is None or constant.dtype != np.float32 for constant in constants):
+        return None
+    gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in constants)
+    scale = gamma / np.sqrt(variance + proto.attribute(op, "epsilon", 1e-5))
+    return proto.arguments(op.inputs, "X")[0], "Y", Affine(scale, beta - mean * scale)
+
+
+def _dropout(
+    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+) -> tuple[str, str, Affine] | None:
+    """At inference a dropout is nothing, or the factor that keeps the training's expectation."""
+    if proto.arguments(op.inputs, "Seed") and not proto.attribute(op, "is_test", False):
+        return None
+    upscaled = proto.attribute(op, "dropout_implementation", "") == "upscale_in_train"
+    kept = 1.0 if upscaled else 1.0 - proto.attribute(op, "dropout_prob", 0.5)
+    return proto.arguments(op.inputs, "X")[0], "Out", Affine(np.array([kept]), np.zeros(1))
+
+
+_READERS: dict[
+    str, Callable[[Any, int, int, Mapping[str, Array]], tuple[str, str, Affine] | None]
+] = {
+    **dict.fromkeys(_ARITHMETIC, _elementwise),
+    "scale": _scale,
+    "batch_norm": _batch_norm,
+    "dropout": _dropout,
+    "assign": lambda op, *_: (proto.arguments(op.inputs, "X")[0], "Out", IDENTITY),
+}
+
+AFFINE_OP_TYPES = frozenset(_READERS)

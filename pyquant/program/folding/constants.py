@@ -1,0 +1,100 @@
+"""Parts of a program that depend on parameters alone, computed once by Paddle itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from .. import proto
+from ..parameters import Array, write_combined
+from .graph import Graph
+
+# What a program may grow by when an op of few inputs, as fill_constant, is replaced by its output.
+_LARGEST_MADE_OF_NOTHING = 1 << 16
+
+# Of no input, and the same each time they run. Random ones have no input either.
+_MADE_OF_NOTHING = frozenset({"fill_constant", "assign_value", "range", "linspace", "eye"})
+_OF_PARAMETERS = frozenset(
+    {
+        *("cast", "scale", "assign", "reshape2", "transpose2", "squeeze2", "unsqueeze2"),
+        *("flatten_contiguous_range", "concat", "stack", "slice", "expand_v2", "shape"),
+        *("elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_div"),
+        *("elementwise_pow", "sqrt", "rsqrt", "exp", "square", "abs", "range"),
+    }
+)
+
+
+def compute_constants(graph: Graph) -> None:
+    """Replace what is computed from parameters alone by parameters."""
+    constant: set[str] = set(graph.model.parameters)
+    made: list[int] = []
+    for position, op in sorted(graph.ops.items()):
+        if _is_constant(graph, op, constant):
+            made.append(position)
+            constant.update(proto.names(op.outputs))
+    results = [
+        name
+        for position in made
+        for name in proto.names(graph.ops[position].outputs)
+        if any(reader not in made for reader in graph.readers(name))
+    ]
+    if not results:
+        return
+    arrays = _run(graph, [graph.ops[position] for position in made], results)
+    inputs = {name for position in made for name in proto.names(graph.ops[position].inputs)}
+    parameters = graph.model.parameters
+    size = sum(parameters[name].nbytes for name in inputs if name in parameters)
+    if sum(array.nbytes for array in arrays.values()) > size + _LARGEST_MADE_OF_NOTHING:
+        return
+    for position in made:
+        graph.remove(position)
+    for name, array in arrays.items():
+        graph.make_parameter(name, array)
+
+
+def _is_constant(graph: Graph, op: Any, constant: set[str]) -> bool:
+    inputs, outputs = list(proto.names(op.inputs)), list(proto.names(op.outputs))
+    if op.type not in (_OF_PARAMETERS if inputs else _MADE_OF_NOTHING):
+        return False
+    known = constant.issuperset(inputs)
+    return known and not any(graph.is_kept(name) or name in constant for name in outputs)
+
+
+def _run(graph: Graph, ops: list[Any], results: list[str]) -> dict[str, Array]:
+    """Compute ``results`` by a program of ``ops`` alone."""
+    program, parameters = _cut_out(graph, ops, results)
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "constants.pdmodel"
+        path.write_bytes(program.SerializeToString())
+        with path.with_suffix(".pdiparams").open("wb") as stream:
+            write_combined(stream, parameters)
+        return dict(zip(results, _predict(path)))
+
+
+def _cut_out(graph: Graph, ops: list[Any], results: list[str]) -> tuple[Any, dict[str, Array]]:
+    whole = graph.model.program
+    program = proto.ProgramDesc(version=whole.version)
+    block = program.blocks.add(idx=0, parent_idx=-1)
+    block.ops.extend(ops)
+    used = {name for op in ops for slots in (op.inputs, op.outputs) for name in proto.names(slots)}
+    block.vars.extend(var for var in whole.blocks[0].vars if var.name in used)
+    proto.add_list_var(block, "fetch", proto.FETCH_LIST)
+    for column, name in enumerate(results):
+        fetch = proto.make_op("fetch", {"X": [name]}, {"Out": ["fetch"]}, {"col": column})
+        block.ops.append(fetch)
+    parameters = graph.model.parameters
+    return program, {name: parameters[name] for name in used if name in parameters}
+
+
+def _predict(path: Path) -> list[Array]:
+    from paddle import inference
+
+    config = inference.Config(str(path), str(path.with_suffix(".pdiparams")))
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.switch_ir_optim(False)
+    predictor = inference.create_predictor(config)
+    predictor.run()
+    names = predictor.get_output_names()
+    return [predictor.get_output_handle(name).copy_to_cpu() for name in names]

@@ -1,0 +1,227 @@
+"""Folding: what a float model computes by constants alone, or by one op too many, goes away.
+
+Multiplications and additions by constants, batch_norm among them, go into the weight and the bias
+of the linear op before or behind them. That is exact but for rounding, and it is not done where it
+would not be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import proto
+from ..model import Model
+from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op
+from .constants import compute_constants
+from .graph import Graph
+from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
+
+# How much larger the largest factor of a channel may be than the smallest one, if additions are
+# divided by it: the quotient's rounding error is multiplied by it again.
+_MOST_UNEVEN = 1e3
+
+
+def fold(model: Model, keep: Collection[str] = ()) -> None:
+    """Fold a float model in place.
+
+    Its outputs are the same up to the rounding of float32. Tensors between folded ops are no longer
+    computed, and the weights of linear ops change.
+
+    Args:
+        model: the model. Weights of other types than float32 stay as they are.
+        keep: tensors that are left as they are, as those of a skip list.
+    """
+    graph = Graph(model, keep)
+    before = len(graph.ops)
+    compute_constants(graph)
+    linear = {
+        position: found
+        for position, op in graph.ops.items()
+        if op.type in LINEAR_OP_TYPES and (found := _linear(graph, op)) is not None
+    }
+    changed = {position for position in linear if _fold_following(graph, linear[position])}
+    changed |= _fold_preceding(graph, linear)
+    for position in changed:
+        _emit(graph, position, linear[position])
+    _join_scalars(graph)
+    if changed or len(graph.ops) != before:
+        graph.write_back()
+        model.folded = tuple(sorted(keep))
+
+
+def _linear(graph: Graph, op: Any) -> LinearOp | None:
+    rank = _rank(graph, next(proto.names(op.outputs)))
+    found = None if rank is None else linear_op(op, rank, graph.model.parameters)
+    return None if found is None or graph.is_kept(found.weight) else found
+
+
+def _fold_following(graph: Graph, linear: LinearOp) -> bool:
+    """Fold the affine ops behind ``linear`` into it; return whether there were any."""
+    start = linear.output
+    while (position := graph.only_reader(linear.output)) is not None:
+        found = _affine(graph, position, linear.channel_axis)
+        if found is None or not found.affine.fits(linear.outputs):
+            break
+        linear.take_following(found.affine)
+        graph.remove(position)
+        linear.output = found.output
+    return linear.output != start
+
+
+def _fold_preceding(graph: Graph, linear: Mapping[int, LinearOp]) -> set[int]:
+    """Fold the affine ops before linear ones into these; return the positions of those changed."""
+    changed: set[int] = set()
+    for name in dict.fromkeys(op.source for op in linear.values()):
+        positions = graph.readers(name)
+        readers = [linear[position] for position in positions if position in linear]
+        if graph.is_kept(name) or any(op.source != name for op in readers):
+            continue
+        axes = {op.channel_axis for op in readers}
+        if len(readers) < len(positions) or len(axes) != 1:
+            continue
+        chain = _chain_to(graph, name, axes.pop())
+        if chain and _fold_chain(graph, chain, readers):
+            changed |= positions
+    return changed
+
+
+def _fold_chain(graph: Graph, chain: Mapping[int, AffineOp], readers: list[LinearOp]) -> bool:
+    total = _composed(chain)
+    if not all(total.fits(op.inputs) for op in readers):
+        return False
+    source, output = _ends(chain)
+    if total.shift.any() and not all(op.takes_shift for op in readers):
+        if len(chain) == 1 or not _divides(total.scale):
+            return False
+        _replace(graph, chain, Affine(IDENTITY.scale, total.shift / total.scale), readers[0])
+        total = Affine(total.scale, IDENTITY.shift)
+    else:
+        for position in chain:
+            graph.remove(position)
+        graph.read_instead(output, source)
+        for op in readers:
+            op.source = source
+    for op in readers:
+        op.take_preceding(total)
+    return True
+
+
+def _join_scalars(graph: Graph) -> None:
+    """Put one ``scale`` op for several behind one another, and none for those that do nothing."""
+    for position in sorted(graph.ops, reverse=True):
+        if position not in graph.ops:
+            continue
+        output = next(proto.names(graph.ops[position].outputs), "")
+        chain = _chain_to(graph, output, 0)
+        if position not in chain or not _composed(chain).is_scalar:
+            continue
+        source, output = _ends(chain)
+        does_nothing = all((part == whole).all() for part, whole in zip(_composed(chain), IDENTITY))
+        if does_nothing and not graph.is_kept(output) and not graph.is_kept(source):
+            for removed in chain:
+                graph.remove(removed)
+            graph.read_instead(output, source)
+        elif len(chain) > 1:
+            _replace(graph, chain, _composed(chain), None)
+
+
+def _chain_to(graph: Graph, name: str, channel_axis: int) -> dict[int, AffineOp]:
+    """Return the affine ops by which ``name`` is computed, in order, by their positions."""
+    chain: dict[int, AffineOp] = {}
+    position = graph.producer(name)
+    while position is not None and (found := _affine(graph, position, channel_axis)) is not None:
+        if chain and graph.only_reader(found.output) is None:
+            break
+        chain = {position: found, **chain}
+        position = graph.producer(found.source)
+    return chain
+
+
+def _composed(chain: Mapping[int, AffineOp]) -> Affine:
+    total = IDENTITY
+    for found in chain.values():
+        total = total.then(found.affine)
+    return total
+
+
+def _ends(chain: Mapping[int, AffineOp]) -> tuple[str, str]:
+    ops = list(chain.values())
+    return ops[0].source, ops[-1].output
+
+
+def _divides(scale: Vector) -> bool:
+    magnitudes = np.abs(scale)
+    return bool(magnitudes.min() * _MOST_UNEVEN > magnitudes.max())
+
+
+def _replace(
+    graph: Graph, chain: Mapping[int, AffineOp], affine: Affine, reader: LinearOp | None
+) -> None:
+    """Put one op that computes ``affine`` in the place of ``chain``."""
+    source, output = _ends(chain)
+    for position in chain:
+        graph.remove(position)
+    if affine.is_scalar:
+        scale, shift = float(affine.scale[0]), float(affine.shift[0])
+        attributes = {"scale": scale, "bias": shift, "bias_after_scale": True}
+        op = proto.make_op("scale", {"X": [source]}, {"Out": [output]}, attributes)
+    else:
+        assert reader is not None
+        op = _add(graph, source, output, affine.shift, reader.channel_axis)
+    graph.replace(max(chain), op)
+
+
+def _emit(graph: Graph, position: int, linear: LinearOp) -> None:
+    """Put a linear op that took others in into the program."""
+    op = proto.copy_op(graph.ops[position])
+    if linear.is_rescaled:
+        _store(graph, position, linear, op)
+    if not linear.bias.any():
+        proto.rename(op.outputs, {next(proto.names(op.outputs)): linear.output})
+        graph.replace(position, op)
+        return
+    product = next(proto.names(op.outputs))
+    if product == linear.output:
+        product = graph.add_variable(f"{product}.product", linear.output)
+        proto.rename(op.outputs, {linear.output: product})
+    bias = np.broadcast_to(linear.bias, linear.outputs)
+    add = _add(graph, product, linear.output, bias, linear.channel_axis)
+    graph.replace(position, op, add)
+
+
+def _store(graph: Graph, position: int, linear: LinearOp, op: Any) -> None:
+    if graph.only_reader(linear.weight) == position:
+        graph.model.parameters[linear.weight] = linear.values
+        return
+    name = graph.add_parameter(f"{linear.weight}.{linear.output}", linear.values)
+    proto.rename(op.inputs, {linear.weight: name})
+
+
+def _add(graph: Graph, source: str, output: str, vector: Vector, channel_axis: int) -> Any:
+    name = graph.add_parameter(f"{output}.bias", vector.astype(np.float32))
+    inputs = {"X": [source], "Y": [name]}
+    return proto.make_op("elementwise_add", inputs, {"Out": [output]}, {"axis": channel_axis})
+
+
+def _affine(graph: Graph, position: int, channel_axis: int) -> AffineOp | None:
+    """Read an op as affine, if its output has the shape of what it reads."""
+    op = graph.ops[position]
+    if op.type not in AFFINE_OP_TYPES:
+        return None
+    parameters = graph.model.parameters
+    source = next((name for name in proto.names(op.inputs) if name not in parameters), "")
+    rank = _rank(graph, source)
+    if rank is None:
+        return None
+    found = affine_op(op, rank, channel_axis % rank, parameters)
+    if found is None or found.source != source or _rank(graph, found.output) != rank:
+        return None
+    return found
+
+
+def _rank(graph: Graph, name: str) -> int | None:
+    dims = graph.dims(name)
+    return len(dims) if dims else None

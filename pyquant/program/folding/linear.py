@@ -1,0 +1,206 @@
+"""Ops with a weight, as linear maps that take an affine one on either side into their weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import proto
+from ..parameters import Array
+from ..quantizable import QUANTIZABLE_OPS
+from .affine import Affine, Vector
+
+
+class LinearOp:
+    """One linear op, its weight and bias under change: y = W (x) + bias.
+
+    Attributes:
+        source: the activation that it reads.
+        output: the tensor that it writes.
+        weight: the name of its weight.
+        channel_axis: the axis of the channels of both, counted from the end if negative.
+        inputs: how many channels it reads.
+        outputs: how many channels it writes.
+        takes_shift: whether a constant that is added to its input is one that is added to its
+            output. It is none where zeros are padded behind the addition.
+    """
+
+    def __init__(self, op: Any, array: Array, layout: _Layout) -> None:
+        kind = QUANTIZABLE_OPS[op.type]
+        self.source = proto.arguments(op.inputs, kind.activation)[0]
+        self.output = next(proto.names(op.outputs))
+        self.weight = proto.arguments(op.inputs, kind.weight)[0]
+        self.channel_axis = layout.channel_axis
+        self.inputs = layout.inputs
+        self.outputs = layout.outputs
+        self.takes_shift = layout.takes_shift
+        self._layout = layout
+        self._stored = array
+        self._values: Any = None
+        self.bias: Vector = np.zeros(1)
+
+    @property
+    def values(self) -> Array:
+        """The weight as it is now, float32."""
+        return self._stored if self._values is None else self._values.astype(np.float32)
+
+    @property
+    def is_rescaled(self) -> bool:
+        """Whether the weight is no longer the one that was stored."""
+        return self._values is not None
+
+    def take_following(self, affine: Affine) -> None:
+        """Become ``affine`` of what this op computes."""
+        self._multiply(affine.scale, self._layout.along_outputs)
+        self.bias = self.bias * affine.scale + affine.shift
+
+    def take_preceding(self, affine: Affine) -> None:
+        """Become what this op computes of ``affine`` of its input."""
+        if affine.shift.any():
+            shift = self._layout.along_inputs(np.broadcast_to(affine.shift, self.inputs))
+            self.bias = self.bias + self._layout.total(self._float64() * shift)
+        self._multiply(affine.scale, self._layout.along_inputs)
+
+    def _multiply(self, scale: Vector, along: Callable[[Vector], Any]) -> None:
+        if (scale != 1).any():
+            channels = self.outputs if along == self._layout.along_outputs else self.inputs
+            self._values = self._float64() * along(np.broadcast_to(scale, channels))
+
+    def _float64(self) -> Any:
+        return self._stored.astype(np.float64) if self._values is None else self._values
+
+
+class _Layout:
+    """How the channels of a linear op lie in its activations and its weight."""
+
+    channel_axis: int
+    inputs: int
+    outputs: int
+    takes_shift: bool
+
+    def along_inputs(self, vector: Vector) -> Any:
+        """Shape one value per input channel to multiply the weight."""
+        raise NotImplementedError
+
+    def along_outputs(self, vector: Vector) -> Any:
+        """Shape one value per output channel to multiply the weight."""
+        raise NotImplementedError
+
+    def total(self, weighted: Any) -> Vector:
+        """Sum the weight over everything but the output channels."""
+        raise NotImplementedError
+
+
+class _Convolution(_Layout):
+    """Filter [outputs, inputs / groups, height, width]."""
+
+    def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
+        self._groups = max(1, int(proto.attribute(op, "groups", 1)))
+        self.outputs, self.inputs = shape[0], shape[1] * self._groups
+        self.channel_axis = -1 if proto.attribute(op, "data_format", "NCHW") == "NHWC" else 1
+        self.takes_shift = not _pads(op)
+
+    def along_inputs(self, vector: Vector) -> Any:
+        per_group = vector.reshape(self._groups, -1)
+        return np.repeat(per_group, self.outputs // self._groups, axis=0)[:, :, None, None]
+
+    def along_outputs(self, vector: Vector) -> Any:
+        return vector[:, None, None, None]
+
+    def total(self, weighted: Any) -> Vector:
+        total: Vector = weighted.sum(axis=(1, 2, 3))
+        return total
+
+
+class _TransposedConvolution(_Layout):
+    """Filter [inputs, outputs / groups, height, width].
+
+    How many taps reach an output depends on where it lies: a shift of the input is none of it.
+    """
+
+    takes_shift = False
+
+    def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
+        self._groups = max(1, int(proto.attribute(op, "groups", 1)))
+        self.inputs, self.outputs = shape[0], shape[1] * self._groups
+        self.channel_axis = -1 if proto.attribute(op, "data_format", "NCHW") == "NHWC" else 1
+
+    def along_inputs(self, vector: Vector) -> Any:
+        return vector[:, None, None, None]
+
+    def along_outputs(self, vector: Vector) -> Any:
+        per_group = vector.reshape(self._groups, -1)
+        return np.repeat(per_group, self.inputs // self._groups, axis=0)[:, :, None, None]
+
+
+class _Product(_Layout):
+    """Weight [inputs, outputs], or the other way round if it is read transposed."""
+
+    channel_axis = -1
+    takes_shift = True
+
+    def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
+        transpose = QUANTIZABLE_OPS[op.type].transpose
+        self._transposed = transpose is not None and bool(proto.attribute(op, transpose, False))
+        self._alpha = float(proto.attribute(op, "alpha", 1.0))
+        self.inputs, self.outputs = reversed(shape) if self._transposed else shape
+
+    def along_inputs(self, vector: Vector) -> Any:
+        return vector[None, :] if self._transposed else vector[:, None]
+
+    def along_outputs(self, vector: Vector) -> Any:
+        return vector[:, None] if self._transposed else vector[None, :]
+
+    def total(self, weighted: Any) -> Vector:
+        total: Vector = self._alpha * weighted.sum(axis=1 if self._transposed else 0)
+        return total
+
+
+def linear_op(op: Any, rank: int, parameters: Mapping[str, Array]) -> LinearOp | None:
+    """Read ``op`` as a linear map by a float32 parameter, None if it is none.
+
+    Args:
+        op: any op.
+        rank: of the activation that it reads.
+        parameters: the constants.
+    """
+    layout = _LAYOUTS.get(op.type)
+    if layout is None:
+        return None
+    kind = QUANTIZABLE_OPS[op.type]
+    array = parameters.get(proto.arguments(op.inputs, kind.weight)[0])
+    if array is None or array.dtype != np.float32 or not _is_plain(op, rank):
+        return None
+    if array.ndim != (2 if layout is _Product else 4):
+        return None
+    return LinearOp(op, array, layout(op, array.shape))
+
+
+_LAYOUTS: dict[str, Callable[[Any, tuple[int, ...]], _Layout]] = {
+    "conv2d": _Convolution,
+    "depthwise_conv2d": _Convolution,
+    "conv2d_transpose": _TransposedConvolution,
+    "mul": _Product,
+    "matmul": _Product,
+    "matmul_v2": _Product,
+}
+
+LINEAR_OP_TYPES = frozenset(_LAYOUTS)
+
+
+def _is_plain(op: Any, rank: int) -> bool:
+    """Return whether the op is but a weight on the channels of its input."""
+    if any(proto.arguments(op.inputs, slot) for slot in ("Bias", "ResidualData")):
+        return False
+    if proto.attribute(op, "trans_x", False) or proto.attribute(op, "transpose_X", False):
+        return False
+    return op.type != "mul" or proto.attribute(op, "x_num_col_dims", 1) == rank - 1
+
+
+def _pads(op: Any) -> bool:
+    algorithm = proto.attribute(op, "padding_algorithm", "EXPLICIT")
+    if algorithm == "EXPLICIT":
+        return any(proto.attribute(op, "paddings", (0,)))
+    return bool(algorithm != "VALID")
