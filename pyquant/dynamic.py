@@ -11,7 +11,12 @@ from .errors import SettingError
 from .program import proto
 from .program.model import Model, load_model, write_model
 from .program.output_files import OutputFiles
-from .program.quantizable import WEIGHT_ONLY_OP_TYPES, WeightedOp, check_quantizable, find_weighted_ops
+from .program.quantizable import (
+    WEIGHT_ONLY_OP_TYPES,
+    WeightedOp,
+    check_quantizable,
+    find_weighted_ops,
+)
 from .program.rewrite import Rewriter, store_weights
 from .program.rewrite_json import JsonProgram, write_json
 from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights

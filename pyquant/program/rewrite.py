@@ -16,7 +16,6 @@ from .quantizable import WeightedOp
 from .weights import QuantizedWeight
 
 
-
 class Rewriter:
     """Edits of a model's program, collected by op and applied at once by `apply`."""
 
@@ -95,8 +94,8 @@ class Rewriter:
     ) -> tuple[list[Any], str]:
         float_type = proto.paddle_dtype(weight.source.dtype)
         scale = self._parameter(f"{weight.name}@scale", weight.scale)
-        values = self._variable(block, f"{weight.name}.cast", proto.FP32, weight.source.shape)
-        scaled = self._variable(block, f"{weight.name}.dequantized", proto.FP32, weight.source.shape)
+        values = self._variable(block, f"{weight.name}.cast", weight.source.shape)
+        scaled = self._variable(block, f"{weight.name}.dequantized", weight.source.shape)
         ops = [
             proto.make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
             proto.make_op(
@@ -105,7 +104,7 @@ class Rewriter:
         ]
         if float_type != proto.FP32:
             # A step in half precision would lose bits, or underflow: scale first, then round once.
-            half = self._variable(block, f"{weight.name}.half", float_type, weight.source.shape)
+            half = self._variable(block, f"{weight.name}.half", weight.source.shape, float_type)
             ops.append(proto.make_cast(scaled, half, proto.FP32, float_type))
             scaled = half
         return ops, scaled
@@ -113,7 +112,7 @@ class Rewriter:
     def _dequantize_linear(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Any], str]:
-        output = self._variable(block, f"{weight.name}.dequantized", proto.FP32, weight.source.shape)
+        output = self._variable(block, f"{weight.name}.dequantized", weight.source.shape)
         op = self._linear_op(
             "dequantize_linear", stored, output, weight.name, weight.thresholds, weight.axis
         )
@@ -123,8 +122,8 @@ class Rewriter:
         dims = list(proto.tensor_desc(self._variables[name]).dims)
         # A variable that the program writes again has another value to quantize after each write.
         version = f".{writes}" if writes > 1 else ""
-        quantized = self._variable(block, f"{name}.quantized{version}", proto.FP32, dims)
-        output = self._variable(block, f"{name}.dequantized{version}", proto.FP32, dims)
+        quantized = self._variable(block, f"{name}.quantized{version}", dims)
+        output = self._variable(block, f"{name}.dequantized{version}", dims)
         scale = np.array([threshold], np.float32)
         return [
             self._linear_op("quantize_linear", name, quantized, name, scale, -1),
@@ -158,7 +157,9 @@ class Rewriter:
             self._model.put(name, tensor)
         return name
 
-    def _variable(self, block: int, name: str, data_type: int, dims: Iterable[int]) -> str:
+    def _variable(
+        self, block: int, name: str, dims: Iterable[int], data_type: int = proto.FP32
+    ) -> str:
         proto.add_var(self._model.program.blocks[block], name, data_type, dims)
         return name
 

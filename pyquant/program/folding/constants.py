@@ -6,6 +6,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from .. import proto
 from ..parameters import Array, write_combined
 from .graph import Graph
@@ -84,7 +86,11 @@ def _cut_out(graph: Graph, ops: list[Any], results: list[str]) -> tuple[Any, dic
         fetch = proto.make_op("fetch", {"X": [name]}, {"Out": ["fetch"]}, {"col": column})
         block.ops.append(fetch)
     parameters = graph.model.parameters
-    return program, {name: parameters[name] for name in used if name in parameters}
+    found = {name: parameters[name] for name in used if name in parameters}
+    if not found:  # Paddle 2.6 loads no model without parameters
+        proto.add_var(block, "none", proto.FP32, (1,)).persistable = True
+        found = {"none": np.zeros(1, np.float32)}
+    return program, found
 
 
 def _predict(path: Path) -> list[Array]:

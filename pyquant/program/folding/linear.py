@@ -196,11 +196,11 @@ def _is_plain(op: Any, rank: int) -> bool:
         return False
     if proto.attribute(op, "trans_x", False) or proto.attribute(op, "transpose_X", False):
         return False
-    return op.type != "mul" or proto.attribute(op, "x_num_col_dims", 1) == rank - 1
+    return op.type != "mul" or int(proto.attribute(op, "x_num_col_dims", 1)) == rank - 1
 
 
 def _pads(op: Any) -> bool:
     algorithm = proto.attribute(op, "padding_algorithm", "EXPLICIT")
     if algorithm == "EXPLICIT":
-        return any(proto.attribute(op, "paddings", (0,)))
+        return any(size != 0 for size in proto.attribute(op, "paddings", (0,)))
     return bool(algorithm != "VALID")
