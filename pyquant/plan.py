@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .program.folding.fold import fold
 from .program.model import Model
+from .program.onednn.writer import OneDnnWriter
+from .program.qdq import QdqWriter
 from .program.quantizable import FloatOp, WeightedOp, check_quantizable, find_weighted_ops
 from .program.same_values import first_of_same_values
-from .program.targets import DEPLOY_BACKENDS, why_weight_only
+from .program.targets import DEPLOY_BACKENDS, Target, why_weight_only
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,27 @@ class Plan:
         ops: activation and weight become int8.
         weight_only: the weight alone does.
         kept: what stays in float, or of which the activation does, and why.
+        target: where the model is to run.
     """
 
     ops: list[WeightedOp]
     weight_only: list[WeightedOp]
     kept: list[FloatOp]
+    target: Target
+
+    def writer(self, model: Model, ops: Sequence[WeightedOp]) -> QdqWriter | OneDnnWriter:
+        """Return what writes ``ops`` as int8."""
+        return _WRITERS[self.target.form](model, ops)
 
     def observed(self, model: Model) -> dict[str, str]:
         """The tensor to observe for each activation: itself, or another of the same values."""
-        return first_of_same_values(model, {op.activation for op in self.ops})
+        return first_of_same_values(model, self.writer(model, self.ops).observed)
+
+
+_WRITERS: dict[str, type[QdqWriter] | type[OneDnnWriter]] = {
+    "qdq": QdqWriter,
+    "onednn": OneDnnWriter,
+}
 
 
 def plan_static(
@@ -51,10 +65,10 @@ def plan_static(
         fold(model, skip_tensors)
     found, kept = find_weighted_ops(model, op_types, skip_tensors)
     target = DEPLOY_BACKENDS[deploy_backend]
-    plan = Plan([], [], kept)
+    plan = Plan([], [], kept, target)
     axes = {op.weight: op.channel_axis for op in reversed(found)}
     producers = model.producers()
-    reasons = {op: why_weight_only(op, producers, target) for op in found}
+    reasons = {op: why_weight_only(model, op, target, producers) for op in found}
     int8_weights = {op.weight for op in found if reasons[op] is None}
     for op in found:
         reason = _why_float(model, op, axes[op.weight])

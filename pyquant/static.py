@@ -11,13 +11,13 @@ from .calibration.data import Source
 from .calibration.run import collect_statistics
 from .calibration.source import CalibrationData
 from .calibration.state import Calibration, model_fingerprint
-from .calibration.statistic import Statistics
+from .calibration.statistic import ActivationHistogram, Statistics
 from .calibration.thresholds import ALGORITHMS, activation_threshold
 from .errors import ActivationError, CalibrationDataError, SettingError, UnsupportedError
 from .plan import plan_static
 from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
-from .program.rewrite import Rewriter
+from .program.ranges import Range
 from .program.targets import DEPLOY_BACKENDS
 from .program.weights import WEIGHT_QUANTIZE_TYPES, quantize_weights
 from .result import (
@@ -44,6 +44,9 @@ _WITHOUT_EFFECT = {
     "is_use_cache_file": (False, "not needed, no activation is kept"),
     "cache_dir": (None, "not needed, no activation is kept"),
 }
+
+# Weights of ops that run in float: 8 bits would cost accuracy there, and save no time.
+_BITS_OF_FLOAT_OPS = 16
 
 _SOURCES = ("batch_generator", "sample_generator", "data_loader")
 
@@ -134,7 +137,8 @@ def quant_post_static(
             of their neighbours first (see `pyquant.fold`). PaddleSlim's default is False.
         onnx_format: True, the QDQ form; the older fake-op form is not supported.
         skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
-        deploy_backend: None or ``"MKLDNN"``.
+        deploy_backend: None writes QDQ, for the Predictor's int8 passes; ``"OneDNN"`` or
+            ``"MKLDNN"`` writes oneDNN's own int8 ops, which the Predictor runs on a CPU as they are.
         is_use_cache_file: not needed; nothing is cached on disk.
         cache_dir: not needed.
         calibration: what `pyquant.calibrate` returned or saved, in place of data.
@@ -163,23 +167,24 @@ def quant_post_static(
     plan = plan_static(model, quantizable_op_type, skip, deploy_backend, optimize_model)
     watch.lap("load")
     observed = plan.observed(model)
-    statistics = _statistics(model, list(observed.values()), arguments)
+    needs_extremes = plan.writer(model, plan.ops).needs_extremes
+    statistics = _statistics(model, list(observed.values()), arguments, needs_extremes)
     watch.lap("calibrate")
     ops, kept = _without_dead(plan.ops, observed, statistics)
-    thresholds = {
-        op.activation: activation_threshold(
-            statistics[observed[op.activation]], algo, activation_bits, hist_percent
-        )
-        for op in ops
-    }
+    writer = plan.writer(model, ops)
+    ranges = {}
+    for name in writer.observed:
+        statistic = statistics[observed[name]]
+        bits = writer.bits(name, statistic.range(statistic.abs_max))
+        threshold = activation_threshold(statistic, algo, bits, hist_percent)
+        ranges[name] = statistic.range(threshold)
     watch.lap("thresholds")
     per_channel = weight_quantize_type != "abs_max"
-    weights = quantize_weights(model, ops + plan.weight_only, weight_bits, per_channel)
-    rewriter = Rewriter(model)
-    rewriter.quantize_activations(thresholds, ops)
-    rewriter.dequantize_weights_linear(weights, ops)
-    rewriter.dequantize_weights_by_scale(weights, plan.weight_only)
-    rewriter.apply()
+    weights = {
+        **quantize_weights(model, plan.weight_only, _BITS_OF_FLOAT_OPS, per_channel),
+        **quantize_weights(model, ops, weight_bits, per_channel),
+    }
+    writer.write(ranges, weights, plan.weight_only)
     watch.lap("quantize")
     paths = save_model(model, quantize_model_path, save_model_filename, save_params_filename)
     watch.lap("save")
@@ -187,7 +192,7 @@ def quant_post_static(
         model_path=paths[0],
         params_path=None if save_params_filename is None else paths[1],
         quantized=[
-            *_activation_tensors(thresholds, ops, activation_bits),
+            *_activation_tensors(ranges, ops, activation_bits),
             *weight_tensors(weights, ops + plan.weight_only),
         ],
         kept_float=plan.kept + kept,
@@ -232,7 +237,9 @@ def _data(arguments: dict[str, Any]) -> CalibrationData:
     return CalibrationData(sources, arguments["batch_size"], arguments["batch_nums"])
 
 
-def _statistics(model: Model, tensors: list[str], arguments: dict[str, Any]) -> Statistics:
+def _statistics(
+    model: Model, tensors: list[str], arguments: dict[str, Any], needs_extremes: bool
+) -> Statistics:
     """Return the statistic of each tensor, from data or from a calibration."""
     if arguments["calibration"] is not None:
         given = arguments["calibration"]
@@ -249,6 +256,8 @@ def _statistics(model: Model, tensors: list[str], arguments: dict[str, Any]) -> 
             batches, statistics = calibration.batches, dict(calibration.statistics)
         else:
             kind = ALGORITHMS[arguments["algo"]].statistic
+            if needs_extremes:
+                kind = ActivationHistogram
             statistics = {name: kind() for name in tensors}
             feeds, total = data.feeds(model), data.batches()
             batches = collect_statistics(model, statistics, feeds, engine, total)
@@ -274,12 +283,12 @@ def _without_dead(
 
 
 def _activation_tensors(
-    thresholds: dict[str, float], ops: list[WeightedOp], bits: int
+    ranges: dict[str, Range], ops: list[WeightedOp], bits: int
 ) -> list[QuantizedTensor]:
     readers = readers_by_tensor((op.activation, op.op_type) for op in ops)
     return [
-        QuantizedTensor(name, "activation", readers[name], bits, None, threshold)
-        for name, threshold in thresholds.items()
+        QuantizedTensor(name, "activation", readers.get(name, ()), bits, None, given.threshold)
+        for name, given in ranges.items()
     ]
 
 

@@ -333,3 +333,11 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert cli.main(["fold", str(tmp_path / "in"), str(tmp_path / "out")]) == 0
     assert "4 ops -> 4" in capsys.readouterr().out
     assert load_model(tmp_path / "out").model_path.name == "m.pdmodel"
+
+
+def test_ops_at_kept_tensors_stay(tmp_path: Path) -> None:
+    net = Net(IMAGES).act().constant("elementwise_add", [1.0]).conv(4, UNPADDED).end()
+    output = net.block.ops[-1].outputs[0].arguments[0]
+    for kept in ("w2", output):
+        counts = folded(net, tmp_path / kept, FEED, keep=(kept,))
+        assert counts == {"sigmoid": 1, "elementwise_add": 1, "conv2d": 1}

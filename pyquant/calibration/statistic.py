@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
+from ..program.ranges import Range
 
 BINS = 4096
 """Bins of every histogram; half of them at least lie within [0, abs max]."""
@@ -53,6 +54,10 @@ class ActivationMaxima:
         """The mean of every sample's largest magnitude, rounded once."""
         unit = Fraction(1, 2**-_FLOAT32_UNIT_EXPONENT)
         return float(self.sample_abs_max_sum * unit / self.samples)
+
+    def range(self, threshold: float) -> Range:
+        """Return the range of the values, beyond ``threshold`` cut."""
+        return Range(threshold, -self.abs_max, self.abs_max)
 
     def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> None:
         """Add the values of one batch.
@@ -103,6 +108,10 @@ class ActivationHistogram(ActivationMaxima):
     minimum: float = math.inf
     maximum: float = -math.inf
     zeros: int = 0
+
+    def range(self, threshold: float) -> Range:
+        """Return the range of the values, beyond ``threshold`` cut."""
+        return Range(threshold, self.minimum, self.maximum)
 
     @property
     def bin_width(self) -> float:

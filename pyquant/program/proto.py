@@ -22,7 +22,9 @@ AttributeValue = Union[bool, int, float, str, list[int], list[float]]
 
 _TYPE = framework_pb2.VarType
 _Scalar = framework_pb2.Scalar
-FP32, INT32 = int(_TYPE.FP32), int(_TYPE.INT32)
+FP32, INT32, INT8, UINT8 = (
+    int(code) for code in (_TYPE.FP32, _TYPE.INT32, _TYPE.INT8, _TYPE.UINT8)
+)
 FEED_LIST, FETCH_LIST = _TYPE.FEED_MINIBATCH, _TYPE.FETCH_LIST
 _DENSE_TENSOR = _TYPE.DESCRIPTOR.fields_by_number[3].name
 _DENSE_TENSOR_TYPE = 7
@@ -174,6 +176,14 @@ def remove_attributes(op: Any, names: Collection[str]) -> None:
     for position in reversed(range(len(op.attrs))):
         if op.attrs[position].name in names:
             del op.attrs[position]
+
+
+def copy_attributes(source: Any, target: Any, names: Collection[str]) -> None:
+    """Give ``target`` those attributes of ``source`` that are called so."""
+    for attr in source.attrs:
+        if attr.name in names:
+            remove_attributes(target, (attr.name,))
+            target.attrs.add().CopyFrom(attr)
 
 
 def make_op(

@@ -1,19 +1,48 @@
 """What runs as int8 where: one profile per inference target.
 
-A profile says which ops the target's int8 kernels compute faithfully. Of the others the weight
-alone is quantized, and the reason is told to the user.
+A profile says in which form a model is written, and which ops stay in float there but for their
+weight, each with the reason that the user is told.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from . import proto
+from .model import Model
 from .quantizable import QUANTIZABLE_OPS, WeightedOp
 
 _ONLY_WEIGHT = "its weight is int8, its activation stays float"
+
+
+class Candidate(NamedTuple):
+    """An op that might become int8, and what is around it.
+
+    Attributes:
+        op: the op.
+        desc: its ``OpDesc``.
+        producers: the op that writes each variable of the program.
+        dims: the declared dims of its activation.
+    """
+
+    op: WeightedOp
+    desc: Any
+    producers: Mapping[str, Any]
+    dims: list[int]
+
+
+class Rule(NamedTuple):
+    """Why some ops keep a float activation.
+
+    Attributes:
+        holds: whether the rule is about an op.
+        reason: as the user is told.
+    """
+
+    holds: Callable[[Candidate], bool]
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -21,105 +50,130 @@ class Target:
     """An inference target.
 
     Attributes:
-        weight_only: op types that stay in float but for their weight, and why.
-        scale_carriers: op types through which the target carries a quantization scale unchanged,
-            from output to input as well.
-        average_pooling: why an op behind an average pooling, itself a carrier, keeps a float input.
-        only_from_int8: op types that are worth an int8 input only where another int8 op wrote it,
-            and why.
-        fused: op types that the int8 ops before them compute as well.
+        form: of the program: ``"qdq"`` or ``"onednn"``.
+        rules: which ops stay in float but for their weight.
     """
 
-    weight_only: Mapping[str, str]
-    scale_carriers: Collection[str]
-    average_pooling: str
-    only_from_int8: Mapping[str, str]
-    fused: Collection[str]
+    form: str
+    rules: tuple[Rule, ...]
 
 
-_WRONG_FC_SCALES = (
-    "Paddle's int8 passes compute wrong weight scales for fc "
-    "(GetScales of axis 0 in compute_propagate_scales_onednn_pass.cc)"
-)
-
-# Paddle's Predictor on the CPU with enable_onednn_int8().
-ONEDNN = Target(
-    weight_only={
-        "mul": _WRONG_FC_SCALES,
-        "matmul": _WRONG_FC_SCALES,
-        "matmul_v2": _WRONG_FC_SCALES,
-        "conv2d_transpose": (
-            "Paddle's int8 passes do not know conv2d_transpose (quant_dequant_onednn_pass.cc)"
-        ),
-    },
-    # scale_immutable_ops in compute_propagate_scales_onednn_pass.cc
-    scale_carriers=(
-        "fused_transpose",
-        "transpose2",
-        "reshape2",
-        "pool2d",
-        "slice",
-        "shape",
-        "nearest_interp",
-        "nearest_interp_v2",
-        "split",
-    ),
-    average_pooling=(
-        "its activation is an average pooling, whose input Paddle's int8 passes would clip to the "
-        "range of its output (UpdateScales in compute_propagate_scales_onednn_pass.cc)"
-    ),
-    only_from_int8={
-        "depthwise_conv2d": (
-            "its activation comes as float, and quantizing that takes longer than int8 saves on a "
-            "depthwise convolution (bench/ocr)"
-        )
-    },
-    # The activations of conv_activation_onednn_fuse_pass.cc, and a bias.
-    fused=(
-        *("elementwise_add", "abs", "clip", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu"),
-        *("mish", "relu", "relu6", "sigmoid", "sqrt", "swish", "tanh"),
-    ),
-)
-
-DEPLOY_BACKENDS = {None: ONEDNN, "OneDNN": ONEDNN, "MKLDNN": ONEDNN}
-"""The profile of each ``deploy_backend``."""
+def why_weight_only(model: Model, op: WeightedOp, target: Target, producers: Any) -> str | None:
+    """Return why only the weight of ``op`` can be quantized for ``target``, or None if all can."""
+    block = model.program.blocks[op.block]
+    variables = (var for var in block.vars if var.name == op.activation)
+    descs = (proto.tensor_desc(var) for var in variables)
+    dims = next((list(desc.dims) for desc in descs if desc is not None), [])
+    candidate = Candidate(op, block.ops[op.position], producers, dims)
+    reasons = (rule.reason for rule in target.rules if rule.holds(candidate))
+    reason = next(reasons, None)
+    return None if reason is None else f"{_ONLY_WEIGHT}: {reason}"
 
 
-def why_weight_only(op: WeightedOp, producers: Mapping[str, Any], target: Target) -> str | None:
-    """Return why only the weight of ``op`` can be quantized for ``target``, or None if all can.
-
-    Args:
-        op: the op.
-        producers: the op that writes each variable of the program.
-        target: where the model is to run.
-    """
-    if op.op_type in target.weight_only:
-        return f"{_ONLY_WEIGHT}: {target.weight_only[op.op_type]}"
-    if _averages(op, producers, target.scale_carriers):
-        return f"{_ONLY_WEIGHT}: {target.average_pooling}"
-    if op.op_type in target.only_from_int8 and not _comes_as_int8(op, producers, target):
-        return f"{_ONLY_WEIGHT}: {target.only_from_int8[op.op_type]}"
-    return None
+def _is_of(*op_types: str) -> Callable[[Candidate], bool]:
+    return lambda candidate: candidate.op.op_type in op_types
 
 
-def _comes_as_int8(op: WeightedOp, producers: Mapping[str, Any], target: Target) -> bool:
-    """Return whether an op with a weight writes the activation of ``op``, fused ops included."""
-    producer = producers.get(op.activation)
-    while producer is not None and producer.type in (*target.fused, *target.scale_carriers):
-        producer = producers.get(_carried(producer))
-    return producer is not None and producer.type in QUANTIZABLE_OPS
-
-
-def _averages(op: WeightedOp, producers: Mapping[str, Any], carriers: Collection[str]) -> bool:
-    """Return whether ``op`` reads an average pooling, directly or through ``carriers``."""
-    producer = producers.get(op.activation)
-    while producer is not None and producer.type in carriers:
+def _is_behind_average_pooling(candidate: Candidate) -> bool:
+    """Return whether the op reads an average pooling, directly or through carriers of a scale."""
+    producer = candidate.producers.get(candidate.op.activation)
+    while producer is not None and producer.type in _SCALE_CARRIERS:
         if producer.type == "pool2d" and proto.attribute(producer, "pooling_type", "max") == "avg":
             return True
-        producer = producers.get(_carried(producer))
+        producer = candidate.producers.get(_carried(producer))
     return False
+
+
+def _is_depthwise_on_others(candidate: Candidate) -> bool:
+    """Return whether it is a depthwise convolution, but of a relu of an op with a weight."""
+    if candidate.op.op_type != "depthwise_conv2d":
+        return False
+    producer = candidate.producers.get(candidate.op.activation)
+    if producer is None or producer.type not in ("relu", "relu6"):
+        return True
+    while producer is not None and producer.type in _BEFORE_RELU:
+        producer = candidate.producers.get(_carried(producer))
+    return producer is None or producer.type not in QUANTIZABLE_OPS
 
 
 def _carried(op: Any) -> str:
     slot = next(slot for slot in op.inputs if slot.parameter in ("X", "Input"))
     return str(slot.arguments[0])
+
+
+def _is_no_plain_product(candidate: Candidate) -> bool:
+    """Return whether it is a product that ``fc`` cannot say: transposed, or with a factor."""
+    desc, is_product = candidate.desc, candidate.op.op_type in _PRODUCTS
+    attributes = ("trans_x", "trans_y", "transpose_X", "transpose_Y")
+    changed = any(proto.attribute(desc, name, False) for name in attributes)
+    factor = proto.attribute(desc, "alpha", 1.0)
+    columns = proto.attribute(desc, "x_num_col_dims", len(candidate.dims) - 1)
+    return is_product and (changed or factor != 1 or columns != len(candidate.dims) - 1)
+
+
+def _is_channels_last(candidate: Candidate) -> bool:
+    return str(proto.attribute(candidate.desc, "data_format", "NCHW")) == "NHWC"
+
+
+def _has_one_position(candidate: Candidate) -> bool:
+    return candidate.op.op_type in _CONVOLUTIONS and candidate.dims[2:] == [1, 1]
+
+
+_PRODUCTS = ("mul", "matmul", "matmul_v2")
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
+
+# scale_immutable_ops in compute_propagate_scales_onednn_pass.cc
+_SCALE_CARRIERS = (
+    *("fused_transpose", "transpose2", "reshape2", "pool2d", "slice", "shape"),
+    *("nearest_interp", "nearest_interp_v2", "split"),
+)
+_BEFORE_RELU = ("elementwise_add", "batch_norm", "relu", "relu6", "pool2d")
+_DEPTHWISE_ON_OTHERS = Rule(
+    _is_depthwise_on_others,
+    "a depthwise convolution averages no errors over its inputs, and gains time only where these "
+    "come as int8: of a relu alone (bench/ocr)",
+)
+
+# Paddle's Predictor on the CPU with enable_onednn_int8(), whose passes turn QDQ into int8.
+QDQ = Target(
+    "qdq",
+    (
+        Rule(
+            _is_of(*_PRODUCTS),
+            "Paddle's int8 passes compute wrong weight scales for fc "
+            "(GetScales of axis 0 in compute_propagate_scales_onednn_pass.cc)",
+        ),
+        Rule(
+            _is_of("conv2d_transpose"),
+            "Paddle's int8 passes do not know conv2d_transpose (quant_dequant_onednn_pass.cc)",
+        ),
+        Rule(
+            _is_behind_average_pooling,
+            "its activation is an average pooling, whose input Paddle's int8 passes would clip to "
+            "the range of its output (UpdateScales in compute_propagate_scales_onednn_pass.cc)",
+        ),
+        _DEPTHWISE_ON_OTHERS,
+    ),
+)
+
+# Paddle's Predictor on the CPU with enable_onednn(), which runs the int8 ops that it is given.
+ONEDNN = Target(
+    "onednn",
+    (
+        Rule(_is_of("conv2d_transpose"), "Paddle has no int8 kernel for conv2d_transpose"),
+        Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),
+        Rule(_is_channels_last, "Paddle's int8 convolutions take NCHW alone"),
+        Rule(
+            _is_no_plain_product, "Paddle's int8 fc takes neither a transposed matrix nor a factor"
+        ),
+        Rule(
+            _has_one_position,
+            "its activation is one position of an image, and quantizing it takes longer than int8 "
+            "saves (bench/ocr)",
+        ),
+        _DEPTHWISE_ON_OTHERS,
+    ),
+)
+
+DEPLOY_BACKENDS = {None: QDQ, "OneDNN": ONEDNN, "MKLDNN": ONEDNN}
+"""The profile of each ``deploy_backend``."""

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from .. import proto
+from ..graph import Graph
 from ..parameters import Array, write_combined
-from .graph import Graph
 
 # What a program may grow by when an op of few inputs, as fill_constant, is replaced by its output.
 _LARGEST_MADE_OF_NOTHING = 1 << 16

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from .. import proto
+from ..graph import Graph
 from ..model import Model
 from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op
 from .constants import compute_constants
-from .graph import Graph
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
 
 # How much larger the largest factor of a channel may be than the smallest one, if additions are
@@ -32,15 +32,19 @@ def fold(model: Model, keep: Collection[str] = ()) -> None:
 
     Args:
         model: the model. Weights of other types than float32 stay as they are.
-        keep: tensors that are left as they are, as those of a skip list.
+        keep: tensors that are left as they are, and the linear ops at them, as those of a skip
+            list.
     """
     graph = Graph(model, keep)
     before = len(graph.ops)
     compute_constants(graph)
+    asked = set(keep)
     linear = {
         position: found
         for position, op in graph.ops.items()
-        if op.type in LINEAR_OP_TYPES and (found := _linear(graph, op)) is not None
+        if op.type in LINEAR_OP_TYPES
+        and asked.isdisjoint((*proto.names(op.inputs), *proto.names(op.outputs)))
+        and (found := _linear(graph, op)) is not None
     }
     changed = {position for position in linear if _fold_following(graph, linear[position])}
     changed |= _fold_preceding(graph, linear)
@@ -54,8 +58,7 @@ def fold(model: Model, keep: Collection[str] = ()) -> None:
 
 def _linear(graph: Graph, op: Any) -> LinearOp | None:
     rank = _rank(graph, next(proto.names(op.outputs)))
-    found = None if rank is None else linear_op(op, rank, graph.model.parameters)
-    return None if found is None or graph.is_kept(found.weight) else found
+    return None if rank is None else linear_op(op, rank, graph.model.parameters)
 
 
 def _fold_following(graph: Graph, linear: LinearOp) -> bool:

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from .. import proto
-from ..model import Model
+from . import proto
+from .model import Model
 
 
 class Graph:
@@ -79,6 +79,12 @@ class Graph:
             self._readers[new].add(position)
         self._readers[old].clear()
 
+    def rename_input(self, position: int, old: str, new: str) -> None:
+        """Let one op read ``new`` in place of ``old``."""
+        proto.rename(self.ops[position].inputs, {old: new})
+        self._readers[old].discard(position)
+        self._readers[new].add(position)
+
     def replace(self, position: int, *ops: Any) -> None:
         """Put ``ops`` in the place of an op; its position is then that of the first one."""
         if position in self.ops:
@@ -95,10 +101,9 @@ class Graph:
         self.model.parameters[name] = array
         return name
 
-    def add_variable(self, name: str, like: str) -> str:
+    def add_variable(self, name: str, like: str, data_type: int = proto.FP32) -> str:
         """Add a tensor of the shape of ``like`` and return its name, as `add_parameter`."""
-        desc = proto.tensor_desc(self._variables[like])
-        return self._declare(name, desc.data_type, desc.dims)
+        return self._declare(name, data_type, proto.tensor_desc(self._variables[like]).dims)
 
     def make_parameter(self, name: str, array: Any) -> None:
         """Let what an op computed so far be a parameter."""

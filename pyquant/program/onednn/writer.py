@@ -1,0 +1,341 @@
+"""Int8 programs of oneDNN's own ops: ``quantize``, ``fused_conv2d``, ``fc`` and ``dequantize``.
+
+These are what Paddle's int8 passes make of a QDQ program when a Predictor loads it. Written at
+once, they need no passes, run wherever oneDNN is enabled (2.6 and 3.x), and say what the passes
+cannot: activations of any zero point, the right scales of fc, residuals that are signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import proto
+from ..graph import Graph
+from ..model import Model
+from ..quantizable import WeightedOp
+from ..ranges import Range
+from ..rewrite import Rewriter
+from ..weights import QuantizedWeight
+from .fusion import FusedOp, fuse
+
+_UNSIGNED_LEVELS, _SIGNED_LEVELS = 255, 127
+
+
+class _Scale(NamedTuple):
+    """integer = round(value * factor) + zero_point."""
+
+    factor: float
+    zero_point: int
+    unsigned: bool
+
+
+class OneDnnWriter:
+    """Puts int8 ops of oneDNN into a program."""
+
+    needs_extremes = True
+
+    def __init__(self, model: Model, ops: Sequence[WeightedOp]) -> None:
+        """Plan the int8 program.
+
+        Args:
+            model: the float model.
+            ops: what becomes int8, all in the main block.
+        """
+        self._model = model
+        self._graph = Graph(model)
+        fused = [self._fuse(op) for op in ops]
+        self._fused = sorted(fused, key=lambda one: one.position)
+        self._reads = {one.op.position: one.op.activation for one in self._fused}
+        self._adds = {position: one for one in self._fused for position in one.replaced}
+        self._unpadded = {one.op.position: not _pads(self._graph, one.op) for one in self._fused}
+        self._direct: dict[str, FusedOp] = {}
+        for one in self._fused:
+            if self._is_direct(one):
+                self._direct[one.output] = one
+        self._roots = {
+            carried: name for name in self._direct for carried in self._carried_from(name)
+        }
+        self._scales: dict[str, _Scale] = {}
+        self._quantized: dict[str, str] = {}
+        self._floats: dict[str, str] = {}
+
+    @property
+    def observed(self) -> Collection[str]:
+        """The tensors whose ranges have to be known."""
+        names = {one.op.activation for one in self._fused}
+        for name in self._direct:
+            if names.isdisjoint(self._carried_from(name)):
+                names.add(name)
+        return names
+
+    def bits(self, name: str, given: Range) -> int:
+        """Return of how many bits a signed integer would be with as fine a step for a tensor.
+
+        Args:
+            name: the tensor.
+            given: its range, nothing cut.
+        """
+        one = self._direct.get(self._roots.get(name, name))
+        if one is not None:
+            return 9 if self._is_unsigned(one) else 8
+        smaller, larger = sorted((-given.minimum, given.maximum))
+        is_fine = smaller <= 0 or (self._takes_zero_point(name) and smaller < larger / 3)
+        return 9 if is_fine else 8
+
+    def write(
+        self,
+        ranges: Mapping[str, Range],
+        weights: Mapping[str, QuantizedWeight],
+        weight_only: Sequence[WeightedOp],
+    ) -> None:
+        """Replace the ops.
+
+        Args:
+            ranges: of the tensors of `observed`.
+            weights: of the ops, by the weights' names.
+            weight_only: ops that stay in float but for their weight.
+        """
+        for one in self._fused:
+            self._emit(one, ranges, weights[one.op.weight])
+        self._graph.write_back()
+        rewriter = Rewriter(self._model)
+        outputs = {one.op.output: one.output for one in self._fused}
+        ops = [one.op for one in self._fused]
+        located = _located(self._model, [*ops, *weight_only], outputs)
+        rewriter.dequantize_weights_by_scale(weights, located)
+        rewriter.apply()
+
+    def _fuse(self, op: WeightedOp) -> FusedOp:
+        channels = self._model.parameters[op.weight].shape[op.channel_axis]
+        return fuse(self._graph, op, 1 if op.op_type in _CONVOLUTIONS else -1, channels)
+
+    def _is_direct(self, one: FusedOp) -> bool:
+        """Return whether the op writes integers, which all that need them read as they are."""
+        if self._graph.is_kept(one.output):
+            return False
+        if one.residual is not None:
+            # A sum of signed numbers stays in float: nothing cuts its range, and it goes far.
+            return one.activation.is_relu and one.residual in self._direct
+        if one.activation.is_lopsided and self._takes_zero_point(one.output):
+            return False
+        return self._is_read_as_int8(one.output)
+
+    def _is_read_as_int8(self, name: str) -> bool:
+        readers = self._graph.readers(name)
+        return bool(readers) and all(self._reads_int8(position, name) for position in readers)
+
+    def _reads_int8(self, position: int, name: str) -> bool:
+        if self._reads.get(position) == name:
+            return True
+        adds = self._adds.get(position)
+        if adds is not None:
+            return adds.residual == name and adds.activation.is_relu
+        carried = self._carried_by(position)
+        return (
+            carried is not None
+            and not self._graph.is_kept(carried)
+            and self._is_read_as_int8(carried)
+        )
+
+    def _carried_by(self, position: int) -> str | None:
+        """Return what an op writes that moves integers without a look at their scale."""
+        op = self._graph.ops[position]
+        if op.type != "pool2d" or proto.attribute(op, "pooling_type", "max") != "max":
+            return None
+        return proto.arguments(op.outputs, "Out")[0]
+
+    def _carried_from(self, name: str) -> list[str]:
+        """Return ``name`` and what it becomes without a change of scale."""
+        found = [name]
+        for position in self._graph.readers(name):
+            carried = None if position in self._adds else self._carried_by(position)
+            if carried is not None and self._is_read_as_int8(carried):
+                found += self._carried_from(carried)
+        return found
+
+    def _takes_zero_point(self, name: str) -> bool:
+        """Return whether a zero point of ``name`` can go into the biases of its readers."""
+        return all(
+            self._unpadded[position]
+            for position in self._graph.readers(name)
+            if self._reads.get(position) == name
+        )
+
+    def _is_unsigned(self, one: FusedOp) -> bool:
+        """As GetDstType in conv_function.h: a sum has the type of its residual."""
+        if one.residual is not None:
+            return self._is_unsigned(self._direct[one.residual])
+        return one.activation.is_relu
+
+    def _scale(self, name: str, ranges: Mapping[str, Range]) -> _Scale:
+        root = self._roots.get(name, name)
+        if root not in self._scales:
+            one = self._direct.get(root)
+            known = next(n for n in (*self._known(root), name) if n in ranges)
+            if one is not None:
+                self._scales[root] = _symmetric(ranges[known], self._is_unsigned(one))
+            else:
+                self._scales[root] = _fitted(ranges[known], self._takes_zero_point(root))
+        return self._scales[root]
+
+    def _known(self, root: str) -> list[str]:
+        return self._carried_from(root) if root in self._direct else [root]
+
+    def _emit(self, one: FusedOp, ranges: Mapping[str, Range], weight: QuantizedWeight) -> None:
+        scale = self._scale(one.op.activation, ranges)
+        before, source = self._integers(one.op.activation, scale)
+        is_direct = one.output in self._direct
+        bias = one.bias
+        if scale.zero_point:
+            bias = bias - scale.zero_point / scale.factor * _sums(weight, one.op.channel_axis)
+        attributes: dict[str, Any] = {
+            **_ONEDNN,
+            "Scale_in": scale.factor,
+            "Scale_weights": (1 / weight.step.astype(np.float64)).tolist(),
+            "Scale_out": self._scale(one.output, ranges).factor if is_direct else 1.0,
+            "force_fp32_output": not is_direct and one.residual is None,
+            "fuse_activation": one.activation.name,
+            "fuse_alpha": one.activation.alpha,
+            "fuse_beta": one.activation.beta,
+        }
+        inputs = {"Input": [source]}
+        if bias.any():
+            vector = np.broadcast_to(bias, weight.source.shape[one.op.channel_axis])
+            name = self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
+            inputs["Bias"] = [name]
+        if one.residual is not None:
+            attributes["fuse_residual_connection"] = True
+            residual = one.residual if is_direct else self._floats.get(one.residual, one.residual)
+            inputs["ResidualData"] = [residual]
+            factor = self._scale(one.residual, ranges).factor if is_direct else 1.0
+            attributes["Scale_in_eltwise"] = factor
+        rank = len(self._graph.dims(one.output) or ())
+        desc = self._graph.ops[one.op.position]
+        made = _MAKERS[one.op.op_type](desc, one, inputs, attributes, rank)
+        after = self._dequantize(one.output, ranges) if is_direct else []
+        for position in one.replaced:
+            self._graph.remove(position)
+        self._graph.replace(one.position, *before, made, *after)
+
+    def _integers(self, name: str, scale: _Scale) -> tuple[list[Any], str]:
+        """Return ops that quantize ``name``, if they are needed, and the integers' name."""
+        if self._roots.get(name, name) in self._direct:
+            return [], name
+        if name in self._quantized:
+            return [], self._quantized[name]
+        data_type = proto.UINT8 if scale.unsigned else proto.INT8
+        output = self._graph.add_variable(f"{name}.quantized", name, data_type)
+        self._quantized[name] = output
+        attributes: dict[str, Any] = {
+            **_ENABLED,
+            "Scale": scale.factor,
+            "Shift": float(scale.zero_point),
+            "is_negative_input": not scale.unsigned,
+            "output_format": "NHWC",
+            "bfloat16": False,
+        }
+        return [
+            proto.make_op("quantize", {"Input": [name]}, {"Output": [output]}, attributes)
+        ], output
+
+    def _dequantize(self, name: str, ranges: Mapping[str, Range]) -> list[Any]:
+        """Return ops that make ``name`` float again, for what reads it in float."""
+        readers = [p for p in self._graph.readers(name) if not self._reads_directly(p, name)]
+        if not readers:
+            return []
+        output = self._graph.add_variable(f"{name}.dequantized", name)
+        self._floats[name] = output
+        for position in readers:
+            self._graph.rename_input(position, name, output)
+        attributes = {**_ENABLED, "Scale": self._scale(name, ranges).factor, "Shift": 0.0}
+        return [proto.make_op("dequantize", {"Input": [name]}, {"Output": [output]}, attributes)]
+
+    def _reads_directly(self, position: int, name: str) -> bool:
+        adds = self._adds.get(position)
+        if adds is not None and adds.residual == name:
+            return adds.output in self._direct
+        return self._reads_int8(position, name)
+
+
+def _symmetric(given: Range, unsigned: bool) -> _Scale:
+    levels = _UNSIGNED_LEVELS if unsigned else _SIGNED_LEVELS
+    return _Scale(levels / (given.threshold or 1.0), 0, unsigned)
+
+
+def _fitted(given: Range, takes_zero_point: bool) -> _Scale:
+    """Use all integers from the least value to the largest one that are not cut."""
+    least = max(given.minimum, -given.threshold)
+    largest = min(given.maximum, given.threshold)
+    if least >= 0 or not takes_zero_point:
+        return _symmetric(given, least >= 0)
+    factor = _UNSIGNED_LEVELS / (max(largest, 0.0) - least)
+    return _Scale(factor, round(-least * factor), True)
+
+
+def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:
+    """Return the sums of the dequantized weight, one per channel."""
+    others = tuple(axis for axis in range(weight.source.ndim) if axis != channel_axis)
+    totals = [part.sum(axis=others, dtype=np.int64) for part in weight.values.chunks()]
+    summed = np.concatenate(totals) if channel_axis == 0 else np.sum(totals, axis=0)
+    return summed * weight.step.astype(np.float64)
+
+
+def _pads(graph: Graph, op: WeightedOp) -> bool:
+    desc = graph.ops[op.position]
+    if op.op_type not in _CONVOLUTIONS:
+        return False
+    if proto.attribute(desc, "padding_algorithm", "EXPLICIT") == "SAME":
+        return True
+    return any(size != 0 for size in proto.attribute(desc, "paddings", (0,)))
+
+
+def _located(
+    model: Model, ops: Iterable[WeightedOp], outputs: Mapping[str, str]
+) -> list[WeightedOp]:
+    """Return ``ops`` with the positions that they have now, by what they write now."""
+    positions = {
+        (block, name): position
+        for block, position, op in model.numbered_ops()
+        for name in proto.names(op.outputs)
+    }
+    return [
+        replace(op, position=positions[op.block, outputs.get(op.output, op.output)]) for op in ops
+    ]
+
+
+_Inputs = dict[str, list[str]]
+
+
+def _make_convolution(
+    desc: Any, one: FusedOp, inputs: _Inputs, attributes: dict[str, Any], rank: int
+) -> Any:
+    inputs["Filter"] = [one.op.weight]
+    made = proto.make_op("fused_conv2d", inputs, {"Output": [one.output]}, attributes)
+    proto.copy_attributes(desc, made, _CONVOLUTION_ATTRIBUTES)
+    return made
+
+
+def _make_fc(
+    desc: Any, one: FusedOp, inputs: _Inputs, attributes: dict[str, Any], rank: int
+) -> Any:
+    inputs["W"] = [one.op.weight]
+    attributes["in_num_col_dims"] = rank - 1
+    attributes["activation_type"] = ""
+    return proto.make_op("fc", inputs, {"Out": [one.output]}, attributes)
+
+
+_CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
+_MAKERS = {
+    **dict.fromkeys(_CONVOLUTIONS, _make_convolution),
+    **dict.fromkeys(("mul", "matmul", "matmul_v2"), _make_fc),
+}
+_CONVOLUTION_ATTRIBUTES = (
+    *("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format"),
+)
+# Paddle 3.x is about to call them onednn; what a version does not know, it does not read.
+_ENABLED = {"use_mkldnn": True, "use_onednn": True}
+_ONEDNN = {**_ENABLED, "mkldnn_data_type": "int8", "onednn_data_type": "int8", "is_test": True}

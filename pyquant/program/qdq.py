@@ -1,0 +1,45 @@
+"""Int8 programs in which ``quantize_linear`` and ``dequantize_linear`` say what to quantize."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from .model import Model
+from .quantizable import WeightedOp
+from .ranges import Range
+from .rewrite import Rewriter
+from .weights import QuantizedWeight
+
+
+class QdqWriter:
+    """Puts QDQ around the inputs of ops, for the passes of an inference target to find."""
+
+    needs_extremes = False
+
+    def __init__(self, model: Model, ops: Sequence[WeightedOp]) -> None:
+        """Plan the int8 program; arguments as of `OneDnnWriter`."""
+        self._model = model
+        self._ops = ops
+
+    @property
+    def observed(self) -> Collection[str]:
+        """The tensors whose ranges have to be known."""
+        return {op.activation for op in self._ops}
+
+    def bits(self, name: str, given: Range) -> int:
+        """Return of how many bits the signed integers of a tensor are."""
+        return 8
+
+    def write(
+        self,
+        ranges: Mapping[str, Range],
+        weights: Mapping[str, QuantizedWeight],
+        weight_only: Sequence[WeightedOp],
+    ) -> None:
+        """Rewrite the program; arguments as of `OneDnnWriter.write`."""
+        thresholds = {name: given.threshold for name, given in ranges.items()}
+        rewriter = Rewriter(self._model)
+        rewriter.quantize_activations(thresholds, self._ops)
+        rewriter.dequantize_weights_linear(weights, self._ops)
+        rewriter.dequantize_weights_by_scale(weights, weight_only)
+        rewriter.apply()

@@ -1,0 +1,19 @@
+"""What quantizing a tensor has to cover."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Range(NamedTuple):
+    """The values of a tensor.
+
+    Attributes:
+        threshold: the largest magnitude that is not cut.
+        minimum: the least value seen.
+        maximum: the greatest value seen.
+    """
+
+    threshold: float
+    minimum: float
+    maximum: float
