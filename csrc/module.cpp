@@ -9,4 +9,5 @@ PYBIND11_MODULE(_native, m) {
   pyquant::register_histogram(m);
   pyquant::register_thresholds(m);
   pyquant::register_quantization(m);
+  pyquant::register_rounding(m);
 }

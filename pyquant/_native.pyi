@@ -44,3 +44,14 @@ def dequantize(
     num_threads: int | None,
     out: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]: ...
+def add_moments(
+    samples: NDArray[np.float32], moments: NDArray[np.float64], num_threads: int | None
+) -> None: ...
+def round_by_moments(
+    weights: NDArray[np.float32],
+    steps: NDArray[np.float32],
+    moments: NDArray[np.float64],
+    bits: int,
+    sweeps: int,
+    num_threads: int | None,
+) -> NDArray[Any]: ...

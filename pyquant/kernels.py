@@ -242,6 +242,60 @@ def dequantize(
     return _native.dequantize(_contiguous(q), _thresholds(threshold), axis, bits, num_threads, out)
 
 
+def add_moments(
+    samples: NDArray[np.float32],
+    moments: NDArray[np.float64],
+    *,
+    num_threads: int | None = None,
+) -> None:
+    """Add the second moments of samples, the sums of samples[n, i] * samples[n, j], to ``moments``.
+
+    Each sum is taken in the order of the samples: the result is that of one call with all of them.
+
+    Args:
+        samples: float32[samples, size].
+        moments: float64[size, size], C-contiguous; added to in place.
+        num_threads: None takes OpenMP's number.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _native.add_moments(_contiguous(samples), moments, num_threads)
+
+
+def round_by_moments(
+    weights: NDArray[np.float32],
+    steps: NDArray[np.float32],
+    moments: NDArray[np.float64],
+    bits: int = 8,
+    *,
+    sweeps: int = 8,
+    num_threads: int | None = None,
+) -> NDArray[Any]:
+    """Round weights so that their products with inputs of known moments lose least.
+
+    Starting from the nearest integers, one after the other moves to where the squared error of its
+    row's products is least, given all others: the objective of AdaRound (arXiv 2004.10568) by
+    coordinate descent (arXiv 2309.01885).
+
+    Args:
+        weights: float32[rows, size], a row for each output channel.
+        steps: float32[rows], what an integer of one stands for.
+        moments: float64[size, size] of the inputs, symmetric, as of `add_moments`. An input whose
+            moment is zero keeps the nearest integers.
+        bits: of the integers, 2 to 16.
+        sweeps: how often each integer may move.
+        num_threads: None takes OpenMP's number.
+
+    Returns:
+        int8[rows, size], or int16 for more than 8 bits.
+
+    Raises:
+        ValueError: the shapes do not fit, or a step is not finite and positive.
+    """
+    return _native.round_by_moments(_contiguous(weights), steps, moments, bits, sweeps, num_threads)
+
+
 def _contiguous(x: NDArray[Any]) -> NDArray[Any]:
     # ascontiguousarray alone would give a 0-D array a dimension.
     return x if x.flags.c_contiguous else np.ascontiguousarray(x)

@@ -88,6 +88,73 @@ def random(shape: tuple[int, ...], seed: int = 0) -> np.ndarray[Any, Any]:
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 
 
+class Net(ProgramBuilder):
+    """A program in which every tensor has the dims of the one before, but for the channels."""
+
+    def __init__(self, dims: list[int]) -> None:
+        super().__init__()
+        self.dims = dims
+        self.last = self.feed("x", [-1, *dims[1:]])
+        self._count = 0
+
+    def conv(
+        self, outputs: int, attributes: Mapping[str, Any] = CONV, op_type: str = "conv2d"
+    ) -> Net:
+        groups = int(attributes["groups"])
+        size = 3 if attributes["paddings"] != [0, 0] else 1
+        shape = (outputs, self.dims[1] // groups, size, size)
+        if op_type == "conv2d_transpose":
+            shape = (self.dims[1], outputs // groups, size, size)
+        self._count += 1
+        w = self.parameter(f"w{self._count}", random(shape, self._count))
+        self.dims = [self.dims[0], outputs, *self.dims[2:]]
+        return self.then(op_type, {"Input": self.last, "Filter": w}, "Output", attributes)
+
+    def matmul(self, outputs: int, op_type: str = "matmul_v2", **attributes: Any) -> Net:
+        self._count += 1
+        transposed = any(attributes.values())
+        shape = (outputs, self.dims[-1]) if transposed else (self.dims[-1], outputs)
+        w = self.parameter(f"w{self._count}", random(shape, self._count))
+        self.dims = [*self.dims[:-1], outputs]
+        return self.then(op_type, {"X": self.last, "Y": w}, "Out", attributes)
+
+    def constant(self, op_type: str, values: Any, axis: int = -1, first: bool = False) -> Net:
+        self._count += 1
+        c = self.parameter(f"c{self._count}", np.asarray(values, np.float32))
+        x, y = (c, self.last) if first else (self.last, c)
+        return self.then(op_type, {"X": x, "Y": y}, "Out", {"axis": axis})
+
+    def batch_norm(self) -> Net:
+        self._count += 1
+        slots = ("Scale", "Bias", "Mean", "Variance")
+        inputs = {"X": self.last}
+        for seed, slot in enumerate(slots):
+            values = random((self.dims[1],), 10 * self._count + seed)
+            name = f"{slot}{self._count}"
+            inputs[slot] = self.parameter(name, values**2 + 0.5 if slot == "Variance" else values)
+        self.then("batch_norm", inputs, "Y", {"epsilon": 1e-3, "is_test": True})
+        for slot in ("Mean", "Variance"):
+            saved = f"saved{slot}{self._count}"
+            proto.add_var(self.block, saved, proto.FP32, [self.dims[1]])
+            for output, name in ((f"{slot}Out", inputs[slot]), (f"Saved{slot}", saved)):
+                self.block.ops[-1].outputs.add(parameter=output, arguments=[name])
+        return self
+
+    def act(self, op_type: str = "sigmoid") -> Net:
+        return self.then(op_type, {"X": self.last}, "Out", {})
+
+    def then(
+        self, op_type: str, inputs: Mapping[str, str], slot: str, attributes: Mapping[str, Any]
+    ) -> Net:
+        name = f"t{len(self.block.ops)}"
+        self.last = self.op(op_type, inputs, (slot, name), [-1, *self.dims[1:]], attributes)
+        return self
+
+    def end(self) -> Net:
+        self.fetch(self.last)
+        return self
+
+
 def conv_net() -> ProgramBuilder:
     """x[-1,3,8,8] -> conv2d -> relu -> conv2d -> flatten -> matmul_v2: three weights."""
     net = ProgramBuilder()

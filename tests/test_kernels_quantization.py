@@ -1,11 +1,13 @@
 """quantize and dequantize against numpy, and against Paddle's operators."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyquant import kernels
+from pyquant import _native, kernels
 
 
 def levels_of(bits):
@@ -238,3 +240,75 @@ def test_numbers_of_threads_that_are_refused():
 def test_types_that_dequantize_refuses(q):
     with pytest.raises(TypeError, match="int8 or int16, got"):
         kernels.dequantize(q, 1.0)
+
+
+def loss(integers: np.ndarray, weights: np.ndarray, steps: np.ndarray, moments: Any) -> Any:
+    errors = integers * steps[:, None].astype(np.float64) - weights
+    return ((errors @ moments) * errors).sum(axis=1)
+
+
+def moments_and_weights(size: int, rows: int = 19) -> tuple[Any, Any, Any]:
+    generator = np.random.default_rng(size)
+    mixed = generator.standard_normal((50, size)) @ generator.standard_normal((size, size))
+    samples = mixed.astype(np.float32)
+    moments = np.zeros((size, size))
+    kernels.add_moments(samples, moments)
+    weights = generator.standard_normal((rows, size)).astype(np.float32)
+    np.testing.assert_allclose(moments, samples.T.astype(np.float64) @ samples, rtol=1e-12)
+    return moments, weights, (np.abs(weights).max(axis=1) / 127).astype(np.float32)
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 1500])
+def test_moments_do_not_depend_on_how_samples_are_split(size: int) -> None:
+    samples = np.random.default_rng(0).standard_normal((23, size)).astype(np.float32)
+    whole, parts = np.zeros((size, size)), np.zeros((size, size))
+    kernels.add_moments(samples, whole)
+    for begin, end in ((0, 5), (5, 6), (6, 23)):
+        kernels.add_moments(samples[begin:end], parts)
+    np.testing.assert_array_equal(whole, parts)
+    np.testing.assert_array_equal(whole, whole.T)
+
+
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_rounding_by_moments_loses_least(size: int, bits: int) -> None:
+    moments, weights, steps = moments_and_weights(size)
+    steps = steps * np.float32(127 / (2 ** (bits - 1) - 1))
+    rounded = kernels.round_by_moments(weights, steps, moments, bits)
+    nearest = kernels.round_by_moments(weights, steps, moments, bits, sweeps=0)
+    np.testing.assert_array_equal(nearest, np.rint(weights / steps[:, None].astype(np.float64)))
+    assert rounded.dtype == (np.int8 if bits <= 8 else np.int16)
+    least = loss(rounded, weights, steps, moments)
+    assert (least <= loss(nearest, weights, steps, moments) * (1 + 1e-9)).all()
+    limit = 2 ** (bits - 1) - 1
+    for column in range(size):  # no integer gains by a move of its own
+        for move in (-1, 1):
+            moved = rounded.astype(np.int64)
+            moved[:, column] = np.clip(moved[:, column] + move, -limit, limit)
+            assert (loss(moved, weights, steps, moments) >= least * (1 - 1e-6) - 1e-12).all()
+
+
+def test_rounding_is_the_same_everywhere(restored_isa: None) -> None:
+    moments, weights, steps = moments_and_weights(70)
+    samples = np.random.default_rng(1).standard_normal((37, 70)).astype(np.float32)
+    results = set()
+    for isa in _native.available_isas():
+        _native.set_isa(isa)
+        for threads in (1, 2, 7):
+            sums = np.zeros((70, 70))
+            kernels.add_moments(samples, sums, num_threads=threads)
+            rounded = kernels.round_by_moments(weights, steps, moments, num_threads=threads)
+            results.add((sums.tobytes(), rounded.tobytes()))
+    assert len(results) == 1
+
+
+def test_bad_moments_are_refused() -> None:
+    moments, weights, steps = moments_and_weights(7)
+    with pytest.raises(ValueError, match=r"moments must be \[7, 7\]"):
+        kernels.round_by_moments(weights, steps, moments[:6, :6].copy())
+    with pytest.raises(ValueError, match="one step for each row"):
+        kernels.round_by_moments(weights, steps[1:], moments)
+    with pytest.raises(ValueError, match="steps must be finite and positive"):
+        kernels.round_by_moments(weights, steps * 0, moments)
+    with pytest.raises(ValueError, match="two dimensions"):
+        kernels.add_moments(weights[0], moments)

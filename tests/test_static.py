@@ -324,10 +324,8 @@ def test_what_paddle_cannot_run_is_told_with_its_words(tmp_path: Path) -> None:
 
 def test_what_is_not_supported_says_so(tmp_path: Path, source: Path) -> None:
     for name, value in [
-        ("round_type", "adaround"),
         ("bias_correction", True),
         ("is_full_quantize", True),
-        ("optimize_model", True),
         ("onnx_format", False),
         ("weight_bits", 4),
         ("activation_bits", 16),

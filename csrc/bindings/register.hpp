@@ -11,5 +11,6 @@ void register_reductions(pybind11::module_&);
 void register_histogram(pybind11::module_&);
 void register_thresholds(pybind11::module_&);
 void register_quantization(pybind11::module_&);
+void register_rounding(pybind11::module_&);
 
 }  // namespace pyquant

@@ -106,6 +106,12 @@ struct KernelTable {
                        bool uniform, float levels, float* values);
   void (*dequantize_16)(const std::int16_t* quantized, std::size_t size, const float* thresholds,
                         bool uniform, float levels, float* values);
+
+  // sums += factor * values.
+  void (*add_scaled)(double factor, const double* values, std::size_t size, double* sums);
+  // sums += the products of column `of` with `width` columns from `begin` on, sample by sample.
+  void (*add_products)(const float* samples, std::size_t stride, std::size_t count, std::size_t of,
+                       std::size_t begin, std::size_t width, double* sums);
 };
 
 // One source file each, built where the compiler's target has the set.

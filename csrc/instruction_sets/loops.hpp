@@ -295,6 +295,34 @@ void dequantize(const Quantized* __restrict quantized, size_t size,
   }
 }
 
+void add_scaled(double factor, const double* __restrict values, size_t size,
+                double* __restrict sums) {
+  for (size_t i = 0; i < size; ++i) sums[i] += factor * values[i];
+}
+
+// Four samples at once, each added by itself: a product of two floats is exact in a double, so that
+// it does not matter whether it is rounded before it is added.
+void add_products(const float* __restrict samples, size_t stride, size_t count, size_t of,
+                  size_t begin, size_t width, double* __restrict sums) {
+  size_t n = 0;
+  for (; n + 4 <= count; n += 4) {
+    const float* a = samples + n * stride;
+    const float *b = a + stride, *c = b + stride, *d = c + stride;
+    const double of_a = a[of], of_b = b[of], of_c = c[of], of_d = d[of];
+    for (size_t i = 0; i < width; ++i) {
+      double sum = sums[i] + of_a * a[begin + i];
+      sum += of_b * b[begin + i];
+      sum += of_c * c[begin + i];
+      sums[i] = sum + of_d * d[begin + i];
+    }
+  }
+  for (; n < count; ++n) {
+    const float* a = samples + n * stride;
+    const double of_a = a[of];
+    for (size_t i = 0; i < width; ++i) sums[i] += of_a * a[begin + i];
+  }
+}
+
 constexpr KernelTable kernel_table(const char* name) {
   return {name,
           abs_max<uint32_t>,
@@ -318,7 +346,9 @@ constexpr KernelTable kernel_table(const char* name) {
           quantize<int8_t>,
           quantize<int16_t>,
           dequantize<int8_t>,
-          dequantize<int16_t>};
+          dequantize<int16_t>,
+          add_scaled,
+          add_products};
 }
 
 }  // namespace

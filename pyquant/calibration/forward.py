@@ -21,6 +21,7 @@ from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array, write_combined
 from .data import Feed
+from .moments import Moments
 from .statistic import Statistics
 
 # oneDNN keeps an image in blocks of up to so many channels and pads the last one with zeros.
@@ -65,14 +66,22 @@ class Forward:
         optimization: how the Predictor runs it now.
     """
 
-    def __init__(self, model: Model, names: Collection[str], threads: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Model,
+        names: Collection[str],
+        threads: int | None = None,
+        moments: Moments | None = None,
+    ) -> None:
         """Make the Predictor.
 
         Args:
             model: as read from its files, which the Predictor reads again, or folded.
             names: the activations to observe.
             threads: of the forward and of the kernels; None takes every core of the process.
+            moments: what to collect of the activations beside statistics.
         """
+        self._moments = moments or {}
         self._model = model
         self._names = frozenset(names)
         self._threads = threads or len(os.sched_getaffinity(0))
@@ -167,6 +176,7 @@ class Forward:
         """Return ``tensor`` so that its memory holds its values alone, sample by sample."""
         if tensor.layout != "ONEDNN" or (
             name in self._in_sample_order
+            and name not in self._moments
             and len(tensor.shape) == 4
             and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
         ):
@@ -188,6 +198,8 @@ class Forward:
                 f"{array.size} in batch {self._batch}. Repair that input or the model, or name the "
                 "activation in skip_tensor_list."
             )
+        for moments in self._moments.get(name, ()):
+            moments.observe(array)
 
     def _run_failure(self, feed: Feed, error: Exception) -> CalibrationDataError:
         shapes = {name: list(array.shape) for name, array in feed.items()}

@@ -16,6 +16,7 @@ from ..errors import CalibrationDataError, CalibrationFileError, CalibrationInte
 from ..program.model import Model
 from .data import Feed, Feeds
 from .forward import Forward
+from .moments import Moments
 from .state import Calibration, Progress
 from .statistic import Statistics
 
@@ -38,15 +39,21 @@ class Checkpoint:
 
 
 def run_here(
-    model: Model, statistics: Statistics, feeds: Iterator[NumberedFeed]
+    model: Model,
+    statistics: Statistics,
+    feeds: Iterator[NumberedFeed],
+    moments: Moments | None = None,
 ) -> Iterator[NumberedFeed]:
-    """Run the feeds in this process, on all of its cores: an `Engine`."""
+    """Run the feeds in this process, on all of its cores: an `Engine`, which collects moments too.
+
+    The moments are of activations that have a statistic.
+    """
     if not statistics:
         yield from feeds
         return
     forward = None
     for number, feed in feeds:
-        forward = forward or Forward(model, statistics)
+        forward = forward or Forward(model, statistics, moments=moments)
         forward.run(feed, number, statistics)
         yield number, feed
 

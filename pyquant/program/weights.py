@@ -32,6 +32,7 @@ class QuantizedWeight:
         axis: the axis of the channels; -1 for one threshold per tensor.
         bits: 8 or 16.
         file: where the parameter was read from, for messages.
+        rounded: the integers, if they are not just the nearest ones.
     """
 
     name: str
@@ -39,6 +40,7 @@ class QuantizedWeight:
     axis: int
     bits: int
     file: Path
+    rounded: Array | None = None
 
     @cached_property
     def threshold(self) -> Array:
@@ -105,6 +107,9 @@ class QuantizedWeight:
         return kernels.channel_abs_max(part, self.axis, dtype=dtype)
 
     def _integers(self) -> Iterator[Array]:
+        if self.rounded is not None:
+            yield from (self.rounded[rows] for rows in row_chunks(self.source))
+            return
         axis = None if self.axis < 0 else self.axis
         buffers: list[Array | None] = [None, None]
         for rows in row_chunks(self.source):

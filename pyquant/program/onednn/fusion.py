@@ -34,7 +34,7 @@ class Activation(NamedTuple):
 
     @property
     def is_relu(self) -> bool:
-        """Whether the kernels write its results as unsigned (GetDstType in conv_function.h)."""
+        """Whether its results are never negative, and cut the range of what they are of."""
         return self.name in ("relu", "relu6")
 
     @property
@@ -164,7 +164,7 @@ def _with(
 # Attributes and defaults as in activation_onednn_fuse_pass.h.
 _ACTIVATIONS: Mapping[str, Callable[[Any], Activation | None]] = {
     "relu": _with("relu"),
-    "relu6": _with("relu6", ("threshold", 6.0)),
+    "relu6": lambda op: Activation("relu6", 0.0, float(proto.attribute(op, "threshold", 6.0))),
     "hard_swish": _hard_swish,
     "swish": _with("swish", ("beta", 1.0)),
     "silu": lambda op: Activation("swish", 1.0),

@@ -166,10 +166,12 @@ class OneDnnWriter:
         )
 
     def _is_unsigned(self, one: FusedOp) -> bool:
-        """As GetDstType in conv_function.h: a sum has the type of its residual."""
+        """As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual."""
         if one.residual is not None:
             return self._is_unsigned(self._direct[one.residual])
-        return one.activation.is_relu
+        if one.op.op_type in _CONVOLUTIONS:
+            return one.activation.is_relu
+        return one.activation.name == "relu"
 
     def _scale(self, name: str, ranges: Mapping[str, Range]) -> _Scale:
         root = self._roots.get(name, name)
@@ -324,7 +326,10 @@ def _make_fc(
 ) -> Any:
     inputs["W"] = [one.op.weight]
     attributes["in_num_col_dims"] = rank - 1
-    attributes["activation_type"] = ""
+    # Of fc, relu is an attribute of its own, and the one that makes the result unsigned.
+    is_relu = one.activation.name == "relu"
+    attributes["activation_type"] = "relu" if is_relu else ""
+    attributes["fuse_activation"] = "" if is_relu else one.activation.name
     return proto.make_op("fc", inputs, {"Out": [one.output]}, attributes)
 
 

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pyquant {
+
+// moments[i, j] += sum over n of samples[n, i] * samples[n, j], for [count, size] samples. Each sum
+// is taken in the order of the samples.
+void add_moments(const float* samples, std::size_t count, std::size_t size, double* moments,
+                 int threads);
+
+// Rounds the rows of a matrix [rows, size] to integers of `bits` bits times the row's step so that
+// the products with inputs of these moments [size, size] lose least: one integer after the other is
+// moved to where the row's squared error is least, in so many sweeps at most, or until none moves.
+// That is the objective of AdaRound (arXiv 2004.10568, eq. 21) by coordinate descent (QuantEase,
+// arXiv 2309.01885).
+template <typename Quantized>
+void round_by_moments(const float* weights, std::size_t rows, std::size_t size, const float* steps,
+                      const double* moments, int bits, int sweeps, Quantized* quantized,
+                      int threads);
+
+}  // namespace pyquant

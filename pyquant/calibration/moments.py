@@ -1,0 +1,130 @@
+"""Second moments of what linear ops read: by them a weight's rounding is judged.
+
+The error of a rounded weight in an op's output, E |(W - W')x|^2, depends on the op's inputs by
+E x x^T alone (AdaRound, arXiv 2004.10568). Of an image it is taken over some of its patches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..program import proto
+from ..program.model import Model
+from ..program.parameters import Array
+from ..program.quantizable import WeightedOp
+from ..program.weights import QuantizedWeight
+
+_POSITIONS = 32  # of a sample are looked at
+_DAMPING = 1e-4  # of the mean moment: what the data never show still counts a little
+
+_PRODUCTS = ("mul", "matmul", "matmul_v2")
+
+
+class InputMoments:
+    """The second moments of one op's inputs, over a few positions of each sample.
+
+    Attributes:
+        op: the op.
+        sums: float64[inputs, inputs]; an input is a channel, or a tap of one.
+    """
+
+    def __init__(self, op: WeightedOp, desc: Any, weight: Array) -> None:
+        """Take the op's geometry from its ``OpDesc`` and its weight."""
+        self.op = op
+        self._is_product = op.op_type in _PRODUCTS
+        size = weight.shape[1 - op.channel_axis] if self._is_product else weight[0].size
+        self.sums = np.zeros((size, size))
+        if not self._is_product:
+            self._kernel = weight.shape[2:]
+            self._strides = tuple(proto.attribute(desc, "strides", (1, 1)))
+            self._dilations = tuple(proto.attribute(desc, "dilations", (1, 1)))
+            self._paddings = _paddings(desc)
+
+    def observe(self, array: Array) -> None:
+        """Add what the op reads in one batch, [samples, ...] float32."""
+        inputs = self._rows(array) if self._is_product else self._patches(array)
+        kernels.add_moments(inputs, self.sums)
+
+    def round(self, weight: QuantizedWeight) -> Array:
+        """Return the integers of ``weight``, of its shape, that lose least on these inputs."""
+        rows = np.moveaxis(weight.source, self.op.channel_axis, 0)
+        matrix = np.ascontiguousarray(rows.reshape(len(rows), -1))
+        damped = self.sums.copy()
+        damped[np.diag_indices(len(damped))] += _DAMPING * np.trace(damped) / len(damped)
+        steps = np.broadcast_to(weight.step, len(rows)).astype(np.float32)
+        integers = kernels.round_by_moments(matrix, steps, damped, weight.bits)
+        integers = np.moveaxis(integers.reshape(rows.shape), 0, self.op.channel_axis)
+        return np.ascontiguousarray(integers)
+
+    def _rows(self, array: Array) -> Array:
+        rows = array.reshape(len(array), -1, array.shape[-1])
+        chosen = rows[:, _spread(rows.shape[1])]
+        return np.ascontiguousarray(chosen.reshape(-1, array.shape[-1]))
+
+    def _patches(self, array: Array) -> Array:
+        padded = np.pad(array, ((0, 0), (0, 0), *self._padding_of(array)))
+        spans = [(size - 1) * step + 1 for size, step in zip(self._kernel, self._dilations)]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
+        windows = windows[:, :, :: self._strides[0], :: self._strides[1]]
+        windows = windows[..., :: self._dilations[0], :: self._dilations[1]]
+        ys, xs = np.divmod(_spread(windows.shape[2] * windows.shape[3]), windows.shape[3])
+        chosen = windows[:, :, ys, xs].swapaxes(1, 2)  # [samples, positions, channels, taps...]
+        return np.ascontiguousarray(chosen.reshape(-1, len(self.sums)))
+
+    def _padding_of(self, array: Array) -> list[tuple[int, int]]:
+        if self._paddings is not None:
+            return self._paddings
+        pads = []
+        geometry = zip(array.shape[2:], self._kernel, self._strides)
+        for size, kernel, stride in geometry:  # "SAME", for which Paddle sets dilations to 1
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            pads.append((total // 2, total - total // 2))
+        return pads
+
+
+Moments = Mapping[str, list[InputMoments]]
+"""By the name of the activation, of each op that reads it."""
+
+
+def moments_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, list[InputMoments]]:
+    """Return the moments to collect for ``ops``: those whose inputs all meet all outputs."""
+    found: dict[str, list[InputMoments]] = {}
+    for op in ops:
+        desc = model.program.blocks[op.block].ops[op.position]
+        if proto.attribute(desc, "groups", 1) == 1 and op.op_type != "conv2d_transpose":
+            moments = InputMoments(op, desc, model.parameters[op.weight])
+            found.setdefault(op.activation, []).append(moments)
+    return found
+
+
+def rounded_weights(moments: Moments, weights: Mapping[str, QuantizedWeight]) -> dict[str, Array]:
+    """Return the integers of each weight that has moments, by those of its first op."""
+    rounded: dict[str, Array] = {}
+    for several in moments.values():
+        for one in several:
+            weight = weights[one.op.weight]
+            if one.op.weight not in rounded:
+                rounded[one.op.weight] = one.round(weight)
+    return rounded
+
+
+def _spread(count: int) -> Any:
+    """Return some of ``count`` positions, spread by the golden ratio for no pattern to be met."""
+    if count <= _POSITIONS:
+        return np.arange(count)
+    return np.unique(np.floor(np.arange(_POSITIONS) * 0.6180339887498949 % 1 * count).astype(int))
+
+
+def _paddings(desc: Any) -> list[tuple[int, int]] | None:
+    """Return the padding of height and width, None if it depends on the input's size."""
+    algorithm = proto.attribute(desc, "padding_algorithm", "EXPLICIT")
+    if algorithm == "SAME":
+        return None
+    given = [0, 0] if algorithm == "VALID" else list(proto.attribute(desc, "paddings", (0, 0)))
+    if len(given) == 2:
+        given = [given[0], given[0], given[1], given[1]]
+    return [(given[0], given[1]), (given[2], given[3])]

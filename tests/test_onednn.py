@@ -1,0 +1,257 @@
+"""Programs of oneDNN's own int8 ops: near float, as integers say, and in int8 where they should."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle_run
+import programs
+import pytest
+from programs import CONV, Net
+
+from pyquant import load_model, quant_post_static
+from pyquant.program import proto
+
+UNPADDED = {**CONV, "paddings": [0, 0]}
+IMAGES = [4, 8, 12, 12]
+TOKENS = [4, 6, 32]
+
+Arrays = dict[str, "np.ndarray[Any, Any]"]
+
+
+def images(seed: int = 0, dims: tuple[int, ...] = (4, 8, 12, 12)) -> Any:
+    return programs.random(dims, seed)
+
+
+def quantized(net: Net, directory: Path, data: Any, **options: Any) -> Any:
+    net.save(directory / "float")
+    batches = [data, data * np.float32(0.5)]
+    return quant_post_static(
+        None,
+        directory / "float",
+        directory / "int8",
+        data_loader=batches,
+        deploy_backend="OneDNN",
+        **options,
+    )
+
+
+def outputs(directory: Path, name: str, data: Any, how: str) -> list[Any]:
+    path = directory / name
+    program = next(path.glob("*.pdmodel"))
+    return paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, how)
+
+
+def op_types(directory: Path) -> Counter[str]:
+    ops = load_model(directory / "int8").ops()
+    return Counter(op.type for op in ops if op.type not in ("feed", "fetch"))
+
+
+def conv_act(act: str, attributes: dict[str, Any] | None = None) -> Callable[[], Net]:
+    def build() -> Net:
+        net = Net(IMAGES).conv(16).constant("elementwise_add", np.linspace(-1, 1, 16), 1)
+        return net.then(act, {"X": net.last}, "Out", attributes or {}).conv(8, UNPADDED).end()
+
+    return build
+
+
+def residual(act: str | None, projection: bool) -> Net:
+    """A block of two convolutions beside the identity or a third one, twice."""
+    net = Net(IMAGES).conv(8).act("relu")
+    for _ in range(2):
+        block = net.last
+        side = net.conv(8, UNPADDED).last if projection else block
+        net.last = block
+        net.conv(8).act("relu").conv(8)
+        net.then("elementwise_add", {"X": net.last, "Y": side}, "Out", {"axis": -1})
+        if act is not None:
+            net.act(act)
+    return net.conv(8).end()
+
+
+def two_readers() -> Net:
+    net = Net(IMAGES).conv(8).act("relu")
+    shared = net.last
+    net.conv(8).act("relu").fetch(net.last)
+    net.last = shared
+    return net.act("tanh").end()
+
+
+def fetched_between() -> Net:
+    net = Net(IMAGES).conv(8).act("relu")
+    net.fetch(net.last)
+    return net.conv(8).end()
+
+
+def pooled() -> Net:
+    net = Net(IMAGES).conv(16).act("relu")
+    attributes = {
+        "pooling_type": "max",
+        "ksize": [3, 3],
+        "strides": [2, 2],
+        "paddings": [1, 1],
+        "padding_algorithm": "EXPLICIT",
+        "data_format": "NCHW",
+        "global_pooling": False,
+        "adaptive": False,
+        "exclusive": True,
+        "ceil_mode": False,
+    }
+    net.dims = [4, 16, 6, 6]
+    return net.then("pool2d", {"X": net.last}, "Out", attributes).conv(8).end()
+
+
+def depthwise() -> Net:
+    net = Net(IMAGES).conv(16, UNPADDED).act("relu6")
+    return net.conv(16, {**CONV, "groups": 16}, "depthwise_conv2d").act("relu6").conv(8).end()
+
+
+CONVOLUTIONS: dict[str, tuple[Callable[[], Net], dict[str, int]]] = {
+    "relu writes integers": (conv_act("relu"), {"quantize": 1, "fused_conv2d": 2}),
+    "relu6": (conv_act("relu6", {"threshold": 6.0}), {"quantize": 1, "fused_conv2d": 2}),
+    "tanh": (conv_act("tanh"), {"quantize": 1, "fused_conv2d": 2}),
+    "sigmoid": (conv_act("sigmoid"), {"quantize": 1, "fused_conv2d": 2}),
+    "abs": (conv_act("abs"), {"quantize": 1, "fused_conv2d": 2}),
+    "hard_sigmoid": (
+        conv_act("hard_sigmoid", {"slope": 0.3, "offset": 0.4}),
+        {"quantize": 1, "fused_conv2d": 2},
+    ),
+    "hard_swish has a zero point": (conv_act("hard_swish"), {"quantize": 2, "fused_conv2d": 2}),
+    "swish": (conv_act("swish", {"beta": 1.5}), {"quantize": 2, "fused_conv2d": 2}),
+    "silu": (conv_act("silu"), {"quantize": 2, "fused_conv2d": 2}),
+    "mish": (conv_act("mish"), {"quantize": 2, "fused_conv2d": 2}),
+    "gelu": (conv_act("gelu", {"approximate": False}), {"quantize": 2, "fused_conv2d": 2}),
+    "gelu by tanh": (conv_act("gelu", {"approximate": True}), {"quantize": 2, "fused_conv2d": 2}),
+    "leaky_relu": (conv_act("leaky_relu", {"alpha": 0.1}), {"quantize": 2, "fused_conv2d": 2}),
+    "another activation": (conv_act("exp"), {"quantize": 2, "fused_conv2d": 2, "exp": 1}),
+    "residual, relu": (lambda: residual("relu", False), {"quantize": 1, "fused_conv2d": 6}),
+    "projection, relu": (lambda: residual("relu", True), {"quantize": 1, "fused_conv2d": 8}),
+    "residual, linear": (lambda: residual(None, False), {"quantize": 4, "fused_conv2d": 6}),
+    "an int8 and a float reader": (two_readers, {"quantize": 2, "fused_conv2d": 2, "tanh": 1}),
+    "fetched": (fetched_between, {"quantize": 2, "fused_conv2d": 2}),
+    "max pooling in int8": (pooled, {"quantize": 1, "fused_conv2d": 2, "pool2d": 1}),
+    "depthwise": (depthwise, {"quantize": 1, "fused_conv2d": 3}),
+}
+
+
+@pytest.mark.parametrize("round_type", ["round", "adaround"])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions(name: str, round_type: str, tmp_path: Path) -> None:
+    build, expected = CONVOLUTIONS[name]
+    data = images()
+    quantized(build(), tmp_path, data, round_type=round_type)
+    counts = op_types(tmp_path)
+    assert {op: counts[op] for op in expected} == expected
+    assert not {"conv2d", "depthwise_conv2d", "dequantize"} & counts.keys()
+    check_run(tmp_path, data, 0.05 if "residual" in name or "projection" in name else 0.03)
+
+
+def check_run(directory: Path, data: Any, error: float = 0.03) -> None:
+    """Check the int8 run against float; it is the same by every switch that enables oneDNN."""
+    expected = outputs(directory, "float", data, "plain")
+    runs = [outputs(directory, "int8", data, how) for how in ("float", "int8")]
+    for given, *actual in zip(expected, *runs):
+        assert paddle_run.relative_error(actual[0], given) < error
+        np.testing.assert_array_equal(*actual)
+
+
+def chain(act: str | None, op_type: str = "matmul_v2", bias: bool = True) -> Net:
+    net = Net(TOKENS)
+    columns = {"x_num_col_dims": 2, "y_num_col_dims": 1} if op_type == "mul" else {}
+    for outputs in (24, 16):
+        net.matmul(outputs, op_type)
+        for name, value in columns.items():
+            proto.set_attribute(net.block.ops[-1], name, value)
+        if bias:
+            net.constant("elementwise_add", np.linspace(-1, 1, outputs))
+        if act is not None:
+            net.act(act)
+    return net.end()
+
+
+PRODUCTS: dict[str, Callable[[], Net]] = {
+    "relu": lambda: chain("relu"),
+    "gelu": lambda: chain("gelu"),
+    "linear": lambda: chain(None),
+    "no bias": lambda: chain("hard_swish", bias=False),
+    "mul": lambda: chain("relu", "mul"),
+    "matmul": lambda: chain("relu", "matmul"),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products(name: str, tmp_path: Path) -> None:
+    data = images(1, (4, 6, 32)) + np.float32(0.7)
+    quantized(PRODUCTS[name](), tmp_path, data)
+    assert op_types(tmp_path)["fc"] == 2
+    check_run(tmp_path, data)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.7, 5.0])
+def test_the_run_is_what_the_integers_say(shift: float, tmp_path: Path) -> None:
+    net = Net(TOKENS).matmul(16).constant("elementwise_add", np.linspace(-1, 1, 16)).end()
+    data = images(1, (4, 6, 32)) + np.float32(shift)
+    quantized(net, tmp_path, data)
+    model = load_model(tmp_path / "int8")
+    ops = {op.type: op for op in model.ops()}
+    factor, zero_point = (proto.attribute(ops["quantize"], n, 0.0) for n in ("Scale", "Shift"))
+    is_signed = proto.attribute(ops["quantize"], "is_negative_input", False)
+    least, largest = (-127, 127) if is_signed else (0, 255)
+    inputs = np.clip(np.rint(data.astype(np.float64) * factor) + zero_point, least, largest)
+    steps = 1 / np.array(proto.attribute(ops["fc"], "Scale_weights", ()))
+    bias = model.parameters[proto.arguments(ops["fc"].inputs, "Bias")[0]]
+    products = inputs @ model.parameters["w1"].astype(np.float64)
+    expected = products * steps / factor + bias
+    (actual,) = outputs(tmp_path, "int8", data, "float")
+    assert zero_point > 0 or shift == 5.0
+    # A value that lies between two integers may fall to either in single precision.
+    assert np.abs(actual - expected).max() <= 1.01 * (steps / factor).max() * 127
+    assert paddle_run.relative_error(actual, expected) < 1e-4
+
+
+def test_what_has_no_kernel_stays_in_float(tmp_path: Path) -> None:
+    net = Net(TOKENS).act("tanh").matmul(32, trans_y=True, trans_x=False).matmul(16)
+    result = quantized(net.end(), tmp_path, images(1, (4, 6, 32)))
+    (kept,) = result.kept_float
+    assert "transposed" in kept.reason
+    assert op_types(tmp_path)["fc"] == 1
+    check_run(tmp_path, images(1, (4, 6, 32)))
+
+
+VERBOSE = """
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+import paddle_run
+program = Path(sys.argv[2])
+data = np.load(sys.argv[3])
+paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, "float")
+"""
+
+
+def test_every_convolution_runs_in_int8(tmp_path: Path) -> None:
+    """By oneDNN's own log: what type each primitive ran in."""
+    data = images()
+    quantized(residual("relu", True), tmp_path, data)
+    np.save(tmp_path / "data.npy", data)
+    arguments = [Path(__file__).parent, tmp_path / "int8" / "model.pdmodel", tmp_path / "data.npy"]
+    done = subprocess.run(
+        [sys.executable, "-c", VERBOSE, *map(str, arguments)],
+        env={**os.environ, "ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    convolutions = re.findall(r"exec,cpu,convolution,[^,]*,[^,]*,([^,]*)", done.stdout)
+    assert len(convolutions) == 8
+    assert all(re.search(r"src[^ ]*[us]8:", types) for types in convolutions)
+    assert sum("dst_f32" in types or "dst:f32" in types for types in convolutions) <= 1
