@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..program.folding.fold import fold
-from ..program.model import Model, load_model
+from ..program.model import Folding, Model, load_model
 from .data import Feed
 from .forward import Forward
 from .run import NumberedFeed
@@ -29,13 +29,13 @@ class _Task(NamedTuple):
     Attributes:
         model_path: the program, at the same place on every machine.
         params_path: its parameters; None if each has a file of its own.
-        folded: what folding it, once read, leaves as it is; None if it is not folded.
+        folded: how it is folded once it is read; None if it is not.
         kinds: the activations to observe and the kinds of statistic.
     """
 
     model_path: str
     params_path: str | None
-    folded: tuple[str, ...] | None
+    folded: Folding | None
     kinds: tuple[tuple[str, type[ActivationMaxima]], ...]
 
 
@@ -109,5 +109,5 @@ def _forward(task: _Task) -> Forward:
     directory, _, filename = model_path.rpartition("/")
     model = load_model(directory, filename, params_path)
     if folded is not None:
-        fold(model, folded)
+        fold(model, *folded)
     return Forward(model, [name for name, _ in kinds], _THREADS)

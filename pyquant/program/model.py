@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -27,6 +27,18 @@ from .pir.importer import read_program as read_pir_program
 _EXPORT_ATTRIBUTES = ("op_callstack", "op_namescope", "op_role", "op_role_var", "op_device")
 
 
+class Folding(NamedTuple):
+    """What `fold` was asked for, to be asked for again where a model is read anew.
+
+    Attributes:
+        keep: the tensors that it left as they are.
+        shifts: whether additions went into biases.
+    """
+
+    keep: tuple[str, ...]
+    shifts: bool
+
+
 @dataclass
 class Model:
     """A Paddle inference model.
@@ -42,8 +54,7 @@ class Model:
         pir: what it was read from, if that was a Paddle 3 ``.json``.
         derived: tensors that are made while the model is written, in place of the parameters of
             their names.
-        folded: the names that folding left alone; None if the model was not folded, and so is as
-            its files hold it.
+        folded: how the model was folded; None if it was not, and so is as its files hold it.
     """
 
     program: Any
@@ -53,7 +64,7 @@ class Model:
     source_files: tuple[Path, ...]
     pir: PirProgram | None = None
     derived: dict[str, DerivedTensor] = field(default_factory=dict)
-    folded: tuple[str, ...] | None = None
+    folded: Folding | None = None
 
     @property
     def feeds(self) -> list[Any]:

@@ -24,7 +24,7 @@ class QdqWriter:
     @property
     def observed(self) -> Collection[str]:
         """The tensors whose ranges have to be known."""
-        return {op.activation for op in self._ops}
+        return list(dict.fromkeys(op.activation for op in self._ops))
 
     def bits(self, name: str, given: Range) -> int:
         """Return of how many bits the signed integers of a tensor are."""

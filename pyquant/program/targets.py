@@ -51,10 +51,12 @@ class Target:
 
     Attributes:
         form: of the program: ``"qdq"`` or ``"onednn"``.
+        takes_zero_points: whether the integers of an activation may have a zero point.
         rules: which ops stay in float but for their weight.
     """
 
     form: str
+    takes_zero_points: bool
     rules: tuple[Rule, ...]
 
 
@@ -137,6 +139,7 @@ _DEPTHWISE_ON_OTHERS = Rule(
 # Paddle's Predictor on the CPU with enable_onednn_int8(), whose passes turn QDQ into int8.
 QDQ = Target(
     "qdq",
+    False,
     (
         Rule(
             _is_of(*_PRODUCTS),
@@ -159,6 +162,7 @@ QDQ = Target(
 # Paddle's Predictor on the CPU with enable_onednn(), which runs the int8 ops that it is given.
 ONEDNN = Target(
     "onednn",
+    True,
     (
         Rule(_is_of("conv2d_transpose"), "Paddle has no int8 kernel for conv2d_transpose"),
         Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),

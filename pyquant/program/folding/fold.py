@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import proto
 from ..graph import Graph
-from ..model import Model
+from ..model import Folding, Model
 from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op
 from .constants import compute_constants
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
@@ -24,7 +24,7 @@ from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
 _MOST_UNEVEN = 1e3
 
 
-def fold(model: Model, keep: Collection[str] = ()) -> None:
+def fold(model: Model, keep: Collection[str] = (), shifts: bool = True) -> None:
     """Fold a float model in place.
 
     Its outputs are the same up to the rounding of float32. Tensors between folded ops are no longer
@@ -34,6 +34,8 @@ def fold(model: Model, keep: Collection[str] = ()) -> None:
         model: the model. Weights of other types than float32 stay as they are.
         keep: tensors that are left as they are, and the linear ops at them, as those of a skip
             list.
+        shifts: whether additions before a linear op go into its bias. What they add often centres
+            the values on zero, where integers without a zero point serve them best.
     """
     graph = Graph(model, keep)
     before = len(graph.ops)
@@ -47,13 +49,13 @@ def fold(model: Model, keep: Collection[str] = ()) -> None:
         and (found := _linear(graph, op)) is not None
     }
     changed = {position for position in linear if _fold_following(graph, linear[position])}
-    changed |= _fold_preceding(graph, linear)
+    changed |= _fold_preceding(graph, linear, shifts)
     for position in changed:
         _emit(graph, position, linear[position])
     _join_scalars(graph)
     if changed or len(graph.ops) != before:
         graph.write_back()
-        model.folded = tuple(sorted(keep))
+        model.folded = Folding(tuple(sorted(keep)), shifts)
 
 
 def _linear(graph: Graph, op: Any) -> LinearOp | None:
@@ -74,7 +76,7 @@ def _fold_following(graph: Graph, linear: LinearOp) -> bool:
     return linear.output != start
 
 
-def _fold_preceding(graph: Graph, linear: Mapping[int, LinearOp]) -> set[int]:
+def _fold_preceding(graph: Graph, linear: Mapping[int, LinearOp], shifts: bool) -> set[int]:
     """Fold the affine ops before linear ones into these; return the positions of those changed."""
     changed: set[int] = set()
     for name in dict.fromkeys(op.source for op in linear.values()):
@@ -86,17 +88,19 @@ def _fold_preceding(graph: Graph, linear: Mapping[int, LinearOp]) -> set[int]:
         if len(readers) < len(positions) or len(axes) != 1:
             continue
         chain = _chain_to(graph, name, axes.pop())
-        if chain and _fold_chain(graph, chain, readers):
+        if chain and _fold_chain(graph, chain, readers, shifts):
             changed |= positions
     return changed
 
 
-def _fold_chain(graph: Graph, chain: Mapping[int, AffineOp], readers: list[LinearOp]) -> bool:
+def _fold_chain(
+    graph: Graph, chain: Mapping[int, AffineOp], readers: list[LinearOp], shifts: bool
+) -> bool:
     total = _composed(chain)
     if not all(total.fits(op.inputs) for op in readers):
         return False
     source, output = _ends(chain)
-    if total.shift.any() and not all(op.takes_shift for op in readers):
+    if total.shift.any() and not (shifts and all(op.takes_shift for op in readers)):
         if len(chain) == 1 or not _divides(total.scale):
             return False
         _replace(graph, chain, Affine(IDENTITY.scale, total.shift / total.scale), readers[0])

@@ -66,11 +66,11 @@ class OneDnnWriter:
     @property
     def observed(self) -> Collection[str]:
         """The tensors whose ranges have to be known."""
-        names = {one.op.activation for one in self._fused}
+        names = dict.fromkeys(one.op.activation for one in self._fused)
         for name in self._direct:
-            if names.isdisjoint(self._carried_from(name)):
-                names.add(name)
-        return names
+            if names.keys().isdisjoint(self._carried_from(name)):
+                names[name] = None
+        return list(names)
 
     def bits(self, name: str, given: Range) -> int:
         """Return of how many bits a signed integer would be with as fine a step for a tensor.
