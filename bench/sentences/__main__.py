@@ -1,0 +1,89 @@
+"""Static int8 of a sentence encoder against float: python -m bench.sentences.
+
+Both embed the same sentences, which calibration did not see, in batches of 8, by Paddle's
+Predictor with oneDNN on one thread.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pyquant
+from pyquant.result import file_bytes
+
+from ..predictor import make_predictor
+from ..timing import median_seconds
+from .model import export
+from .text import Batch, batches, sentences
+
+
+def main() -> None:
+    """Print a line per model, at the end, behind what Paddle prints."""
+    options = _options()
+    calibration, test = sentences(options.calibration_sentences, options.test_sentences)
+    with tempfile.TemporaryDirectory() as temporary:
+        directory = Path(temporary)
+        paths = {"float": export(directory)}
+        result = pyquant.quant_post_static(
+            None,
+            directory,
+            directory / "int8",
+            data_loader=batches(calibration),
+            algo=options.algo,
+        )
+        assert result.params_path is not None
+        paths["int8"] = (result.model_path, result.params_path)
+        print(result)
+        _compare(paths, batches(test), len(test), options.rounds)
+
+
+def _compare(
+    paths: dict[str, tuple[Path, Path]], data: list[Batch], count: int, rounds: int
+) -> None:
+    predictors = {run: make_predictor(*files, run) for run, files in paths.items()}
+    embedded = {run: embed(predictor, data) for run, predictor in predictors.items()}
+    seconds = median_seconds(
+        {run: partial(embed, predictor, data) for run, predictor in predictors.items()}, rounds
+    )
+    print(f"{'model':8}{'bytes':>12}{'ms/sentence':>13}{'ratio':>7}  cosine to float: mean, min")
+    for run, files in paths.items():
+        cosines = (embedded["float"] * embedded[run]).sum(1)
+        milliseconds = seconds[run] * 1000 / count
+        print(
+            f"{run:8}{file_bytes(files):12,}{milliseconds:13.2f}"
+            f"{seconds['float'] / seconds[run]:7.2f}{cosines.mean():18.5f}{cosines.min():9.5f}"
+        )
+
+
+def embed(predictor: Any, data: Sequence[Batch]) -> NDArray[np.float32]:
+    """Return the embeddings of all batches, float32[sentences, hidden]."""
+    return np.concatenate([_embed_batch(predictor, batch) for batch in data])
+
+
+def _embed_batch(predictor: Any, batch: Batch) -> NDArray[np.float32]:
+    for name, tokens in batch.items():
+        predictor.get_input_handle(name).copy_from_cpu(tokens)
+    predictor.run()
+    output = predictor.get_output_handle(predictor.get_output_names()[0])
+    return np.asarray(output.copy_to_cpu(), np.float32)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.sentences", description=__doc__)
+    parser.add_argument("--calibration-sentences", type=int, default=64)
+    parser.add_argument("--test-sentences", type=int, default=500)
+    parser.add_argument("--algo", default="abs_max")
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
