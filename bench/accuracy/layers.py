@@ -1,0 +1,111 @@
+"""Where a network loses accuracy by static int8: python -m bench.accuracy.layers NETWORK.
+
+Each op is quantized alone, all others staying in float; then each stays in float alone. Both tell
+by how much the scores of the test images change, as relative rms error, and by what the class does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pyquant
+from pyquant.program import proto
+
+from ..predictor import make_predictor, run_batch
+from .networks import RECIPES
+from .task import fashion_mnist_task
+from .variants import Source, exported, float_variant, parse_option
+
+_BATCH = 100
+
+
+class Experiment:
+    """A network to be quantized again and again from one calibration."""
+
+    def __init__(self, source: Source, images: NDArray[Any], options: dict[str, Any]) -> None:
+        self._source, self._options = source, options
+        self._batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
+        self._calibration = pyquant.calibrate(
+            source.model_path.parent, data_loader=source.batches()
+        )
+        run = float_variant(source).run
+        self._scores = np.concatenate([run(batch) for batch in self._batches])
+        with tempfile.TemporaryDirectory() as temporary:
+            result = self._quantize((), Path(temporary))
+        self.thresholds = result.thresholds()
+        self.weights = [tensor.name for tensor in result.quantized if tensor.kind == "weight"]
+
+    def error(self, skipped: Collection[str]) -> tuple[float, float]:
+        """Quantize all but the ops of the ``skipped`` weights.
+
+        Returns:
+            The relative rms error of the scores, and of 100 images how many change their class.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            result = self._quantize(skipped, Path(temporary))
+            assert result.params_path is not None
+            predictor = make_predictor(result.model_path, result.params_path, "int8")
+            scores = np.concatenate([run_batch(predictor, batch) for batch in self._batches])
+        error = np.sqrt(np.mean((scores - self._scores) ** 2) / np.mean(self._scores**2))
+        changed = np.mean(scores.argmax(axis=1) != self._scores.argmax(axis=1))
+        return float(error), float(100 * changed)
+
+    def _quantize(self, skipped: Collection[str], output: Path) -> pyquant.QuantizationResult:
+        return pyquant.quant_post_static(
+            None,
+            self._source.model_path.parent,
+            output,
+            calibration=self._calibration,
+            skip_tensor_list=list(skipped),
+            **self._options,
+        )
+
+
+def main() -> None:
+    """Print a line per quantized op, in the order of the program."""
+    parser = argparse.ArgumentParser(prog="python -m bench.accuracy.layers", description=__doc__)
+    parser.add_argument("network", choices=list(RECIPES))
+    parser.add_argument("--test-images", type=int, default=2000)
+    parser.add_argument("--calibration-images", type=int, default=256)
+    parser.add_argument("--static-options", nargs="*", default=[], type=parse_option)
+    options = parser.parse_args()
+    task = fashion_mnist_task(options.network, options.calibration_images)
+    images = task.test.decode(np.arange(options.test_images))
+    with tempfile.TemporaryDirectory() as temporary:
+        source = exported(task.network, task.calibration, 32, Path(temporary))
+        experiment = Experiment(source, images, dict(options.static_options))
+        rms, changed = experiment.error(())
+        print(f"{'all ops':60} rms {rms:.4f}  {changed:5.2f} % change class")
+        print(f"{'op':18}{'activation':36}{'reads':16}{'threshold':>10}", end="")
+        print(f"{'  alone: rms':>13}{'%':>7}{'  without: rms':>15}{'%':>7}", flush=True)
+        model = pyquant.load_model(source.model_path.parent)
+        producers = model.producers()
+        for op in model.ops():
+            weight = next((n for n in proto.names(op.inputs) if n in experiment.weights), None)
+            if weight is None:
+                continue
+            activation = next(n for n in proto.names(op.inputs) if n not in model.parameters)
+            others = [name for name in experiment.weights if name != weight]
+            alone, without = experiment.error(others), experiment.error([weight])
+            threshold = experiment.thresholds.get(activation)
+            print(
+                f"{op.type:18}{activation:36}{_kind(producers.get(activation)):16}"
+                f"{'float' if threshold is None else f'{threshold:.3f}':>10}"
+                f"{alone[0]:13.4f}{alone[1]:7.2f}{without[0]:15.4f}{without[1]:7.2f}",
+                flush=True,
+            )
+
+
+def _kind(producer: Any) -> str:
+    return "input" if producer is None else str(producer.type)
+
+
+if __name__ == "__main__":
+    main()
