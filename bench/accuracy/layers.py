@@ -24,17 +24,15 @@ from .task import fashion_mnist_task
 from .variants import Source, exported, float_variant, parse_option
 
 _BATCH = 100
+_CALIBRATION_BATCH = 32
 
 
 class Experiment:
-    """A network to be quantized again and again from one calibration."""
+    """A network to be quantized again and again, and how its scores change."""
 
     def __init__(self, source: Source, images: NDArray[Any], options: dict[str, Any]) -> None:
         self._source, self._options = source, options
         self._batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
-        self._calibration = pyquant.calibrate(
-            source.model_path.parent, data_loader=source.batches()
-        )
         run = float_variant(source).run
         self._scores = np.concatenate([run(batch) for batch in self._batches])
         with tempfile.TemporaryDirectory() as temporary:
@@ -62,7 +60,7 @@ class Experiment:
             None,
             self._source.model_path.parent,
             output,
-            calibration=self._calibration,
+            data_loader=self._source.batches(),
             skip_tensor_list=list(skipped),
             **self._options,
         )
@@ -72,39 +70,42 @@ def main() -> None:
     """Print a line per quantized op, in the order of the program."""
     parser = argparse.ArgumentParser(prog="python -m bench.accuracy.layers", description=__doc__)
     parser.add_argument("network", choices=list(RECIPES))
-    parser.add_argument("--test-images", type=int, default=2000)
-    parser.add_argument("--calibration-images", type=int, default=256)
+    parser.add_argument("--test-images", type=int, default=1000)
+    parser.add_argument("--calibration-images", type=int, default=128)
     parser.add_argument("--static-options", nargs="*", default=[], type=parse_option)
     options = parser.parse_args()
     task = fashion_mnist_task(options.network, options.calibration_images)
     images = task.test.decode(np.arange(options.test_images))
     with tempfile.TemporaryDirectory() as temporary:
-        source = exported(task.network, task.calibration, 32, Path(temporary))
+        source = exported(task.network, task.calibration, _CALIBRATION_BATCH, Path(temporary))
         experiment = Experiment(source, images, dict(options.static_options))
-        rms, changed = experiment.error(())
-        print(f"{'all ops':60} rms {rms:.4f}  {changed:5.2f} % change class")
-        print(f"{'op':18}{'activation':36}{'reads':16}{'threshold':>10}", end="")
-        print(f"{'  alone: rms':>13}{'%':>7}{'  without: rms':>15}{'%':>7}", flush=True)
-        model = pyquant.load_model(source.model_path.parent)
-        producers = model.producers()
-        for op in model.ops():
-            weight = next((n for n in proto.names(op.inputs) if n in experiment.weights), None)
-            if weight is None:
-                continue
-            activation = next(n for n in proto.names(op.inputs) if n not in model.parameters)
-            others = [name for name in experiment.weights if name != weight]
-            alone, without = experiment.error(others), experiment.error([weight])
-            threshold = experiment.thresholds.get(activation)
-            print(
-                f"{op.type:18}{activation:36}{_kind(producers.get(activation)):16}"
-                f"{'float' if threshold is None else f'{threshold:.3f}':>10}"
-                f"{alone[0]:13.4f}{alone[1]:7.2f}{without[0]:15.4f}{without[1]:7.2f}",
-                flush=True,
-            )
+        _print_ops(pyquant.load_model(temporary), experiment)
 
 
-def _kind(producer: Any) -> str:
-    return "input" if producer is None else str(producer.type)
+def _print_ops(model: pyquant.Model, experiment: Experiment) -> None:
+    rms, changed = experiment.error(())
+    print(f"all ops: rms {rms:.4f}, {changed:.2f} % of the images change their class")
+    print(
+        f"{'op':18}{'activation':28}{'made by':26}{'threshold':>10}"
+        f"{'alone: rms':>12}{'%':>7}{'without: rms':>14}{'%':>7}",
+        flush=True,
+    )
+    producers = model.producers()
+    for op in model.ops():
+        names = proto.names(op.inputs)
+        weight = next((name for name in names if name in experiment.weights), None)
+        if weight is None:
+            continue
+        activation = next(name for name in names if name not in model.parameters)
+        alone = experiment.error([name for name in experiment.weights if name != weight])
+        without = experiment.error([weight])
+        threshold = experiment.thresholds.get(activation)
+        print(
+            f"{op.type:18}{activation:28}{producers[activation].type:26}"
+            f"{'float' if threshold is None else f'{threshold:.3f}':>10}"
+            f"{alone[0]:12.4f}{alone[1]:7.2f}{without[0]:14.4f}{without[1]:7.2f}",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

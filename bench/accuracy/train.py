@@ -45,7 +45,7 @@ def train(name: str, recipe: Recipe) -> dict[str, NDArray[Any]]:
     paddle.enable_static()
     paddle.seed(_SEED)
     images = fashion_mnist("train", recipe.size)
-    steps = recipe.epochs * (len(images) // _BATCH)
+    steps = round(recipe.epochs * (len(images) // _BATCH))
     main_program, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(main_program, startup):
         network = build(name)
@@ -58,7 +58,7 @@ def train(name: str, recipe: Recipe) -> dict[str, NDArray[Any]]:
         executor.run(startup)
         watch = time.perf_counter()
         losses = []
-        for step, feed in enumerate(_feeds(images, recipe.epochs), 1):
+        for step, feed in enumerate(_feeds(images, steps), 1):
             losses.append(executor.run(main_program, feed, [loss])[0])
             schedule.step()
             if step % 100 == 0 or step == steps:
@@ -98,17 +98,18 @@ def _choose_onednn(program: Any) -> None:
                 op._set_attr(attribute, True)
 
 
-def _feeds(images: Images, epochs: int) -> Iterator[dict[str, NDArray[Any]]]:
+def _feeds(images: Images, steps: int) -> Iterator[dict[str, NDArray[Any]]]:
     """Yield batches in random order, each of its images mirrored at random."""
     generator = np.random.default_rng(_SEED)
-    for _ in range(epochs):
-        order = generator.permutation(len(images))
-        for start in range(0, len(order) - _BATCH + 1, _BATCH):
-            chosen = order[start : start + _BATCH]
-            batch = images.decode(chosen)
-            mirrored = generator.random(_BATCH) < 0.5
-            batch[mirrored] = batch[mirrored, :, :, ::-1]
-            yield {"image": batch, "label": images.labels[chosen, None]}
+    batches = len(images) // _BATCH
+    for step in range(steps):
+        if step % batches == 0:
+            order = generator.permutation(len(images))
+        chosen = order[step % batches * _BATCH :][:_BATCH]
+        batch = images.decode(chosen)
+        mirrored = generator.random(_BATCH) < 0.5
+        batch[mirrored] = batch[mirrored, :, :, ::-1]
+        yield {"image": batch, "label": images.labels[chosen, None]}
 
 
 if __name__ == "__main__":
