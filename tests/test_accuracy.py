@@ -45,6 +45,11 @@ def test_a_training_part_calibrates(folder):
     assert test.sample(1).shape == (1, 3, 224, 224)
 
 
+def test_something_is_left_to_test(folder):
+    with pytest.raises(ValueError, match="none is left"):
+        image_folder(folder, calibration_images=10)
+
+
 def test_an_empty_folder_is_told(tmp_path):
     with pytest.raises(FileNotFoundError, match="JPEG"):
         image_folder(tmp_path, 1)

@@ -37,8 +37,8 @@ _TIMED_BATCH = 8
 _ROUNDS = 15
 _NETWORKS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18")
 
-# PaddleSlim's example of quant_post (demo/quant/quant_post/README.md) takes KL and 160 training
-# images; its table is in docs/zh_cn/model_zoo.md, 1.1.
+# PaddleSlim's table (docs/zh_cn/model_zoo.md, 1.1) is of 2020, when its example of quant_post
+# (demo/quant/quant_post) took KL and 160 training images, in batches of 16.
 _SLIM_ALGO, _SLIM_IMAGES, _SLIM_BATCH = "KL", 160, 16
 _SLIM_IMAGENET_DROPS = {"mobilenet_v1": -0.81, "mobilenet_v2": -1.00, "resnet50": -0.17}
 

@@ -78,12 +78,15 @@ def image_folder(folder: Path, calibration_images: int) -> tuple[Images, Images]
 
     Raises:
         FileNotFoundError: there is no image.
+        ValueError: all of them would calibrate.
     """
     test = _files(folder / "val")
     order = np.random.default_rng(_SPLIT_SEED).permutation(len(test))
     if (folder / "train").is_dir():
         return _of_files(_files(folder / "train")), _of_files([test[i] for i in order])
     chosen, left = order[:calibration_images], order[calibration_images:]
+    if not len(left):
+        raise ValueError(f"{folder}: all of its {len(test)} images calibrate; none is left to test")
     return _of_files([test[i] for i in chosen]), _of_files([test[i] for i in left])
 
 
