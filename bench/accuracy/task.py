@@ -32,10 +32,13 @@ class Task:
 
 def fashion_mnist_task(name: str, calibration_images: int) -> Task:
     """Return the network for Fashion-MNIST; it is trained now if it never was."""
+    import paddle
+
     path = weights_path(name)
     if not path.exists():
         print(f"{path} is missing: training {name}, which takes minutes", flush=True)
         subprocess.run([sys.executable, "-m", "bench.accuracy.train", name], check=True)
+    paddle.disable_static()  # as Paddle's PTQ leaves it on
     network = build(name)
     load_weights(network, path)
     size = RECIPES[name].size
@@ -47,6 +50,7 @@ def imagenet_task(name: str, folder: Path, weights: Path, calibration_images: in
     """Return the network at full width with pretrained weights, a ``.pdparams`` file."""
     import paddle
 
+    paddle.disable_static()
     network = vision_network(name)
     network.set_state_dict(paddle.load(str(weights)))
     calibration, test = image_folder(folder, calibration_images)

@@ -62,9 +62,6 @@ class Source:
 
 def exported(network: Any, images: NDArray[Any], batch: int, directory: Path) -> Source:
     """Write ``network`` as Paddle exports it, to be calibrated on ``images``."""
-    import paddle
-
-    paddle.disable_static()
     export(network, directory / "model", list(images.shape[1:]))
     model = pyquant.load_model(directory)
     assert model.params_path is not None
