@@ -28,7 +28,8 @@ from pyquant import (
     cli,
     quant_post_static,
 )
-from pyquant.calibration.forward import Forward, Optimization
+from pyquant.calibration.forward import Forward
+from pyquant.calibration.predictor import Optimization
 from pyquant.calibration.source import CalibrationData
 from pyquant.calibration.statistic import ActivationHistogram
 from pyquant.calibration.thresholds import ALGORITHMS

@@ -6,22 +6,18 @@ copied or kept, so that peak memory is that of the forward alone.
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Collection
-from enum import Enum
-from pathlib import Path
 from typing import Any
 
-from .. import kernels
 from ..arrays import view_values
-from ..errors import ActivationError, CalibrationDataError, ModelFileError
+from ..errors import ActivationError, ModelFileError
 from ..program import proto
 from ..program.model import Model
-from ..program.parameters import Array, write_combined
+from ..program.parameters import Array
 from .data import Feed
 from .moments import Moments
+from .predictor import Optimization, all_cores, make_predictor, run_failure
 from .statistic import Statistics
 
 # oneDNN keeps an image in blocks of up to so many channels and pads the last one with zeros.
@@ -40,19 +36,6 @@ _KEEP_ORDER = frozenset(
         *("nearest_interp", "nearest_interp_v2", "bilinear_interp", "bilinear_interp_v2"),
     }
 )
-
-_PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
-
-
-class Optimization(Enum):
-    """How far Paddle may change the program before it runs it, from most to least."""
-
-    FUSED = "fused"
-    """Ops are fused: the fastest, but what lies within a fused op is not seen."""
-    UNFUSED = "unfused"
-    """Every op runs by itself, by oneDNN if that has it: all is seen, 1.2 to 1.4 times slower."""
-    NONE = "none"
-    """Paddle's own kernels: 3 to 7 times slower than fused, and what runs anything."""
 
 
 class _AllSeen(Exception):  # noqa: N818, it is no error
@@ -84,7 +67,7 @@ class Forward:
         self._moments = moments or {}
         self._model = model
         self._names = frozenset(names)
-        self._threads = threads or len(os.sched_getaffinity(0))
+        self._threads = threads or all_cores()
         self._in_sample_order = _in_sample_order(model, names)
         self._written_again = _written_again(model, names)
         self._statistics: Statistics = {}
@@ -129,7 +112,7 @@ class Forward:
         while self._predictor is None:
             self.optimization = self._rest.pop(0)
             try:
-                self._predictor = _predictor(self._model, self.optimization, self._threads)
+                self._predictor = make_predictor(self._model, self.optimization, self._threads)
             except ModelFileError:
                 if not self._rest:
                     raise
@@ -153,7 +136,7 @@ class Forward:
                 return True
             if self._rest and not self._written_again:
                 return False
-            raise self._run_failure(feed, error) from error
+            raise run_failure(feed, self._batch, error) from error
         return self._names <= self._seen or not self._rest
 
     def _all_seen(self) -> bool:
@@ -201,13 +184,6 @@ class Forward:
         for moments in self._moments.get(name, ()):
             moments.observe(array)
 
-    def _run_failure(self, feed: Feed, error: Exception) -> CalibrationDataError:
-        shapes = {name: list(array.shape) for name, array in feed.items()}
-        return CalibrationDataError(
-            f"batch {self._batch}: Paddle cannot run the model on inputs of shapes {shapes}: "
-            f"{_summary(error)}"
-        )
-
 
 def _empty(name: str, batch: int) -> ActivationError:
     return ActivationError(
@@ -232,75 +208,3 @@ def _in_sample_order(model: Model, names: Collection[str]) -> set[str]:
         )
         (in_order if keeps else others).update(proto.names(op.outputs))
     return in_order.difference(others).intersection(names)
-
-
-def _predictor(model: Model, optimization: Optimization, threads: int) -> Any:
-    if model.params_path is not None and model.pir is None and model.folded is None:
-        return _create(model, model.model_path, model.params_path, optimization, threads)
-    with tempfile.TemporaryDirectory() as directory:
-        program_path = Path(directory) / "model.pdmodel"
-        program_path.write_bytes(model.program.SerializeToString())
-        # Separate files are found by the Predictor only beside a program called __model__.
-        params_path = program_path.with_suffix(".pdiparams")
-        if model.params_path is not None and model.folded is None:
-            params_path = model.params_path
-        else:
-            with params_path.open("wb") as stream:
-                write_combined(stream, model.parameters)
-        return _create(model, program_path, params_path, optimization, threads)
-
-
-def _create(
-    model: Model, model_path: Path, params_path: Path, optimization: Optimization, threads: int
-) -> Any:
-    import paddle
-    from paddle import inference
-
-    config = inference.Config(str(model_path), str(params_path))
-    _configure(config, model, optimization, threads)
-    try:
-        predictor = inference.create_predictor(config)
-    except Exception as error:
-        raise ModelFileError(
-            f"{model.model_path}: Paddle's Predictor cannot load the model: {_summary(error)}. "
-            "Does it run in this version of Paddle?"
-        ) from error
-    # Where Paddle brings no runtime of its own, it uses the system's, as the kernels do.
-    kernels.join_openmp(Path(paddle.__file__).parent / "libs" / "libiomp5.so")
-    return predictor
-
-
-def _configure(config: Any, model: Model, optimization: Optimization, threads: int) -> None:
-    config.disable_gpu()
-    config.disable_glog_info()
-    config.set_cpu_math_library_num_threads(threads)
-    config.enable_memory_optim()
-    config.switch_ir_optim(optimization is not Optimization.NONE)
-    if optimization is not Optimization.NONE:
-        _enable_onednn(config, model.program)
-    if optimization is Optimization.UNFUSED:
-        passes = config.pass_builder()
-        for name in passes.all_passes():
-            if name not in _PLACEMENT_PASSES:
-                passes.delete_pass(name)
-
-
-def _enable_onednn(config: Any, program: Any) -> None:
-    (config.enable_onednn if hasattr(config, "enable_onednn") else config.enable_mkldnn)()
-    ops = [op for block in program.blocks for op in block.ops]
-    # oneDNN's mul reads a 4-D input in blocks of channels as if it were in order (2.6 and 3.3).
-    tensors = ((var.name, proto.tensor_desc(var)) for block in program.blocks for var in block.vars)
-    ranks = {name: len(desc.dims) for name, desc in tensors if desc is not None}
-    multiplied = [
-        name for op in ops if op.type == "mul" for name in proto.arguments(op.inputs, "X")
-    ]
-    if any(ranks.get(name, 0) > 2 for name in multiplied):
-        others = {op.type for op in ops} - {"mul"}
-        (config.set_onednn_op if hasattr(config, "set_onednn_op") else config.set_mkldnn_op)(others)
-
-
-def _summary(error: Exception) -> str:
-    """Return the line that tells most in one of Paddle's messages of many lines."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    telling = [line for line in lines if "rror" in line or line.startswith("(")]
-    return (telling or lines or [type(error).__name__])[-1]

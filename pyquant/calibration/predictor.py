@@ -1,0 +1,157 @@
+"""Paddle's Predictor, made for observing a model or for running it as it is deployed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .. import kernels
+from ..errors import CalibrationDataError, ModelFileError
+from ..program import proto
+from ..program.model import Model
+from ..program.parameters import write_combined
+from .data import Feed
+
+_PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
+
+
+class Optimization(Enum):
+    """How far Paddle may change the program before it runs it, from most to least."""
+
+    FUSED = "fused"
+    """Ops are fused: the fastest, but what lies within a fused op is not seen."""
+    UNFUSED = "unfused"
+    """Every op runs by itself, by oneDNN if that has it: all is seen, 1.2 to 1.4 times slower."""
+    NONE = "none"
+    """Paddle's own kernels: 3 to 7 times slower than fused, and what runs anything."""
+
+
+def all_cores() -> int:
+    """Return how many cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def make_predictor(model: Model, optimization: Optimization, threads: int) -> Any:
+    """Make a Predictor for observing ``model``.
+
+    Args:
+        model: as read from its files, which the Predictor reads again, or folded.
+        optimization: how far Paddle may change the program.
+        threads: of Paddle's kernels.
+
+    Raises:
+        ModelFileError: Paddle cannot load the model.
+    """
+    return _make(model, partial(_configure, model=model, optimization=optimization), threads)
+
+
+def make_int8_predictor(model: Model, threads: int) -> Any:
+    """Make a Predictor that runs ``model``, a quantized one, by oneDNN's int8 kernels.
+
+    As it is deployed, with every pass that Paddle has for it. Otherwise as `make_predictor`.
+    """
+    return _make(model, _configure_int8, threads)
+
+
+def run_failure(
+    feed: Feed, batch: int, error: Exception, model: str = "the model"
+) -> CalibrationDataError:
+    """Return the error for a batch that Paddle failed to run."""
+    shapes = {name: list(array.shape) for name, array in feed.items()}
+    return CalibrationDataError(
+        f"batch {batch}: Paddle cannot run {model} on inputs of shapes {shapes}: {_summary(error)}"
+    )
+
+
+def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
+    if model.params_path is not None and model.pir is None and model.folded is None:
+        return _create(model, model.model_path, model.params_path, configure, threads)
+    with tempfile.TemporaryDirectory() as directory:
+        program_path = Path(directory) / "model.pdmodel"
+        program_path.write_bytes(model.program.SerializeToString())
+        # Separate files are found by the Predictor only beside a program called __model__.
+        params_path = program_path.with_suffix(".pdiparams")
+        if model.params_path is not None and model.folded is None:
+            params_path = model.params_path
+        else:
+            with params_path.open("wb") as stream:
+                write_combined(stream, model.parameters)
+        return _create(model, program_path, params_path, configure, threads)
+
+
+def _create(
+    model: Model,
+    model_path: Path,
+    params_path: Path,
+    configure: Callable[[Any], None],
+    threads: int,
+) -> Any:
+    import paddle
+    from paddle import inference
+
+    config = inference.Config(str(model_path), str(params_path))
+    config.disable_gpu()
+    config.disable_glog_info()
+    config.set_cpu_math_library_num_threads(threads)
+    config.enable_memory_optim()
+    configure(config)
+    try:
+        predictor = inference.create_predictor(config)
+    except Exception as error:
+        raise ModelFileError(
+            f"{model.model_path}: Paddle's Predictor cannot load the model: {_summary(error)}. "
+            "Does it run in this version of Paddle?"
+        ) from error
+    # Where Paddle brings no runtime of its own, it uses the system's, as the kernels do.
+    kernels.join_openmp(Path(paddle.__file__).parent / "libs" / "libiomp5.so")
+    return predictor
+
+
+def _configure(config: Any, model: Model, optimization: Optimization) -> None:
+    config.switch_ir_optim(optimization is not Optimization.NONE)
+    if optimization is Optimization.NONE:
+        if hasattr(config, "disable_onednn"):  # 3.3 may use its kernels if not told not to
+            config.disable_onednn()
+    else:
+        _either(config, "enable_onednn", "enable_mkldnn")()
+        _keep_from_onednn(config, model.program)
+    if optimization is Optimization.UNFUSED:
+        passes = config.pass_builder()
+        for name in passes.all_passes():
+            if name not in _PLACEMENT_PASSES:
+                passes.delete_pass(name)
+
+
+def _configure_int8(config: Any) -> None:
+    _either(config, "enable_onednn", "enable_mkldnn")()
+    _either(config, "enable_onednn_int8", "enable_mkldnn_int8")()
+
+
+def _either(config: Any, name: str, older: str) -> Any:
+    """Return a method by its name in Paddle 3, or by that in 2.6."""
+    return getattr(config, name if hasattr(config, name) else older)
+
+
+def _keep_from_onednn(config: Any, program: Any) -> None:
+    ops = [op for block in program.blocks for op in block.ops]
+    # oneDNN's mul reads a 4-D input in blocks of channels as if it were in order (2.6 and 3.3).
+    tensors = ((var.name, proto.tensor_desc(var)) for block in program.blocks for var in block.vars)
+    ranks = {name: len(desc.dims) for name, desc in tensors if desc is not None}
+    multiplied = [
+        name for op in ops if op.type == "mul" for name in proto.arguments(op.inputs, "X")
+    ]
+    if any(ranks.get(name, 0) > 2 for name in multiplied):
+        others = {op.type for op in ops} - {"mul"}
+        _either(config, "set_onednn_op", "set_mkldnn_op")(others)
+
+
+def _summary(error: Exception) -> str:
+    """Return the line that tells most in one of Paddle's messages of many lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if "rror" in line or line.startswith("(")]
+    return (telling or lines or [type(error).__name__])[-1]
