@@ -318,11 +318,18 @@ def _parameter_names(program: Any) -> list[str]:
 
 def _check_parameters(model: Model) -> None:
     params_file = model.params_path or model.model_path.parent
+    # Of what it has quantized, Paddle's own PTQ leaves the declarations as they were in float.
+    undeclared = {
+        name
+        for op in model.ops()
+        if op.type in ("quantize_linear", "dequantize_linear")
+        for name in proto.names(op.inputs)
+    }
     for block in model.program.blocks:
         for var in block.vars:
             array = model.parameters.get(var.name)
             desc = proto.tensor_desc(var)
-            if array is None or desc is None:
+            if array is None or desc is None or var.name in undeclared:
                 continue
             dims = tuple(desc.dims)
             if dims != array.shape or proto.numpy_dtype(desc.data_type) != array.dtype:
