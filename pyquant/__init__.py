@@ -2,12 +2,16 @@
 
 `quant_post_dynamic` stores weights as int8 or int16, without data. `quant_post_static` calibrates
 activations over data and writes an int8 model. `fold` makes a float model smaller and faster, with
-the same outputs. `kernels` holds the arithmetic of both.
+the same outputs. `compare` shows what quantizing costs, tensor by tensor. `kernels` holds the
+arithmetic of all.
 """
 
 from . import kernels
 from .calibrate import calibrate
 from .calibration.state import Calibration
+from .compare import compare
+from .comparison.report import ComparedTensor, Comparison
+from .comparison.similarity import Similarity
 from .dynamic import quant_post_dynamic
 from .errors import (
     ActivationError,
@@ -34,6 +38,8 @@ __all__ = [
     "CalibrationDataError",
     "CalibrationFileError",
     "CalibrationInterrupted",
+    "ComparedTensor",
+    "Comparison",
     "FloatOp",
     "Model",
     "ModelFileError",
@@ -42,8 +48,10 @@ __all__ = [
     "QuantizationResult",
     "QuantizedTensor",
     "SettingError",
+    "Similarity",
     "UnsupportedError",
     "calibrate",
+    "compare",
     "fold",
     "kernels",
     "load_model",

@@ -12,6 +12,7 @@ from typing import Any
 from .calibrate import CHECKPOINT_EVERY, calibrate
 from .calibration.state import Calibration
 from .calibration.thresholds import ALGORITHMS
+from .compare import compare
 from .dynamic import WEIGHT_BITS, quant_post_dynamic
 from .errors import PyquantError, SettingError, UnsupportedError
 from .program import proto
@@ -106,6 +107,20 @@ def _merge(options: argparse.Namespace) -> None:
     _print_calibration(options.output, merged)
 
 
+def _compare(options: argparse.Namespace) -> None:
+    comparison = compare(
+        load_model(options.float_model, params_filename=options.float_params),
+        load_model(options.int8_model, params_filename=options.int8_params),
+        sample_generator=options.data,
+        batch_size=options.batch_size,
+        batch_nums=options.batches,
+    )
+    print(comparison.table(options.top))
+    if options.html is not None:
+        comparison.save_html(options.html)
+        print(f"\npage {options.html}")
+
+
 def _print_calibration(path: Path, calibration: Calibration) -> None:
     tensors = len(calibration.statistics)
     print(f"{path}: {calibration.batches} batches, histograms of {tensors} activations")
@@ -133,6 +148,12 @@ def _shard(text: str) -> tuple[int, int]:
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
         raise argparse.ArgumentTypeError(f"{text}: expected as 0/4, the first one of four")
     return int(number), int(count)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1 on")
+    return int(text)
 
 
 def _convert(options: argparse.Namespace) -> None:
@@ -226,6 +247,26 @@ def _parser() -> argparse.ArgumentParser:
     merge.add_argument("calibrations", type=Path, nargs="+", help="what calibrate wrote")
     merge.add_argument("-o", "--output", type=Path, required=True, help="an .npz file")
     merge.set_defaults(run=_merge)
+
+    compare = commands.add_parser(
+        "compare", help="a float model and its quantized one, tensor by tensor, over data"
+    )
+    compare.add_argument(
+        "float_model", type=Path, metavar="FLOAT", help="its directory, or its program's path"
+    )
+    compare.add_argument(
+        "int8_model", type=Path, metavar="INT8", help="likewise, what static or dynamic wrote"
+    )
+    for side in ("float", "int8"):
+        compare.add_argument(
+            f"--{side}-params", metavar="NAME", help="its parameter file, if it cannot be guessed"
+        )
+    _add_samples(compare, compare, required=True)
+    compare.add_argument("--html", type=Path, metavar="FILE", help="also as a page, with pictures")
+    compare.add_argument(
+        "--top", type=_positive, metavar="N", help="print the N worst lines of each table only"
+    )
+    compare.set_defaults(run=_compare)
     return parser
 
 
@@ -252,18 +293,10 @@ def _add_ops(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None:
 
 def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParser) -> None:
     """Add the options of calibration data; to ``source`` those of which one is needed."""
-    source.add_argument(
-        "--data",
-        type=Path,
-        required=source is parser,
-        help="an .npz file of one array per input, by the input's name, axis 0 being the sample; "
-        "an .npy file for a model of one input; or a directory of such files",
-    )
+    _add_samples(source, parser, required=source is parser)
     if source is not parser:
         source.add_argument("--calibration", type=Path, help="what calibrate or merge wrote")
     parser.add_argument("--no-optimize", action="store_true", help="do not fold the model first")
-    parser.add_argument("--batch-size", type=int, default=8, help="samples per batch (8)")
-    parser.add_argument("--batches", type=int, help="use this many batches at most")
     parser.add_argument(
         "--checkpoint",
         type=Path,
@@ -280,3 +313,17 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="run the data on a Ray cluster ('local' starts one here)"
     )
+
+
+def _add_samples(
+    source: argparse._ActionsContainer, parser: argparse.ArgumentParser, required: bool
+) -> None:
+    source.add_argument(
+        "--data",
+        type=Path,
+        required=required,
+        help="an .npz file of one array per input, by the input's name, axis 0 being the sample; "
+        "an .npy file for a model of one input; or a directory of such files",
+    )
+    parser.add_argument("--batch-size", type=int, default=8, help="samples per batch (8)")
+    parser.add_argument("--batches", type=int, help="use this many batches at most")

@@ -129,7 +129,7 @@ class QuantizedWeight:
             step = self.step[rows] if self.axis == 0 else self.step
             values = integers.astype(np.float32) * step.reshape(shape)
             is_bfloat16 = self.source.dtype == np.uint16
-            yield _bfloat16_bits(values) if is_bfloat16 else values.astype(self.source.dtype)
+            yield bfloat16_bits(values) if is_bfloat16 else values.astype(self.source.dtype)
 
 
 def quantize_weights(
@@ -150,7 +150,7 @@ def _bfloat16(array: Array) -> str | None:
     return "bfloat16" if array.dtype == np.uint16 else None
 
 
-def _bfloat16_bits(values: Array) -> Array:
+def bfloat16_bits(values: Array) -> Array:
     """Round finite float32 to bfloat16, to nearest even, as raw ``uint16``."""
     bits = values.view(np.uint32)
     return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)

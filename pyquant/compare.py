@@ -1,0 +1,150 @@
+"""The per-layer report: a quantized model beside the float model that it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .calibration.data import Feed, Source
+from .calibration.source import CalibrationData
+from .comparison.paired import PairedRun
+from .comparison.quantization import Quantization, count_writes, read_quantization
+from .comparison.report import Comparison
+from .comparison.weights import compare_weight, float_name
+from .errors import CalibrationDataError, SettingError
+from .program import proto
+from .program.model import Model, load_model
+
+
+def compare(
+    float_model: str | Path | Model,
+    quantized_model: str | Path | Model,
+    batch_generator: Source | None = None,
+    sample_generator: Source | None = None,
+    data_loader: Source | None = None,
+    batch_size: int = 1,
+    batch_nums: int | None = None,
+) -> Comparison:
+    """Run both models over the same data, and compare every tensor that is quantized.
+
+    Both run op by op, the quantized one as its program says (fake quantization), so that errors
+    are those that really add up on the way. Its outputs are compared a second time as its int8
+    kernels compute them, which may be something else.
+
+    Tensors are matched by name. What the float model has not, as after folding, is listed with
+    what can be said of it alone. Each batch of the float model's compared tensors is in memory
+    beside the quantized model's forward; nothing else grows with the data.
+
+    Args:
+        float_model: its directory or program (see `pyquant.load_model`), or what that returned.
+        quantized_model: likewise, what `quant_post_static` or `quant_post_dynamic` made of it.
+        batch_generator: as in `quant_post_static`.
+        sample_generator: likewise.
+        data_loader: likewise.
+        batch_size: likewise.
+        batch_nums: likewise.
+
+    Returns:
+        Of every quantized activation and weight threshold, saturation, SQNR and cosine, and the
+        latter two of the outputs of the quantized ops and of the model. `Comparison.table` makes
+        text of it, `Comparison.save_html` a page.
+
+    Raises:
+        ModelFileError: a model cannot be read, or Paddle cannot load it.
+        SettingError: an argument is wrong, the models do not belong together, the float model is
+            quantized, or the quantized one is not.
+        UnsupportedError: the quantized model is in Paddle-Lite's form, or has unknown ops.
+        CalibrationDataError: there is no data, or a batch does not fit the models.
+    """
+    sources = {
+        "batch_generator": batch_generator,
+        "sample_generator": sample_generator,
+        "data_loader": data_loader,
+    }
+    data = CalibrationData(sources, batch_size, batch_nums)
+    before, after = _loaded(float_model), _loaded(quantized_model)
+    quantization = _checked_quantization(before, after)
+    weights = [
+        compare_weight(before, weight, quantization.op_types.get(name, ()))
+        for name, weight in quantization.weights.items()
+    ]
+    run = PairedRun(before, after, quantization)
+    batches = samples = 0
+    feeds: Iterable[Feed] = tqdm(
+        data.feeds(before), desc="comparing", unit="batch", total=data.batches(), disable=None
+    )
+    for feed in feeds:
+        run.batch(feed, batches)
+        batches += 1
+        samples += _samples(feed)
+    if not batches:
+        raise CalibrationDataError("data to compare on: it yields nothing. Give a batch at least.")
+    tensors = [*run.compared(), *weights]
+    return Comparison(before.model_path, after.model_path, batches, samples, tensors, run.notes)
+
+
+def _loaded(model: str | Path | Model) -> Model:
+    return model if isinstance(model, Model) else load_model(model)
+
+
+def _checked_quantization(before: Model, after: Model) -> Quantization:
+    """Return what ``after`` quantizes, once it is found to belong to ``before``."""
+    if _is_quantized(read_quantization(before)):
+        raise SettingError(
+            f"{before.model_path}: it is quantized. Give the float model first, then the "
+            "quantized one."
+        )
+    quantization = read_quantization(after)
+    if not _is_quantized(quantization):
+        raise SettingError(
+            f"{after.model_path}: nothing in it is quantized: it has neither quantize_linear and "
+            "dequantize_linear ops nor integer weights. Give what quant_post_static or "
+            "quant_post_dynamic wrote."
+        )
+    if not _take_the_same(before, after):
+        takes = [[_described(var) for var in model.feeds] for model in (before, after)]
+        raise _strangers(before, after, f"the one takes {takes[0]}, the other {takes[1]}")
+    computed = {activation.value.name for activation in quantization.activations.values()}
+    computed |= {output.value.name for output in quantization.outputs}
+    stored = {float_name(before, weight.name) for weight in quantization.weights.values()}
+    inputs = {var.name for var in before.feeds}
+    known = count_writes(before).keys() - inputs
+    if not (computed & known or stored & before.parameters.keys()):
+        some = min(stored | computed - inputs)
+        raise _strangers(before, after, f"they have no tensor in common, as '{some}'")
+    return quantization
+
+
+def _is_quantized(quantization: Quantization) -> bool:
+    return bool(quantization.activations or quantization.weights)
+
+
+def _take_the_same(before: Model, after: Model) -> bool:
+    """Return whether two models have the same inputs, of shapes that can be the same."""
+    ours = {var.name: proto.tensor_desc(var) for var in before.feeds}
+    theirs = {var.name: proto.tensor_desc(var) for var in after.feeds}
+    return ours.keys() == theirs.keys() and all(
+        desc.data_type == theirs[name].data_type
+        and len(desc.dims) == len(theirs[name].dims)
+        and all(-1 in pair or pair[0] == pair[1] for pair in zip(desc.dims, theirs[name].dims))
+        for name, desc in ours.items()
+    )
+
+
+def _described(var: Any) -> str:
+    desc = proto.tensor_desc(var)
+    return f"{var.name} {proto.dtype_name(desc.data_type)}{list(desc.dims)}"
+
+
+def _strangers(before: Model, after: Model, why: str) -> SettingError:
+    return SettingError(
+        f"{before.model_path} and {after.model_path} do not belong together: {why}. "
+        "Give the float model that the quantized one was made from."
+    )
+
+
+def _samples(feed: Feed) -> int:
+    return max((len(array) for array in feed.values() if array.ndim), default=1)

@@ -1,0 +1,147 @@
+"""Tensors that both models compute, measured batch by batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from .. import kernels
+from ..calibration.statistic import ActivationHistogram
+from ..program.parameters import Array
+from .quantization import Activation
+from .report import ComparedTensor
+from .similarity import ErrorSums, as_float
+
+
+class Measure(Protocol):
+    """What gathers the values of one tensor.
+
+    Attributes:
+        note: why the float model has none to compare with, if it has none.
+    """
+
+    note: str
+
+    def add(self, reference: Array | None, value: Array) -> None:
+        """Add one batch: of the float model, if it has the tensor, and of the quantized one."""
+
+    def compared(self) -> ComparedTensor:
+        """Return what was found."""
+
+
+@dataclass
+class OutputMeasure:
+    """Values that the quantized model computes, against those of the float model.
+
+    Attributes:
+        name: of the tensor.
+        kind: as in `ComparedTensor`.
+        op_types: likewise.
+        note: why the float model has none to compare with, if it is known beforehand.
+        error: the float model's against the quantized model's.
+    """
+
+    name: str
+    kind: str
+    op_types: tuple[str, ...]
+    note: str = ""
+    error: ErrorSums = field(default_factory=ErrorSums)
+
+    def add(self, reference: Array | None, value: Array) -> None:
+        """Add one batch."""
+        if reference is None:
+            return
+        if reference.shape != value.shape:
+            self.note = _other_shape(reference, value)
+            return
+        self.error.add(as_float(reference), as_float(value))
+
+    def compared(self) -> ComparedTensor:
+        """Return what was found."""
+        return ComparedTensor(
+            self.name,
+            self.kind,
+            self.op_types,
+            self.error.similarity,
+            note=self.note or ("" if self.error.values else "never computed over this data"),
+        )
+
+
+@dataclass
+class ActivationMeasure:
+    """An activation that is quantized: its own error, what it inherits, and the two together.
+
+    Attributes:
+        activation: what it is.
+        op_types: of the ops that read it.
+        note: as of `OutputMeasure`.
+        error: the float model's values against those that the ops read, quantized.
+        inherited: the float model's values against those that are quantized.
+        own: the float model's values against the same quantized; where that has none, the
+            quantized model's values before and after.
+        histogram: of the float model's values, or where it has none, the quantized model's.
+        beyond: how many of these lie beyond the threshold.
+    """
+
+    activation: Activation
+    op_types: tuple[str, ...]
+    note: str = ""
+    error: ErrorSums = field(default_factory=ErrorSums)
+    inherited: ErrorSums = field(default_factory=ErrorSums)
+    own: ErrorSums = field(default_factory=ErrorSums)
+    histogram: ActivationHistogram = field(default_factory=ActivationHistogram)
+    beyond: int = 0
+
+    def add(self, reference: Array | None, value: Array) -> None:
+        """Add one batch."""
+        value = as_float(value)
+        source = value if reference is None else as_float(reference)
+        self._describe(source)
+        if reference is None:
+            self.own.add(value, self._quantized(value))
+            return
+        self.own.add(source, self._quantized(source))
+        if source.shape != value.shape:
+            self.note = _other_shape(source, value)
+            return
+        self.inherited.add(source, value)
+        self.error.add(source, self._quantized(value))
+
+    def compared(self) -> ComparedTensor:
+        """Return what was found."""
+        activation = self.activation
+        note = self.note or ("" if self.own.values else "never computed over this data")
+        if self.histogram.non_finite:
+            note = f"holds {self.histogram.non_finite:,} NaN or infinite values"
+        return ComparedTensor(
+            activation.value.name,
+            "activation",
+            self.op_types,
+            self.error.similarity,
+            inherited=self.inherited.similarity,
+            own=self.own.similarity,
+            bits=activation.bits,
+            threshold=activation.threshold,
+            saturation=self.beyond / self.own.values if self.own.values else None,
+            histogram=self.histogram if self.own.values else None,
+            note=note,
+        )
+
+    def _describe(self, values: Array) -> None:
+        threshold = np.float32(self.activation.threshold)
+        self.beyond += int(np.count_nonzero(values > threshold))
+        self.beyond += int(np.count_nonzero(values < -threshold))
+        if values.size:
+            self.histogram.observe(values.reshape(values.shape[0] if values.ndim else 1, -1))
+
+    def _quantized(self, values: Array) -> Array:
+        """Return the floats that stand for the integers of ``values``, as the program does."""
+        threshold, bits = self.activation.threshold, self.activation.bits
+        integers = kernels.quantize(values, threshold, bits=bits)
+        return kernels.dequantize(integers, threshold, bits=bits)
+
+
+def _other_shape(reference: Array, value: Array) -> str:
+    return f"its shape is {list(reference.shape)} in the float model, {list(value.shape)} here"

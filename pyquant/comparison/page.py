@@ -1,0 +1,176 @@
+"""The report as one HTML page, which needs no script, no font and no picture from elsewhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from html import escape
+from string import Template
+
+from .pictures import histogram_picture, profile_picture
+from .report import TABLES, ComparedTensor, Comparison, Table, sqnr_text
+
+_PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>$title</title>
+<style>
+:root {
+  color-scheme: light dark;
+  --page: #ffffff; --card: #f6f7f9; --line: #d5d9e0; --text: #1c2330; --faint: #5f6b7c;
+  --bars: #6f8fbf; --beyond: #d1495b; --threshold: #c2410c; --own: #2a9d8f; --total: #4a6fb5;
+}
+@media (prefers-color-scheme: dark) {
+  :root {
+    --page: #12161d; --card: #1b212b; --line: #353e4c; --text: #e3e8ef; --faint: #98a4b5;
+    --bars: #6d93cc; --beyond: #ef6f7f; --threshold: #fb923c; --own: #3fc1b0; --total: #86a9e8;
+  }
+}
+body {
+  font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
+  max-width: 1120px; margin: 0 auto; padding: 24px;
+}
+h1 { font-size: 22px; margin: 0 0 12px; }
+h2 { font-size: 18px; margin: 36px 0 4px; }
+p { margin: 4px 0 12px; max-width: 80ch; }
+.faint, .legend { color: var(--faint); }
+.legend { font-size: 14px; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 16px; margin: 0; }
+dt { color: var(--faint); }
+dd { margin: 0; overflow-wrap: anywhere; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: 14px; font-variant-numeric: tabular-nums; }
+th { text-align: right; font-weight: 600; color: var(--faint); white-space: nowrap; }
+th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td { text-align: right; white-space: nowrap; }
+th:last-child, td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
+.note { color: var(--threshold); font-size: 13px; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 14px; }
+.card {
+  background: var(--card); border: 1px solid var(--line); border-radius: 8px;
+  padding: 10px 12px; break-inside: avoid;
+}
+.card h3 { font-size: 14px; margin: 0; overflow-wrap: anywhere; }
+.card h3 small { font-weight: 400; color: var(--faint); }
+.card dl {
+  grid-template-columns: max-content 1fr max-content 1fr; font-size: 13px; gap: 0 10px;
+  font-variant-numeric: tabular-nums;
+}
+svg { display: block; width: 100%; height: auto; }
+svg text { font: 10px system-ui, sans-serif; fill: var(--faint); }
+svg .grid { stroke: var(--line); stroke-width: 1; }
+svg .bars { fill: var(--bars); }
+svg .beyond { fill: var(--beyond); }
+svg .threshold { stroke: var(--threshold); stroke-width: 1.5; stroke-dasharray: 4 3; }
+svg text.threshold { fill: var(--threshold); stroke: none; }
+svg .total { stroke: var(--total); } svg .own { stroke: var(--own); }
+svg polyline { fill: none; stroke-width: 1.5; }
+svg circle.total { fill: var(--total); } svg circle.own { fill: var(--own); }
+svg text.total { fill: var(--total); stroke: none; }
+svg text.own { fill: var(--own); stroke: none; }
+</style>
+</head>
+<body>
+<h1>$title</h1>
+$summary
+$sections
+</body>
+</html>
+""")
+
+_LEGEND = (
+    "SQNR is the signal to quantization noise ratio of the float model's values against the "
+    "int8 model's: 20 dB is noise of a tenth of the signal, 40 dB of a hundredth."
+)
+_ACTIVATIONS_LEGEND = (
+    "Histograms of |x| in the float model: counts on a logarithmic scale, the threshold dashed, "
+    "what lies beyond it in red. <b>own</b> is the error of quantizing this tensor alone, "
+    "<b>inherited</b> the error that its values have in the int8 model before they are quantized, "
+    "<b>SQNR</b> and <b>cosine</b> are of both together."
+)
+
+
+def html_page(comparison: Comparison) -> str:
+    """Return the page. Names from the models are escaped."""
+    title = f"pyquant compare: {comparison.quantized_path.name}"
+    sections = [_section(comparison, table) for table in TABLES]
+    return _PAGE.substitute(
+        title=escape(title),
+        summary=_summary(comparison),
+        sections="\n".join(filter(None, sections)),
+    )
+
+
+def _summary(comparison: Comparison) -> str:
+    facts = [
+        ("float model", str(comparison.float_path)),
+        ("quantized model", str(comparison.quantized_path)),
+        ("data", f"{comparison.samples} samples in {comparison.batches} batches"),
+        *((table.title, _extremes(comparison, table)) for table in TABLES[1:]),
+        *(("note", note) for note in comparison.notes),
+    ]
+    rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts if v)
+    return f'<dl>{rows}</dl>\n<p class="legend" style="margin-top:12px">{_LEGEND}</p>'
+
+
+def _extremes(comparison: Comparison, table: Table) -> str:
+    """Say how many tensors a table has, and which range of SQNR."""
+    tensors = comparison.worst(*table.kinds)
+    known = [tensor for tensor in tensors if tensor.error is not None]
+    if not known:
+        return f"{len(tensors)}, none to compare with" if tensors else ""
+    finite = [tensor.error.sqnr for tensor in known if tensor.error is not None]
+    text = f"{len(tensors)}; SQNR from {sqnr_text(known[0].error)}, median {_median(finite)} dB"
+    return f"{text}; worst {known[0].name}" if len(known) > 1 else text
+
+
+def _median(values: Sequence[float]) -> str:
+    ordered = sorted(-math.inf if math.isnan(value) else value for value in values)
+    return f"{ordered[len(ordered) // 2]:.1f}"
+
+
+def _section(comparison: Comparison, table: Table) -> str:
+    tensors = comparison.worst(*table.kinds)
+    if not tensors:
+        return ""
+    heading = f"<h2>{escape(table.title)} <small class='faint'>worst first</small></h2>"
+    if table.kinds == ("activation",):
+        in_order = [tensor for tensor in comparison.tensors if tensor.kind == "activation"]
+        cards = "".join(_card(table, tensor) for tensor in tensors)
+        return (
+            f'{heading}<p class="legend">{_ACTIVATIONS_LEGEND}</p>'
+            f'{profile_picture(in_order)}<div class="cards">{cards}</div>'
+        )
+    return f'{heading}<p class="legend">{escape(table.legend)}</p>{_rows(table, tensors)}'
+
+
+def _rows(table: Table, tensors: Sequence[ComparedTensor]) -> str:
+    heads = "".join(f"<th>{escape(column.heading)}</th>" for column in table.columns)
+    rows = "".join(
+        "<tr>"
+        + "".join(f"<td>{escape(column.text(tensor))}</td>" for column in table.columns)
+        + f"<td>{escape(tensor.name)}{_note(tensor)}</td></tr>\n"
+        for tensor in tensors
+    )
+    return (
+        f'<div class="scroll"><table><thead><tr>{heads}<th>tensor</th></tr></thead>'
+        f"<tbody>\n{rows}</tbody></table></div>"
+    )
+
+
+def _card(table: Table, tensor: ComparedTensor) -> str:
+    facts = "".join(
+        f"<dt>{escape(column.heading)}</dt><dd>{escape(column.text(tensor))}</dd>"
+        for column in table.columns
+    )
+    readers = escape(", ".join(tensor.op_types))
+    return (
+        f'<section class="card"><h3>{escape(tensor.name)} <small>{readers}</small></h3>'
+        f"{_note(tensor)}{histogram_picture(tensor)}<dl>{facts}</dl></section>\n"
+    )
+
+
+def _note(tensor: ComparedTensor) -> str:
+    return f'<div class="note">{escape(tensor.note)}</div>' if tensor.note else ""

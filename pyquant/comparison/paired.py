@@ -1,0 +1,225 @@
+"""Running a float model and a quantized one over the same batches, tensor beside tensor."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..arrays import view_values
+from ..calibration.data import Feed
+from ..calibration.predictor import (
+    Optimization,
+    all_cores,
+    make_int8_predictor,
+    make_predictor,
+    run_failure,
+)
+from ..errors import PyquantError
+from ..program.model import Model
+from ..program.parameters import Array
+from .activations import ActivationMeasure, Measure, OutputMeasure
+from .quantization import Quantization, Written, count_writes
+from .report import INT8_RUN, SIMULATED, ComparedTensor
+
+See = Callable[[Written, Array], None]
+
+_NOT_IN_FLOAT = "not in the float model"
+
+
+class PairedRun:
+    """Two models that run the same batches, and what is gathered of their tensors.
+
+    Attributes:
+        notes: what could not be done.
+    """
+
+    def __init__(self, before: Model, after: Model, quantization: Quantization) -> None:
+        """Make the Predictors.
+
+        Args:
+            before: the float model.
+            after: the quantized one.
+            quantization: what that quantizes.
+
+        Raises:
+            ModelFileError: Paddle cannot load a model.
+        """
+        self.notes: list[str] = []
+        threads = all_cores()
+        self._after = after
+        self._measures = _measures(before, after, quantization)
+        self._float_outputs = _float_outputs(before, after)
+        self._outputs = {SIMULATED: _output_measures(after, SIMULATED)}
+        common = {value.name for value, group in self._measures.items() if not group[0].note}
+        self._float = ObservedModel(before, common, threads)
+        self._simulation = ObservedModel(after, {value.name for value in self._measures}, threads)
+        self._int8: Any = None
+        if quantization.activations:
+            self._outputs[INT8_RUN] = _output_measures(after, INT8_RUN)
+            try:
+                self._int8 = make_int8_predictor(after, threads)
+            except PyquantError as error:
+                self._without_int8(error)
+
+    def batch(self, feed: Feed, number: int) -> None:
+        """Run one batch by both models.
+
+        Raises:
+            CalibrationDataError: one of them cannot run it.
+        """
+        held: dict[Written, Array] = {}
+
+        def hold(value: Written, array: Array) -> None:
+            if value in self._measures:
+                held[value] = array.copy()
+
+        def reduce(value: Written, array: Array) -> None:
+            reference = held.pop(value, None)
+            for measure in self._measures.get(value, ()):
+                measure.add(reference, array)
+
+        expected = self._float.run(feed, number, hold)
+        self._add_outputs(SIMULATED, expected, self._simulation.run(feed, number, reduce))
+        if self._int8 is not None:
+            try:
+                outputs = run_outputs(self._int8, feed)
+            except Exception as error:
+                failure = run_failure(feed, number, error, str(self._after.model_path))
+                self._without_int8(failure)
+                return
+            self._add_outputs(INT8_RUN, expected, outputs)
+
+    def compared(self) -> list[ComparedTensor]:
+        """Return what was found, in the order of the quantized program; the outputs first."""
+        outputs = [measure for group in self._outputs.values() for measure in group]
+        tensors = [measure for group in self._measures.values() for measure in group]
+        return [measure.compared() for measure in (*outputs, *tensors)]
+
+    def _add_outputs(self, run: str, expected: list[Array], outputs: list[Array]) -> None:
+        for position, measure in enumerate(self._outputs[run]):
+            source = self._float_outputs.get(position)
+            if source is None:
+                measure.note = _NOT_IN_FLOAT
+            measure.add(None if source is None else expected[source], outputs[position])
+
+    def _without_int8(self, error: PyquantError) -> None:
+        self._int8 = None
+        del self._outputs[INT8_RUN]
+        self.notes.append(f"the int8 run failed, and is left out: {error}")
+
+
+def _measures(
+    before: Model, after: Model, quantization: Quantization
+) -> Mapping[Written, list[Measure]]:
+    """Return what gathers each value, in the order of the program."""
+    here, there = count_writes(after), count_writes(before)
+
+    def note(name: str) -> str:
+        if not there[name]:
+            return _NOT_IN_FLOAT
+        if there[name] != here[name]:
+            return f"written {there[name]} times in the float model, {here[name]} times here"
+        return ""
+
+    measures: dict[Written, list[Measure]] = defaultdict(list)
+    for variable, activation in quantization.activations.items():
+        op_types, name = quantization.op_types.get(variable, ()), activation.value.name
+        measures[activation.value].append(ActivationMeasure(activation, op_types, note(name)))
+    for value, op_type in quantization.outputs:
+        measures[value].append(OutputMeasure(value.name, "op output", (op_type,), note(value.name)))
+    return dict(measures)
+
+
+def _output_measures(model: Model, run: str) -> list[OutputMeasure]:
+    producers = model.producers()
+    return [
+        OutputMeasure(name, run, (producers[name].type,) if name in producers else ())
+        for name in model.fetches
+    ]
+
+
+def _float_outputs(before: Model, after: Model) -> dict[int, int]:
+    """Return the position of each output in the float model, by that in the quantized one."""
+    names, wanted = list(before.fetches), list(after.fetches)
+    if set(names) != set(wanted) and len(names) == len(wanted):
+        return {position: position for position in range(len(wanted))}
+    return {i: names.index(name) for i, name in enumerate(wanted) if name in names}
+
+
+class ObservedModel:
+    """A model that runs batches op by op, as its program says, while some tensors are looked at.
+
+    Args:
+        model: as read from its files.
+        names: the tensors to look at.
+        threads: of Paddle's kernels.
+    """
+
+    def __init__(self, model: Model, names: Collection[str], threads: int) -> None:
+        self._model = model
+        self._names = frozenset(names)
+        self._writes = count_writes(model)
+        self._predictor = make_predictor(model, Optimization.NONE, threads)
+        self._predictor.register_output_hook(self._hook)
+        self._seen: Counter[str] = Counter()
+        self._see: See = _ignore
+        self._error: Exception | None = None
+
+    def run(self, feed: Feed, batch: int, see: See) -> list[Array]:
+        """Run one batch.
+
+        Args:
+            feed: arrays by input name.
+            batch: its number, for messages.
+            see: gets each tensor when it is computed; the memory is good until it returns.
+
+        Returns:
+            The model's outputs.
+
+        Raises:
+            CalibrationDataError: the model cannot run it.
+        """
+        self._seen.clear()
+        self._see = see
+        for name, array in feed.items():
+            self._observe(name, array)
+        try:
+            return run_outputs(self._predictor, feed)
+        except Exception as error:
+            if self._error is not None:
+                raise self._error from error
+            raise run_failure(feed, batch, error, str(self._model.model_path)) from error
+
+    def _hook(self, op_type: str, name: str, tensor: Any) -> None:
+        if name not in self._names or op_type == "feed":
+            return
+        try:
+            if tensor._is_initialized() or 0 in tensor.shape:
+                self._observe(name, view_values(tensor))
+        except Exception as error:
+            # Paddle need not hand an exception of a hook on as it is: keep it.
+            self._error = error
+            raise
+
+    def _observe(self, name: str, array: Array) -> None:
+        if name in self._names:
+            # In a loop the program's writes come round again.
+            write = self._seen[name] % max(1, self._writes[name])
+            self._seen[name] += 1
+            self._see(Written(name, write), np.ascontiguousarray(array))
+
+
+def run_outputs(predictor: Any, feed: Feed) -> list[Array]:
+    """Run one batch and return copies of the outputs."""
+    for name, array in feed.items():
+        predictor.get_input_handle(name).copy_from_cpu(array)
+    predictor.run()
+    names = predictor.get_output_names()
+    return [np.asarray(predictor.get_output_handle(name).copy_to_cpu()) for name in names]
+
+
+def _ignore(value: Written, array: Array) -> None:
+    """Take no notice."""

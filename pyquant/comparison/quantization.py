@@ -1,0 +1,232 @@
+"""What a quantized program holds and computes as integers, read from its ops.
+
+Tensors are found by the ops around them, not by their names, so that programs of Paddle's own PTQ
+are read as well as pyquant's.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ModelFileError, UnsupportedError
+from ..program import proto
+from ..program.model import Model
+from ..program.parameters import Array
+
+
+class Written(NamedTuple):
+    """A value of a variable: which of the program's writes of that name it is, from 0."""
+
+    name: str
+    write: int
+
+
+@dataclass(frozen=True)
+class Activation:
+    """A tensor that the program quantizes while it runs.
+
+    Attributes:
+        value: which it is.
+        threshold: the magnitude that maps to 2^(bits-1)-1.
+        bits: of the integers.
+    """
+
+    value: Written
+    threshold: float
+    bits: int
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A parameter that is stored as integers.
+
+    Attributes:
+        name: under which it is stored.
+        integers: the values.
+        step: what one stands for, float32, of a shape that multiplies the integers.
+        axis: the axis of the channels, or None for one step.
+        bits: of the integers.
+        data_type: Paddle's code of what the program makes of it.
+    """
+
+    name: str
+    integers: Array
+    step: NDArray[np.float32]
+    axis: int | None
+    bits: int
+    data_type: int
+
+    @property
+    def levels(self) -> int:
+        """The greatest integer."""
+        return int(2 ** (self.bits - 1) - 1)
+
+
+class Output(NamedTuple):
+    """What an op computes that reads quantized tensors."""
+
+    value: Written
+    op_type: str
+
+
+@dataclass
+class Quantization:
+    """What a program quantizes, in the order of its ops.
+
+    Attributes:
+        activations: by the variable that holds them dequantized.
+        weights: likewise.
+        outputs: the outputs of the ops that read these.
+        op_types: of the ops that read each, by the same variable.
+    """
+
+    activations: dict[str, Activation] = field(default_factory=dict)
+    weights: dict[str, Weight] = field(default_factory=dict)
+    outputs: list[Output] = field(default_factory=list)
+    op_types: dict[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+def count_writes(model: Model) -> Counter[str]:
+    """Return how many ops write each variable."""
+    return Counter(name for op in model.ops() for name in proto.names(op.outputs))
+
+
+def read_quantization(model: Model) -> Quantization:
+    """Find what ``model`` quantizes; nothing, if it is a float model.
+
+    Raises:
+        UnsupportedError: it is in Paddle-Lite's form, which Paddle cannot run, or has scales that
+            are computed, or several for one activation.
+        ModelFileError: a scale is negative or not finite.
+    """
+    reader = _Reader(model)
+    for op in model.ops():
+        reader.read(op)
+    return reader.found
+
+
+class _Reader:
+    """Follows quantized values through the program, op by op."""
+
+    def __init__(self, model: Model) -> None:
+        self.found = Quantization()
+        self._model = model
+        self._writes: Counter[str] = Counter()
+        self._quantized: dict[str, Activation] = {}
+        self._cast: dict[str, str] = {}
+        self._kinds: dict[str, Callable[[Any, str, str], bool]] = {
+            "quantize_linear": self._quantize,
+            "dequantize_linear": self._dequantize,
+            "cast": self._cast_integers,
+            "elementwise_mul": self._scale,
+        }
+
+    def read(self, op: Any) -> None:
+        """Take in the next op."""
+        _refuse_lite(self._model, op)
+        sources, outputs = proto.arguments(op.inputs, "X"), list(proto.names(op.outputs))
+        kind = self._kinds.get(op.type)
+        if kind is None or not sources or not kind(op, sources[0], outputs[0]):
+            self._reads(op, outputs)
+        self._writes.update(outputs)
+
+    def _quantize(self, op: Any, source: str, output: str) -> bool:
+        if source not in self._model.parameters:
+            threshold = self._threshold(op)
+            if threshold.size > 1:
+                raise UnsupportedError(
+                    f"{self._model.model_path}: activation '{source}' has {threshold.size} "
+                    "thresholds. Quantize it per tensor."
+                )
+            value = Written(source, max(0, self._writes[source] - 1))
+            bits = proto.attribute(op, "bit_length", 8)
+            self._quantized[output] = Activation(value, float(threshold[0]), bits)
+        return True
+
+    def _dequantize(self, op: Any, source: str, output: str) -> bool:
+        if source in self._quantized:
+            self.found.activations[output] = self._quantized[source]
+        elif source in self._model.parameters:
+            integers = self._model.parameters[source]
+            threshold, axis = self._threshold(op), proto.attribute(op, "quant_axis", -1)
+            shape = [1] * integers.ndim
+            shape[axis] = threshold.size
+            bits = proto.attribute(op, "bit_length", 8)
+            step = (threshold / np.float32(2 ** (bits - 1) - 1)).reshape(shape)
+            self._add_weight(source, integers, step, bits, output)
+        return True
+
+    def _cast_integers(self, op: Any, source: str, output: str) -> bool:
+        array = self._model.parameters.get(source)
+        if array is not None and array.dtype in (np.int8, np.int16):
+            self._cast[output] = source
+            return True
+        if source in self.found.weights:  # a weight in half precision
+            weight = self.found.weights.pop(source)
+            data_type = proto.attribute(op, "out_dtype", weight.data_type)
+            self.found.weights[output] = Weight(
+                weight.name, weight.integers, weight.step, weight.axis, weight.bits, data_type
+            )
+            return True
+        return False
+
+    def _scale(self, op: Any, source: str, output: str) -> bool:
+        step = self._model.parameters.get(next(iter(proto.arguments(op.inputs, "Y")), ""))
+        if source not in self._cast or step is None:
+            return False
+        name = self._cast[source]
+        integers = self._model.parameters[name]
+        self._add_weight(name, integers, step, 8 * integers.dtype.itemsize, output)
+        return True
+
+    def _add_weight(
+        self, name: str, integers: Array, step: NDArray[np.float32], bits: int, output: str
+    ) -> None:
+        axis = int(np.argmax(step.shape)) if step.size > 1 else None
+        data_type = proto.paddle_dtype(np.dtype(np.float32))
+        self.found.weights[output] = Weight(name, integers, step, axis, bits, data_type)
+
+    def _threshold(self, op: Any) -> NDArray[np.float32]:
+        name = proto.arguments(op.inputs, "Scale")[0]
+        threshold = self._model.parameters.get(name)
+        if threshold is None:
+            raise UnsupportedError(
+                f"{self._model.model_path}: the scale '{name}' of a {op.type} is computed. "
+                "Export the model with its scales as parameters."
+            )
+        if not (np.isfinite(threshold) & (threshold >= 0)).all():
+            raise ModelFileError(
+                f"{self._model.params_path or self._model.model_path.parent}: the scale '{name}' "
+                "is negative or not finite. Quantize the model again."
+            )
+        return threshold.astype(np.float32).reshape(-1)
+
+    def _reads(self, op: Any, outputs: list[str]) -> None:
+        read = [
+            name
+            for name in proto.names(op.inputs)
+            if name in self.found.activations or name in self.found.weights
+        ]
+        for name in read:
+            known = self.found.op_types.get(name, ())
+            self.found.op_types[name] = tuple(dict.fromkeys((*known, op.type)))
+        if read and op.type != "fetch":
+            value = Written(outputs[0], self._writes[outputs[0]])
+            self.found.outputs.append(Output(value, op.type))
+
+
+def _refuse_lite(model: Model, op: Any) -> None:
+    if proto.attribute(op, "quantize_weight_bits", None) is None:
+        return
+    parameters = (model.parameters.get(name) for name in proto.names(op.inputs))
+    if any(array is not None and array.dtype in (np.int8, np.int16) for array in parameters):
+        raise UnsupportedError(
+            f"{model.model_path}: it is in Paddle-Lite's form, which Paddle cannot run. Compare "
+            "what quant_post_dynamic writes without lite_format: its weights are the same."
+        )

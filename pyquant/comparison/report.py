@@ -1,0 +1,245 @@
+"""What a comparison found, as data and as text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..calibration.statistic import ActivationHistogram
+from ..program.output_files import OutputFiles
+from .similarity import Similarity
+
+SIMULATED, INT8_RUN = "simulated", "int8 run"
+"""How the quantized model was run for an output: by its program as it says, or by int8 kernels."""
+
+
+@dataclass(frozen=True)
+class ComparedTensor:
+    """One tensor of the quantized model beside the float model's.
+
+    Attributes:
+        name: in the program; of a weight, that of the float parameter.
+        kind: ``"activation"``, ``"weight"``, ``"op output"`` (of an op that reads a quantized
+            tensor), or an output of the model, ``"simulated"`` or from the ``"int8 run"``.
+        op_types: of the ops that read an activation or a weight; of the op that writes an output.
+        error: float against int8: of an activation, what the float model computes against what
+            the int8 model's ops read; of a weight, the parameter against its dequantized
+            integers. None if there is nothing to compare with.
+        inherited: of an activation, the error that its values have before they are quantized.
+        own: of an activation, the error of quantizing the float model's values; those of the
+            int8 model if the float model has no such tensor.
+        bits: of the integers.
+        axis: the axis of the channels; None for one threshold.
+        threshold: the magnitude that maps to 2^(bits-1)-1: a float, or float32[channels].
+        saturation: the share of the values beyond the threshold.
+        histogram: of an activation's magnitudes.
+        note: what keeps it from being compared, or from being trusted; else empty.
+    """
+
+    name: str
+    kind: str
+    op_types: tuple[str, ...]
+    error: Similarity | None
+    inherited: Similarity | None = None
+    own: Similarity | None = None
+    bits: int | None = None
+    axis: int | None = None
+    threshold: float | NDArray[Any] | None = None
+    saturation: float | None = None
+    histogram: ActivationHistogram | None = None
+    note: str = ""
+
+    @property
+    def badness(self) -> tuple[int, float]:
+        """A key that sorts worst first: NaN, then by SQNR, then by the own one's."""
+        known = self.error or self.own
+        if known is None:
+            return 3, 0.0
+        if math.isnan(known.sqnr):
+            return 0, 0.0
+        return (1 if self.error else 2), known.sqnr
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The outcome of `pyquant.compare`.
+
+    Attributes:
+        float_path: the float model's program.
+        quantized_path: the quantized one's.
+        batches: how many batches both ran.
+        samples: how many samples they held.
+        tensors: what was compared, in the order of the quantized program.
+        notes: what there is to know about it as a whole.
+    """
+
+    float_path: Path
+    quantized_path: Path
+    batches: int
+    samples: int
+    tensors: list[ComparedTensor]
+    notes: list[str]
+
+    def worst(self, *kinds: str) -> list[ComparedTensor]:
+        """Return the tensors of ``kinds``, of all kinds if none is given, worst first."""
+        wanted = [tensor for tensor in self.tensors if not kinds or tensor.kind in kinds]
+        return sorted(wanted, key=lambda tensor: tensor.badness)
+
+    def table(self, top: int | None = None) -> str:
+        """Return the report as text, of each table the ``top`` worst lines or all."""
+        lines = [
+            f"float      {self.float_path}",
+            f"quantized  {self.quantized_path}",
+            f"data       {self.samples} samples in {self.batches} batches",
+            *(f"note       {note}" for note in self.notes),
+        ]
+        for table in TABLES:
+            tensors = self.worst(*table.kinds)
+            if tensors:
+                lines += ["", f"{table.title}: {len(tensors)}, worst first", f"  ({table.legend})"]
+                lines += _aligned(table, tensors[:top])
+                if top is not None and top < len(tensors):
+                    lines.append(f"  and {len(tensors) - top} more")
+        return "\n".join(lines)
+
+    def save_html(self, path: str | Path) -> None:
+        """Write the report as one HTML page that needs nothing else.
+
+        Raises:
+            OutputError: it cannot be written; what stood there before is unharmed.
+        """
+        from .page import html_page
+
+        path = Path(path)
+        with OutputFiles(path.parent) as files, files.open(path) as stream:
+            stream.write(html_page(self).encode())
+
+    def __str__(self) -> str:
+        """Return the whole report as text."""
+        return self.table()
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a table: its heading, and what it says of a tensor."""
+
+    heading: str
+    text: Callable[[ComparedTensor], str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the report.
+
+    Attributes:
+        title: its heading.
+        legend: what its numbers mean.
+        kinds: of the tensors in it.
+        columns: before the tensor's name.
+    """
+
+    title: str
+    legend: str
+    kinds: tuple[str, ...]
+    columns: tuple[Column, ...]
+
+
+def sqnr_text(similarity: Similarity | None) -> str:
+    """Return an SQNR as text, in dB."""
+    if similarity is None:
+        return "-"
+    return "exact" if similarity.sqnr == math.inf else f"{similarity.sqnr:.1f}"
+
+
+def _cosine_text(tensor: ComparedTensor) -> str:
+    return "-" if tensor.error is None else f"{tensor.error.cosine:.6f}"
+
+
+def _threshold_text(tensor: ComparedTensor) -> str:
+    if tensor.threshold is None:
+        return "-"
+    least, greatest = np.min(tensor.threshold), np.max(tensor.threshold)
+    return f"{least:.4g}" if least == greatest else f"{least:.3g} .. {greatest:.3g}"
+
+
+def _saturation_text(tensor: ComparedTensor) -> str:
+    share = tensor.saturation
+    if share is None:
+        return "-"
+    return "0" if share == 0 else f"{100 * share:.4f} %" if share >= 1e-6 else "<0.0001 %"
+
+
+def _axis_text(tensor: ComparedTensor) -> str:
+    return "-" if tensor.axis is None else str(tensor.axis)
+
+
+def _op_types_text(tensor: ComparedTensor) -> str:
+    return ", ".join(tensor.op_types) or "-"
+
+
+_SQNR = Column("SQNR dB", lambda tensor: sqnr_text(tensor.error))
+_COSINE = Column("cosine", _cosine_text)
+_SATURATED = Column("saturated", _saturation_text)
+
+TABLES = (
+    Table(
+        "outputs of the model",
+        "simulated: by the program as it says; int8 run: by Paddle's int8 kernels",
+        (SIMULATED, INT8_RUN),
+        (_SQNR, _COSINE, Column("run", lambda tensor: tensor.kind)),
+    ),
+    Table(
+        "activations",
+        "own: of quantizing it alone; inherited: in the values before they are quantized",
+        ("activation",),
+        (
+            _SQNR,
+            _COSINE,
+            Column("own dB", lambda tensor: sqnr_text(tensor.own)),
+            Column("inherited dB", lambda tensor: sqnr_text(tensor.inherited)),
+            Column("threshold", _threshold_text),
+            _SATURATED,
+        ),
+    ),
+    Table(
+        "weights",
+        "the float weight against its dequantized integers",
+        ("weight",),
+        (
+            _SQNR,
+            _COSINE,
+            Column("threshold", _threshold_text),
+            _SATURATED,
+            Column("bits", lambda tensor: str(tensor.bits)),
+            Column("axis", _axis_text),
+        ),
+    ),
+    Table(
+        "outputs of quantized ops",
+        "with all that they inherit",
+        ("op output",),
+        (_SQNR, _COSINE, Column("op", _op_types_text)),
+    ),
+)
+"""What the report shows, as text and as a page."""
+
+
+def _aligned(table: Table, tensors: Sequence[ComparedTensor]) -> list[str]:
+    rows = [[column.text(tensor) for column in table.columns] for tensor in tensors]
+    rows.insert(0, [column.heading for column in table.columns])
+    widths = [max(map(len, cells)) for cells in zip(*rows)]
+    heads = [
+        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths)) for row in rows
+    ]
+    lines = [f"{heads[0]}  tensor"]
+    for head, tensor in zip(heads[1:], tensors):
+        lines.append(f"{head}  {tensor.name}")
+        if tensor.note:
+            lines.append(" " * (len(head) + 4) + tensor.note)
+    return lines

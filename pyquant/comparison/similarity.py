@@ -1,0 +1,93 @@
+"""How near one tensor is to another: SQNR and cosine, summed up over any number of batches."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from ..program.parameters import Array
+
+_CHUNK = 1 << 14  # values that are float64 at a time, so that they stay in the cache
+
+
+class Similarity(NamedTuple):
+    """How near a quantized tensor is to the float one.
+
+    Attributes:
+        sqnr: signal to quantization noise, 10 log10(sum x^2 / sum (x - y)^2), in dB; infinite if
+            all values are equal, NaN if there is NaN or infinity among them.
+        cosine: of the angle between the two, taken as vectors; NaN likewise.
+    """
+
+    sqnr: float
+    cosine: float
+
+
+@dataclass
+class ErrorSums:
+    """Sums over all values, in float64, of a reference x and of another tensor y.
+
+    Attributes:
+        signal: of x^2.
+        noise: of (x - y)^2.
+        other: of y^2.
+        product: of x y.
+        values: how many there are.
+    """
+
+    signal: float = 0.0
+    noise: float = 0.0
+    other: float = 0.0
+    product: float = 0.0
+    values: int = 0
+
+    def add(self, reference: Array, other: Array) -> None:
+        """Add two arrays of one shape, of any numeric type."""
+        x_values, y_values = reference.reshape(-1), other.reshape(-1)
+        self.values += x_values.size
+        for start in range(0, x_values.size, _CHUNK):
+            part = slice(start, start + _CHUNK)
+            with np.errstate(invalid="ignore"):  # of infinities, of which a NaN tells
+                self._add(x_values[part].astype(np.float64), y_values[part].astype(np.float64))
+
+    def _add(self, x: Array, y: Array) -> None:
+        self.signal += _dot(x, x)
+        self.other += _dot(y, y)
+        self.product += _dot(x, y)
+        x -= y
+        self.noise += _dot(x, x)
+
+    @property
+    def similarity(self) -> Similarity | None:
+        """What the sums say, or None if nothing was added."""
+        if not self.values:
+            return None
+        return Similarity(self._sqnr(), self._cosine())
+
+    def _sqnr(self) -> float:
+        if self.noise == 0:
+            return math.inf
+        if self.signal == 0:
+            return -math.inf
+        return 10 * (math.log10(self.signal) - math.log10(self.noise))
+
+    def _cosine(self) -> float:
+        if self.noise == 0:
+            return 1.0
+        lengths = math.sqrt(self.signal) * math.sqrt(self.other)
+        return self.product / lengths if lengths else 0.0
+
+
+def _dot(x: Array, y: Array) -> float:
+    # Not by BLAS, whose threads wait for the cores on which Paddle's spin.
+    return float(np.einsum("i,i->", x, y))
+
+
+def as_float(array: Array) -> Array:
+    """Return values that numpy can compute with: ``uint16``, raw bfloat16, as float32."""
+    if array.dtype != np.uint16:
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)

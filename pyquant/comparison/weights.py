@@ -1,0 +1,79 @@
+"""Float weights against what the quantized program makes of their integers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..program import proto
+from ..program.model import Model
+from ..program.parameters import Array, row_chunks
+from ..program.weights import bfloat16_bits
+from .quantization import Weight
+from .report import ComparedTensor
+from .similarity import ErrorSums, as_float
+
+# Rounding moves a value by half a step, the kinds that look at the data by up to two.
+_FURTHEST_STEPS = np.float32(2)
+_SMALLEST = np.finfo(np.float32).tiny  # below it, a step may be flushed to zero
+
+
+def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> ComparedTensor:
+    """Compare ``weight`` with the parameter of ``model``, the float one, that it was made from."""
+    name = float_name(model, weight.name)
+    threshold = weight.step.reshape(-1) * np.float32(weight.levels)
+    source = model.parameters.get(name)
+    described: dict[str, Any] = {
+        "name": name,
+        "kind": "weight",
+        "op_types": op_types,
+        "bits": weight.bits,
+        "axis": weight.axis,
+        "threshold": float(threshold[0]) if weight.axis is None else threshold,
+    }
+    if source is None or (source.dtype.kind != "f" and source.dtype != np.uint16):
+        return ComparedTensor(**described, error=None, note="not in the float model")
+    if source.shape != weight.integers.shape:
+        return ComparedTensor(
+            **described, error=None, note=f"its shape is {list(source.shape)} in the float model"
+        )
+    sums, beyond, changed = _compare(source, weight)
+    if changed:
+        return ComparedTensor(
+            **described,
+            error=None,
+            note="other values in the float model: changed before quantizing, as by folding",
+        )
+    return ComparedTensor(**described, error=sums.similarity, saturation=beyond / source.size)
+
+
+def float_name(model: Model, name: str) -> str:
+    """Return what the weight stored as ``name`` is called in ``model``, the float one."""
+    return name if name in model.parameters else name.removesuffix(".quantized")
+
+
+def _compare(source: Array, weight: Weight) -> tuple[ErrorSums, int, bool]:
+    """Return the sums, how many values saturate, and whether others are off by more than rounding.
+
+    A weight may be larger than memory: it is read in chunks.
+    """
+    sums, beyond, changed = ErrorSums(), 0, False
+    by_row = weight.axis == 0
+    for rows in row_chunks(source):
+        step = weight.step[rows] if by_row else weight.step
+        integers = weight.integers[rows]
+        x, y = as_float(source[rows]), _floats(integers, step, weight.data_type)
+        sums.add(x, y)
+        saturated = np.abs(x) > step * np.float32(weight.levels + 0.5)
+        beyond += int(np.count_nonzero(saturated))
+        far = np.abs(x - y) > _FURTHEST_STEPS * step + _SMALLEST
+        changed = changed or bool((far & ~saturated).any())
+    return sums, beyond, changed
+
+
+def _floats(integers: Array, step: Array, data_type: int) -> Array:
+    values = integers.astype(np.float32) * step
+    dtype = proto.numpy_dtype(data_type)
+    assert dtype is not None
+    return as_float(bfloat16_bits(values)) if dtype == np.uint16 else values.astype(dtype)

@@ -1,0 +1,590 @@
+"""The per-layer report, against numpy on what Paddle computes of small programs."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+from paddle_run import predict
+
+import pyquant
+from pyquant import (
+    CalibrationDataError,
+    Comparison,
+    ModelFileError,
+    OutputError,
+    SettingError,
+    Similarity,
+    UnsupportedError,
+    compare,
+    load_model,
+    quant_post_dynamic,
+    quant_post_static,
+    save_model,
+)
+from pyquant.cli import main
+from pyquant.comparison import paired
+from pyquant.comparison.quantization import read_quantization
+from pyquant.comparison.report import ComparedTensor
+from pyquant.comparison.weights import compare_weight
+from pyquant.program import proto
+
+DATA = Path(__file__).parent / "data"
+IMAGES = programs.random((12, 3, 8, 8), 9)
+BATCHES = [IMAGES[:5], IMAGES[5:6], IMAGES[6:]]
+INTERMEDIATE = ["a", "b", "c"]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return programs.conv_net().save(tmp_path / "in")
+
+
+@pytest.fixture
+def int8(source: Path, tmp_path: Path) -> Path:
+    """Calibrated on half of the values: some saturate."""
+    quant_post_static(None, source, tmp_path / "int8", data_loader=[IMAGES[:6] * 0.5])
+    return tmp_path / "int8"
+
+
+def open_net() -> programs.ProgramBuilder:
+    """The same network with every tensor as an output."""
+    net = programs.conv_net()
+    for name in INTERMEDIATE:
+        net.fetch(name)
+    return net
+
+
+def run_open(directory: Path) -> dict[str, np.ndarray[Any, Any]]:
+    model = load_model(directory)
+    outputs = predict(model.model_path, model.params_path, {"x": IMAGES})
+    return dict(zip(model.fetches, outputs)) | {"x": IMAGES}
+
+
+def similarity(x: Any, y: Any) -> Similarity:
+    x, y = x.astype(np.float64).ravel(), y.astype(np.float64).ravel()
+    cosine = x @ y / np.linalg.norm(x) / np.linalg.norm(y)
+    return Similarity(10 * math.log10(np.mean(x**2) / np.mean((x - y) ** 2)), cosine)
+
+
+def quantized(x: Any, threshold: float) -> Any:
+    threshold = np.float32(threshold)
+    integers = np.clip(np.rint(x * (np.float32(127) * (np.float32(1) / threshold))), -128, 127)
+    return (integers.astype(np.float32) * threshold) / np.float32(127)
+
+
+def near(expected: Similarity) -> Any:
+    return pytest.approx(expected, rel=1e-6)
+
+
+def find(comparison: Comparison, name: str, kind: str) -> ComparedTensor:
+    (found,) = [t for t in comparison.tensors if (t.name, t.kind) == (name, kind)]
+    return found
+
+
+def renamed(directory: Path, output: Path, names: dict[str, str]) -> Path:
+    """Write a model again with other names for variables."""
+    model = load_model(directory)
+    for block in model.program.blocks:
+        for var in block.vars:
+            var.name = names.get(var.name, var.name)
+        for op in block.ops:
+            for slot in (*op.inputs, *op.outputs):
+                slot.arguments[:] = [names.get(name, name) for name in slot.arguments]
+    parameters = {names.get(name, name): array for name, array in model.parameters.items()}
+    save_model(replace(model, parameters=parameters), output, "m.pdmodel", "m.pdiparams")
+    return output
+
+
+def test_activations_are_those_of_numpy(tmp_path: Path) -> None:
+    source = open_net().save(tmp_path / "in")
+    made = quant_post_static(None, source, tmp_path / "int8", data_loader=[IMAGES[:6] * 0.5])
+    comparison = compare(source, tmp_path / "int8", data_loader=BATCHES)
+    floats, simulated = run_open(source), run_open(tmp_path / "int8")
+    thresholds = made.thresholds()
+    assert set(thresholds) == {"x", "b"}
+    assert (comparison.batches, comparison.samples) == (3, 12)
+    for name, threshold in thresholds.items():
+        found = find(comparison, name, "activation")
+        x, y = floats[name], simulated[name]
+        assert found.error == near(similarity(x, quantized(y, threshold)))
+        assert found.own == near(similarity(x, quantized(x, threshold)))
+        assert found.saturation == np.mean(np.abs(x) > threshold) > 0
+        assert found.threshold == threshold
+        assert (found.bits, found.axis, found.op_types) == (8, None, ("conv2d",))
+        assert found.histogram is not None
+        assert found.histogram.abs_max == np.abs(x).max()
+        assert found.histogram.values == x.size
+    exact = Similarity(math.inf, 1.0)
+    assert find(comparison, "x", "activation").inherited == exact
+    inherited = find(comparison, "b", "activation").inherited
+    assert inherited == near(similarity(floats["b"], simulated["b"]))
+
+
+def test_outputs_are_those_of_numpy(tmp_path: Path) -> None:
+    source = open_net().save(tmp_path / "in")
+    result = quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES)
+    comparison = compare(source, tmp_path / "int8", data_loader=BATCHES)
+    floats, simulated = run_open(source), run_open(tmp_path / "int8")
+    for name, op_type in {"a": "conv2d", "c": "conv2d", "y": "matmul_v2"}.items():
+        found = find(comparison, name, "op output")
+        assert found.error == near(similarity(floats[name], simulated[name]))
+        assert found.op_types == (op_type,)
+    for name in load_model(source).fetches:
+        found = find(comparison, name, "simulated")
+        assert found.error == near(similarity(floats[name], simulated[name]))
+    run = predict(result.model_path, result.params_path, {"x": IMAGES}, "int8")
+    for name, output in zip(load_model(source).fetches, run):
+        expected = similarity(floats[name], output)
+        # Its rounding depends on the batch.
+        assert find(comparison, name, "int8 run").error == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("kind", ["channel_wise_abs_max", "abs_max"])
+def test_weights_are_those_of_numpy(source: Path, tmp_path: Path, kind: str) -> None:
+    quant_post_static(
+        None, source, tmp_path / "out", data_loader=BATCHES, weight_quantize_type=kind
+    )
+    comparison = compare(source, tmp_path / "out", data_loader=BATCHES)
+    for name, array in load_model(source).parameters.items():
+        axis = 1 if name == "dense.w" else 0
+        others = tuple(i for i in range(array.ndim) if i != axis)
+        whole = kind == "abs_max"
+        threshold = np.abs(array).max(axis=None if whole else others, keepdims=True)
+        step = threshold.astype(np.float64) / 127
+        found = find(comparison, name, "weight")
+        expected = similarity(array, np.rint(array / step) * step)
+        assert found.error == pytest.approx(expected, rel=1e-4)
+        assert found.axis == (None if whole else axis)
+        np.testing.assert_allclose(found.threshold, threshold.ravel(), rtol=1e-6)
+        assert (found.bits, found.saturation) == (8, 0)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_dynamic(tmp_path: Path, bits: int) -> None:
+    source = programs.embedding_net().save(tmp_path / "in")
+    result = quant_post_dynamic(source, tmp_path / "out", weight_bits=bits)
+    comparison = compare(source, result.model_path, data_loader=[np.arange(10).reshape(2, 5)])
+    assert {t.kind for t in comparison.tensors} == {"weight", "op output", "simulated"}
+    table = find(comparison, "table", "weight")
+    assert (table.bits, table.axis, table.note) == (bits, 0, "")
+    assert set(table.op_types) == {"lookup_table_v2", "matmul_v2"}
+    assert table.error is not None
+    assert table.error.sqnr > {8: 40, 16: 85}[bits]
+    assert find(comparison, "y", "simulated").error == find(comparison, "y", "op output").error
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.uint16])
+def test_weights_in_half_precision(tmp_path: Path, dtype: Any) -> None:
+    """Compared without being run, as Paddle has no such kernels on a CPU."""
+    net = programs.embedding_net()
+    table = net.parameters["table"]
+    half = table.astype(np.float16) if dtype == np.float16 else table.view(np.uint32) >> 16
+    half = half.astype(dtype)
+    variables = {var.name: var for var in net.block.vars}
+    proto.tensor_desc(variables["table"]).data_type = proto.paddle_dtype(half.dtype)
+    net.parameters["table"] = half
+    source = net.save(tmp_path / "in")
+    result = quant_post_dynamic(source, tmp_path / "out")
+    (weight,) = read_quantization(load_model(result.model_path)).weights.values()
+    found = compare_weight(load_model(source), weight, ("matmul_v2",))
+    twin = np.abs(half.astype(np.float32) if dtype == np.float16 else bfloat16(half))
+    np.testing.assert_allclose(found.threshold, twin.max(axis=1), rtol=1e-6)
+    assert found.error is not None
+    assert 40 < found.error.sqnr < 55
+
+
+def bfloat16(bits: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def test_dynamic_json(tmp_path: Path) -> None:
+    result = quant_post_dynamic(DATA / "small.json", tmp_path)
+    assert result.model_path.suffix == ".json"
+    images = programs.random((4, 3, 8, 12))
+    comparison = compare(DATA / "small.json", result.model_path, data_loader=[images])
+    assert {t.name for t in comparison.worst("weight")} == {t.name for t in result.quantized}
+    for tensor in comparison.tensors:
+        assert tensor.error is not None
+        assert tensor.error.sqnr > 30
+    assert find(comparison, "fetch_name_0", "simulated").op_types
+
+
+def test_static_of_json(tmp_path: Path) -> None:
+    images = programs.random((4, 3, 8, 12))
+    quant_post_static(None, DATA / "small.json", tmp_path, data_loader=[images])
+    comparison = compare(DATA / "small.json", tmp_path, data_loader=[images])
+    assert comparison.worst("activation")
+    assert all(t.error is not None and t.error.sqnr > 15 for t in comparison.tensors)
+
+
+def test_a_weight_that_others_read(tmp_path: Path) -> None:
+    source = programs.shared_weight_net().save(tmp_path / "in")
+    feeds = [{"left": IMAGES[:4], "right": IMAGES[4:8]}]
+    quant_post_static(None, source, tmp_path / "out", data_loader=feeds)
+    comparison = compare(source, tmp_path / "out", data_loader=feeds)
+    weight = find(comparison, "w", "weight")
+    assert weight.error is not None
+    assert weight.error.sqnr > 35
+    assert find(comparison, "total", "simulated").error == Similarity(math.inf, 1.0)
+
+
+def test_a_program_as_paddles_own_ptq_writes_it(source: Path, int8: Path, tmp_path: Path) -> None:
+    """What it quantizes is declared as it was, and a scale has no dimensions."""
+    model = load_model(int8)
+    for var in model.program.blocks[0].vars:
+        if var.name in ("first.w", "second.w"):
+            proto.tensor_desc(var).data_type = proto.paddle_dtype(np.dtype(np.float32))
+    for name in ("x@scale", "b@scale"):
+        model.parameters[name] = model.parameters[name].reshape(())
+    save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
+    ours = compare(source, int8, data_loader=BATCHES)
+    theirs = compare(source, tmp_path / "out", data_loader=BATCHES)
+    assert str(theirs).splitlines()[2:] == str(ours).splitlines()[2:]
+
+
+def test_how_the_data_are_split_makes_no_difference(source: Path, int8: Path) -> None:
+    whole = compare(source, int8, data_loader=[IMAGES])
+    for parts in (
+        compare(source, int8, data_loader=BATCHES),
+        compare(source, int8, sample_generator=list(IMAGES), batch_size=5),
+        compare(load_model(source), load_model(int8), batch_generator=lambda: iter(BATCHES)),
+    ):
+        for one, other in zip(whole.tensors, parts.tensors):
+            assert (one.name, one.kind, one.saturation) == (
+                other.name,
+                other.kind,
+                other.saturation,
+            )
+            if one.kind != "int8 run":
+                assert one.error == pytest.approx(other.error, rel=1e-6)
+
+
+def test_worst_first(source: Path, int8: Path) -> None:
+    comparison = compare(source, int8, data_loader=BATCHES)
+    worst = comparison.worst()
+    assert len(worst) == len(comparison.tensors)
+    decibels = [t.error.sqnr for t in worst if t.error is not None]
+    assert decibels == sorted(decibels)
+    missing = ComparedTensor("m", "activation", (), None, own=Similarity(3.0, 0.9))
+    unknown = ComparedTensor("u", "weight", (), None)
+    broken = ComparedTensor("n", "activation", (), Similarity(math.nan, math.nan))
+    mixed = replace(comparison, tensors=[unknown, missing, *comparison.tensors, broken])
+    names = [t.name for t in mixed.worst()]
+    assert (names[0], names[-2:]) == ("n", ["m", "u"])
+    rows = comparison.table().split("weights: ")[1].split("\n\n")[0].splitlines()[3:]
+    shown = [float(row.split()[0]) for row in rows]
+    assert shown == sorted(shown)
+    assert len(shown) == 3
+
+
+def test_the_table_fits_and_is_aligned(source: Path, int8: Path) -> None:
+    comparison = compare(source, int8, data_loader=BATCHES)
+    assert str(comparison) == comparison.table()
+    tables = comparison.table().split("\n\n")[1:]
+    assert len(tables) == 4
+    for table in tables:
+        assert max(map(len, table.splitlines())) <= 100
+        head, *rows = table.splitlines()[2:]
+        start = head.index("tensor")
+        assert all(re.fullmatch(r".*\s\s", row[:start]) for row in rows)
+    assert "and 2 more" in comparison.table(top=1)
+    assert comparison.table(top=1).count("dense.w") <= 1
+
+
+def test_tensors_that_the_float_model_has_not(source: Path, int8: Path, tmp_path: Path) -> None:
+    """As after folding: an activation, an op's output and a weight of other names."""
+    names = {"b": "folded.b", "a": "folded.a", "second.w": "folded.w", "y": "folded.y"}
+    folded = renamed(int8, tmp_path / "folded", names)
+    before, comparison = (compare(source, m, data_loader=BATCHES) for m in (int8, folded))
+    b = find(comparison, "folded.b", "activation")
+    assert (b.error, b.inherited, b.note) == (None, None, "not in the float model")
+    assert b.own is not None
+    assert b.own.sqnr > 10
+    assert b.threshold == find(before, "b", "activation").threshold
+    assert find(comparison, "folded.w", "weight").note == "not in the float model"
+    assert find(comparison, "folded.a", "op output").error is None
+    # Outputs of other names are told by their place.
+    assert find(comparison, "folded.y", "simulated").error == find(before, "y", "simulated").error
+    assert "not in the float model" in comparison.table()
+
+
+def test_weights_that_folding_changed(source: Path, int8: Path, tmp_path: Path) -> None:
+    model = load_model(int8)
+    model.parameters["first.w@scale"] = model.parameters["first.w@scale"] * np.float32(3)
+    save_model(model, tmp_path / "scaled", "m.pdmodel", "m.pdiparams")
+    comparison = compare(source, tmp_path / "scaled", data_loader=BATCHES)
+    changed = find(comparison, "first.w", "weight")
+    assert changed.error is None
+    assert "other values in the float model" in changed.note
+    assert find(comparison, "second.w", "weight").error is not None
+
+
+def test_tensors_of_another_shape(source: Path, tmp_path: Path) -> None:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, 8, 8])
+    first = net.parameter("first.w", programs.random((4, 3, 3, 3), 1))
+    second = net.parameter("second.w", programs.random((4, 4, 3, 3), 2))
+    dims = [-1, 4, 8, 8]
+    a = net.op("conv2d", {"Input": x, "Filter": first}, ("Output", "a"), dims, programs.CONV)
+    b = net.op("relu", {"X": a}, ("Out", "b"), dims)
+    net.fetch(
+        net.op("conv2d", {"Input": b, "Filter": second}, ("Output", "y"), dims, programs.CONV)
+    )
+    quant_post_static(None, net.save(tmp_path / "other"), tmp_path / "out", data_loader=BATCHES)
+    comparison = compare(source, tmp_path / "out", data_loader=[IMAGES])
+    for name, kind in (("b", "activation"), ("a", "op output"), ("y", "simulated")):
+        found = find(comparison, name, kind)
+        assert found.error is None
+        assert re.match(r"its shape is \[.*\] in the float model", found.note)
+    assert find(comparison, "b", "activation").own is not None
+    weight = find(comparison, "first.w", "weight")
+    assert weight.note == "its shape is [8, 3, 3, 3] in the float model"
+
+
+def test_a_name_that_is_written_again(tmp_path: Path) -> None:
+    """Of a relu in place, what is quantized is the value that the convolution reads."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, 8, 8])
+    dims = [-1, 3, 8, 8]
+    v = net.op("scale", {"X": x}, ("Out", "v"), dims, {"scale": 1.0, "bias": -2.0})
+    net._add("relu", {"X": [v]}, {"Out": [v]}, {})
+    w = net.parameter("w", programs.random((4, 3, 3, 3), 1))
+    out = ("Output", "y")
+    net.fetch(net.op("conv2d", {"Input": v, "Filter": w}, out, [-1, 4, 8, 8], programs.CONV))
+    source = net.save(tmp_path / "in")
+    quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES)
+    found = find(compare(source, tmp_path / "out", data_loader=BATCHES), "v", "activation")
+    expected = np.maximum(IMAGES - np.float32(2), 0)
+    assert found.histogram is not None
+    assert found.histogram.values == expected.size
+    assert found.histogram.minimum == 0
+    assert found.inherited == Similarity(math.inf, 1.0)
+    assert isinstance(found.threshold, float)
+    assert found.own == near(similarity(expected, quantized(expected, found.threshold)))
+
+
+def test_values_that_are_no_numbers(source: Path, int8: Path, tmp_path: Path) -> None:
+    images = IMAGES.copy()
+    images[0, 0, 0, 0], images[1, 0, 0, 0] = np.nan, np.inf
+    comparison = compare(source, int8, data_loader=[images])
+    x = find(comparison, "x", "activation")
+    assert x.error is not None
+    assert math.isnan(x.error.sqnr)
+    assert x.note == "holds 2 NaN or infinite values"
+    assert comparison.worst("activation")[0].note
+    assert "nan" in comparison.table()
+    comparison.save_html(tmp_path / "page.html")
+
+
+def test_an_int8_run_that_fails_is_left_out(
+    source: Path, int8: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise ModelFileError("no int8 kernels here.")
+
+    class Failing:
+        def get_input_handle(self, name: str) -> Any:
+            raise RuntimeError("(Unimplemented) no such kernel")
+
+    for made, said in ((fail, "no int8 kernels here"), (lambda *_: Failing(), "no such kernel")):
+        monkeypatch.setattr(paired, "make_int8_predictor", made)
+        comparison = compare(source, int8, data_loader=BATCHES)
+        assert not comparison.worst("int8 run")
+        assert comparison.worst("simulated")
+        (note,) = comparison.notes
+        assert said in note
+        assert "the int8 run failed" in comparison.table()
+
+
+def test_an_exception_while_tensors_are_looked_at(
+    source: Path, int8: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(paired, "view_values", fail)
+    with pytest.raises(MemoryError, match="no more"):
+        compare(source, int8, data_loader=BATCHES)
+
+
+def test_what_is_refused(source: Path, int8: Path, tmp_path: Path) -> None:
+    data = {"data_loader": BATCHES}
+    with pytest.raises(ModelFileError, match="no such directory"):
+        compare(tmp_path / "nowhere", int8, **data)
+    with pytest.raises(SettingError, match=r"m\.pdmodel: nothing in it is quantized"):
+        compare(source, source, **data)
+    with pytest.raises(SettingError, match=r"model\.pdmodel: it is quantized. Give the float"):
+        compare(int8, source, **data)
+    lite = quant_post_dynamic(source, tmp_path / "lite", lite_format=True)
+    with pytest.raises(UnsupportedError, match="Paddle-Lite's form"):
+        compare(source, lite.model_path, **data)
+    with pytest.raises(CalibrationDataError, match="one of batch_generator, sample_generator"):
+        compare(source, int8)
+    with pytest.raises(CalibrationDataError, match="it yields nothing"):
+        compare(source, int8, data_loader=[])
+    with pytest.raises(CalibrationDataError, match="batch 0: input 'x' has shape"):
+        compare(source, int8, data_loader=[IMAGES[:, :1]])
+    with pytest.raises(CalibrationDataError, match=r"nothing\.npz: cannot be read"):
+        compare(source, int8, sample_generator=tmp_path / "nothing.npz")
+    with pytest.raises(SettingError, match="batch_nums: 0"):
+        compare(source, int8, batch_nums=0, **data)
+
+
+def test_scales_that_are_refused(source: Path, int8: Path, tmp_path: Path) -> None:
+    for scale, error, said in (
+        ([np.nan], ModelFileError, "the scale 'b@scale' is negative or not finite"),
+        ([1.0, 2.0], UnsupportedError, "activation 'b' has 2 thresholds"),
+    ):
+        model = load_model(int8)
+        model.parameters["b@scale"] = np.array(scale, np.float32)
+        save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
+        with pytest.raises(error, match=said):
+            compare(source, tmp_path / "out", data_loader=BATCHES)
+    model = load_model(int8)
+    op = next(op for op in model.ops() if "b@scale" in proto.names(op.inputs))
+    next(slot for slot in op.inputs if slot.parameter == "Scale").arguments[:] = ["a"]
+    save_model(model, tmp_path / "computed", "m.pdmodel", "m.pdiparams")
+    with pytest.raises(UnsupportedError, match="the scale 'a' of a quantize_linear is computed"):
+        compare(source, tmp_path / "computed", data_loader=BATCHES)
+
+
+def test_models_that_do_not_belong_together(source: Path, int8: Path, tmp_path: Path) -> None:
+    names = [var.name for var in load_model(source).program.blocks[0].vars]
+    theirs = {name: f"their.{name}" for name in names if name not in ("x", "feed", "fetch")}
+    other = renamed(source, tmp_path / "other", theirs)
+    with pytest.raises(SettingError, match=r"m\.pdmodel and .* do not belong together: they have"):
+        compare(other, int8, data_loader=BATCHES)
+    wide = programs.depthwise_net().save(tmp_path / "wide")
+    with pytest.raises(SettingError, match=r"takes \['x FP32\[-1, 6, 8, 8\]'\], the other"):
+        compare(wide, int8, data_loader=BATCHES)
+    two = programs.shared_weight_net().save(tmp_path / "two")
+    with pytest.raises(SettingError, match=r"takes \['left .*, 'right .*, the other \['x "):
+        compare(two, int8, data_loader=BATCHES)
+
+
+def test_a_batch_that_the_quantized_model_cannot_run(int8: Path, tmp_path: Path) -> None:
+    net = programs.conv_net()
+    source = net.save(tmp_path / "any")
+    model = load_model(int8)
+    dims = proto.tensor_desc(model.feeds[0]).dims
+    assert list(dims) == [-1, 3, 8, 8]
+    wide = load_model(source)
+    proto.tensor_desc(wide.feeds[0]).dims[2:] = [-1, -1]
+    save_model(wide, tmp_path / "wide", "m.pdmodel", "m.pdiparams")
+    with pytest.raises(CalibrationDataError, match=r"batch 0: Paddle cannot run .*m\.pdmodel"):
+        compare(tmp_path / "wide", int8, data_loader=[programs.random((2, 3, 9, 9))])
+
+
+class Page(HTMLParser):
+    """Checks that elements close, and gathers what a test asks for."""
+
+    void = frozenset({"meta", "br"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.attributes: list[tuple[str, str, str | None]] = []
+        self.headings: list[str] = []
+        self.texts: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+        if tag not in self.void and not self.get_starttag_text().endswith("/>"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: Any) -> None:
+        self.attributes += [(tag, name, value) for name, value in attrs]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+        if self.open and self.open[-1] == "h3":
+            self.headings.append(data.strip())
+
+
+def test_the_page(source: Path, int8: Path, tmp_path: Path) -> None:
+    comparison = compare(source, int8, data_loader=BATCHES)
+    comparison.save_html(tmp_path / "new" / "page.html")
+    text = (tmp_path / "new" / "page.html").read_text("utf-8")
+    page = Page(text)
+    assert page.headings == [t.name for t in comparison.worst("activation")]
+    classes = [value for tag, name, value in page.attributes if name == "class"]
+    assert classes.count("card") == 2
+    assert classes.count("bars") == 2  # a histogram in each,
+    assert "beyond" in classes  # in which some values saturate,
+    assert [tag for tag, _, value in page.attributes if value == "threshold"].count("line") == 2
+    for tensor in comparison.tensors:
+        assert any(tensor.name in piece for piece in page.texts)
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _, _ in page.attributes}
+    assert not [name for _, name, _ in page.attributes if name in ("src", "href")]
+    assert "url(" not in text
+    assert "://" not in text
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["page.html"]
+
+
+def test_names_in_the_page_are_escaped(source: Path, int8: Path, tmp_path: Path) -> None:
+    evil = '<script>"&b</script>'
+    names = {"b": evil, "c": "<i>"}
+    before = renamed(source, tmp_path / "before", names)
+    after = renamed(int8, tmp_path / "a&b<u>", names)
+    comparison = compare(before, after, data_loader=BATCHES)
+    comparison.save_html(tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text("utf-8"))
+    assert evil in page.headings
+    assert not {"script", "i", "u"} & {tag for tag, _, _ in page.attributes}
+
+
+def test_a_page_that_cannot_be_written(source: Path, int8: Path, tmp_path: Path) -> None:
+    comparison = compare(source, int8, data_loader=BATCHES)
+    (tmp_path / "page.html").mkdir()
+    with pytest.raises(OutputError, match=r"page\.html: cannot be written"):
+        comparison.save_html(tmp_path / "page.html")
+
+
+def test_command_line(
+    source: Path, int8: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "data.npz", x=IMAGES)
+    page = tmp_path / "page.html"
+    data = ["--data", str(tmp_path / "data.npz")]
+    more = ["--html", str(page), "--batches", "2", "--batch-size", "4", "--top", "1"]
+    assert main(["compare", str(source), str(int8), *data, *more]) == 0
+    text = capsys.readouterr().out
+    assert "data       8 samples in 2 batches" in text
+    assert "activations: 2, worst first" in text
+    assert "int8 run" in text
+    assert "and 2 more" in text
+    assert f"page {page}" in text
+    Page(page.read_text("utf-8"))
+    shutil.move(source / "m.pdiparams", source / "weights")
+    named = ["--float-params", "weights", "--int8-params", "model.pdiparams"]
+    assert main(["compare", str(source), str(int8), *data, *named]) == 0
+    capsys.readouterr()
+    for arguments, said in [
+        ([str(int8), str(source), "--int8-params", "weights"], "it is quantized"),
+        ([str(source), str(int8)], "the parameter file cannot be read"),
+    ]:
+        assert main(["compare", *arguments, *data]) == 1
+        message = capsys.readouterr().err.splitlines()[-1]
+        assert message.startswith("pyquant: ")
+        assert said in message
+    with pytest.raises(SystemExit):
+        main(["compare", str(source), str(int8), *data, "--top", "0"])
+
+
+def test_public_names() -> None:
+    assert {"compare", "Comparison", "ComparedTensor", "Similarity"} <= set(pyquant.__all__)
