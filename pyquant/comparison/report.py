@@ -241,5 +241,5 @@ def _aligned(table: Table, tensors: Sequence[ComparedTensor]) -> list[str]:
     for head, tensor in zip(heads[1:], tensors):
         lines.append(f"{head}  {tensor.name}")
         if tensor.note:
-            lines.append(" " * (len(head) + 4) + tensor.note)
+            lines.append(f"      ({tensor.note})")
     return lines
