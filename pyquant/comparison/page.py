@@ -123,7 +123,8 @@ def _extremes(comparison: Comparison, table: Table) -> str:
         return f"{len(tensors)}, none to compare with" if tensors else ""
     finite = [tensor.error.sqnr for tensor in known if tensor.error is not None]
     comparable = "" if len(known) == len(tensors) else f", {len(known)} of them comparable"
-    text = f"{len(tensors)}{comparable}; SQNR from {sqnr_text(known[0].error)}, median {_median(finite)} dB"
+    span = f"SQNR from {sqnr_text(known[0].error)}, median {_median(finite)} dB"
+    text = f"{len(tensors)}{comparable}; {span}"
     return f"{text}; worst {known[0].name}" if len(known) > 1 else text
 
 
