@@ -38,6 +38,8 @@ def main() -> None:
             directory / "int8",
             data_loader=batches(calibration),
             algo=options.algo,
+            round_type=options.round_type,
+            deploy_backend="OneDNN",
         )
         assert result.params_path is not None
         paths["int8"] = (result.model_path, result.params_path)
@@ -80,7 +82,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.sentences", description=__doc__)
     parser.add_argument("--calibration-sentences", type=int, default=64)
     parser.add_argument("--test-sentences", type=int, default=500)
-    parser.add_argument("--algo", default="abs_max")
+    parser.add_argument("--algo", default="mse")
+    parser.add_argument("--round-type", default="adaround")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
