@@ -19,8 +19,9 @@ from .program import proto
 from .program.folding.fold import fold
 from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS, WEIGHT_ONLY_OP_TYPES
+from .program.targets import DEPLOY_BACKENDS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
-from .static import quant_post_static
+from .static import ROUND_TYPES, quant_post_static
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -70,9 +71,11 @@ def _static(options: argparse.Namespace) -> None:
         checkpoint_every=options.checkpoint_every,
         engine=_engine(options.ray),
         algo=options.algo,
+        round_type=options.round_type,
         hist_percent=options.hist_percent,
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
         optimize_model=not options.no_optimize,
+        deploy_backend=options.deploy_backend,
         weight_quantize_type=options.weight_quantize_type,
         skip_tensor_list=options.skip,
     )
@@ -91,6 +94,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         batch_nums=options.batches,
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
         optimize_model=not options.no_optimize,
+        deploy_backend=options.deploy_backend,
         skip_tensor_list=options.skip,
         checkpoint=options.checkpoint,
         checkpoint_every=options.checkpoint_every,
@@ -226,7 +230,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(static)
     _add_quantization(static, ACTIVATION_OP_TYPES)
     _add_data(static.add_mutually_exclusive_group(required=True), static)
-    static.add_argument("--algo", default="abs_max", choices=tuple(ALGORITHMS))
+    static.add_argument("--algo", default="mse", choices=tuple(ALGORITHMS))
+    static.add_argument("--round-type", default="round", choices=ROUND_TYPES)
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)
 
@@ -296,6 +301,11 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
     _add_samples(source, parser, required=source is parser)
     if source is not parser:
         source.add_argument("--calibration", type=Path, help="what calibrate or merge wrote")
+    parser.add_argument(
+        "--deploy-backend",
+        choices=[name for name in DEPLOY_BACKENDS if name is not None],
+        help="write the int8 ops of this one, not QDQ",
+    )
     parser.add_argument("--no-optimize", action="store_true", help="do not fold the model first")
     parser.add_argument(
         "--checkpoint",

@@ -12,11 +12,14 @@ from .calibration.data import Feed, Source
 from .calibration.source import CalibrationData
 from .comparison.paired import PairedRun
 from .comparison.quantization import Quantization, count_writes, read_quantization
-from .comparison.report import Comparison
+from .comparison.report import ComparedTensor, Comparison
 from .comparison.weights import compare_weight, float_name
 from .errors import CalibrationDataError, SettingError
 from .program import proto
-from .program.model import Model, load_model
+from .program.folding.fold import fold
+from .program.model import Model, copy_model, load_model
+
+_FOLDED = "the float model was folded first, as the quantized one was"
 
 
 def compare(
@@ -34,9 +37,10 @@ def compare(
     are those that really add up on the way. Its outputs are compared a second time as its int8
     kernels compute them, which may be something else.
 
-    Tensors are matched by name. What the float model has not, as after folding, is listed with
-    what can be said of it alone. Each batch of the float model's compared tensors is in memory
-    beside the quantized model's forward; nothing else grows with the data.
+    Tensors are matched by name; the float model is folded first if the quantized one was. What it
+    does not have is listed with what can be said of it alone. Each batch of the float model's
+    compared tensors is in memory beside the quantized model's forward; nothing else grows with the
+    data.
 
     Args:
         float_model: its directory or program (see `pyquant.load_model`), or what that returned.
@@ -67,10 +71,8 @@ def compare(
     data = CalibrationData(sources, batch_size, batch_nums)
     before, after = _loaded(float_model), _loaded(quantized_model)
     quantization = _checked_quantization(before, after)
-    weights = [
-        compare_weight(before, weight, quantization.op_types.get(name, ()))
-        for name, weight in quantization.weights.items()
-    ]
+    before = _likest(before, quantization)
+    weights = _compared_weights(before, quantization)
     run = PairedRun(before, after, quantization)
     batches = samples = 0
     feeds: Iterable[Feed] = tqdm(
@@ -83,11 +85,38 @@ def compare(
     if not batches:
         raise CalibrationDataError("data to compare on: it yields nothing. Give a batch at least.")
     tensors = [*run.compared(), *weights]
-    return Comparison(before.model_path, after.model_path, batches, samples, tensors, run.notes)
+    notes = [*run.notes, *([_FOLDED] if before.folded is not None else [])]
+    return Comparison(before.model_path, after.model_path, batches, samples, tensors, notes)
 
 
 def _loaded(model: str | Path | Model) -> Model:
     return model if isinstance(model, Model) else load_model(model)
+
+
+def _compared_weights(before: Model, quantization: Quantization) -> list[ComparedTensor]:
+    return [
+        compare_weight(before, weight, quantization.op_types.get(name, ()))
+        for name, weight in quantization.weights.items()
+    ]
+
+
+def _likest(before: Model, quantization: Quantization) -> Model:
+    """Return the float model, folded if it then has more in common with the quantized one."""
+    candidates = [before]
+    for shifts in (True, False):
+        folded = copy_model(before)
+        fold(folded, shifts=shifts)
+        candidates.append(folded)
+    return max(candidates, key=lambda model: _in_common(model, quantization))
+
+
+def _in_common(model: Model, quantization: Quantization) -> int:
+    """Count the weights of ``model`` that were quantized as they are, and the activations."""
+    computed = {*count_writes(model), *(var.name for var in model.feeds)}
+    activations = quantization.activations.values()
+    return sum(weight.note is None for weight in _compared_weights(model, quantization)) + sum(
+        activation.value.name in computed for activation in activations
+    )
 
 
 def _checked_quantization(before: Model, after: Model) -> Quantization:

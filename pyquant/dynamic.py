@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import SettingError
 from .program import proto
-from .program.model import Model, load_model, write_model
+from .program.model import Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
 from .program.quantizable import (
     WEIGHT_ONLY_OP_TYPES,
@@ -177,11 +177,9 @@ def _store_for_lite(
 def _dequantized_twin(
     model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
 ) -> Model:
-    program = proto.ProgramDesc()
-    program.CopyFrom(model.program)
-    twin = replace(model, program=program, parameters=dict(model.parameters), derived={})
+    twin = copy_model(replace(model, derived={}))
     floats = {name: weight.dequantized for name, weight in weights.items()}
     stored = store_weights(twin, floats, ops)
     for op in ops:
-        proto.rename(program.blocks[op.block].ops[op.position].inputs, stored)
+        proto.rename(twin.program.blocks[op.block].ops[op.position].inputs, stored)
     return twin

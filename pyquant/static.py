@@ -33,8 +33,11 @@ from .result import (
 )
 from .settings import check_choice, check_op_types
 
+ROUND_TYPES = ("round", "adaround")
+"""How weights become integers."""
+
 _CHOICES = {
-    "round_type": ("round", "adaround"),
+    "round_type": ROUND_TYPES,
     "algo": tuple(ALGORITHMS),
     "weight_quantize_type": WEIGHT_QUANTIZE_TYPES,
     "activation_quantize_type": ("range_abs_max", "moving_average_abs_max", "abs_max"),
@@ -79,7 +82,7 @@ def quant_post_static(
     batch_size: int = 1,
     batch_nums: int | None = None,
     scope: Any = None,
-    algo: str = "abs_max",
+    algo: str = "mse",
     round_type: str = "round",
     hist_percent: float = 0.9999,
     bias_correction: bool = False,
@@ -126,7 +129,7 @@ def quant_post_static(
         batch_nums: use this many batches at most; None uses all.
         scope: not needed.
         algo: how a threshold is found: ``KL``, ``hist``, ``mse``, ``emd``, ``avg`` or ``abs_max``.
-            PaddleSlim's default is ``hist``; ``abs_max`` lost less on PP-OCRv4 recognition.
+            PaddleSlim's default is ``hist``; ``mse`` lost less on PP-OCRv4 recognition.
         round_type: ``"round"`` takes the nearest integer for each weight; ``"adaround"`` those that
             together change the outputs of an op least on the calibration data (arXiv 2004.10568).
         hist_percent: the share of an activation's values that ``hist`` keeps in range.

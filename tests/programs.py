@@ -247,3 +247,31 @@ def shared_weight_net() -> ProgramBuilder:
     net.fetch(total)
     net.fetch(both)
     return net
+
+
+def product_net(
+    op_type: str, dims: list[int], bias: bool = False, transposed: bool = False
+) -> ProgramBuilder:
+    """x[dims] times a weight of 64 to 32 features, whose columns' magnitudes differ widely.
+
+    Two products share the weight and the bias; each has an output.
+    """
+    net = ProgramBuilder()
+    x = net.feed("x", dims)
+    magnitudes = np.logspace(-2, 2, 32).astype(np.float32)
+    weight = random((64, 32), 4) * magnitudes
+    w = net.parameter("w", np.ascontiguousarray(weight.T) if transposed else weight)
+    b = net.parameter("b", random((32,), 5) * magnitudes) if bias else ""
+    attributes = {
+        "mul": {"x_num_col_dims": len(dims) - 1, "y_num_col_dims": 1},
+        "matmul": {"transpose_X": False, "transpose_Y": transposed, "alpha": 1.0},
+        "matmul_v2": {"trans_x": False, "trans_y": transposed},
+    }[op_type]
+    out = [*dims[:-1], 32]
+    for name in ("first", "second"):
+        y = net.op(op_type, {"X": x, "Y": w}, ("Out", name), out, attributes)
+        if bias:
+            add = {"X": y, "Y": b}
+            y = net.op("elementwise_add", add, ("Out", f"{name}.sum"), out, {"axis": -1})
+        net.fetch(y)
+    return net

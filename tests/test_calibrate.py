@@ -77,7 +77,7 @@ def test_it_comes_back_as_it_was_saved(tmp_path: Path, source: Path) -> None:
         13,
         saved.progress,
     )
-    assert loaded.statistics.keys() == saved.statistics.keys() == {"x", "b"}
+    assert loaded.statistics.keys() == saved.statistics.keys() == {"x", "b", "f"}
     for name, statistic in saved.statistics.items():
         again = loaded.statistics[name]
         np.testing.assert_array_equal(again.counts, statistic.counts)
@@ -328,7 +328,8 @@ def test_tensors_of_the_same_values_are_read_once(tmp_path: Path) -> None:
     source = net.save(tmp_path / "in")
     calibration = calibrate(source, data_loader=BATCHES[:2])
     assert calibration.statistics.keys() == {"x", "m"}
-    result = quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES[:2])
+    batches = BATCHES[:2]
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=batches, algo="abs_max")
     largest = np.abs(np.concatenate(BATCHES[:2])).max()
     assert result.thresholds() == {"x": largest, "t": largest, "m": largest}
 

@@ -55,7 +55,7 @@ def test_static(
     assert main(["static", str(source), "-o", str(out), "--data", str(data), "--algo", "KL"]) == 0
     text = capsys.readouterr().out
     assert "threshold" in text
-    assert "quantized 2 activations, 3 weights" in text
+    assert "quantized 3 activations, 3 weights" in text
     assert (out / "model.pdmodel").is_file()
 
 

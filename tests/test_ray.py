@@ -61,13 +61,13 @@ def test_a_worker_that_dies_costs_nothing(tmp_path: Path, source: Path) -> None:
 
 
 def kill_workers() -> list[int]:
-    """Kill every Ray worker that has Paddle loaded, which those that run batches have."""
+    """Kill every worker of this Ray that has Paddle loaded, which those that run batches have."""
     killed = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
-            if b"ray::" not in (entry / "cmdline").read_bytes():
+            if b"ray::" not in (entry / "cmdline").read_bytes() or not is_descendant(entry):
                 continue
             if "libpaddle" in (entry / "maps").read_text():
                 os.kill(int(entry.name), signal.SIGKILL)
@@ -75,6 +75,15 @@ def kill_workers() -> list[int]:
         except OSError:
             continue
     return killed
+
+
+def is_descendant(process: Path) -> bool:
+    """Return whether this process started the one at ``process``, or what started that."""
+    while process.name not in ("0", "1", str(os.getpid())):
+        # Of "pid (name) state parent ...", where the name may hold anything.
+        parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+        process = process.with_name(parent)
+    return process.name == str(os.getpid())
 
 
 def test_a_checkpoint_has_the_batches_in_order(tmp_path: Path, source: Path) -> None:

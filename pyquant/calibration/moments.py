@@ -15,13 +15,12 @@ from .. import kernels
 from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array
+from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
 
 _POSITIONS = 32  # of a sample are looked at
 _DAMPING = 1e-4  # of the mean moment: what the data never show still counts a little
-
-_PRODUCTS = ("mul", "matmul", "matmul_v2")
 
 
 class InputMoments:
@@ -35,7 +34,7 @@ class InputMoments:
     def __init__(self, op: WeightedOp, desc: Any, weight: Array) -> None:
         """Take the op's geometry from its ``OpDesc`` and its weight."""
         self.op = op
-        self._is_product = op.op_type in _PRODUCTS
+        self._is_product = op.op_type in PRODUCTS
         size = weight.shape[1 - op.channel_axis] if self._is_product else weight[0].size
         self.sums = np.zeros((size, size))
         if not self._is_product:

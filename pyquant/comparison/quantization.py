@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -120,16 +120,20 @@ class _Reader:
         self._writes: Counter[str] = Counter()
         self._quantized: dict[str, Activation] = {}
         self._cast: dict[str, str] = {}
+        self._restated: dict[str, str] = {}  # a weight that is quantized again, as `Rewriter` does
+        self._products: dict[str, tuple[str, int]] = {}  # of such a one, and which output it is
         self._kinds: dict[str, Callable[[Any, str, str], bool]] = {
             "quantize_linear": self._quantize,
             "dequantize_linear": self._dequantize,
             "cast": self._cast_integers,
             "elementwise_mul": self._scale,
+            "elementwise_add": self._add_bias,
         }
 
     def read(self, op: Any) -> None:
         """Take in the next op."""
         _refuse_lite(self._model, op)
+        _refuse_onednn(self._model, op)
         sources, outputs = proto.arguments(op.inputs, "X"), list(proto.names(op.outputs))
         kind = self._kinds.get(op.type)
         if kind is None or not sources or not kind(op, sources[0], outputs[0]):
@@ -137,7 +141,9 @@ class _Reader:
         self._writes.update(outputs)
 
     def _quantize(self, op: Any, source: str, output: str) -> bool:
-        if source not in self._model.parameters:
+        if source in self.found.weights:
+            self._restated[output] = source
+        elif source not in self._model.parameters:
             threshold = self._threshold(op)
             if threshold.size > 1:
                 raise UnsupportedError(
@@ -150,7 +156,10 @@ class _Reader:
         return True
 
     def _dequantize(self, op: Any, source: str, output: str) -> bool:
-        if source in self._quantized:
+        if source in self._restated:
+            self.found.weights[output] = self.found.weights.pop(self._restated[source])
+            self._restated[output] = source
+        elif source in self._quantized:
             self.found.activations[output] = self._quantized[source]
         elif source in self._model.parameters:
             integers = self._model.parameters[source]
@@ -178,12 +187,30 @@ class _Reader:
 
     def _scale(self, op: Any, source: str, output: str) -> bool:
         step = self._model.parameters.get(next(iter(proto.arguments(op.inputs, "Y")), ""))
+        if source in self._products and step is not None:
+            self._scale_product(source, step, output)
+            return True
         if source not in self._cast or step is None:
             return False
         name = self._cast[source]
         integers = self._model.parameters[name]
         self._add_weight(name, integers, step, 8 * integers.dtype.itemsize, output)
         return True
+
+    def _add_bias(self, op: Any, source: str, output: str) -> bool:
+        if source in self._products:
+            self._products[output] = self._products.pop(source)
+        return False
+
+    def _scale_product(self, source: str, threshold: NDArray[np.float32], output: str) -> None:
+        """Multiply the step of a weight by what multiplies its product, behind a bias or not."""
+        name, index = self._products.pop(source)
+        weight = self.found.weights[name]
+        step = weight.step.reshape(-1)[:1] * threshold.reshape(1, -1)
+        axis = 1 if threshold.size > 1 else None
+        self.found.weights[name] = replace(weight, step=step, axis=axis)
+        value = Written(output, self._writes[output])
+        self.found.outputs[index] = self.found.outputs[index]._replace(value=value)
 
     def _add_weight(
         self, name: str, integers: Array, step: NDArray[np.float32], bits: int, output: str
@@ -219,6 +246,17 @@ class _Reader:
         if read and op.type != "fetch":
             value = Written(outputs[0], self._writes[outputs[0]])
             self.found.outputs.append(Output(value, op.type))
+            for name in read:
+                if name in self._restated:
+                    self._products[outputs[0]] = name, len(self.found.outputs) - 1
+
+
+def _refuse_onednn(model: Model, op: Any) -> None:
+    if op.type in ("quantize", "fused_conv2d"):
+        raise UnsupportedError(
+            f"{model.model_path}: it is made of oneDNN's own int8 ops, which nothing else runs. "
+            "Compare what quant_post_static writes without deploy_backend."
+        )
 
 
 def _refuse_lite(model: Model, op: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,6 +106,14 @@ class Model:
     def producers(self) -> dict[str, Any]:
         """The last op that writes each variable, by the variable's name."""
         return {name: op for op in self.ops() for name in proto.names(op.outputs)}
+
+
+def copy_model(model: Model) -> Model:
+    """Return a model that can be rewritten while ``model`` stays; they share the arrays."""
+    program = proto.ProgramDesc()
+    program.CopyFrom(model.program)
+    parameters, derived = dict(model.parameters), dict(model.derived)
+    return replace(model, program=program, parameters=parameters, derived=derived)
 
 
 def load_model(

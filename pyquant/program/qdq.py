@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from .model import Model
+from .products import PRODUCTS
 from .quantizable import WeightedOp
 from .ranges import Range
 from .rewrite import Rewriter
@@ -40,6 +41,9 @@ class QdqWriter:
         thresholds = {name: given.threshold for name, given in ranges.items()}
         rewriter = Rewriter(self._model)
         rewriter.quantize_activations(thresholds, self._ops)
-        rewriter.dequantize_weights_linear(weights, self._ops)
+        products = [op for op in self._ops if op.op_type in PRODUCTS]
+        others = [op for op in self._ops if op.op_type not in PRODUCTS]
+        rewriter.dequantize_weights_linear(weights, others)
+        rewriter.equalize_products(weights, products)
         rewriter.dequantize_weights_by_scale(weights, weight_only)
         rewriter.apply()

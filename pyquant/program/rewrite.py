@@ -11,7 +11,8 @@ import numpy as np
 
 from . import proto
 from .model import Model
-from .parameters import DerivedTensor, Tensor
+from .parameters import Array, DerivedTensor, Tensor
+from .products import Bias, find_biases
 from .quantizable import WeightedOp
 from .weights import QuantizedWeight
 
@@ -22,7 +23,9 @@ class Rewriter:
     def __init__(self, model: Model) -> None:
         self._model = model
         self._before: dict[tuple[int, int], list[Any]] = defaultdict(list)
+        self._after: dict[tuple[int, int], list[Any]] = defaultdict(list)
         self._renamed: dict[tuple[int, int], dict[str, str]] = defaultdict(dict)
+        self._renamed_outputs: dict[tuple[int, int], dict[str, str]] = defaultdict(dict)
         self._dequantized: dict[tuple[int, str, int], str] = {}
         self._writes = _positions_of_writes(model)
         self._variables = {var.name: var for block in model.program.blocks for var in block.vars}
@@ -42,6 +45,26 @@ class Rewriter:
     ) -> None:
         """Let ``ops`` read float weights made by ``dequantize_linear``, as int8 passes expect."""
         self._read_dequantized(weights, ops, self._dequantize_linear)
+
+    def equalize_products(
+        self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+    ) -> None:
+        """Let matrix products read weights whose columns are all of magnitude 1.
+
+        Of an ``fc``, Paddle's passes compute the scales of the weight's columns wrongly (GetScales
+        of axis 0 in ``compute_propagate_scales_onednn_pass.cc``), unless they know the weight's
+        scale from a ``quantize_linear`` on it; then they take that one for all columns. So the
+        columns are stretched to one magnitude, and their thresholds multiply the output instead.
+        """
+        integers = {op.weight: weights[op.weight].values for op in ops}
+        stored = store_weights(self._model, integers, ops)
+        biases = find_biases(self._model)
+        for op in ops:
+            weight = weights[op.weight]
+            made, unit = self._unit_columns(op, weight, stored[op.weight])
+            self._before[op.block, op.position] += made
+            self._renamed[op.block, op.position][op.weight] = unit
+            self._scale_output(op, weight, biases.get((op.block, op.output)))
 
     def quantize_activations(
         self, thresholds: Mapping[str, float], ops: Sequence[WeightedOp]
@@ -69,7 +92,9 @@ class Rewriter:
             for position, op in enumerate(block.ops):
                 ops += self._before.get((block_index, position), [])
                 proto.rename(op.inputs, self._renamed.get((block_index, position), {}))
+                proto.rename(op.outputs, self._renamed_outputs.get((block_index, position), {}))
                 ops.append(proto.copy_op(op))
+                ops += self._after.get((block_index, position), [])
             del block.ops[:]
             block.ops.extend(ops)
 
@@ -89,6 +114,57 @@ class Rewriter:
                 self._dequantized[key] = name
             self._renamed[op.block, op.position][op.weight] = self._dequantized[key]
 
+    def _unit_columns(
+        self, op: WeightedOp, weight: QuantizedWeight, stored: str
+    ) -> tuple[list[Any], str]:
+        """Scale the integers to magnitude 1, which constant folding does at load time.
+
+        The quantization behind that changes no value; it tells Paddle's passes the scale. Each op
+        has its own, as of an fc's weight that another reads they multiply the scale by 127 again
+        (QuantizeFc in ``cpu_quantize_pass.cc``).
+        """
+        block, dims = op.block, weight.source.shape
+        values = self._variable(block, f"{weight.name}.cast{op.position}", dims)
+        unit = self._variable(block, f"{weight.name}.unit{op.position}", dims)
+        step = self._parameter("int8@step", np.array([1 / 127], np.float32))
+        integer_type = proto.paddle_dtype(weight.values.dtype)
+        quantization, output = self._qdq(block, unit, 0, 1.0)
+        ops = [
+            proto.make_cast(stored, values, integer_type, proto.FP32),
+            _elementwise("elementwise_mul", values, step, unit),
+        ]
+        return ops + quantization, output
+
+    def _scale_output(self, op: WeightedOp, weight: QuantizedWeight, bias: Bias | None) -> None:
+        """Multiply by the columns' thresholds, behind the bias, which is divided by them."""
+        scale = self._parameter(f"{weight.name}@scale", weight.thresholds)
+        if bias is not None:
+            key, output = (op.block, bias.position), bias.output
+            self._renamed[key][bias.name] = self._divided_bias(bias, weight)
+            total = self._other_output(key, output, f"{output}.unit")
+        else:  # there is no fc without a bias
+            key, output = (op.block, op.position), op.output
+            zeros = np.zeros(weight.source.shape[1], np.float32)
+            zero = self._parameter(f"{weight.name}@zero", zeros)
+            product = self._other_output(key, output, f"{output}.product")
+            dims = proto.tensor_desc(self._variables[output]).dims
+            total = self._variable(op.block, f"{output}.unit", dims)
+            self._after[key].append(_elementwise("elementwise_add", product, zero, total))
+        self._after[key].append(_elementwise("elementwise_mul", total, scale, output))
+
+    def _divided_bias(self, bias: Bias, weight: QuantizedWeight) -> str:
+        values: Array = self._model.parameters[bias.name]
+        divided = DerivedTensor(values.shape, values.dtype, lambda: [values / weight.threshold])
+        if bias.is_shared:
+            return self._parameter(f"{bias.output}.bias", divided)
+        self._model.put(bias.name, divided)
+        return bias.name
+
+    def _other_output(self, key: tuple[int, int], output: str, other: str) -> str:
+        """Let the op at ``key`` write ``other`` instead of ``output``."""
+        self._renamed_outputs[key][output] = other
+        return self._variable(key[0], other, proto.tensor_desc(self._variables[output]).dims)
+
     def _cast_and_scale(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Any], str]:
@@ -98,9 +174,7 @@ class Rewriter:
         scaled = self._variable(block, f"{weight.name}.dequantized", weight.source.shape)
         ops = [
             proto.make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
-            proto.make_op(
-                "elementwise_mul", {"X": [values], "Y": [scale]}, {"Out": [scaled]}, {"axis": -1}
-            ),
+            _elementwise("elementwise_mul", values, scale, scaled),
         ]
         if float_type != proto.FP32:
             # A step in half precision would lose bits, or underflow: scale first, then round once.
@@ -160,7 +234,9 @@ class Rewriter:
     def _variable(
         self, block: int, name: str, dims: Iterable[int], data_type: int = proto.FP32
     ) -> str:
-        proto.add_var(self._model.program.blocks[block], name, data_type, dims)
+        if name not in self._variables:
+            added = proto.add_var(self._model.program.blocks[block], name, data_type, dims)
+            self._variables[name] = added
         return name
 
 
@@ -215,3 +291,7 @@ def _read_by_others(model: Model, ops: Sequence[WeightedOp]) -> set[str]:
         if (block, position) not in quantized
         for name in proto.names(op.inputs)
     }
+
+
+def _elementwise(op_type: str, x: str, y: str, output: str) -> Any:
+    return proto.make_op(op_type, {"X": [x], "Y": [y]}, {"Out": [output]}, {"axis": -1})

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from . import proto
 from .model import Model
+from .products import PRODUCTS, why_not_fc
 from .quantizable import QUANTIZABLE_OPS, WeightedOp
 
-_ONLY_WEIGHT = "its weight is int8, its activation stays float"
+_ONLY_WEIGHT = "its weight is int16, it runs in float"
 
 
 class Candidate(NamedTuple):
@@ -22,12 +23,14 @@ class Candidate(NamedTuple):
 
     Attributes:
         op: the op.
+        model: its model.
         desc: its ``OpDesc``.
         producers: the op that writes each variable of the program.
         dims: the declared dims of its activation.
     """
 
     op: WeightedOp
+    model: Model
     desc: Any
     producers: Mapping[str, Any]
     dims: list[int]
@@ -66,7 +69,7 @@ def why_weight_only(model: Model, op: WeightedOp, target: Target, producers: Any
     variables = (var for var in block.vars if var.name == op.activation)
     descs = (proto.tensor_desc(var) for var in variables)
     dims = next((list(desc.dims) for desc in descs if desc is not None), [])
-    candidate = Candidate(op, block.ops[op.position], producers, dims)
+    candidate = Candidate(op, model, block.ops[op.position], producers, dims)
     reasons = (rule.reason for rule in target.rules if rule.holds(candidate))
     reason = next(reasons, None)
     return None if reason is None else f"{_ONLY_WEIGHT}: {reason}"
@@ -103,14 +106,9 @@ def _carried(op: Any) -> str:
     return str(slot.arguments[0])
 
 
-def _is_no_plain_product(candidate: Candidate) -> bool:
-    """Return whether it is a product that ``fc`` cannot say: transposed, or with a factor."""
-    desc, is_product = candidate.desc, candidate.op.op_type in _PRODUCTS
-    attributes = ("trans_x", "trans_y", "transpose_X", "transpose_Y")
-    changed = any(proto.attribute(desc, name, False) for name in attributes)
-    factor = proto.attribute(desc, "alpha", 1.0)
-    columns = proto.attribute(desc, "x_num_col_dims", len(candidate.dims) - 1)
-    return is_product and (changed or factor != 1 or columns != len(candidate.dims) - 1)
+def _is_no_fc(candidate: Candidate) -> bool:
+    op = candidate.op
+    return op.op_type in PRODUCTS and why_not_fc(op, candidate.model) is not None
 
 
 def _is_channels_last(candidate: Candidate) -> bool:
@@ -121,7 +119,6 @@ def _has_one_position(candidate: Candidate) -> bool:
     return candidate.op.op_type in _CONVOLUTIONS and candidate.dims[2:] == [1, 1]
 
 
-_PRODUCTS = ("mul", "matmul", "matmul_v2")
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 
 # scale_immutable_ops in compute_propagate_scales_onednn_pass.cc
@@ -141,11 +138,7 @@ QDQ = Target(
     "qdq",
     False,
     (
-        Rule(
-            _is_of(*_PRODUCTS),
-            "Paddle's int8 passes compute wrong weight scales for fc "
-            "(GetScales of axis 0 in compute_propagate_scales_onednn_pass.cc)",
-        ),
+        Rule(_is_no_fc, "Paddle's passes make no fc of it (fc_fuse_pass.cc)"),
         Rule(
             _is_of("conv2d_transpose"),
             "Paddle's int8 passes do not know conv2d_transpose (quant_dequant_onednn_pass.cc)",
@@ -167,9 +160,7 @@ ONEDNN = Target(
         Rule(_is_of("conv2d_transpose"), "Paddle has no int8 kernel for conv2d_transpose"),
         Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),
         Rule(_is_channels_last, "Paddle's int8 convolutions take NCHW alone"),
-        Rule(
-            _is_no_plain_product, "Paddle's int8 fc takes neither a transposed matrix nor a factor"
-        ),
+        Rule(_is_no_fc, "Paddle's int8 fc takes two or three dimensions, no transpose, no factor"),
         Rule(
             _has_one_position,
             "its activation is one position of an image, and quantizing it takes longer than int8 "

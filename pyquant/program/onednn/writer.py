@@ -16,6 +16,7 @@ import numpy as np
 from .. import proto
 from ..graph import Graph
 from ..model import Model
+from ..products import PRODUCTS
 from ..quantizable import WeightedOp
 from ..ranges import Range
 from ..rewrite import Rewriter
@@ -336,7 +337,7 @@ def _make_fc(
 _CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 _MAKERS = {
     **dict.fromkeys(_CONVOLUTIONS, _make_convolution),
-    **dict.fromkeys(("mul", "matmul", "matmul_v2"), _make_fc),
+    **dict.fromkeys(PRODUCTS, _make_fc),
 }
 _CONVOLUTION_ATTRIBUTES = (
     *("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format"),

@@ -1,0 +1,97 @@
+"""Matrix products with a weight: which of them Paddle fuses to ``fc``, and with which bias.
+
+Only as ``fc`` does a product run as int8 on the CPU (``gpu_cpu_map_matmul_v2_to_mul_pass.cc``,
+``gpu_cpu_map_matmul_to_mul_pass.cc``, ``fc_fuse_pass.cc``, ``fc_onednn_pass.cc``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from . import proto
+from .model import Model
+from .quantizable import WeightedOp
+
+PRODUCTS = ("mul", "matmul", "matmul_v2")
+
+_ACTIVATION_RANKS = (2, 3)
+_WANTED_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
+    "mul": {"y_num_col_dims": 1},
+    "matmul": {"transpose_X": False, "transpose_Y": False, "alpha": 1.0},
+    "matmul_v2": {"trans_x": False, "trans_y": False},
+}
+
+
+def why_not_fc(op: WeightedOp, model: Model) -> str | None:
+    """Return why Paddle does not fuse a product to ``fc``, or None if it does."""
+    desc = model.program.blocks[op.block].ops[op.position]
+    for name, wanted in _WANTED_ATTRIBUTES[op.op_type].items():
+        value = proto.attribute(desc, name, wanted)
+        if value != wanted:
+            return f"{name} is {value}"
+    weight_rank = model.parameters[op.weight].ndim
+    if weight_rank != 2:
+        return f"its weight has {weight_rank} dimensions"
+    rank = _ranks(model).get(op.activation)
+    if rank not in _ACTIVATION_RANKS:
+        return f"its activation has {rank} dimensions"
+    if op.op_type == "mul" and proto.attribute(desc, "x_num_col_dims", 1) != rank - 1:
+        return "its activation is flattened"
+    return None
+
+
+@dataclass(frozen=True)
+class Bias:
+    """The addition of a bias behind a product.
+
+    Attributes:
+        position: of the ``elementwise_add``, in the block of the product.
+        name: of the bias, a parameter.
+        output: the sum.
+        is_shared: whether other ops read the bias as well.
+    """
+
+    position: int
+    name: str
+    output: str
+    is_shared: bool
+
+
+def find_biases(model: Model) -> dict[tuple[int, str], Bias]:
+    """Return the biases that ``fc`` can take in, by block and name of the product's output.
+
+    The product must have no other reader.
+    """
+    reads = Counter(name for op in model.ops() for name in proto.names(op.inputs))
+    writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
+    ranks = _ranks(model)
+    biases = {}
+    for block, position, op in model.numbered_ops():
+        if op.type != "elementwise_add":
+            continue
+        (product,), (name,) = proto.arguments(op.inputs, "X"), proto.arguments(op.inputs, "Y")
+        (output,) = proto.arguments(op.outputs, "Out")
+        is_last_axis = proto.attribute(op, "axis", -1) in (-1, ranks.get(product, 0) - 1)
+        is_alone = reads[product] == writes[product] == writes[output] == 1
+        if is_last_axis and is_alone and _is_vector(model, name):
+            biases[block, product] = Bias(position, name, output, reads[name] > 1)
+    return biases
+
+
+def _is_vector(model: Model, name: str) -> bool:
+    array: Any = model.parameters.get(name)
+    return array is not None and array.ndim == 1 and array.dtype == np.float32
+
+
+def _ranks(model: Model) -> dict[str, int]:
+    return {
+        var.name: len(proto.tensor_desc(var).dims)
+        for block in model.program.blocks
+        for var in block.vars
+        if proto.tensor_desc(var) is not None
+    }
