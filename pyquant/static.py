@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,7 +32,7 @@ from .result import (
     readers_by_tensor,
     weight_tensors,
 )
-from .settings import check_choice, check_op_types
+from .settings import check_choice, check_list, check_op_types
 
 ROUND_TYPES = ("round", "adaround")
 """How weights become integers."""
@@ -59,7 +60,6 @@ _SOURCES = ("batch_generator", "sample_generator", "data_loader")
 
 # What PaddleSlim's parameters may be so far; any other value is refused, not ignored.
 _SUPPORTED = {
-    "bias_correction": (False,),
     "is_full_quantize": (False,),
     "weight_bits": (8,),
     "activation_bits": (8,),
@@ -95,6 +95,8 @@ def quant_post_static(
     optimize_model: bool = True,
     onnx_format: bool = True,
     skip_tensor_list: Collection[str] | None = None,
+    same_scale_tensor_list: Sequence[Sequence[str]] | None = None,
+    scale_dict: Mapping[str, float] | None = None,
     deploy_backend: str | None = None,
     is_use_cache_file: bool = False,
     cache_dir: str | None = None,
@@ -133,7 +135,7 @@ def quant_post_static(
         round_type: ``"round"`` takes the nearest integer for each weight; ``"adaround"`` those that
             together change the outputs of an op least on the calibration data (arXiv 2004.10568).
         hist_percent: the share of an activation's values that ``hist`` keeps in range.
-        bias_correction: not supported yet.
+        bias_correction: let each channel of a quantized weight keep its mean (arXiv 1810.05723).
         quantizable_op_type: op types to quantize.
         is_full_quantize: not supported yet.
         weight_bits: 8.
@@ -144,6 +146,8 @@ def quant_post_static(
             of their neighbours first (see `pyquant.fold`). PaddleSlim's default is False.
         onnx_format: True, the QDQ form; the older fake-op form is not supported.
         skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
+        same_scale_tensor_list: lists of activations that share the largest one's threshold.
+        scale_dict: thresholds of activations, by name, to be taken as they are.
         deploy_backend: None writes QDQ, for the Predictor's int8 passes; ``"OneDNN"`` or
             ``"MKLDNN"`` oneDNN's own int8 ops, which the Predictor runs on a CPU as they are.
         is_use_cache_file: not needed; nothing is cached on disk.
@@ -189,13 +193,18 @@ def quant_post_static(
         bits = writer.bits(name, statistic.range(statistic.abs_max))
         threshold = activation_threshold(statistic, algo, bits, hist_percent)
         ranges[name] = statistic.range(threshold)
+    _share_thresholds(ranges, same_scale_tensor_list or ())
+    _set_thresholds(ranges, scale_dict or {})
     watch.lap("thresholds")
     per_channel = weight_quantize_type != "abs_max"
     weights = {
         **quantize_weights(model, plan.weight_only, _BITS_OF_FLOAT_OPS, per_channel),
         **quantize_weights(model, ops, weight_bits, per_channel),
     }
-    for name, integers in rounded_weights(moments, weights).items():
+    rounded = rounded_weights(moments, weights)
+    if bias_correction:
+        rounded = {op.weight: weights[op.weight].with_means_kept() for op in ops}
+    for name, integers in rounded.items():
         weights[name] = replace(weights[name], rounded=integers)
     writer.write(ranges, weights, plan.weight_only)
     watch.lap("quantize")
@@ -248,6 +257,11 @@ def _check(arguments: dict[str, Any]) -> None:
 
 def _check_rounding(arguments: dict[str, Any]) -> None:
     elsewhere = [name for name in ("calibration", "checkpoint", "engine") if arguments[name]]
+    if arguments["round_type"] == "adaround" and arguments["bias_correction"]:
+        raise SettingError(
+            "bias_correction: round_type='adaround' rounds by what the data show, which is more. "
+            "Choose one of them."
+        )
     if arguments["round_type"] == "adaround" and elsewhere:
         raise UnsupportedError(
             f"round_type='adaround': it needs the data themselves, here; {elsewhere[0]} keeps "
@@ -297,6 +311,33 @@ def _statistics(
                 "Give data that reaches it, or name it in skip_tensor_list."
             )
     return statistics
+
+
+def _share_thresholds(ranges: dict[str, Range], groups: Sequence[Sequence[str]]) -> None:
+    for group in groups:
+        check_list("same_scale_tensor_list", group)
+        _check_quantized("same_scale_tensor_list", group, ranges)
+        shared = max(ranges[name].threshold for name in group)
+        _set_thresholds(ranges, dict.fromkeys(group, shared))
+
+
+def _set_thresholds(ranges: dict[str, Range], thresholds: Mapping[str, float]) -> None:
+    _check_quantized("scale_dict", thresholds, ranges)
+    for name, threshold in thresholds.items():
+        if not (math.isfinite(threshold) and threshold > 0):
+            raise SettingError(
+                f"scale_dict: the threshold of '{name}', {threshold}, is not finite and positive."
+            )
+        ranges[name] = ranges[name].up_to(float(threshold))
+
+
+def _check_quantized(argument: str, names: Iterable[str], ranges: Mapping[str, Range]) -> None:
+    for name in names:
+        if name not in ranges:
+            raise SettingError(
+                f"{argument}: '{name}' is no activation that becomes int8. Those are: "
+                f"{', '.join(ranges)}."
+            )
 
 
 def _without_dead(

@@ -532,7 +532,7 @@ def test_the_page(source: Path, int8: Path, tmp_path: Path) -> None:
     assert classes.count("card") == 3
     assert classes.count("bars") == 3  # a histogram in each,
     assert "beyond" in classes  # in which some values saturate,
-    assert [tag for tag, _, value in page.attributes if value == "threshold"].count("line") == 2
+    assert [tag for tag, _, value in page.attributes if value == "threshold"].count("line") == 3
     for tensor in comparison.tensors:
         assert any(tensor.name in piece for piece in page.texts)
     assert not {"script", "link", "img", "iframe"} & {tag for tag, _, _ in page.attributes}

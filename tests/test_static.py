@@ -18,6 +18,7 @@ from pyquant import (
     OutputError,
     SettingError,
     UnsupportedError,
+    calibrate,
     load_model,
     quant_post,
     quant_post_static,
@@ -367,7 +368,6 @@ def test_what_paddle_cannot_run_is_told_with_its_words(tmp_path: Path) -> None:
 
 def test_what_is_not_supported_says_so(tmp_path: Path, source: Path) -> None:
     for name, value in [
-        ("bias_correction", True),
         ("is_full_quantize", True),
         ("onnx_format", False),
         ("weight_bits", 4),
@@ -463,3 +463,47 @@ def test_the_result_tells_what_was_done(tmp_path: Path, source: Path) -> None:
     assert "quantized 3 activations, 3 weights; 0 ops kept in float" in text
     assert str(result.model_path) in text
     assert load_model(tmp_path / "out").parameters["first.w"].dtype == np.int8
+
+
+def test_thresholds_can_be_given_and_shared(tmp_path: Path, source: Path) -> None:
+    def thresholds(**options: Any) -> dict[str, float]:
+        return quant_post_static(
+            None, source, tmp_path / "out", data_loader=BATCHES, **options
+        ).thresholds()
+
+    found = thresholds()
+    shared = thresholds(same_scale_tensor_list=[["x", "b"]])
+    assert shared == {**found, **dict.fromkeys(("x", "b"), max(found["x"], found["b"]))}
+    assert thresholds(scale_dict={"x": 1.5}) == {**found, "x": 1.5}
+    for options in ({"scale_dict": {"ghost": 1.0}}, {"same_scale_tensor_list": [["x", "ghost"]]}):
+        with pytest.raises(SettingError, match="'ghost' is no activation that becomes int8"):
+            thresholds(**options)
+    with pytest.raises(SettingError, match="not finite and positive"):
+        thresholds(scale_dict={"x": 0.0})
+    with pytest.raises(SettingError, match="a list is expected"):
+        thresholds(same_scale_tensor_list=["x"])
+
+
+def test_bias_correction_keeps_the_means_of_weights(tmp_path: Path, source: Path) -> None:
+    floats = load_model(source).parameters
+
+    def mean_errors(**options: Any) -> Any:
+        quant_post_static(
+            None, source, tmp_path / "out", data_loader=BATCHES, optimize_model=False, **options
+        )
+        stored = load_model(tmp_path / "out").parameters
+        steps = stored["first.w@scale"] / np.float32(127)
+        made = stored["first.w"] * steps[:, None, None, None]
+        return np.abs((made - floats["first.w"]).mean(axis=(1, 2, 3)))
+
+    assert mean_errors(bias_correction=True).mean() < 0.7 * mean_errors().mean()
+    with pytest.raises(SettingError, match="Choose one of them"):
+        mean_errors(bias_correction=True, round_type="adaround")
+
+
+def test_rounding_by_data_needs_them(tmp_path: Path, source: Path) -> None:
+    calibration = calibrate(source, data_loader=BATCHES)
+    with pytest.raises(UnsupportedError, match="it needs the data themselves"):
+        quant_post_static(
+            None, source, tmp_path / "out", calibration=calibration, round_type="adaround"
+        )

@@ -17,3 +17,7 @@ class Range(NamedTuple):
     threshold: float
     minimum: float
     maximum: float
+
+    def up_to(self, threshold: float) -> Range:
+        """Return the same values, cut beyond another threshold."""
+        return self._replace(threshold=threshold)
