@@ -106,7 +106,18 @@ def pooled() -> Net:
         "ceil_mode": False,
     }
     net.dims = [4, 16, 6, 6]
-    return net.then("pool2d", {"X": net.last}, "Out", attributes).conv(8).end()
+    return net.then("pool2d", {"X": net.last}, "Out", attributes).conv(8)
+
+
+def pooled_residual() -> Net:
+    """As ResNet18 begins: what the maximum pooling gives is read by a convolution, and added."""
+    net = pooled()
+    net.block.ops.pop()
+    net.last = shared = net.block.ops[-1].outputs[0].arguments[0]
+    net.dims = [4, 16, 6, 6]
+    net.conv(16).act("relu").conv(16)
+    net.then("elementwise_add", {"X": net.last, "Y": shared}, "Out", {"axis": -1})
+    return net.act("relu").conv(8)
 
 
 def depthwise() -> Net:
@@ -137,7 +148,14 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], Net], dict[str, int]]] = {
     "residual, linear": (lambda: residual(None, False), {"quantize": 4, "fused_conv2d": 6}),
     "an int8 and a float reader": (two_readers, {"quantize": 2, "fused_conv2d": 2, "tanh": 1}),
     "fetched": (fetched_between, {"quantize": 2, "fused_conv2d": 2}),
-    "max pooling in int8": (pooled, {"quantize": 1, "fused_conv2d": 2, "pool2d": 1}),
+    "max pooling in int8": (
+        lambda: pooled().end(),
+        {"quantize": 1, "fused_conv2d": 2, "pool2d": 1},
+    ),
+    "residual of a pooling": (
+        lambda: pooled_residual().end(),
+        {"quantize": 1, "fused_conv2d": 4, "pool2d": 1},
+    ),
     "depthwise": (depthwise, {"quantize": 1, "fused_conv2d": 3}),
 }
 
@@ -192,6 +210,12 @@ def test_products(name: str, tmp_path: Path) -> None:
     data = images(1, (4, 6, 32)) + np.float32(0.7)
     quantized(PRODUCTS[name](), tmp_path, data)
     assert op_types(tmp_path)["fc"] == 2
+    check_run(tmp_path, data)
+
+
+def test_a_product_without_bias_or_zero_point(tmp_path: Path) -> None:
+    data = np.abs(images(1, (4, 6, 32)))
+    quantized(Net(TOKENS).matmul(16).end(), tmp_path, data)
     check_run(tmp_path, data)
 
 

@@ -54,12 +54,11 @@ class OneDnnWriter:
         self._adds = {position: one for one in self._fused for position in one.replaced}
         self._unpadded = {one.op.position: not _pads(self._graph, one.op) for one in self._fused}
         self._direct: dict[str, FusedOp] = {}
+        self._roots: dict[str, str] = {}  # of what is written as integers: where it comes from
         for one in self._fused:
             if self._is_direct(one):
                 self._direct[one.output] = one
-        self._roots = {
-            carried: name for name in self._direct for carried in self._carried_from(name)
-        }
+                self._roots.update(dict.fromkeys(self._carried_from(one.output), one.output))
         self._scales: dict[str, _Scale] = {}
         self._quantized: dict[str, str] = {}
         self._floats: dict[str, str] = {}
@@ -120,7 +119,7 @@ class OneDnnWriter:
             return False
         if one.residual is not None:
             # A sum of signed numbers stays in float: nothing cuts its range, and it goes far.
-            return one.activation.is_relu and one.residual in self._direct
+            return one.activation.is_relu and one.residual in self._roots
         if one.activation.is_lopsided and self._takes_zero_point(one.output):
             return False
         return self._is_read_as_int8(one.output)
@@ -169,7 +168,7 @@ class OneDnnWriter:
     def _is_unsigned(self, one: FusedOp) -> bool:
         """As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual."""
         if one.residual is not None:
-            return self._is_unsigned(self._direct[one.residual])
+            return self._is_unsigned(self._direct[self._roots[one.residual]])
         if one.op.op_type in _CONVOLUTIONS:
             return one.activation.is_relu
         return one.activation.name == "relu"
@@ -206,7 +205,7 @@ class OneDnnWriter:
             "fuse_beta": one.activation.beta,
         }
         inputs = {"Input": [source]}
-        if bias.any():
+        if bias.any() or one.op.op_type in PRODUCTS:  # an int8 pass asks for that of every fc
             vector = np.broadcast_to(bias, weight.source.shape[one.op.channel_axis])
             name = self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
             inputs["Bias"] = [name]
@@ -226,7 +225,7 @@ class OneDnnWriter:
 
     def _integers(self, name: str, scale: _Scale) -> tuple[list[Any], str]:
         """Return ops that quantize ``name``, if they are needed, and the integers' name."""
-        if self._roots.get(name, name) in self._direct:
+        if name in self._roots:
             return [], name
         if name in self._quantized:
             return [], self._quantized[name]
