@@ -10,6 +10,7 @@ from . import kernels
 from .calibrate import calibrate
 from .calibration.state import Calibration
 from .compare import compare
+from .comparison.page import save_page
 from .comparison.report import ComparedTensor, Comparison
 from .comparison.similarity import Similarity
 from .dynamic import quant_post_dynamic
@@ -59,4 +60,5 @@ __all__ = [
     "quant_post_dynamic",
     "quant_post_static",
     "save_model",
+    "save_page",
 ]

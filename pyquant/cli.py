@@ -13,6 +13,7 @@ from .calibrate import CHECKPOINT_EVERY, calibrate
 from .calibration.state import Calibration
 from .calibration.thresholds import ALGORITHMS
 from .compare import compare
+from .comparison.page import save_page
 from .dynamic import WEIGHT_BITS, quant_post_dynamic
 from .errors import PyquantError, SettingError, UnsupportedError
 from .program import proto
@@ -121,7 +122,7 @@ def _compare(options: argparse.Namespace) -> None:
     )
     print(comparison.table(options.top))
     if options.html is not None:
-        comparison.save_html(options.html)
+        save_page(comparison, options.html)
         print(f"\npage {options.html}")
 
 

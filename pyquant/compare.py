@@ -54,7 +54,7 @@ def compare(
     Returns:
         Of every quantized activation and weight threshold, saturation, SQNR and cosine, and the
         latter two of the outputs of the quantized ops and of the model. `Comparison.table` makes
-        text of it, `Comparison.save_html` a page.
+        text of it, `save_page` a page.
 
     Raises:
         ModelFileError: a model cannot be read, or Paddle cannot load it.

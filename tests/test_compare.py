@@ -29,6 +29,7 @@ from pyquant import (
     quant_post_dynamic,
     quant_post_static,
     save_model,
+    save_page,
 )
 from pyquant.cli import main
 from pyquant.comparison import paired
@@ -388,7 +389,7 @@ def test_values_that_are_no_numbers(source: Path, int8: Path, tmp_path: Path) ->
     assert x.note == "holds 2 NaN or infinite values"
     assert comparison.worst("activation")[0].note
     assert "nan" in comparison.table()
-    comparison.save_html(tmp_path / "page.html")
+    save_page(comparison, tmp_path / "page.html")
 
 
 def test_an_int8_run_that_fails_is_left_out(
@@ -524,7 +525,7 @@ class Page(HTMLParser):
 
 def test_the_page(source: Path, int8: Path, tmp_path: Path) -> None:
     comparison = compare(source, int8, data_loader=BATCHES)
-    comparison.save_html(tmp_path / "new" / "page.html")
+    save_page(comparison, tmp_path / "new" / "page.html")
     text = (tmp_path / "new" / "page.html").read_text("utf-8")
     page = Page(text)
     assert page.headings == [t.name for t in comparison.worst("activation")]
@@ -548,7 +549,7 @@ def test_names_in_the_page_are_escaped(source: Path, int8: Path, tmp_path: Path)
     before = renamed(source, tmp_path / "before", names)
     after = renamed(int8, tmp_path / "a&b<u>", names)
     comparison = compare(before, after, data_loader=BATCHES)
-    comparison.save_html(tmp_path / "page.html")
+    save_page(comparison, tmp_path / "page.html")
     page = Page((tmp_path / "page.html").read_text("utf-8"))
     assert evil in page.headings
     assert not {"script", "i", "u"} & {tag for tag, _, _ in page.attributes}
@@ -558,7 +559,7 @@ def test_a_page_that_cannot_be_written(source: Path, int8: Path, tmp_path: Path)
     comparison = compare(source, int8, data_loader=BATCHES)
     (tmp_path / "page.html").mkdir()
     with pytest.raises(OutputError, match=r"page\.html: cannot be written"):
-        comparison.save_html(tmp_path / "page.html")
+        save_page(comparison, tmp_path / "page.html")
 
 
 def test_command_line(

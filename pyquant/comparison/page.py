@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from string import Template
 
+from ..program.output_files import OutputFiles
 from .pictures import histogram_picture, profile_picture
 from .report import TABLES, ComparedTensor, Comparison, Table, sqnr_text
 
@@ -90,6 +92,17 @@ _ACTIVATIONS_LEGEND = (
     "<b>inherited</b> the error that its values have in the int8 model before they are quantized, "
     "<b>SQNR</b> and <b>cosine</b> are of both together."
 )
+
+
+def save_page(comparison: Comparison, path: str | Path) -> None:
+    """Write the report as one HTML page that needs nothing else.
+
+    Raises:
+        OutputError: it cannot be written; what stood there before is unharmed.
+    """
+    path = Path(path)
+    with OutputFiles(path.parent) as files, files.open(path) as stream:
+        stream.write(html_page(comparison).encode())
 
 
 def html_page(comparison: Comparison) -> str:

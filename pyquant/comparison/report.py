@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.statistic import ActivationHistogram
-from ..program.output_files import OutputFiles
 from .similarity import Similarity
 
 SIMULATED, INT8_RUN = "simulated", "int8 run"
@@ -107,18 +106,6 @@ class Comparison:
                 if top is not None and top < len(tensors):
                     lines.append(f"  and {len(tensors) - top} more")
         return "\n".join(lines)
-
-    def save_html(self, path: str | Path) -> None:
-        """Write the report as one HTML page that needs nothing else.
-
-        Raises:
-            OutputError: it cannot be written; what stood there before is unharmed.
-        """
-        from .page import html_page
-
-        path = Path(path)
-        with OutputFiles(path.parent) as files, files.open(path) as stream:
-            stream.write(html_page(self).encode())
 
     def __str__(self) -> str:
         """Return the whole report as text."""
