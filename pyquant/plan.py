@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Union
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from .program.qdq import QdqWriter
 from .program.quantizable import FloatOp, WeightedOp, check_quantizable, find_weighted_ops
 from .program.same_values import first_of_same_values
 from .program.targets import DEPLOY_BACKENDS, Target, why_weight_only
+
+Writer = Union[QdqWriter, OneDnnWriter]
+"""What puts int8 ops into a program."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Plan:
     kept: list[FloatOp]
     target: Target
 
-    def writer(self, model: Model, ops: Sequence[WeightedOp]) -> QdqWriter | OneDnnWriter:
+    def writer(self, model: Model, ops: Sequence[WeightedOp]) -> Writer:
         """Return what writes ``ops`` as int8."""
         return _WRITERS[self.target.form](model, ops)
 

@@ -6,9 +6,11 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from .accuracy import Control, Metric, control, rank
 from .calibrate import CHECKPOINT_EVERY, calibrate_model, checkpoint_at, engine_of
 from .calibration.data import Source
 from .calibration.moments import Moments, moments_of, rounded_weights
@@ -18,8 +20,8 @@ from .calibration.state import Calibration, model_fingerprint
 from .calibration.statistic import ActivationHistogram, Statistics
 from .calibration.thresholds import ALGORITHMS, activation_threshold
 from .errors import ActivationError, CalibrationDataError, SettingError, UnsupportedError
-from .plan import plan_static
-from .program.model import Model, load_model, save_model
+from .plan import Writer, plan_static
+from .program.model import Model, copy_model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
 from .program.targets import DEPLOY_BACKENDS
@@ -104,6 +106,8 @@ def quant_post_static(
     checkpoint: str | Path | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
     engine: Any = None,
+    eval_function: Metric | None = None,
+    max_drop: float = 0.01,
 ) -> QuantizationResult:
     """Quantize weights and activations to int8, the latter by what calibration data shows.
 
@@ -156,6 +160,10 @@ def quant_post_static(
         checkpoint: as in `pyquant.calibrate`.
         checkpoint_every: as in `pyquant.calibrate`.
         engine: as in `pyquant.calibrate`.
+        eval_function: accuracy control: takes a ``paddle.inference.Predictor``, returns a metric,
+            the greater the better. As few ops as will do are kept in float, those first whose
+            outputs int8 changes most; ``notes`` tells what that cost.
+        max_drop: how far the metric may fall below the float model's.
 
     Returns:
         What was quantized, with which threshold, and what stays in float, and why.
@@ -179,36 +187,51 @@ def quant_post_static(
     watch.lap("load")
     observed = plan.observed(model)
     moments = {}
-    if round_type == "adaround":
+    if round_type == "adaround" or eval_function is not None:
         moments = moments_of(model, plan.ops)
         observed = {name: name for name in observed}  # one of the same values has another shape
     needs_extremes = plan.writer(model, plan.ops).needs_extremes
     statistics = _statistics(model, list(observed.values()), arguments, needs_extremes, moments)
     watch.lap("calibrate")
     ops, kept = _without_dead(plan.ops, observed, statistics)
-    writer = plan.writer(model, ops)
-    ranges = {}
-    for name in writer.observed:
-        statistic = statistics[observed[name]]
-        bits = writer.bits(name, statistic.range(statistic.abs_max))
-        threshold = activation_threshold(statistic, algo, bits, hist_percent)
-        ranges[name] = statistic.range(threshold)
-    _share_thresholds(ranges, same_scale_tensor_list or ())
-    _set_thresholds(ranges, scale_dict or {})
+    seen = {name: statistics[observed[name]] for name in observed}
+    ranges, bits = _ranges(plan.writer(model, ops), seen, arguments)
+    _check_quantized("same_scale_tensor_list", chain(*(same_scale_tensor_list or ())), ranges)
+    _check_quantized("scale_dict", scale_dict or {}, ranges)
     watch.lap("thresholds")
     per_channel = weight_quantize_type != "abs_max"
     weights = {
         **quantize_weights(model, plan.weight_only, _BITS_OF_FLOAT_OPS, per_channel),
         **quantize_weights(model, ops, weight_bits, per_channel),
     }
-    rounded = rounded_weights(moments, weights)
+    rounded = rounded_weights(moments, weights) if round_type == "adaround" else {}
     if bias_correction:
         rounded = {op.weight: weights[op.weight].with_means_kept() for op in ops}
     for name, integers in rounded.items():
         weights[name] = replace(weights[name], rounded=integers)
-    writer.write(ranges, weights, plan.weight_only)
+
+    def write(ops: Sequence[WeightedOp]) -> Model:
+        written = copy_model(model)
+        writer = plan.writer(written, ops)
+        writer.write(_ranges(writer, seen, arguments)[0], weights, plan.weight_only)
+        return written
+
+    notes = [*_notes(arguments), *_format_notes(model)]
     watch.lap("quantize")
-    paths = save_model(model, quantize_model_path, save_model_filename, save_params_filename)
+    if eval_function is not None:
+        source = load_model(model_dir, model_filename, params_filename)
+        ranked = rank(ops, moments, weights, ranges, bits)
+        found = control(source, write, ranked, eval_function, max_drop)
+        ops = [op for op in ops if op not in found.kept]
+        kept += _kept_for_accuracy(found)
+        notes.append(str(found))
+        watch.lap("accuracy control")
+    ranges = _ranges(plan.writer(model, ops), seen, arguments)[0]
+    used = {op.weight for op in ops + plan.weight_only}
+    weights = {name: weight for name, weight in weights.items() if name in used}
+    quantized = write(ops)
+    watch.lap("quantize")
+    paths = save_model(quantized, quantize_model_path, save_model_filename, save_params_filename)
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
@@ -221,7 +244,7 @@ def quant_post_static(
         bytes_before=file_bytes(model.source_files),
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,
-        notes=[*_notes(arguments), *_format_notes(model)],
+        notes=notes,
     )
 
 
@@ -245,6 +268,9 @@ def _check(arguments: dict[str, Any]) -> None:
         )
     engine_of(arguments["engine"])
     _check_rounding(arguments)
+    _check_thresholds(arguments)
+    if not 0 <= arguments["max_drop"] < math.inf:
+        raise SettingError(f"max_drop: {arguments['max_drop']} is negative or not finite.")
     checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
     if arguments["calibration"] is None:
         _data(arguments)
@@ -262,10 +288,18 @@ def _check_rounding(arguments: dict[str, Any]) -> None:
             "bias_correction: round_type='adaround' rounds by what the data show, which is more. "
             "Choose one of them."
         )
-    if arguments["round_type"] == "adaround" and elsewhere:
+    wanting = [
+        name
+        for name, wants in (
+            ("round_type='adaround'", arguments["round_type"] == "adaround"),
+            ("eval_function", arguments["eval_function"] is not None),
+        )
+        if wants
+    ]
+    if wanting and elsewhere:
         raise UnsupportedError(
-            f"round_type='adaround': it needs the data themselves, here; {elsewhere[0]} keeps "
-            "histograms alone. Leave it out, or take round_type='round'."
+            f"{wanting[0]}: it needs the data themselves, here; {elsewhere[0]} keeps histograms "
+            "alone. Leave out one of the two."
         )
 
 
@@ -313,22 +347,41 @@ def _statistics(
     return statistics
 
 
-def _share_thresholds(ranges: dict[str, Range], groups: Sequence[Sequence[str]]) -> None:
-    for group in groups:
+def _ranges(
+    writer: Writer, statistics: Statistics, arguments: dict[str, Any]
+) -> tuple[dict[str, Range], dict[str, int]]:
+    """Return the ranges of the tensors that ``writer`` asks for, and of how many bits they are."""
+    ranges, bits = {}, {}
+    for name in writer.observed:
+        statistic = statistics[name]
+        bits[name] = writer.bits(name, statistic.range(statistic.abs_max))
+        algo, percent = arguments["algo"], arguments["hist_percent"]
+        ranges[name] = statistic.range(activation_threshold(statistic, algo, bits[name], percent))
+    for group in arguments["same_scale_tensor_list"] or ():
+        together = [name for name in group if name in ranges]
+        shared = max((ranges[name].threshold for name in together), default=0.0)
+        ranges.update({name: ranges[name].up_to(shared) for name in together})
+    for name, threshold in (arguments["scale_dict"] or {}).items():
+        if name in ranges:
+            ranges[name] = ranges[name].up_to(float(threshold))
+    return ranges, bits
+
+
+def _check_thresholds(arguments: dict[str, Any]) -> None:
+    for group in arguments["same_scale_tensor_list"] or ():
         check_list("same_scale_tensor_list", group)
-        _check_quantized("same_scale_tensor_list", group, ranges)
-        shared = max(ranges[name].threshold for name in group)
-        _set_thresholds(ranges, dict.fromkeys(group, shared))
-
-
-def _set_thresholds(ranges: dict[str, Range], thresholds: Mapping[str, float]) -> None:
-    _check_quantized("scale_dict", thresholds, ranges)
-    for name, threshold in thresholds.items():
+    for name, threshold in (arguments["scale_dict"] or {}).items():
         if not (math.isfinite(threshold) and threshold > 0):
             raise SettingError(
                 f"scale_dict: the threshold of '{name}', {threshold}, is not finite and positive."
             )
-        ranges[name] = ranges[name].up_to(float(threshold))
+
+
+def _kept_for_accuracy(found: Control) -> list[FloatOp]:
+    return [
+        FloatOp(op.op_type, op.output, f"accuracy control: int8 changes its output by {error:.2%}")
+        for op, error in zip(found.kept, found.errors)
+    ]
 
 
 def _check_quantized(argument: str, names: Iterable[str], ranges: Mapping[str, Range]) -> None:

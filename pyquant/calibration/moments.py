@@ -28,15 +28,17 @@ class InputMoments:
 
     Attributes:
         op: the op.
-        sums: float64[inputs, inputs]; an input is a channel, or a tap of one.
+        sums: float64[groups, inputs, inputs]; an input is a channel, or a tap of one.
     """
 
     def __init__(self, op: WeightedOp, desc: Any, weight: Array) -> None:
         """Take the op's geometry from its ``OpDesc`` and its weight."""
         self.op = op
         self._is_product = op.op_type in PRODUCTS
+        self._groups = proto.attribute(desc, "groups", 1)
         size = weight.shape[1 - op.channel_axis] if self._is_product else weight[0].size
-        self.sums = np.zeros((size, size))
+        self.sums = np.zeros((self._groups, size, size))
+        self._samples = 0
         if not self._is_product:
             self._kernel = weight.shape[2:]
             self._strides = tuple(proto.attribute(desc, "strides", (1, 1)))
@@ -46,23 +48,49 @@ class InputMoments:
     def observe(self, array: Array) -> None:
         """Add what the op reads in one batch, [samples, ...] float32."""
         inputs = self._rows(array) if self._is_product else self._patches(array)
-        kernels.add_moments(inputs, self.sums)
+        self._samples += len(inputs)
+        for group, part in enumerate(np.split(inputs, self._groups, axis=1)):
+            kernels.add_moments(np.ascontiguousarray(part), self.sums[group])
 
     def round(self, weight: QuantizedWeight) -> Array:
         """Return the integers of ``weight``, of its shape, that lose least on these inputs."""
-        rows = np.moveaxis(weight.source, self.op.channel_axis, 0)
-        matrix = np.ascontiguousarray(rows.reshape(len(rows), -1))
-        damped = self.sums.copy()
-        damped[np.diag_indices(len(damped))] += _DAMPING * np.trace(damped) / len(damped)
-        steps = np.broadcast_to(weight.step, len(rows)).astype(np.float32)
-        integers = kernels.round_by_moments(matrix, steps, damped, weight.bits)
-        integers = np.moveaxis(integers.reshape(rows.shape), 0, self.op.channel_axis)
-        return np.ascontiguousarray(integers)
+        matrix, shape = self._matrix(weight.source)
+        steps = np.broadcast_to(weight.step, len(matrix)).astype(np.float32)
+        parts = []
+        for rows, sums in zip(np.split(np.arange(len(matrix)), self._groups), self.sums):
+            damped = sums.copy()
+            damped[np.diag_indices(len(damped))] += _DAMPING * np.trace(damped) / len(damped)
+            parts.append(kernels.round_by_moments(matrix[rows], steps[rows], damped, weight.bits))
+        integers = np.concatenate(parts).reshape(shape)
+        return np.ascontiguousarray(np.moveaxis(integers, 0, self.op.channel_axis))
+
+    def errors(self, weight: QuantizedWeight, step: float) -> tuple[Array, Array]:
+        """Return what int8 adds to each output's power, and that power: float64[outputs] each.
+
+        Args:
+            weight: as integers.
+            step: of the integers of the activation; their rounding errors are taken for even.
+        """
+        matrix, _ = self._matrix(weight.source)
+        integers, _ = self._matrix(np.concatenate(list(weight.values.chunks())))
+        floats = matrix.astype(np.float64)
+        wrong = integers * weight.step.reshape(-1, 1).astype(np.float64) - floats
+        moments = self.sums / max(1, self._samples)
+        groups = list(zip(np.split(floats, self._groups), np.split(wrong, self._groups), moments))
+        power = np.concatenate([((w @ m) * w).sum(axis=1) for w, _, m in groups])
+        error = np.concatenate([((d @ m) * d).sum(axis=1) for _, d, m in groups])
+        return error + step**2 / 12 * (floats**2).sum(axis=1), power
+
+    def _matrix(self, weight: Array) -> tuple[Array, tuple[int, ...]]:
+        """Return a weight as [outputs, inputs], and its shape with the outputs first."""
+        rows = np.moveaxis(weight, self.op.channel_axis, 0)
+        return np.ascontiguousarray(rows.reshape(len(rows), -1)), rows.shape
 
     def _rows(self, array: Array) -> Array:
         rows = array.reshape(len(array), -1, array.shape[-1])
         chosen = rows[:, _spread(rows.shape[1])]
-        return np.ascontiguousarray(chosen.reshape(-1, array.shape[-1]))
+        inputs: Array = chosen.reshape(-1, array.shape[-1])
+        return inputs
 
     def _patches(self, array: Array) -> Array:
         padded = np.pad(array, ((0, 0), (0, 0), *self._padding_of(array)))
@@ -72,7 +100,8 @@ class InputMoments:
         windows = windows[..., :: self._dilations[0], :: self._dilations[1]]
         ys, xs = np.divmod(_spread(windows.shape[2] * windows.shape[3]), windows.shape[3])
         chosen = windows[:, :, ys, xs].swapaxes(1, 2)  # [samples, positions, channels, taps...]
-        return np.ascontiguousarray(chosen.reshape(-1, len(self.sums)))
+        patches: Array = chosen.reshape(len(chosen) * len(ys), -1)
+        return patches
 
     def _padding_of(self, array: Array) -> list[tuple[int, int]]:
         if self._paddings is not None:
@@ -90,11 +119,11 @@ Moments = Mapping[str, list[InputMoments]]
 
 
 def moments_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, list[InputMoments]]:
-    """Return the moments to collect for ``ops``: those whose inputs all meet all outputs."""
+    """Return the moments to collect for ``ops``, but for transposed convolutions."""
     found: dict[str, list[InputMoments]] = {}
     for op in ops:
         desc = model.program.blocks[op.block].ops[op.position]
-        if proto.attribute(desc, "groups", 1) == 1 and op.op_type != "conv2d_transpose":
+        if op.op_type != "conv2d_transpose":
             moments = InputMoments(op, desc, model.parameters[op.weight])
             found.setdefault(op.activation, []).append(moments)
     return found

@@ -1,0 +1,156 @@
+"""Accuracy control: as many ops in int8 as a metric allows.
+
+Ops are ranked by the error that int8 causes in their outputs, which one pass over the calibration
+data tells for all of them. The worst are kept in float, as few as will do.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .calibration.moments import Moments
+from .calibration.predictor import (
+    Optimization,
+    all_cores,
+    make_int8_predictor,
+    make_predictor,
+)
+from .program.model import Model, load_model, save_model
+from .program.quantizable import WeightedOp
+from .program.ranges import Range
+from .program.weights import QuantizedWeight
+
+Metric = Callable[[Any], float]
+"""Of a model that runs in Paddle's Predictor; the greater the better."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was tried.
+
+    Attributes:
+        kept: how many of the worst ops were in float.
+        metric: of the model.
+        seconds: how long it took to find that.
+    """
+
+    kept: int
+    metric: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Control:
+    """What was found.
+
+    Attributes:
+        kept: the ops to keep in float, worst first.
+        errors: of these, relative, in their outputs.
+        trials: the float model's first, of which ``kept`` is -1; the last one tried is the last.
+        is_met: whether the metric holds.
+    """
+
+    kept: list[WeightedOp]
+    errors: list[float]
+    trials: list[Trial]
+    is_met: bool
+
+    def __str__(self) -> str:
+        """Say what was kept, and what that cost."""
+        reference, chosen = self.trials[0], self._chosen()
+        first = next(trial for trial in self.trials if trial.kept == 0)
+        met = "" if self.is_met else "; max_drop is not met even so"
+        return (
+            f"accuracy control: float {reference.metric:.4f}, int8 throughout {first.metric:.4f}, "
+            f"with {chosen.kept} op(s) in float {chosen.metric:.4f}{met}; evaluating took "
+            f"{reference.seconds:.2f} s in float, {first.seconds:.2f} s in int8 and "
+            f"{chosen.seconds:.2f} s so"
+        )
+
+    def _chosen(self) -> Trial:
+        return next(trial for trial in self.trials if trial.kept == len(self.kept))
+
+
+def control(
+    source: Model,
+    write: Callable[[Sequence[WeightedOp]], Model],
+    ranked: Sequence[tuple[WeightedOp, float]],
+    metric: Metric,
+    max_drop: float,
+) -> Control:
+    """Find the fewest of the worst ops to keep in float.
+
+    Their number is doubled until the metric holds, and then halved in between: about twice the
+    logarithm of the number of ops in evaluations.
+
+    Args:
+        source: the float model.
+        write: makes a model in which these ops are int8.
+        ranked: the ops and their errors, worst first.
+        metric: see `Metric`.
+        max_drop: how far it may fall below the float model's.
+    """
+    ops = [op for op, _ in ranked]
+    reference = _evaluated(-1, metric, make_predictor(source, Optimization.FUSED, all_cores()))
+    trials = [reference]
+
+    def holds(kept: int) -> bool:
+        known = [trial for trial in trials if trial.kept == kept]
+        if not known:
+            known = [_try(kept, metric, write(ops[kept:]))]
+            trials.extend(known)
+        return known[0].metric >= reference.metric - max_drop
+
+    too_few, enough = -1, 0
+    while not holds(enough) and enough < len(ops):
+        too_few, enough = enough, min(len(ops), max(1, 2 * enough))
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (too_few, middle) if holds(middle) else (middle, enough)
+    errors = [error for _, error in ranked[:enough]]
+    return Control(ops[:enough], errors, trials, holds(enough))
+
+
+def rank(
+    ops: Sequence[WeightedOp],
+    moments: Moments,
+    weights: Mapping[str, QuantizedWeight],
+    ranges: Mapping[str, Range],
+    bits: Mapping[str, int],
+) -> list[tuple[WeightedOp, float]]:
+    """Return ``ops`` with the relative errors of their outputs by int8, worst first.
+
+    Args:
+        ops: what becomes int8.
+        moments: of every op's inputs.
+        weights: as integers.
+        ranges: of the activations.
+        bits: of the signed integers that have an activation's step.
+    """
+    inputs = {one.op: one for several in moments.values() for one in several}
+    found = []
+    for op in ops:
+        step = ranges[op.activation].threshold / (2 ** (bits[op.activation] - 1) - 1)
+        error, power = inputs[op].errors(weights[op.weight], step)
+        shares = np.sqrt(error[power > 0] / power[power > 0])
+        found.append((op, float(shares.mean()) if shares.size else 0.0))
+    return sorted(found, key=lambda pair: -pair[1])
+
+
+def _try(kept: int, metric: Metric, model: Model) -> Trial:
+    with tempfile.TemporaryDirectory() as directory:
+        save_model(model, directory, "model.pdmodel", "model.pdiparams")
+        predictor = make_int8_predictor(load_model(directory), all_cores())
+        return _evaluated(kept, metric, predictor)
+
+
+def _evaluated(kept: int, metric: Metric, predictor: Any) -> Trial:
+    start = time.perf_counter()
+    value = float(metric(predictor))
+    return Trial(kept, value, time.perf_counter() - start)

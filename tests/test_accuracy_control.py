@@ -1,0 +1,95 @@
+"""Accuracy control: as many ops in int8 as the metric allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+from programs import CONV, Net
+
+from pyquant import SettingError, UnsupportedError, calibrate, quant_post_static
+
+IMAGES = programs.random((8, 4, 10, 10), 3)
+
+
+def spoiled_net(directory: Path) -> Path:
+    """Three convolutions; the second one reads a channel of large values and hardly weighs it."""
+    net = Net([8, 4, 10, 10]).conv(8).act("relu")
+    net.parameters["w1"][0] *= np.float32(3000)
+    net.conv(8, {**CONV, "paddings": [0, 0]})
+    net.parameters["w2"][:, 0] *= np.float32(1e-6)
+    net.act("tanh").conv(8)
+    return net.end().save(directory / "in")
+
+
+def run(predictor: Any) -> Any:
+    predictor.get_input_handle(predictor.get_input_names()[0]).copy_from_cpu(IMAGES)
+    predictor.run()
+    return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+
+
+class Closeness:
+    """A metric: 1 less the relative error to the first model that it sees, the float one."""
+
+    def __init__(self) -> None:
+        self.expected: Any = None
+        self.calls = 0
+
+    def __call__(self, predictor: Any) -> float:
+        output = run(predictor)
+        self.calls += 1
+        if self.expected is None:
+            self.expected = output
+        error = np.sqrt(np.mean((output - self.expected) ** 2) / np.mean(self.expected**2))
+        return 1 - float(error)
+
+
+def controlled(directory: Path, max_drop: float, backend: str | None) -> tuple[Any, Closeness]:
+    metric = Closeness()
+    result = quant_post_static(
+        None,
+        spoiled_net(directory),
+        directory / "int8",
+        data_loader=[IMAGES],
+        algo="abs_max",
+        deploy_backend=backend,
+        eval_function=metric,
+        max_drop=max_drop,
+    )
+    return result, metric
+
+
+@pytest.mark.parametrize("backend", [None, "OneDNN"])
+def test_the_worst_op_is_kept(tmp_path: Path, backend: str | None) -> None:
+    everything, metric = controlled(tmp_path / "1", 1.0, backend)
+    assert (everything.kept_float, metric.calls) == ([], 2)
+    result, metric = controlled(tmp_path / "2", 0.05, backend)
+    (kept,) = result.kept_float
+    assert kept.name == "t3"
+    assert "accuracy control: int8 changes its output by" in kept.reason
+    assert metric.calls == 3
+    (note,) = (note for note in result.notes if note.startswith("accuracy control"))
+    assert "with 1 op(s) in float" in note
+    assert "not met" not in note
+    assert len(result.thresholds()) == 2
+
+
+def test_what_cannot_be_met_is_told(tmp_path: Path) -> None:
+    result, metric = controlled(tmp_path, 0.0, None)
+    assert len(result.kept_float) == 3
+    assert metric.calls <= 5
+    assert "with 3 op(s) in float" in str(result)
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="max_drop: -1"):
+        controlled(tmp_path, -1, None)
+    source = spoiled_net(tmp_path)
+    calibration = calibrate(source, data_loader=[IMAGES])
+    with pytest.raises(UnsupportedError, match="eval_function: it needs the data themselves"):
+        quant_post_static(
+            None, source, tmp_path / "out", calibration=calibration, eval_function=Closeness()
+        )
