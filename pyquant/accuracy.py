@@ -21,6 +21,7 @@ from .calibration.predictor import (
     make_int8_predictor,
     make_predictor,
 )
+from .calibration.statistic import Statistics
 from .program.model import Model, load_model, save_model
 from .program.quantizable import WeightedOp
 from .program.ranges import Range
@@ -123,6 +124,7 @@ def rank(
     weights: Mapping[str, QuantizedWeight],
     ranges: Mapping[str, Range],
     bits: Mapping[str, int],
+    statistics: Statistics,
 ) -> list[tuple[WeightedOp, float]]:
     """Return ``ops`` with the relative errors of their outputs by int8, worst first.
 
@@ -132,12 +134,15 @@ def rank(
         weights: as integers.
         ranges: of the activations.
         bits: of the signed integers that have an activation's step.
+        statistics: of the activations.
     """
     inputs = {one.op: one for several in moments.values() for one in several}
     found = []
     for op in ops:
-        step = ranges[op.activation].threshold / (2 ** (bits[op.activation] - 1) - 1)
-        error, power = inputs[op].errors(weights[op.weight], step)
+        threshold = ranges[op.activation].threshold
+        step = threshold / (2 ** (bits[op.activation] - 1) - 1)
+        noise = step**2 / 12 + statistics[op.activation].clipping_error(threshold)
+        error, power = inputs[op].errors(weights[op.weight], noise)
         shares = np.sqrt(error[power > 0] / power[power > 0])
         found.append((op, float(shares.mean()) if shares.size else 0.0))
     return sorted(found, key=lambda pair: -pair[1])

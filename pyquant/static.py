@@ -220,7 +220,7 @@ def quant_post_static(
     watch.lap("quantize")
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        ranked = rank(ops, moments, weights, ranges, bits)
+        ranked = rank(ops, moments, weights, ranges, bits, seen)
         found = control(source, write, ranked, eval_function, max_drop)
         ops = [op for op in ops if op not in found.kept]
         kept += _kept_for_accuracy(found)

@@ -64,12 +64,12 @@ class InputMoments:
         integers = np.concatenate(parts).reshape(shape)
         return np.ascontiguousarray(np.moveaxis(integers, 0, self.op.channel_axis))
 
-    def errors(self, weight: QuantizedWeight, step: float) -> tuple[Array, Array]:
+    def errors(self, weight: QuantizedWeight, noise: float) -> tuple[Array, Array]:
         """Return what int8 adds to each output's power, and that power: float64[outputs] each.
 
         Args:
             weight: as integers.
-            step: of the integers of the activation; their rounding errors are taken for even.
+            noise: the mean square of what the activation errs by, taken to be the same everywhere.
         """
         matrix, _ = self._matrix(weight.source)
         integers, _ = self._matrix(np.concatenate(list(weight.values.chunks())))
@@ -79,7 +79,7 @@ class InputMoments:
         groups = list(zip(np.split(floats, self._groups), np.split(wrong, self._groups), moments))
         power = np.concatenate([((w @ m) * w).sum(axis=1) for w, _, m in groups])
         error = np.concatenate([((d @ m) * d).sum(axis=1) for _, d, m in groups])
-        return error + step**2 / 12 * (floats**2).sum(axis=1), power
+        return error + noise * (floats**2).sum(axis=1), power
 
     def _matrix(self, weight: Array) -> tuple[Array, tuple[int, ...]]:
         """Return a weight as [outputs, inputs], and its shape with the outputs first."""

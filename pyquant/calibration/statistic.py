@@ -59,6 +59,10 @@ class ActivationMaxima:
         """Return the range of the values, beyond ``threshold`` cut."""
         return Range(threshold, -self.abs_max, self.abs_max)
 
+    def clipping_error(self, threshold: float) -> float:
+        """Return the mean square of what a threshold cuts off, as far as it is known: none."""
+        return 0.0
+
     def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> None:
         """Add the values of one batch.
 
@@ -112,6 +116,11 @@ class ActivationHistogram(ActivationMaxima):
     def range(self, threshold: float) -> Range:
         """Return the range of the values, beyond ``threshold`` cut."""
         return Range(threshold, self.minimum, self.maximum)
+
+    def clipping_error(self, threshold: float) -> float:
+        """Return the mean square of what a threshold cuts off, to the width of a bin."""
+        beyond = np.maximum((np.arange(BINS) + 0.5) * self.bin_width - threshold, 0)
+        return float((self.counts * beyond**2).sum() / max(1, self.values))
 
     @property
     def bin_width(self) -> float:
