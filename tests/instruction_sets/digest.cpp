@@ -13,6 +13,7 @@
 #include "kernels/histogram.hpp"
 #include "kernels/quantization.hpp"
 #include "kernels/reductions.hpp"
+#include "kernels/rounding.hpp"
 #include "kernels/thresholds.hpp"
 
 namespace pyquant {
@@ -169,16 +170,31 @@ std::uint64_t thresholds(const Data& data, int threads) {
   return digest.value();
 }
 
+// Of finite float32 alone: calibration refuses anything else before it comes here.
+std::uint64_t rounding(const Data& data, int threads) {
+  Digest digest;
+  if (data.name != "float32 finite") return digest.value();
+  constexpr std::size_t kInputs = 61, kSamples = 90, kOutputs = 37;
+  const auto* values = static_cast<const float*>(data.tensor.data);
+  std::vector<double> moments(kInputs * kInputs);
+  add_moments(values, kSamples, kInputs, moments.data(), threads);
+  digest.add(moments);
+  const std::vector<float> steps(kOutputs, 0.011f);
+  std::vector<std::int8_t> quantized(kOutputs * kInputs);
+  round_by_moments(values + kSamples * kInputs, kOutputs, kInputs, steps.data(), moments.data(), 8,
+                   4, quantized.data(), threads);
+  digest.add(quantized);
+  return digest.value();
+}
+
 struct Family {
   const char* name;
   std::uint64_t (*digest)(const Data&, int threads);
 };
 
-constexpr Family kFamilies[] = {{"reductions", reductions},
-                                {"channel maxima", channel_maxima},
-                                {"histograms", histograms},
-                                {"quantization", quantization},
-                                {"thresholds", thresholds}};
+constexpr Family kFamilies[] = {{"reductions", reductions}, {"channel maxima", channel_maxima},
+                                {"histograms", histograms}, {"quantization", quantization},
+                                {"thresholds", thresholds}, {"rounding", rounding}};
 
 bool print_digest(const Family& family, const Data& data) {
   select_instruction_set("portable");
