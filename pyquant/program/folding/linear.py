@@ -38,38 +38,40 @@ class LinearOp:
         self.takes_shift = layout.takes_shift
         self._layout = layout
         self._stored = array
-        self._values: Any = None
+        self._input_scale: Vector = np.ones(1)
+        self._output_scale: Vector = np.ones(1)
         self.bias: Vector = np.zeros(1)
 
     @property
     def values(self) -> Array:
         """The weight as it is now, float32."""
-        return self._stored if self._values is None else self._values.astype(np.float32)
+        values = self._stored
+        for scale, channels, along in (
+            (self._output_scale, self.outputs, self._layout.along_outputs),
+            (self._input_scale, self.inputs, self._layout.along_inputs),
+        ):
+            if (scale != 1).any():
+                factors = np.broadcast_to(scale, channels).astype(np.float32)
+                values = values * along(factors)
+        return values
 
     @property
     def is_rescaled(self) -> bool:
         """Whether the weight is no longer the one that was stored."""
-        return self._values is not None
+        return bool((self._output_scale != 1).any() or (self._input_scale != 1).any())
 
     def take_following(self, affine: Affine) -> None:
         """Become ``affine`` of what this op computes."""
-        self._multiply(affine.scale, self._layout.along_outputs)
+        self._output_scale = self._output_scale * affine.scale
         self.bias = self.bias * affine.scale + affine.shift
 
     def take_preceding(self, affine: Affine) -> None:
         """Become what this op computes of ``affine`` of its input."""
         if affine.shift.any():
-            shift = self._layout.along_inputs(np.broadcast_to(affine.shift, self.inputs))
-            self.bias = self.bias + self._layout.total(self._float64() * shift)
-        self._multiply(affine.scale, self._layout.along_inputs)
-
-    def _multiply(self, scale: Vector, along: Callable[[Vector], Any]) -> None:
-        if (scale != 1).any():
-            channels = self.outputs if along == self._layout.along_outputs else self.inputs
-            self._values = self._float64() * along(np.broadcast_to(scale, channels))
-
-    def _float64(self) -> Any:
-        return self._stored.astype(np.float64) if self._values is None else self._values
+            shift = np.broadcast_to(self._input_scale * affine.shift, self.inputs)
+            weighted = self._stored.astype(np.float64) * self._layout.along_inputs(shift)
+            self.bias = self.bias + self._output_scale * self._layout.total(weighted)
+        self._input_scale = self._input_scale * affine.scale
 
 
 class _Layout:
