@@ -51,7 +51,7 @@ class LinearOp:
             (self._input_scale, self.inputs, self._layout.along_inputs),
         ):
             if (scale != 1).any():
-                factors = np.broadcast_to(scale, channels).astype(np.float32)
+                factors: Any = np.broadcast_to(scale, channels).astype(np.float32)
                 values = values * along(factors)
         return values
 
