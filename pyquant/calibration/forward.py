@@ -59,12 +59,15 @@ class Forward:
         """Make the Predictor.
 
         Args:
-            model: as read from its files, which the Predictor reads again, or folded.
+            model: as read from its files, which the Predictor reads again, or folded. Where what
+                is observed is the same before, that is run, for nothing to be written.
             names: the activations to observe.
             threads: of the forward and of the kernels; None takes every core of the process.
             moments: what to collect of the activations beside statistics.
         """
         self._moments = moments or {}
+        if model.folded is not None and model.folded.rescaled.isdisjoint(names):
+            model = model.folded.original
         self._model = model
         self._names = frozenset(names)
         self._threads = threads or all_cores()

@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ..program.folding.fold import fold
-from ..program.model import Folding, Model, load_model
+from ..program.model import Model, load_model
 from .data import Feed
 from .forward import Forward
 from .run import NumberedFeed
@@ -29,13 +29,13 @@ class _Task(NamedTuple):
     Attributes:
         model_path: the program, at the same place on every machine.
         params_path: its parameters; None if each has a file of its own.
-        folded: how it is folded once it is read; None if it is not.
+        folded: the arguments of `fold`, once it is read; None if it is not folded.
         kinds: the activations to observe and the kinds of statistic.
     """
 
     model_path: str
     params_path: str | None
-    folded: Folding | None
+    folded: tuple[tuple[str, ...], bool] | None
     kinds: tuple[tuple[str, type[ActivationMaxima]], ...]
 
 
@@ -91,7 +91,7 @@ def _task(model: Model, statistics: Statistics) -> _Task:
     return _Task(
         str(model.model_path.resolve()),
         None if model.params_path is None else str(model.params_path.resolve()),
-        model.folded,
+        None if model.folded is None else (model.folded.keep, model.folded.shifts),
         tuple((name, type(statistic)) for name, statistic in statistics.items()),
     )
 

@@ -28,15 +28,19 @@ _EXPORT_ATTRIBUTES = ("op_callstack", "op_namescope", "op_role", "op_role_var", 
 
 
 class Folding(NamedTuple):
-    """What `fold` was asked for, to be asked for again where a model is read anew.
+    """How a model was folded.
 
     Attributes:
-        keep: the tensors that it left as they are.
+        keep: the tensors that were left as they are.
         shifts: whether additions went into biases.
+        original: the model before.
+        rescaled: the tensors that have other values than there; all others are the same.
     """
 
     keep: tuple[str, ...]
     shifts: bool
+    original: Model
+    rescaled: frozenset[str]
 
 
 @dataclass

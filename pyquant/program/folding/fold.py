@@ -14,7 +14,7 @@ import numpy as np
 
 from .. import proto
 from ..graph import Graph
-from ..model import Folding, Model
+from ..model import Folding, Model, copy_model
 from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op
 from .constants import compute_constants
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
@@ -37,6 +37,7 @@ def fold(model: Model, keep: Collection[str] = (), shifts: bool = True) -> None:
         shifts: whether additions before a linear op go into its bias. What they add often centres
             the values on zero, where integers without a zero point serve them best.
     """
+    original = copy_model(model)
     graph = Graph(model, keep)
     before = len(graph.ops)
     compute_constants(graph)
@@ -49,13 +50,14 @@ def fold(model: Model, keep: Collection[str] = (), shifts: bool = True) -> None:
         and (found := _linear(graph, op)) is not None
     }
     changed = {position for position in linear if _fold_following(graph, linear[position])}
-    changed |= _fold_preceding(graph, linear, shifts)
+    rescaled: set[str] = set()
+    changed |= _fold_preceding(graph, linear, shifts, rescaled)
     for position in changed:
         _emit(graph, position, linear[position])
     _join_scalars(graph)
     if changed or len(graph.ops) != before:
         graph.write_back()
-        model.folded = Folding(tuple(sorted(keep)), shifts)
+        model.folded = Folding(tuple(sorted(keep)), shifts, original, frozenset(rescaled))
 
 
 def _linear(graph: Graph, op: Any) -> LinearOp | None:
@@ -76,8 +78,13 @@ def _fold_following(graph: Graph, linear: LinearOp) -> bool:
     return linear.output != start
 
 
-def _fold_preceding(graph: Graph, linear: Mapping[int, LinearOp], shifts: bool) -> set[int]:
-    """Fold the affine ops before linear ones into these; return the positions of those changed."""
+def _fold_preceding(
+    graph: Graph, linear: Mapping[int, LinearOp], shifts: bool, rescaled: set[str]
+) -> set[int]:
+    """Fold the affine ops before linear ones into these; return the positions of those changed.
+
+    The tensors that thereby have other values are added to ``rescaled``.
+    """
     changed: set[int] = set()
     for name in dict.fromkeys(op.source for op in linear.values()):
         positions = graph.readers(name)
@@ -90,6 +97,8 @@ def _fold_preceding(graph: Graph, linear: Mapping[int, LinearOp], shifts: bool) 
         chain = _chain_to(graph, name, axes.pop())
         if chain and _fold_chain(graph, chain, readers, shifts):
             changed |= positions
+            if graph.producer(name) is not None:  # one op of the chain is left
+                rescaled.add(name)
     return changed
 
 
