@@ -114,7 +114,7 @@ def _in_common(model: Model, quantization: Quantization) -> int:
     """Count the weights of ``model`` that were quantized as they are, and the activations."""
     computed = {*count_writes(model), *(var.name for var in model.feeds)}
     activations = quantization.activations.values()
-    return sum(weight.note is None for weight in _compared_weights(model, quantization)) + sum(
+    return sum(not weight.note for weight in _compared_weights(model, quantization)) + sum(
         activation.value.name in computed for activation in activations
     )
 

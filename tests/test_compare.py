@@ -595,3 +595,20 @@ def test_command_line(
 
 def test_public_names() -> None:
     assert {"compare", "Comparison", "ComparedTensor", "Similarity"} <= set(pyquant.__all__)
+
+
+def test_the_float_model_is_folded_as_the_quantized_one_was(tmp_path: Path) -> None:
+    net = programs.Net([4, 3, 8, 8]).conv(8).constant("elementwise_mul", [3.0]).act("sigmoid")
+    net.constant("elementwise_mul", [0.2]).constant("elementwise_add", [0.1]).conv(4).end()
+    source = net.save(tmp_path / "in")
+    quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES)
+    comparison = compare(source, tmp_path / "int8", data_loader=BATCHES)
+    assert "the float model was folded first, as the quantized one was" in comparison.notes
+    assert all(tensor.error is not None for tensor in comparison.tensors)
+    assert all(tensor.error.sqnr > 20 for tensor in comparison.tensors if tensor.error)
+    plain = quant_post_static(
+        None, source, tmp_path / "plain", data_loader=BATCHES, optimize_model=False
+    )
+    comparison = compare(source, plain.model_path, data_loader=BATCHES)
+    assert not comparison.notes
+    assert all(tensor.error.sqnr > 20 for tensor in comparison.tensors if tensor.error)
