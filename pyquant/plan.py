@@ -66,7 +66,8 @@ def plan_static(
     """
     check_quantizable(model, skip_tensors)
     if optimize_model:
-        fold(model, skip_tensors, DEPLOY_BACKENDS[deploy_backend].takes_zero_points)
+        shifts = DEPLOY_BACKENDS[deploy_backend].takes_zero_points
+        fold(model, skip_tensors, shifts, settle=False)
     found, kept = find_weighted_ops(model, op_types, skip_tensors)
     target = DEPLOY_BACKENDS[deploy_backend]
     plan = Plan([], [], kept, target)

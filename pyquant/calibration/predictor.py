@@ -80,7 +80,7 @@ def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
             params_path = model.params_path
         else:
             with params_path.open("wb") as stream:
-                write_combined(stream, model.parameters)
+                write_combined(stream, model.tensors())
         return _create(model, program_path, params_path, configure, threads)
 
 

@@ -109,5 +109,5 @@ def _forward(task: _Task) -> Forward:
     directory, _, filename = model_path.rpartition("/")
     model = load_model(directory, filename, params_path)
     if folded is not None:
-        fold(model, *folded)
+        fold(model, *folded, settle=False)
     return Forward(model, [name for name, _ in kinds], _THREADS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -59,6 +59,7 @@ class Model:
         derived: tensors that are made while the model is written, in place of the parameters of
             their names.
         folded: how the model was folded; None if it was not, and so is as its files hold it.
+        pending: what makes parameters that have their old values until `settle`.
     """
 
     program: Any
@@ -69,6 +70,7 @@ class Model:
     pir: PirProgram | None = None
     derived: dict[str, DerivedTensor] = field(default_factory=dict)
     folded: Folding | None = None
+    pending: dict[str, Callable[[], Array]] = field(default_factory=dict)
 
     @property
     def feeds(self) -> list[Any]:
@@ -96,8 +98,15 @@ class Model:
             for position, op in enumerate(block.ops):
                 yield block_index, position, op
 
+    def settle(self) -> None:
+        """Make the parameters that are pending; until then, they take no memory."""
+        for name, make in self.pending.items():
+            self.parameters[name] = make()
+        self.pending.clear()
+
     def tensors(self) -> dict[str, Tensor]:
         """What is written of the model: its parameters, and what replaces them."""
+        self.settle()
         return {**self.parameters, **self.derived}
 
     def put(self, name: str, tensor: Tensor) -> None:
@@ -116,8 +125,13 @@ def copy_model(model: Model) -> Model:
     """Return a model that can be rewritten while ``model`` stays; they share the arrays."""
     program = proto.ProgramDesc()
     program.CopyFrom(model.program)
-    parameters, derived = dict(model.parameters), dict(model.derived)
-    return replace(model, program=program, parameters=parameters, derived=derived)
+    return replace(
+        model,
+        program=program,
+        parameters=dict(model.parameters),
+        derived=dict(model.derived),
+        pending=dict(model.pending),
+    )
 
 
 def load_model(

@@ -24,7 +24,9 @@ from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
 _MOST_UNEVEN = 1e3
 
 
-def fold(model: Model, keep: Collection[str] = (), shifts: bool = True) -> None:
+def fold(
+    model: Model, keep: Collection[str] = (), shifts: bool = True, settle: bool = True
+) -> None:
     """Fold a float model in place.
 
     Its outputs are the same up to the rounding of float32. Tensors between folded ops are no longer
@@ -36,6 +38,7 @@ def fold(model: Model, keep: Collection[str] = (), shifts: bool = True) -> None:
             list.
         shifts: whether additions before a linear op go into its bias. What they add often centres
             the values on zero, where integers without a zero point serve them best.
+        settle: False leaves the new weights for `Model.settle` to make.
     """
     original = copy_model(model)
     graph = Graph(model, keep)
@@ -57,6 +60,8 @@ def fold(model: Model, keep: Collection[str] = (), shifts: bool = True) -> None:
     _join_scalars(graph)
     if changed or len(graph.ops) != before:
         graph.write_back()
+        if settle:
+            model.settle()
         model.folded = Folding(tuple(sorted(keep)), shifts, original, frozenset(rescaled))
 
 
@@ -209,11 +214,12 @@ def _emit(graph: Graph, position: int, linear: LinearOp) -> None:
 
 
 def _store(graph: Graph, position: int, linear: LinearOp, op: Any) -> None:
-    if graph.only_reader(linear.weight) == position:
-        graph.model.parameters[linear.weight] = linear.values
-        return
-    name = graph.add_parameter(f"{linear.weight}.{linear.output}", linear.values)
-    proto.rename(op.inputs, {linear.weight: name})
+    name = linear.weight
+    if graph.only_reader(name) != position:
+        old = graph.model.parameters[name]
+        name = graph.add_parameter(f"{name}.{linear.output}", old)
+        proto.rename(op.inputs, {linear.weight: name})
+    graph.model.pending[name] = lambda: linear.values
 
 
 def _add(graph: Graph, source: str, output: str, vector: Vector, channel_axis: int) -> Any:
