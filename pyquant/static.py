@@ -194,7 +194,6 @@ def quant_post_static(
     statistics = _statistics(model, list(observed.values()), arguments, needs_extremes, moments)
     watch.lap("calibrate")
     ops, kept = _without_dead(plan.ops, observed, statistics)
-    model.settle()
     seen = {name: statistics[observed[name]] for name in observed}
     ranges, bits = _ranges(plan.writer(model, ops), seen, arguments)
     _check_quantized("same_scale_tensor_list", chain(*(same_scale_tensor_list or ())), ranges)

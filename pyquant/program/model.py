@@ -99,9 +99,10 @@ class Model:
                 yield block_index, position, op
 
     def settle(self) -> None:
-        """Make the parameters that are pending; until then, they take no memory."""
+        """Make the parameters that are pending and not replaced; till then, they take no memory."""
         for name, make in self.pending.items():
-            self.parameters[name] = make()
+            if name not in self.derived:
+                self.parameters[name] = make()
         self.pending.clear()
 
     def tensors(self) -> dict[str, Tensor]:

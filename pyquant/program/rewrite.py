@@ -123,7 +123,7 @@ class Rewriter:
         has its own, as of an fc's weight that another reads they multiply the scale by 127 again
         (QuantizeFc in ``cpu_quantize_pass.cc``).
         """
-        block, dims = op.block, weight.source.shape
+        block, dims = op.block, weight.stored.shape
         values = self._variable(block, f"{weight.name}.cast{op.position}", dims)
         unit = self._variable(block, f"{weight.name}.unit{op.position}", dims)
         step = self._parameter("int8@step", np.array([1 / 127], np.float32))
@@ -144,7 +144,7 @@ class Rewriter:
             total = self._other_output(key, output, f"{output}.unit")
         else:  # there is no fc without a bias
             key, output = (op.block, op.position), op.output
-            zeros = np.zeros(weight.source.shape[1], np.float32)
+            zeros = np.zeros(weight.stored.shape[1], np.float32)
             zero = self._parameter(f"{weight.name}@zero", zeros)
             product = self._other_output(key, output, f"{output}.product")
             dims = proto.tensor_desc(self._variables[output]).dims
@@ -168,17 +168,17 @@ class Rewriter:
     def _cast_and_scale(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Any], str]:
-        float_type = proto.paddle_dtype(weight.source.dtype)
+        float_type = proto.paddle_dtype(weight.stored.dtype)
         scale = self._parameter(f"{weight.name}@scale", weight.scale)
-        values = self._variable(block, f"{weight.name}.cast", weight.source.shape)
-        scaled = self._variable(block, f"{weight.name}.dequantized", weight.source.shape)
+        values = self._variable(block, f"{weight.name}.cast", weight.stored.shape)
+        scaled = self._variable(block, f"{weight.name}.dequantized", weight.stored.shape)
         ops = [
             proto.make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
             _elementwise("elementwise_mul", values, scale, scaled),
         ]
         if float_type != proto.FP32:
             # A step in half precision would lose bits, or underflow: scale first, then round once.
-            half = self._variable(block, f"{weight.name}.half", weight.source.shape, float_type)
+            half = self._variable(block, f"{weight.name}.half", weight.stored.shape, float_type)
             ops.append(proto.make_cast(scaled, half, proto.FP32, float_type))
             scaled = half
         return ops, scaled
@@ -186,7 +186,7 @@ class Rewriter:
     def _dequantize_linear(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Any], str]:
-        output = self._variable(block, f"{weight.name}.dequantized", weight.source.shape)
+        output = self._variable(block, f"{weight.name}.dequantized", weight.stored.shape)
         op = self._linear_op(
             "dequantize_linear", stored, output, weight.name, weight.thresholds, weight.axis
         )
@@ -223,7 +223,7 @@ class Rewriter:
         )
 
     def _parameter(self, name: str, tensor: Tensor) -> str:
-        if name not in self._model.tensors():
+        if name not in self._model.parameters and name not in self._model.derived:
             var = proto.add_var(
                 self._model.program.blocks[0], name, proto.paddle_dtype(tensor.dtype), tensor.shape
             )

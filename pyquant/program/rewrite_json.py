@@ -85,10 +85,10 @@ class JsonProgram:
     def _dequantize(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
         values = self._parameter(declared, f"{weight.name}.quantized", weight.values)
         scale = self._parameter(declared, f"{weight.name}@scale", weight.scale)
-        dims = list(weight.source.shape)
+        dims = list(weight.stored.shape)
         floats = self._op(position, "1.cast", [values], "float32", dims, {"dtype": "float32"})
         scaled = self._op(position, "1.multiply", [floats, scale], "float32", dims, {})
-        dtype = _dtype_name(weight.source.dtype)
+        dtype = _dtype_name(weight.stored.dtype)
         if dtype == "float32":
             return scaled
         return self._op(position, "1.cast", [scaled], dtype, dims, {"dtype": dtype})

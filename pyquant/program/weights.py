@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,19 +28,27 @@ class QuantizedWeight:
 
     Attributes:
         name: the float parameter that it stands for.
-        source: that parameter; ``uint16`` is raw bfloat16.
+        stored: that parameter, or one of its shape and type where it is pending (see
+            `Model.pending`); ``uint16`` is raw bfloat16.
         axis: the axis of the channels; -1 for one threshold per tensor.
         bits: 8 or 16.
         file: where the parameter was read from, for messages.
         rounded: the integers, if they are not just the nearest ones.
+        make: what makes the parameter, if it is pending.
     """
 
     name: str
-    source: Array
+    stored: Array
     axis: int
     bits: int
     file: Path
     rounded: Array | None = None
+    make: Callable[[], Array] | None = None
+
+    @property
+    def source(self) -> Array:
+        """The float parameter; a pending one is made anew each time, for it to take no memory."""
+        return self.stored if self.make is None else self.make()
 
     @cached_property
     def threshold(self) -> Array:
@@ -64,19 +72,19 @@ class QuantizedWeight:
     def values(self) -> DerivedTensor:
         """The integers, int8 or int16, of the weight's shape."""
         dtype = np.dtype(np.int8 if self.bits <= 8 else np.int16)
-        return DerivedTensor(self.source.shape, dtype, self._integers)
+        return DerivedTensor(self.stored.shape, dtype, self._integers)
 
     @property
     def scale(self) -> DerivedTensor:
         """The step, threshold / (2^(bits-1)-1), shaped to multiply the values: float32."""
-        shape = [1] * self.source.ndim
-        shape[self.axis] = 1 if self.axis < 0 else self.source.shape[self.axis]
+        shape = [1] * self.stored.ndim
+        shape[self.axis] = 1 if self.axis < 0 else self.stored.shape[self.axis]
         return DerivedTensor(tuple(shape), np.dtype(np.float32), lambda: [self.step])
 
     @property
     def thresholds(self) -> DerivedTensor:
         """The threshold as a tensor, made when it is written."""
-        channels = 1 if self.axis < 0 else self.source.shape[self.axis]
+        channels = 1 if self.axis < 0 else self.stored.shape[self.axis]
         return DerivedTensor((channels,), np.dtype(np.float32), lambda: [self.threshold])
 
     @property
@@ -89,7 +97,7 @@ class QuantizedWeight:
     @property
     def dequantized(self) -> DerivedTensor:
         """The float values that the quantized program computes with, bit for bit."""
-        return DerivedTensor(self.source.shape, self.source.dtype, self._floats)
+        return DerivedTensor(self.stored.shape, self.stored.dtype, self._floats)
 
     def with_means_kept(self) -> Array:
         """Return the integers by which every channel keeps the mean of its float values.
@@ -112,9 +120,10 @@ class QuantizedWeight:
         return np.ascontiguousarray(np.moveaxis(moved.reshape(shape), 0, axis))
 
     def _abs_max(self) -> Array:
-        if not self.source.size:
-            return self._part_abs_max(self.source)
-        parts = [self._part_abs_max(self.source[part]) for part in row_chunks(self.source)]
+        if not self.stored.size:
+            return self._part_abs_max(self.stored)
+        source = self.source
+        parts = [self._part_abs_max(source[part]) for part in row_chunks(self.stored)]
         if self.axis == 0:
             return np.concatenate(parts)
         maximum: Array = np.maximum.reduce(parts)
@@ -128,12 +137,13 @@ class QuantizedWeight:
 
     def _integers(self) -> Iterator[Array]:
         if self.rounded is not None:
-            yield from (self.rounded[rows] for rows in row_chunks(self.source))
+            yield from (self.rounded[rows] for rows in row_chunks(self.stored))
             return
         axis = None if self.axis < 0 else self.axis
         buffers: list[Array | None] = [None, None]
-        for rows in row_chunks(self.source):
-            part = self.source[rows]
+        source = self.source
+        for rows in row_chunks(self.stored):
+            part = source[rows]
             buffers.reverse()
             if buffers[0] is None or len(buffers[0]) != len(part):
                 buffers[0] = np.empty(part.shape, self.values.dtype)
@@ -143,13 +153,13 @@ class QuantizedWeight:
             )
 
     def _floats(self) -> Iterator[Array]:
-        shape = [1] * self.source.ndim
+        shape = [1] * self.stored.ndim
         shape[self.axis] = -1
-        for rows, integers in zip(row_chunks(self.source), self._integers()):
+        for rows, integers in zip(row_chunks(self.stored), self._integers()):
             step = self.step[rows] if self.axis == 0 else self.step
             values = integers.astype(np.float32) * step.reshape(shape)
-            is_bfloat16 = self.source.dtype == np.uint16
-            yield bfloat16_bits(values) if is_bfloat16 else values.astype(self.source.dtype)
+            is_bfloat16 = self.stored.dtype == np.uint16
+            yield bfloat16_bits(values) if is_bfloat16 else values.astype(self.stored.dtype)
 
 
 def quantize_weights(
@@ -160,9 +170,9 @@ def quantize_weights(
     weights: dict[str, QuantizedWeight] = {}
     for op in ops:
         if op.weight not in weights:
-            source = model.parameters[op.weight]
+            stored, make = model.parameters[op.weight], model.pending.get(op.weight)
             axis = op.channel_axis if per_channel else -1
-            weights[op.weight] = QuantizedWeight(op.weight, source, axis, bits, file)
+            weights[op.weight] = QuantizedWeight(op.weight, stored, axis, bits, file, make=make)
     return weights
 
 

@@ -206,7 +206,7 @@ class OneDnnWriter:
         }
         inputs = {"Input": [source]}
         if bias.any() or one.op.op_type in PRODUCTS:  # an int8 pass asks for that of every fc
-            vector = np.broadcast_to(bias, weight.source.shape[one.op.channel_axis])
+            vector = np.broadcast_to(bias, weight.stored.shape[one.op.channel_axis])
             name = self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
             inputs["Bias"] = [name]
         if one.residual is not None:
@@ -280,7 +280,7 @@ def _fitted(given: Range, takes_zero_point: bool) -> _Scale:
 
 def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:
     """Return the sums of the dequantized weight, one per channel."""
-    others = tuple(axis for axis in range(weight.source.ndim) if axis != channel_axis)
+    others = tuple(axis for axis in range(weight.stored.ndim) if axis != channel_axis)
     totals = [part.sum(axis=others, dtype=np.int64) for part in weight.values.chunks()]
     summed = np.concatenate(totals) if channel_axis == 0 else np.sum(totals, axis=0)
     return summed * weight.step.astype(np.float64)
