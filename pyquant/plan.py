@@ -72,8 +72,7 @@ def plan_static(
     target = DEPLOY_BACKENDS[deploy_backend]
     plan = Plan([], [], kept, target)
     axes = {op.weight: op.channel_axis for op in reversed(found)}
-    producers = model.producers()
-    reasons = {op: why_weight_only(model, op, target, producers) for op in found}
+    reasons = why_weight_only(model, found, target)
     int8_weights = {op.weight for op in found if reasons[op] is None}
     for op in found:
         reason = _why_float(model, op, axes[op.weight])

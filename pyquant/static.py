@@ -190,7 +190,7 @@ def quant_post_static(
     if round_type == "adaround" or eval_function is not None:
         moments = moments_of(model, plan.ops)
         observed = {name: name for name in observed}  # one of the same values has another shape
-    needs_extremes = plan.writer(model, plan.ops).needs_extremes
+    needs_extremes = plan.target.takes_zero_points
     statistics = _statistics(model, list(observed.values()), arguments, needs_extremes, moments)
     watch.lap("calibrate")
     ops, kept = _without_dead(plan.ops, observed, statistics)
@@ -210,26 +210,26 @@ def quant_post_static(
     for name, integers in rounded.items():
         weights[name] = replace(weights[name], rounded=integers)
 
-    def write(ops: Sequence[WeightedOp]) -> Model:
+    def write(ops: Sequence[WeightedOp]) -> tuple[Model, dict[str, Range]]:
         written = copy_model(model)
         writer = plan.writer(written, ops)
-        writer.write(_ranges(writer, seen, arguments)[0], weights, plan.weight_only)
-        return written
+        needed, _ = _ranges(writer, seen, arguments)
+        writer.write(needed, weights, plan.weight_only)
+        return written, needed
 
     notes = [*_notes(arguments), *_format_notes(model)]
     watch.lap("quantize")
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
         ranked = rank(ops, moments, weights, ranges, bits, seen)
-        found = control(source, write, ranked, eval_function, max_drop)
+        found = control(source, lambda ops: write(ops)[0], ranked, eval_function, max_drop)
         ops = [op for op in ops if op not in found.kept]
         kept += _kept_for_accuracy(found)
         notes.append(str(found))
         watch.lap("accuracy control")
-    ranges = _ranges(plan.writer(model, ops), seen, arguments)[0]
     used = {op.weight for op in ops + plan.weight_only}
     weights = {name: weight for name, weight in weights.items() if name in used}
-    quantized = write(ops)
+    quantized, ranges = write(ops)
     watch.lap("quantize")
     paths = save_model(quantized, quantize_model_path, save_model_filename, save_params_filename)
     watch.lap("save")

@@ -117,6 +117,15 @@ class Model:
         else:
             self.parameters[name] = tensor
 
+    def dims(self) -> dict[str, list[int]]:
+        """The declared dims of every dense tensor, by its name."""
+        return {
+            var.name: list(desc.dims)
+            for block in self.program.blocks
+            for var in block.vars
+            if (desc := proto.tensor_desc(var)) is not None
+        }
+
     def producers(self) -> dict[str, Any]:
         """The last op that writes each variable, by the variable's name."""
         return {name: op for op in self.ops() for name in proto.names(op.outputs)}

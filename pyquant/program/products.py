@@ -27,22 +27,17 @@ _WANTED_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def why_not_fc(op: WeightedOp, model: Model) -> str | None:
-    """Return why Paddle does not fuse a product to ``fc``, or None if it does."""
-    desc = model.program.blocks[op.block].ops[op.position]
-    for name, wanted in _WANTED_ATTRIBUTES[op.op_type].items():
-        value = proto.attribute(desc, name, wanted)
-        if value != wanted:
-            return f"{name} is {value}"
-    weight_rank = model.parameters[op.weight].ndim
-    if weight_rank != 2:
-        return f"its weight has {weight_rank} dimensions"
-    rank = _ranks(model).get(op.activation)
-    if rank not in _ACTIVATION_RANKS:
-        return f"its activation has {rank} dimensions"
-    if op.op_type == "mul" and proto.attribute(desc, "x_num_col_dims", 1) != rank - 1:
-        return "its activation is flattened"
-    return None
+def is_fc(op: WeightedOp, desc: Any, rank: int, weight_rank: int) -> bool:
+    """Return whether Paddle fuses a product, with its ``OpDesc``, to ``fc``.
+
+    The ranks are those of its activation and of its weight.
+    """
+    wanted = _WANTED_ATTRIBUTES[op.op_type].items()
+    if any(proto.attribute(desc, name, value) != value for name, value in wanted):
+        return False
+    if weight_rank != 2 or rank not in _ACTIVATION_RANKS:
+        return False
+    return op.op_type != "mul" or bool(proto.attribute(desc, "x_num_col_dims", 1) == rank - 1)
 
 
 @dataclass(frozen=True)
@@ -69,14 +64,14 @@ def find_biases(model: Model) -> dict[tuple[int, str], Bias]:
     """
     reads = Counter(name for op in model.ops() for name in proto.names(op.inputs))
     writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
-    ranks = _ranks(model)
+    dims = model.dims()
     biases = {}
     for block, position, op in model.numbered_ops():
         if op.type != "elementwise_add":
             continue
         (product,), (name,) = proto.arguments(op.inputs, "X"), proto.arguments(op.inputs, "Y")
         (output,) = proto.arguments(op.outputs, "Out")
-        is_last_axis = proto.attribute(op, "axis", -1) in (-1, ranks.get(product, 0) - 1)
+        is_last_axis = proto.attribute(op, "axis", -1) in (-1, len(dims.get(product, ())) - 1)
         is_alone = reads[product] == writes[product] == writes[output] == 1
         if is_last_axis and is_alone and _is_vector(model, name):
             biases[block, product] = Bias(position, name, output, reads[name] > 1)
@@ -86,12 +81,3 @@ def find_biases(model: Model) -> dict[tuple[int, str], Bias]:
 def _is_vector(model: Model, name: str) -> bool:
     array: Any = model.parameters.get(name)
     return array is not None and array.ndim == 1 and array.dtype == np.float32
-
-
-def _ranks(model: Model) -> dict[str, int]:
-    return {
-        var.name: len(proto.tensor_desc(var).dims)
-        for block in model.program.blocks
-        for var in block.vars
-        if proto.tensor_desc(var) is not None
-    }

@@ -15,8 +15,6 @@ from .weights import QuantizedWeight
 class QdqWriter:
     """Puts QDQ around the inputs of ops, for the passes of an inference target to find."""
 
-    needs_extremes = False
-
     def __init__(self, model: Model, ops: Sequence[WeightedOp]) -> None:
         """Plan the int8 program; arguments as of `OneDnnWriter`."""
         self._model = model

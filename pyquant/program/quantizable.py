@@ -40,6 +40,9 @@ QUANTIZABLE_OPS = {
     "lookup_table_v2": QuantizableOp("Ids", "W", 0, takes_indices=True),
 }
 
+CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
+"""The op types that convolve an image by a filter [outputs, inputs / groups, height, width]."""
+
 WEIGHT_ONLY_OP_TYPES = list(QUANTIZABLE_OPS)
 ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.takes_indices]
 

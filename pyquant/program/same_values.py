@@ -20,12 +20,7 @@ def first_of_same_values(model: Model, names: Collection[str]) -> dict[str, str]
     values of that sample of the other, in any order.
     """
     writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
-    dims = {
-        var.name: list(proto.tensor_desc(var).dims)
-        for block in model.program.blocks
-        for var in block.vars
-        if proto.tensor_desc(var) is not None
-    }
+    dims = model.dims()
     origin: dict[str, str] = {}
     first: dict[str, str] = {}
     for op in model.ops():

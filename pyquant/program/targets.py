@@ -6,14 +6,14 @@ weight, each with the reason that the user is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from . import proto
 from .model import Model
-from .products import PRODUCTS, why_not_fc
-from .quantizable import QUANTIZABLE_OPS, WeightedOp
+from .products import PRODUCTS, is_fc
+from .quantizable import CONVOLUTIONS, QUANTIZABLE_OPS, WeightedOp
 
 _ONLY_WEIGHT = "its weight is int16, it runs in float"
 
@@ -63,16 +63,19 @@ class Target:
     rules: tuple[Rule, ...]
 
 
-def why_weight_only(model: Model, op: WeightedOp, target: Target, producers: Any) -> str | None:
-    """Return why only the weight of ``op`` can be quantized for ``target``, or None if all can."""
-    block = model.program.blocks[op.block]
-    variables = (var for var in block.vars if var.name == op.activation)
-    descs = (proto.tensor_desc(var) for var in variables)
-    dims = next((list(desc.dims) for desc in descs if desc is not None), [])
-    candidate = Candidate(op, model, block.ops[op.position], producers, dims)
-    reasons = (rule.reason for rule in target.rules if rule.holds(candidate))
-    reason = next(reasons, None)
-    return None if reason is None else f"{_ONLY_WEIGHT}: {reason}"
+def why_weight_only(
+    model: Model, ops: Sequence[WeightedOp], target: Target
+) -> dict[WeightedOp, str | None]:
+    """Return why only the weight of each op can be quantized for ``target``, None if all can."""
+    producers, dims = model.producers(), model.dims()
+    reasons: dict[WeightedOp, str | None] = {}
+    for op in ops:
+        desc = model.program.blocks[op.block].ops[op.position]
+        candidate = Candidate(op, model, desc, producers, dims.get(op.activation, []))
+        found = (rule.reason for rule in target.rules if rule.holds(candidate))
+        reason = next(found, None)
+        reasons[op] = None if reason is None else f"{_ONLY_WEIGHT}: {reason}"
+    return reasons
 
 
 def _is_of(*op_types: str) -> Callable[[Candidate], bool]:
@@ -107,8 +110,9 @@ def _carried(op: Any) -> str:
 
 
 def _is_no_fc(candidate: Candidate) -> bool:
-    op = candidate.op
-    return op.op_type in PRODUCTS and why_not_fc(op, candidate.model) is not None
+    op, weight_rank = candidate.op, candidate.model.parameters[candidate.op.weight].ndim
+    rank = len(candidate.dims)
+    return op.op_type in PRODUCTS and not is_fc(op, candidate.desc, rank, weight_rank)
 
 
 def _is_channels_last(candidate: Candidate) -> bool:
@@ -116,10 +120,8 @@ def _is_channels_last(candidate: Candidate) -> bool:
 
 
 def _has_one_position(candidate: Candidate) -> bool:
-    return candidate.op.op_type in _CONVOLUTIONS and candidate.dims[2:] == [1, 1]
+    return candidate.op.op_type in CONVOLUTIONS and candidate.dims[2:] == [1, 1]
 
-
-_CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 
 # scale_immutable_ops in compute_propagate_scales_onednn_pass.cc
 _SCALE_CARRIERS = (

@@ -102,7 +102,7 @@ class _Convolution(_Layout):
         self._groups = max(1, int(proto.attribute(op, "groups", 1)))
         self.outputs, self.inputs = shape[0], shape[1] * self._groups
         self.channel_axis = -1 if proto.attribute(op, "data_format", "NCHW") == "NHWC" else 1
-        self.takes_shift = not _pads(op)
+        self.takes_shift = not pads(op)
 
     def along_inputs(self, vector: Vector) -> Any:
         per_group = vector.reshape(self._groups, -1)
@@ -201,7 +201,8 @@ def _is_plain(op: Any, rank: int) -> bool:
     return op.type != "mul" or int(proto.attribute(op, "x_num_col_dims", 1)) == rank - 1
 
 
-def _pads(op: Any) -> bool:
+def pads(op: Any) -> bool:
+    """Return whether a convolution puts zeros around its input."""
     algorithm = proto.attribute(op, "padding_algorithm", "EXPLICIT")
     if algorithm == "EXPLICIT":
         return any(size != 0 for size in proto.attribute(op, "paddings", (0,)))

@@ -16,7 +16,7 @@ import numpy as np
 from .. import proto
 from ..folding.affine import Vector, affine_op
 from ..graph import Graph
-from ..quantizable import WeightedOp
+from ..quantizable import CONVOLUTIONS, WeightedOp
 
 
 class Activation(NamedTuple):
@@ -78,13 +78,10 @@ def fuse(graph: Graph, op: WeightedOp, channel_axis: int, channels: int) -> Fuse
     fused = FusedOp(op, op.position, [op.position], op.output)
     while _take_bias(graph, fused, channel_axis, channels):
         pass
-    if op.op_type in _WITH_RESIDUAL:
+    if op.op_type in CONVOLUTIONS:
         _take_residual(graph, fused)
     _take_activation(graph, fused)
     return fused
-
-
-_WITH_RESIDUAL = ("conv2d", "depthwise_conv2d")
 
 
 def _take_bias(graph: Graph, fused: FusedOp, channel_axis: int, channels: int) -> bool:

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import proto
+from ..folding.linear import pads
 from ..graph import Graph
 from ..model import Model
 from ..products import PRODUCTS
-from ..quantizable import WeightedOp
+from ..quantizable import CONVOLUTIONS, WeightedOp
 from ..ranges import Range
 from ..rewrite import Rewriter
 from ..weights import QuantizedWeight
@@ -36,8 +37,6 @@ class _Scale(NamedTuple):
 
 class OneDnnWriter:
     """Puts int8 ops of oneDNN into a program."""
-
-    needs_extremes = True
 
     def __init__(self, model: Model, ops: Sequence[WeightedOp]) -> None:
         """Plan the int8 program.
@@ -111,7 +110,7 @@ class OneDnnWriter:
 
     def _fuse(self, op: WeightedOp) -> FusedOp:
         channels = self._model.parameters[op.weight].shape[op.channel_axis]
-        return fuse(self._graph, op, 1 if op.op_type in _CONVOLUTIONS else -1, channels)
+        return fuse(self._graph, op, 1 if op.op_type in CONVOLUTIONS else -1, channels)
 
     def _is_direct(self, one: FusedOp) -> bool:
         """Return whether the op writes integers, which all that need them read as they are."""
@@ -169,7 +168,7 @@ class OneDnnWriter:
         """As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual."""
         if one.residual is not None:
             return self._is_unsigned(self._direct[self._roots[one.residual]])
-        if one.op.op_type in _CONVOLUTIONS:
+        if one.op.op_type in CONVOLUTIONS:
             return one.activation.is_relu
         return one.activation.name == "relu"
 
@@ -287,12 +286,7 @@ def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:
 
 
 def _pads(graph: Graph, op: WeightedOp) -> bool:
-    desc = graph.ops[op.position]
-    if op.op_type not in _CONVOLUTIONS:
-        return False
-    if proto.attribute(desc, "padding_algorithm", "EXPLICIT") == "SAME":
-        return True
-    return any(size != 0 for size in proto.attribute(desc, "paddings", (0,)))
+    return op.op_type in CONVOLUTIONS and pads(graph.ops[op.position])
 
 
 def _located(
@@ -333,9 +327,8 @@ def _make_fc(
     return proto.make_op("fc", inputs, {"Out": [one.output]}, attributes)
 
 
-_CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 _MAKERS = {
-    **dict.fromkeys(_CONVOLUTIONS, _make_convolution),
+    **dict.fromkeys(CONVOLUTIONS, _make_convolution),
     **dict.fromkeys(PRODUCTS, _make_fc),
 }
 _CONVOLUTION_ATTRIBUTES = (
