@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
-from functools import partial
-from itertools import chain
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .accuracy import Control, Metric, control, rank
-from .calibrate import CHECKPOINT_EVERY, calibrate_model, checkpoint_at, engine_of
+from .accuracy import Control, Metric
+from .calibrate import CHECKPOINT_EVERY, checkpoint_at, engine_of
 from .calibration.data import Source
-from .calibration.moments import Moments, moments_of, rounded_weights
-from .calibration.run import collect_statistics, run_here
-from .calibration.source import CalibrationData
-from .calibration.state import Calibration, model_fingerprint
-from .calibration.statistic import ActivationHistogram, Statistics
-from .calibration.thresholds import ALGORITHMS, activation_threshold
-from .errors import ActivationError, CalibrationDataError, SettingError, UnsupportedError
-from .plan import Writer, plan_static
-from .program.model import Model, copy_model, load_model, save_model
+from .calibration.state import Calibration
+from .calibration.thresholds import ALGORITHMS
+from .errors import CalibrationDataError, SettingError, UnsupportedError
+from .plan import plan_static
+from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
 from .program.targets import DEPLOY_BACKENDS
-from .program.weights import WEIGHT_QUANTIZE_TYPES, quantize_weights
+from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -35,6 +28,7 @@ from .result import (
     weight_tensors,
 )
 from .settings import check_choice, check_list, check_op_types
+from .stages import SOURCES, Stages, calibration_data, observe, without_dead
 
 ROUND_TYPES = ("round", "adaround")
 """How weights become integers."""
@@ -54,11 +48,6 @@ _WITHOUT_EFFECT = {
     "is_use_cache_file": (False, "not needed, no activation is kept"),
     "cache_dir": (None, "not needed, no activation is kept"),
 }
-
-# Weights of ops that run in float: 8 bits would cost accuracy there, and save no time.
-_BITS_OF_FLOAT_OPS = 16
-
-_SOURCES = ("batch_generator", "sample_generator", "data_loader")
 
 # What PaddleSlim's parameters may be so far; any other value is refused, not ignored.
 _SUPPORTED = {
@@ -185,62 +174,36 @@ def quant_post_static(
     skip = skip_tensor_list or ()
     plan = plan_static(model, quantizable_op_type, skip, deploy_backend, optimize_model)
     watch.lap("load")
-    observed = plan.observed(model)
-    moments = {}
-    if round_type == "adaround" or eval_function is not None:
-        moments = moments_of(model, plan.ops)
-        observed = {name: name for name in observed}  # one of the same values has another shape
-    needs_extremes = plan.target.takes_zero_points
-    statistics = _statistics(model, list(observed.values()), arguments, needs_extremes, moments)
+    seen = observe(model, plan, arguments)
     watch.lap("calibrate")
-    ops, kept = _without_dead(plan.ops, observed, statistics)
-    seen = {name: statistics[observed[name]] for name in observed}
-    ranges, bits = _ranges(plan.writer(model, ops), seen, arguments)
-    _check_quantized("same_scale_tensor_list", chain(*(same_scale_tensor_list or ())), ranges)
-    _check_quantized("scale_dict", scale_dict or {}, ranges)
+    ops, dead = without_dead(plan.ops, seen.statistics)
+    stages = Stages(model, plan, seen, arguments)
+    stages.find_thresholds(ops)
     watch.lap("thresholds")
-    per_channel = weight_quantize_type != "abs_max"
-    weights = {
-        **quantize_weights(model, plan.weight_only, _BITS_OF_FLOAT_OPS, per_channel),
-        **quantize_weights(model, ops, weight_bits, per_channel),
-    }
-    rounded = rounded_weights(moments, weights) if round_type == "adaround" else {}
-    if bias_correction:
-        rounded = {op.weight: weights[op.weight].with_means_kept() for op in ops}
-    for name, integers in rounded.items():
-        weights[name] = replace(weights[name], rounded=integers)
-
-    def write(ops: Sequence[WeightedOp]) -> tuple[Model, dict[str, Range]]:
-        written = copy_model(model)
-        writer = plan.writer(written, ops)
-        needed, _ = _ranges(writer, seen, arguments)
-        writer.write(needed, weights, plan.weight_only)
-        return written, needed
-
+    weights = stages.weights(ops)
     notes = [*_notes(arguments), *_format_notes(model)]
     watch.lap("quantize")
+    kept = plan.kept + dead
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        ranked = rank(ops, moments, weights, ranges, bits, seen)
-        found = control(source, lambda ops: write(ops)[0], ranked, eval_function, max_drop)
+        found = stages.control(source, ops, weights, eval_function, max_drop)
         ops = [op for op in ops if op not in found.kept]
-        kept += _kept_for_accuracy(found)
+        kept = [*kept, *_kept_for_accuracy(found)]
         notes.append(str(found))
         watch.lap("accuracy control")
-    used = {op.weight for op in ops + plan.weight_only}
-    weights = {name: weight for name, weight in weights.items() if name in used}
-    quantized, ranges = write(ops)
+    quantized, ranges = stages.write(ops, weights)
     watch.lap("quantize")
     paths = save_model(quantized, quantize_model_path, save_model_filename, save_params_filename)
     watch.lap("save")
+    written = ops + plan.weight_only
     return QuantizationResult(
         model_path=paths[0],
         params_path=None if save_params_filename is None else paths[1],
         quantized=[
             *_activation_tensors(ranges, ops, activation_bits),
-            *weight_tensors(weights, ops + plan.weight_only),
+            *weight_tensors({op.weight: weights[op.weight] for op in written}, written),
         ],
-        kept_float=plan.kept + kept,
+        kept_float=kept,
         bytes_before=file_bytes(model.source_files),
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,
@@ -273,10 +236,10 @@ def _check(arguments: dict[str, Any]) -> None:
         raise SettingError(f"max_drop: {arguments['max_drop']} is negative or not finite.")
     checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
     if arguments["calibration"] is None:
-        _data(arguments)
-    elif any(arguments[name] is not None for name in (*_SOURCES, "checkpoint", "engine")):
+        calibration_data(arguments)
+    elif any(arguments[name] is not None for name in (*SOURCES, "checkpoint", "engine")):
         raise CalibrationDataError(
-            f"calibration: with it, {', '.join(_SOURCES)}, checkpoint and engine have nothing to "
+            f"calibration: with it, {', '.join(SOURCES)}, checkpoint and engine have nothing to "
             "do. Give it alone."
         )
 
@@ -303,70 +266,6 @@ def _check_rounding(arguments: dict[str, Any]) -> None:
         )
 
 
-def _data(arguments: dict[str, Any]) -> CalibrationData:
-    sources = {name: arguments[name] for name in _SOURCES}
-    return CalibrationData(sources, arguments["batch_size"], arguments["batch_nums"])
-
-
-def _statistics(
-    model: Model,
-    tensors: list[str],
-    arguments: dict[str, Any],
-    needs_extremes: bool,
-    moments: Moments,
-) -> Statistics:
-    """Return the statistic of each tensor, from data or from a calibration."""
-    if arguments["calibration"] is not None:
-        given = arguments["calibration"]
-        calibration = given if isinstance(given, Calibration) else Calibration.load(given)
-        where = "calibration" if given is calibration else str(given)
-        calibration.check_same(model_fingerprint(model), tensors, where)
-        batches = calibration.batches
-        statistics: Statistics = dict(calibration.statistics)
-    else:
-        engine, data = engine_of(arguments["engine"]), _data(arguments)
-        kept = checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
-        if kept is not None:
-            calibration = calibrate_model(model, tensors, data, engine, kept)
-            batches, statistics = calibration.batches, dict(calibration.statistics)
-        else:
-            kind = ALGORITHMS[arguments["algo"]].statistic
-            if needs_extremes:
-                kind = ActivationHistogram
-            statistics = {name: kind() for name in tensors}
-            feeds, total = data.feeds(model), data.batches()
-            if moments:
-                engine = partial(run_here, moments=moments)
-            batches = collect_statistics(model, statistics, feeds, engine, total)
-    for name, statistic in statistics.items():
-        if not statistic.values:
-            raise ActivationError(
-                f"activation '{name}': it was never computed over {batches} batch(es). "
-                "Give data that reaches it, or name it in skip_tensor_list."
-            )
-    return statistics
-
-
-def _ranges(
-    writer: Writer, statistics: Statistics, arguments: dict[str, Any]
-) -> tuple[dict[str, Range], dict[str, int]]:
-    """Return the ranges of the tensors that ``writer`` asks for, and of how many bits they are."""
-    ranges, bits = {}, {}
-    for name in writer.observed:
-        statistic = statistics[name]
-        bits[name] = writer.bits(name, statistic.range(statistic.abs_max))
-        algo, percent = arguments["algo"], arguments["hist_percent"]
-        ranges[name] = statistic.range(activation_threshold(statistic, algo, bits[name], percent))
-    for group in arguments["same_scale_tensor_list"] or ():
-        together = [name for name in group if name in ranges]
-        shared = max((ranges[name].threshold for name in together), default=0.0)
-        ranges.update({name: ranges[name].up_to(shared) for name in together})
-    for name, threshold in (arguments["scale_dict"] or {}).items():
-        if name in ranges:
-            ranges[name] = ranges[name].up_to(float(threshold))
-    return ranges, bits
-
-
 def _check_thresholds(arguments: dict[str, Any]) -> None:
     for group in arguments["same_scale_tensor_list"] or ():
         check_list("same_scale_tensor_list", group)
@@ -382,27 +281,6 @@ def _kept_for_accuracy(found: Control) -> list[FloatOp]:
         FloatOp(op.op_type, op.output, f"accuracy control: int8 changes its output by {error:.2%}")
         for op, error in zip(found.kept, found.errors)
     ]
-
-
-def _check_quantized(argument: str, names: Iterable[str], ranges: Mapping[str, Range]) -> None:
-    for name in names:
-        if name not in ranges:
-            raise SettingError(
-                f"{argument}: '{name}' is no activation that becomes int8. Those are: "
-                f"{', '.join(ranges)}."
-            )
-
-
-def _without_dead(
-    ops: list[WeightedOp], observed: dict[str, str], statistics: Statistics
-) -> tuple[list[WeightedOp], list[FloatOp]]:
-    """Part the ops from those whose activation was always zero."""
-    dead = [op for op in ops if statistics[observed[op.activation]].abs_max == 0]
-    kept = [
-        FloatOp(op.op_type, op.output, f"activation '{op.activation}' was zero in all of the data")
-        for op in dead
-    ]
-    return [op for op in ops if op not in dead], kept
 
 
 def _activation_tensors(
