@@ -28,14 +28,14 @@ from .result import (
     weight_tensors,
 )
 from .settings import check_choice, check_list, check_op_types
-from .stages import SOURCES, Stages, calibration_data, observe, without_dead
+from .stages import AUTO, SOURCES, Stages, calibration_data, observe, without_dead
 
 ROUND_TYPES = ("round", "adaround")
 """How weights become integers."""
 
 _CHOICES = {
     "round_type": ROUND_TYPES,
-    "algo": tuple(ALGORITHMS),
+    "algo": (*ALGORITHMS, AUTO),
     "weight_quantize_type": WEIGHT_QUANTIZE_TYPES,
     "activation_quantize_type": ("range_abs_max", "moving_average_abs_max", "abs_max"),
 }
@@ -97,6 +97,7 @@ def quant_post_static(
     engine: Any = None,
     eval_function: Metric | None = None,
     max_drop: float = 0.01,
+    equalize: bool = False,
 ) -> QuantizationResult:
     """Quantize weights and activations to int8, the latter by what calibration data shows.
 
@@ -123,8 +124,10 @@ def quant_post_static(
             size that the model fixes is taken instead.
         batch_nums: use this many batches at most; None uses all.
         scope: not needed.
-        algo: how a threshold is found: ``KL``, ``hist``, ``mse``, ``emd``, ``avg`` or ``abs_max``.
-            PaddleSlim's default is ``hist``; ``mse`` lost less on PP-OCRv4 recognition.
+        algo: how a threshold is found: ``KL``, ``hist``, ``mse``, ``emd``, ``avg`` or ``abs_max``;
+            ``auto`` tries several for each activation, and takes the one that costs the outputs
+            of its ops least. PaddleSlim's default is ``hist``; ``mse`` lost less on PP-OCRv4
+            recognition.
         round_type: ``"round"`` takes the nearest integer for each weight; ``"adaround"`` those that
             together change the outputs of an op least on the calibration data (arXiv 2004.10568).
         hist_percent: the share of an activation's values that ``hist`` keeps in range.
@@ -153,6 +156,9 @@ def quant_post_static(
             the greater the better. As few ops as will do are kept in float, those first whose
             outputs int8 changes most; ``notes`` tells what that cost.
         max_drop: how far the metric may fall below the float model's.
+        equalize: divide the channels of an activation by factors, and multiply the weights that
+            read them, where that halves what int8 costs the outputs (SmoothQuant, arXiv
+            2211.10438). The division is one more op; transformers gain most.
 
     Returns:
         What was quantized, with which threshold, and what stays in float, and why.
@@ -178,6 +184,9 @@ def quant_post_static(
     watch.lap("calibrate")
     ops, dead = without_dead(plan.ops, seen.statistics)
     stages = Stages(model, plan, seen, arguments)
+    if equalize:
+        stages.equalize(ops)
+        watch.lap("equalize")
     stages.find_thresholds(ops)
     watch.lap("thresholds")
     weights = stages.weights(ops)
@@ -251,11 +260,18 @@ def _check_rounding(arguments: dict[str, Any]) -> None:
             "bias_correction: round_type='adaround' rounds by what the data show, which is more. "
             "Choose one of them."
         )
+    if arguments["equalize"] and arguments["algo"] == "avg":
+        raise SettingError(
+            "equalize: algo='avg' takes the maxima of whole samples, which no factor of a channel "
+            "changes as it should. Choose another algo."
+        )
     wanting = [
         name
         for name, wants in (
             ("round_type='adaround'", arguments["round_type"] == "adaround"),
             ("eval_function", arguments["eval_function"] is not None),
+            ("algo='auto'", arguments["algo"] == AUTO),
+            ("equalize", arguments["equalize"]),
         )
         if wants
     ]

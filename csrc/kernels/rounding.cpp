@@ -51,8 +51,9 @@ class Rows {
       for (std::size_t row = 0; row < rows_; ++row) {
         const double step = steps_[row];
         Quantized& integer = quantized_[row * size_ + column];
+        const double exact = weights_[row * size_ + column] / step;
         const double best = integer - gradients_[row * size_ + column] / (curvature * step);
-        const Quantized next = clipped(best);
+        const Quantized next = clipped(std::clamp(best, std::floor(exact), std::ceil(exact)));
         if (next == integer) continue;
         add(row, column, (next - integer) * step);
         integer = next;

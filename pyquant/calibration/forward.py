@@ -7,8 +7,8 @@ copied or kept, so that peak memory is that of the forward alone.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Protocol
 
 from ..arrays import view_values
 from ..errors import ActivationError, ModelFileError
@@ -16,7 +16,6 @@ from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array
 from .data import Feed
-from .moments import Moments
 from .predictor import Optimization, all_cores, make_predictor, run_failure
 from .statistic import Statistics
 
@@ -38,6 +37,17 @@ _KEEP_ORDER = frozenset(
 )
 
 
+class Observer(Protocol):
+    """What collects something of an activation."""
+
+    def observe(self, array: Array) -> None:
+        """Add one batch, [samples, ...] float32."""
+
+
+Observers = Mapping[str, Sequence[Observer]]
+"""By the name of the activation."""
+
+
 class _AllSeen(Exception):  # noqa: N818, it is no error
     """Leaves a hook to end the run: nothing that lies behind has to be computed."""
 
@@ -54,7 +64,7 @@ class Forward:
         model: Model,
         names: Collection[str],
         threads: int | None = None,
-        moments: Moments | None = None,
+        observers: Observers | None = None,
     ) -> None:
         """Make the Predictor.
 
@@ -63,9 +73,9 @@ class Forward:
                 is observed is the same before, that is run, for nothing to be written.
             names: the activations to observe.
             threads: of the forward and of the kernels; None takes every core of the process.
-            moments: what to collect of the activations beside statistics.
+            observers: what else collects something of the activations.
         """
-        self._moments = moments or {}
+        self._observers = observers or {}
         if model.folded is not None and model.folded.rescaled.isdisjoint(names):
             model = model.folded.original
         self._model = model
@@ -162,7 +172,7 @@ class Forward:
         """Return ``tensor`` so that its memory holds its values alone, sample by sample."""
         if tensor.layout != "ONEDNN" or (
             name in self._in_sample_order
-            and name not in self._moments
+            and name not in self._observers
             and len(tensor.shape) == 4
             and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
         ):
@@ -184,8 +194,8 @@ class Forward:
                 f"{array.size} in batch {self._batch}. Repair that input or the model, or name the "
                 "activation in skip_tensor_list."
             )
-        for moments in self._moments.get(name, ()):
-            moments.observe(array)
+        for observer in self._observers.get(name, ()):
+            observer.observe(array)
 
 
 def _empty(name: str, batch: int) -> ActivationError:

@@ -7,6 +7,7 @@ E x x^T alone (AdaRound, arXiv 2004.10568). Of an image it is taken over some of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,7 @@ from ..program.parameters import Array
 from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
-
-_POSITIONS = 32  # of a sample are looked at
-_DAMPING = 1e-4  # of the mean moment: what the data never show still counts a little
+from .positions import spread
 
 
 class InputMoments:
@@ -52,15 +51,23 @@ class InputMoments:
         for group, part in enumerate(np.split(inputs, self._groups, axis=1)):
             kernels.add_moments(np.ascontiguousarray(part), self.sums[group])
 
+    def divided(self, factors: Array) -> InputMoments:
+        """Return the moments of the inputs divided by factors, one per channel."""
+        divided = copy(self)
+        size = self.sums.shape[1]
+        by_group = factors.astype(np.float64).reshape(self._groups, -1)
+        inputs = np.repeat(by_group, size // by_group.shape[1], axis=1)
+        divided.sums = self.sums / (inputs[:, :, None] * inputs[:, None, :])
+        return divided
+
     def round(self, weight: QuantizedWeight) -> Array:
         """Return the integers of ``weight``, of its shape, that lose least on these inputs."""
         matrix, shape = self._matrix(weight.source)
         steps = np.broadcast_to(weight.step, len(matrix)).astype(np.float32)
         parts = []
         for rows, sums in zip(np.split(np.arange(len(matrix)), self._groups), self.sums):
-            damped = sums.copy()
-            damped[np.diag_indices(len(damped))] += _DAMPING * np.trace(damped) / len(damped)
-            parts.append(kernels.round_by_moments(matrix[rows], steps[rows], damped, weight.bits))
+            moments = _shrunk(sums, self._samples)
+            parts.append(kernels.round_by_moments(matrix[rows], steps[rows], moments, weight.bits))
         integers = np.concatenate(parts).reshape(shape)
         return np.ascontiguousarray(np.moveaxis(integers, 0, self.op.channel_axis))
 
@@ -88,7 +95,7 @@ class InputMoments:
 
     def _rows(self, array: Array) -> Array:
         rows = array.reshape(len(array), -1, array.shape[-1])
-        chosen = rows[:, _spread(rows.shape[1])]
+        chosen = rows[:, spread(rows.shape[1])]
         inputs: Array = chosen.reshape(-1, array.shape[-1])
         return inputs
 
@@ -98,7 +105,7 @@ class InputMoments:
         windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
         windows = windows[:, :, :: self._strides[0], :: self._strides[1]]
         windows = windows[..., :: self._dilations[0], :: self._dilations[1]]
-        ys, xs = np.divmod(_spread(windows.shape[2] * windows.shape[3]), windows.shape[3])
+        ys, xs = np.divmod(spread(windows.shape[2] * windows.shape[3]), windows.shape[3])
         chosen = windows[:, :, ys, xs].swapaxes(1, 2)  # [samples, positions, channels, taps...]
         patches: Array = chosen.reshape(len(chosen) * len(ys), -1)
         return patches
@@ -140,11 +147,22 @@ def rounded_weights(moments: Moments, weights: Mapping[str, QuantizedWeight]) ->
     return rounded
 
 
-def _spread(count: int) -> Any:
-    """Return some of ``count`` positions, spread by the golden ratio for no pattern to be met."""
-    if count <= _POSITIONS:
-        return np.arange(count)
-    return np.unique(np.floor(np.arange(_POSITIONS) * 0.6180339887498949 % 1 * count).astype(int))
+def _shrunk(sums: Array, count: int) -> Array:
+    """Return moments with their correlations as far off as so many samples leave them uncertain.
+
+    Weights that are rounded by chance correlations of few samples serve other data badly. How much
+    to trust them is told by the oracle approximating shrinkage of arXiv 0907.4698, equation 23.
+    """
+    size, diagonal = len(sums), np.diagonal(sums)
+    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1))
+    correlations = sums / scale[:, None] / scale
+    trace, squares = float(np.trace(correlations)), float(np.square(correlations).sum())
+    certain = (count + 1 - 2 / size) * (squares - trace**2 / size)
+    uncertain = (1 - 2 / size) * squares + trace**2
+    shrinkage = min(1.0, uncertain / certain) if certain > 0 else 1.0
+    shrunk: Array = (1 - shrinkage) * sums
+    shrunk[np.diag_indices(size)] = diagonal
+    return shrunk
 
 
 def _paddings(desc: Any) -> list[tuple[int, int]] | None:

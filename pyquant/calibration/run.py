@@ -15,8 +15,7 @@ from tqdm import tqdm
 from ..errors import CalibrationDataError, CalibrationFileError, CalibrationInterrupted
 from ..program.model import Model
 from .data import Feed, Feeds
-from .forward import Forward
-from .moments import Moments
+from .forward import Forward, Observers
 from .state import Calibration, Progress
 from .statistic import Statistics
 
@@ -42,18 +41,18 @@ def run_here(
     model: Model,
     statistics: Statistics,
     feeds: Iterator[NumberedFeed],
-    moments: Moments | None = None,
+    observers: Observers | None = None,
 ) -> Iterator[NumberedFeed]:
-    """Run the feeds in this process, on all of its cores: an `Engine`, which collects moments too.
+    """Run the feeds in this process, on all of its cores: an `Engine`, with observers of its own.
 
-    The moments are of activations that have a statistic.
+    These are of activations that have a statistic.
     """
     if not statistics:
         yield from feeds
         return
     forward = None
     for number, feed in feeds:
-        forward = forward or Forward(model, statistics, moments=moments)
+        forward = forward or Forward(model, statistics, observers=observers)
         forward.run(feed, number, statistics)
         yield number, feed
 

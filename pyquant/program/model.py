@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,6 +106,12 @@ class Model:
                 self.parameters[name] = make()
         self.pending.clear()
 
+    def multiply(self, name: str, factors: Array) -> None:
+        """Let a parameter be multiplied when it is made."""
+        self.pending[name] = partial(
+            multiplied, self.parameters[name], self.pending.get(name), factors
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """What is written of the model: its parameters, and what replaces them."""
         self.settle()
@@ -129,6 +136,12 @@ class Model:
     def producers(self) -> dict[str, Any]:
         """The last op that writes each variable, by the variable's name."""
         return {name: op for op in self.ops() for name in proto.names(op.outputs)}
+
+
+def multiplied(stored: Array, make: Callable[[], Array] | None, factors: Array) -> Array:
+    """Return ``factors`` times a parameter as it is stored, or as it is made if it is pending."""
+    product: Array = (stored if make is None else make()) * factors
+    return product
 
 
 def copy_model(model: Model) -> Model:

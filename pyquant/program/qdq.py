@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from .model import Model
+from .parameters import Array
 from .products import PRODUCTS
 from .quantizable import WeightedOp
-from .ranges import Range
+from .ranges import Grid, Range, symmetric_grid
 from .rewrite import Rewriter
 from .weights import QuantizedWeight
 
@@ -25,6 +26,14 @@ class QdqWriter:
         """The tensors whose ranges have to be known."""
         return list(dict.fromkeys(op.activation for op in self._ops))
 
+    def takes_factors(self, name: str) -> bool:
+        """Return whether an activation can be divided by factors before it becomes integers."""
+        return True
+
+    def grid(self, name: str, given: Range) -> Grid:
+        """Return the integers of a tensor of `observed` whose range is given."""
+        return symmetric_grid(given, False)
+
     def bits(self, name: str, given: Range) -> int:
         """Return of how many bits the signed integers of a tensor are."""
         return 8
@@ -34,11 +43,12 @@ class QdqWriter:
         ranges: Mapping[str, Range],
         weights: Mapping[str, QuantizedWeight],
         weight_only: Sequence[WeightedOp],
+        factors: Mapping[str, Array],
     ) -> None:
         """Rewrite the program; arguments as of `OneDnnWriter.write`."""
         thresholds = {name: given.threshold for name, given in ranges.items()}
         rewriter = Rewriter(self._model)
-        rewriter.quantize_activations(thresholds, self._ops)
+        rewriter.quantize_activations(thresholds, self._ops, factors)
         products = [op for op in self._ops if op.op_type in PRODUCTS]
         others = [op for op in self._ops if op.op_type not in PRODUCTS]
         rewriter.dequantize_weights_linear(weights, others)

@@ -1,8 +1,14 @@
-"""What quantizing a tensor has to cover."""
+"""What quantizing a tensor has to cover, and the integers that cover it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import numpy as np
+
+from .parameters import Array
+
+_UNSIGNED_LEVELS, _SIGNED_LEVELS = 255, 127
 
 
 class Range(NamedTuple):
@@ -21,3 +27,40 @@ class Range(NamedTuple):
     def up_to(self, threshold: float) -> Range:
         """Return the same values, cut beyond another threshold."""
         return self._replace(threshold=threshold)
+
+
+class Grid(NamedTuple):
+    """integer = round(value * factor) + zero_point.
+
+    Attributes:
+        factor: integers per unit of the values.
+        zero_point: the integer of zero.
+        unsigned: whether the integers are uint8, and otherwise int8.
+    """
+
+    factor: float
+    zero_point: int
+    unsigned: bool
+
+    def rounded(self, values: Array) -> Array:
+        """Return what is left of ``values`` as integers, as values again."""
+        least, largest = (0, 255) if self.unsigned else (-128, 127)
+        integers = np.rint(values * np.float32(self.factor)) + self.zero_point
+        kept: Array = (np.clip(integers, least, largest) - self.zero_point) / self.factor
+        return kept
+
+
+def symmetric_grid(given: Range, unsigned: bool) -> Grid:
+    """Return the grid that maps the threshold to the largest integer."""
+    levels = _UNSIGNED_LEVELS if unsigned else _SIGNED_LEVELS
+    return Grid(levels / (given.threshold or 1.0), 0, unsigned)
+
+
+def fitted_grid(given: Range) -> Grid:
+    """Return the grid of all integers from the least value to the largest one that are not cut."""
+    least = max(given.minimum, -given.threshold)
+    largest = min(given.maximum, given.threshold)
+    if least >= 0:
+        return symmetric_grid(given, True)
+    factor = _UNSIGNED_LEVELS / (max(largest, 0.0) - least)
+    return Grid(factor, round(-least * factor), True)

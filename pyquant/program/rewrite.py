@@ -13,7 +13,7 @@ from . import proto
 from .model import Model
 from .parameters import Array, DerivedTensor, Tensor
 from .products import Bias, find_biases
-from .quantizable import WeightedOp
+from .quantizable import CONVOLUTIONS, WeightedOp
 from .weights import QuantizedWeight
 
 
@@ -67,18 +67,27 @@ class Rewriter:
             self._scale_output(op, weight, biases.get((op.block, op.output)))
 
     def quantize_activations(
-        self, thresholds: Mapping[str, float], ops: Sequence[WeightedOp]
+        self,
+        thresholds: Mapping[str, float],
+        ops: Sequence[WeightedOp],
+        factors: Mapping[str, Array],
     ) -> None:
         """Put ``quantize_linear`` and ``dequantize_linear`` before the activation of each op.
 
         The pattern is the one that ``quant_dequant_onednn_pass.cc`` and TensorRT's converters of
-        Paddle take: ``bit_length`` 8, ``quant_axis`` -1, ``round_type`` 0 (ties to even).
+        Paddle take: ``bit_length`` 8, ``quant_axis`` -1, ``round_type`` 0 (ties to even). An
+        activation that has ``factors`` is divided by them first.
         """
         for op in ops:
             writes = bisect_left(self._writes.get((op.block, op.activation), ()), op.position)
             key = (op.block, op.activation, writes)
             if key not in self._dequantized:
-                made, name = self._qdq(*key, thresholds[op.activation])
+                divided = (
+                    self._divide(op, factors[op.activation])
+                    if op.activation in factors
+                    else op.activation
+                )
+                made, name = self._qdq(op.block, divided, writes, thresholds[op.activation])
                 self._before[op.block, op.position] += made
                 self._dequantized[key] = name
             self._renamed[op.block, op.position][op.activation] = self._dequantized[key]
@@ -192,6 +201,17 @@ class Rewriter:
         )
         return [op], output
 
+    def _divide(self, op: WeightedOp, factors: Array | None) -> str:
+        """Divide the activation of ``op`` by factors, if any, and return the quotient's name."""
+        name = op.activation
+        if factors is None:
+            return name
+        dims = list(proto.tensor_desc(self._variables[name]).dims)
+        output = self._variable(op.block, f"{name}.equalized", dims)
+        reciprocals = self._parameter(f"{name}@reciprocals", reciprocals_of(op, factors))
+        self._before[op.block, op.position].append(make_division(op, reciprocals, output))
+        return output
+
     def _qdq(self, block: int, name: str, writes: int, threshold: float) -> tuple[list[Any], str]:
         dims = list(proto.tensor_desc(self._variables[name]).dims)
         # A variable that the program writes again has another value to quantize after each write.
@@ -291,6 +311,20 @@ def _read_by_others(model: Model, ops: Sequence[WeightedOp]) -> set[str]:
         if (block, position) not in quantized
         for name in proto.names(op.inputs)
     }
+
+
+def make_division(op: WeightedOp, reciprocals: str, output: str) -> Any:
+    """Return an op that multiplies the activation of ``op`` by a parameter of `reciprocals_of`."""
+    return _elementwise("elementwise_mul", op.activation, reciprocals, output)
+
+
+def reciprocals_of(op: WeightedOp, factors: Array) -> Array:
+    """Return what divides the channels of the activation of ``op``, shaped to multiply it.
+
+    Ops that Paddle fuses the multiplication with do not all look at its ``axis``.
+    """
+    reciprocals: Array = 1 / factors
+    return reciprocals[:, None, None] if op.op_type in CONVOLUTIONS else reciprocals
 
 
 def _elementwise(op_type: str, x: str, y: str, output: str) -> Any:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 
 from .. import kernels
 from ..errors import ModelFileError
-from .model import Model
+from .model import Model, multiplied
 from .parameters import Array, DerivedTensor, row_chunks
 from .quantizable import WeightedOp
 
@@ -163,14 +163,28 @@ class QuantizedWeight:
 
 
 def quantize_weights(
-    model: Model, ops: Sequence[WeightedOp], bits: int, per_channel: bool
+    model: Model,
+    ops: Sequence[WeightedOp],
+    bits: int,
+    per_channel: bool,
+    factors: Mapping[str, Array] | None = None,
 ) -> dict[str, QuantizedWeight]:
-    """Describe the weight of every op of ``ops`` as integers, by its first op's axis if shared."""
+    """Describe the weight of every op of ``ops`` as integers, by its first op's axis if shared.
+
+    Args:
+        model: of the ops.
+        ops: whose weights are meant.
+        bits: of the integers.
+        per_channel: whether each output channel has a threshold of its own.
+        factors: what weights are multiplied by first, by their names.
+    """
     file = model.params_path or model.model_path.parent
     weights: dict[str, QuantizedWeight] = {}
     for op in ops:
         if op.weight not in weights:
             stored, make = model.parameters[op.weight], model.pending.get(op.weight)
+            if factors and op.weight in factors:
+                make = partial(multiplied, stored, make, factors[op.weight])
             axis = op.channel_axis if per_channel else -1
             weights[op.weight] = QuantizedWeight(op.weight, stored, axis, bits, file, make=make)
     return weights

@@ -192,6 +192,16 @@ _LAYOUTS: dict[str, Callable[[Any, tuple[int, ...]], _Layout]] = {
 LINEAR_OP_TYPES = frozenset(_LAYOUTS)
 
 
+def along_inputs(op: Any, shape: tuple[int, ...], vector: Vector) -> Any:
+    """Shape one value per input channel of a linear op to multiply its weight of ``shape``."""
+    return _LAYOUTS[op.type](op, shape).along_inputs(vector)
+
+
+def along_outputs(op: Any, shape: tuple[int, ...], vector: Vector) -> Any:
+    """Shape one value per output channel likewise."""
+    return _LAYOUTS[op.type](op, shape).along_outputs(vector)
+
+
 def _is_plain(op: Any, rank: int) -> bool:
     """Return whether the op is but a weight on the channels of its input."""
     if any(proto.arguments(op.inputs, slot) for slot in ("Bias", "ResidualData")):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -17,22 +17,13 @@ from .. import proto
 from ..folding.linear import pads
 from ..graph import Graph
 from ..model import Model
+from ..parameters import Array
 from ..products import PRODUCTS
 from ..quantizable import CONVOLUTIONS, WeightedOp
-from ..ranges import Range
-from ..rewrite import Rewriter
+from ..ranges import Grid, Range, fitted_grid, symmetric_grid
+from ..rewrite import Rewriter, make_division, reciprocals_of
 from ..weights import QuantizedWeight
 from .fusion import FusedOp, fuse
-
-_UNSIGNED_LEVELS, _SIGNED_LEVELS = 255, 127
-
-
-class _Scale(NamedTuple):
-    """integer = round(value * factor) + zero_point."""
-
-    factor: float
-    zero_point: int
-    unsigned: bool
 
 
 class OneDnnWriter:
@@ -46,6 +37,7 @@ class OneDnnWriter:
             ops: what becomes int8, all in the main block.
         """
         self._model = model
+        self._ops = ops
         self._graph = Graph(model)
         fused = [self._fuse(op) for op in ops]
         self._fused = sorted(fused, key=lambda one: one.position)
@@ -58,9 +50,10 @@ class OneDnnWriter:
             if self._is_direct(one):
                 self._direct[one.output] = one
                 self._roots.update(dict.fromkeys(self._carried_from(one.output), one.output))
-        self._scales: dict[str, _Scale] = {}
+        self._scales: dict[str, Grid] = {}
         self._quantized: dict[str, str] = {}
         self._floats: dict[str, str] = {}
+        self._factors: Mapping[str, Array] = {}
 
     @property
     def observed(self) -> Collection[str]:
@@ -85,11 +78,16 @@ class OneDnnWriter:
         is_fine = smaller <= 0 or (self._takes_zero_point(name) and smaller < larger / 3)
         return 9 if is_fine else 8
 
+    def takes_factors(self, name: str) -> bool:
+        """Return whether an activation can be divided by factors before it becomes integers."""
+        return name not in self._roots
+
     def write(
         self,
         ranges: Mapping[str, Range],
         weights: Mapping[str, QuantizedWeight],
         weight_only: Sequence[WeightedOp],
+        factors: Mapping[str, Array],
     ) -> None:
         """Replace the ops.
 
@@ -97,7 +95,10 @@ class OneDnnWriter:
             ranges: of the tensors of `observed`.
             weights: of the ops, by the weights' names.
             weight_only: ops that stay in float but for their weight.
+            factors: by which activations are divided before they become integers, float32 of
+                one value per channel; the ranges and the weights are those behind that.
         """
+        self._factors = factors
         for one in self._fused:
             self._emit(one, ranges, weights[one.op.weight])
         self._graph.write_back()
@@ -172,15 +173,21 @@ class OneDnnWriter:
             return one.activation.is_relu
         return one.activation.name == "relu"
 
-    def _scale(self, name: str, ranges: Mapping[str, Range]) -> _Scale:
+    def grid(self, name: str, given: Range) -> Grid:
+        """Return the integers of a tensor of `observed` whose range is given."""
+        root = self._roots.get(name, name)
+        one = self._direct.get(root)
+        if one is not None:
+            return symmetric_grid(given, self._is_unsigned(one))
+        if self._takes_zero_point(root):
+            return fitted_grid(given)
+        return symmetric_grid(given, given.minimum >= 0)
+
+    def _scale(self, name: str, ranges: Mapping[str, Range]) -> Grid:
         root = self._roots.get(name, name)
         if root not in self._scales:
-            one = self._direct.get(root)
             known = next(n for n in (*self._known(root), name) if n in ranges)
-            if one is not None:
-                self._scales[root] = _symmetric(ranges[known], self._is_unsigned(one))
-            else:
-                self._scales[root] = _fitted(ranges[known], self._takes_zero_point(root))
+            self._scales[root] = self.grid(root, ranges[known])
         return self._scales[root]
 
     def _known(self, root: str) -> list[str]:
@@ -222,12 +229,13 @@ class OneDnnWriter:
             self._graph.remove(position)
         self._graph.replace(one.position, *before, made, *after)
 
-    def _integers(self, name: str, scale: _Scale) -> tuple[list[Any], str]:
+    def _integers(self, name: str, scale: Grid) -> tuple[list[Any], str]:
         """Return ops that quantize ``name``, if they are needed, and the integers' name."""
         if name in self._roots:
             return [], name
         if name in self._quantized:
             return [], self._quantized[name]
+        made, source = self._divided(name)
         data_type = proto.UINT8 if scale.unsigned else proto.INT8
         output = self._graph.add_variable(f"{name}.quantized", name, data_type)
         self._quantized[name] = output
@@ -239,9 +247,18 @@ class OneDnnWriter:
             "output_format": "NHWC",
             "bfloat16": False,
         }
-        return [
-            proto.make_op("quantize", {"Input": [name]}, {"Output": [output]}, attributes)
-        ], output
+        inputs, outputs = {"Input": [source]}, {"Output": [output]}
+        return [*made, proto.make_op("quantize", inputs, outputs, attributes)], output
+
+    def _divided(self, name: str) -> tuple[list[Any], str]:
+        """Return the op that divides ``name`` by its factors, if it has any, and its output."""
+        if name not in self._factors:
+            return [], name
+        reader = next(op for op in self._ops if op.activation == name)
+        values = reciprocals_of(reader, self._factors[name])
+        reciprocals = self._graph.add_parameter(f"{name}.reciprocals", values)
+        output = self._graph.add_variable(f"{name}.equalized", name)
+        return [make_division(reader, reciprocals, output)], output
 
     def _dequantize(self, name: str, ranges: Mapping[str, Range]) -> list[Any]:
         """Return ops that make ``name`` float again, for what reads it in float."""
@@ -260,21 +277,6 @@ class OneDnnWriter:
         if adds is not None and adds.residual == name:
             return adds.output in self._direct
         return self._reads_int8(position, name)
-
-
-def _symmetric(given: Range, unsigned: bool) -> _Scale:
-    levels = _UNSIGNED_LEVELS if unsigned else _SIGNED_LEVELS
-    return _Scale(levels / (given.threshold or 1.0), 0, unsigned)
-
-
-def _fitted(given: Range, takes_zero_point: bool) -> _Scale:
-    """Use all integers from the least value to the largest one that are not cut."""
-    least = max(given.minimum, -given.threshold)
-    largest = min(given.maximum, given.threshold)
-    if least >= 0 or not takes_zero_point:
-        return _symmetric(given, least >= 0)
-    factor = _UNSIGNED_LEVELS / (max(largest, 0.0) - least)
-    return _Scale(factor, round(-least * factor), True)
 
 
 def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:

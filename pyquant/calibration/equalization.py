@@ -1,0 +1,78 @@
+"""Factors of channels, by which an activation is divided and the weights behind it multiplied.
+
+The product is the same, but a few large channels no longer widen the integers' step for all others
+(SmoothQuant, arXiv 2211.10438; cross-layer equalization, arXiv 1906.04721). Only channels beyond a
+quantile of all are scaled, and which quantile is judged by the error in the outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from ..program.parameters import Array
+from ..program.ranges import Grid
+from .output_error import Reader, activation_error, weight_error
+from .samples import ActivationSample
+from .statistic import ActivationHistogram, ActivationMaxima
+
+_QUANTILES = (0.98, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1)
+_LARGEST = 1e3  # of a factor, for small channels not to be lost
+
+LEAST_GAIN = 1.5
+"""How much smaller the error's power has to become to be worth a pass over the activation."""
+
+
+def channel_factors(
+    sample: ActivationSample,
+    statistic: ActivationMaxima,
+    readers: Sequence[Reader],
+    grid_of: Callable[[ActivationHistogram], Grid],
+    levels: int,
+    rounding: float,
+    least_gain: float,
+) -> Array | None:
+    """Return the factors of an activation, float32[channels], None if none are worth it.
+
+    Args:
+        sample: of the activation.
+        statistic: of all of it.
+        readers: the ops that read it as integers.
+        grid_of: the integers that a statistic leads to.
+        levels: of the weights' integers.
+        rounding: the share of its error that the weights' rounding leaves in the outputs.
+        least_gain: how much smaller the error's power has to become.
+    """
+    rows = sample.rows
+
+    def error(factors: Array) -> float:
+        grid = grid_of(scaled_statistic(sample, statistic, factors))
+        from_weights = weight_error(rows, readers, factors, levels)
+        return activation_error(rows, grid, readers, factors) + rounding * from_weights
+
+    known = sample.abs_max[sample.abs_max > 0]
+    unscaled = np.ones_like(sample.abs_max)
+    candidates = [
+        np.clip(sample.abs_max / np.quantile(known, q), 1, _LARGEST).astype(np.float32)
+        for q in _QUANTILES
+    ]
+    errors = [error(factors) for factors in candidates]
+    best = int(np.argmin(errors))
+    return candidates[best] if errors[best] * least_gain < error(unscaled) else None
+
+
+def scaled_statistic(
+    sample: ActivationSample, statistic: ActivationMaxima, factors: Array
+) -> ActivationHistogram:
+    """Return the statistic of an activation divided by factors of one and more.
+
+    Its histogram is the sample's; its extremes are those of all values, or as near as is known.
+    """
+    scaled = ActivationHistogram()
+    scaled.observe(np.ascontiguousarray(sample.rows / factors))
+    scaled.abs_max = float((sample.abs_max / factors).max())
+    _, minimum, maximum = statistic.range(statistic.abs_max)
+    scaled.minimum = max(minimum, -scaled.abs_max)
+    scaled.maximum = min(maximum, scaled.abs_max)
+    return scaled

@@ -1,0 +1,68 @@
+"""Samples of activations, channel by channel: by them the error that integers cause is judged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from .. import kernels
+from ..program.folding.linear import linear_op
+from ..program.model import Model
+from ..program.parameters import Array
+from ..program.quantizable import WeightedOp
+from .positions import spread
+
+_BYTES = 1 << 20  # of each activation are kept
+
+
+class ActivationSample:
+    """Some positions of each sample of an activation, of the first samples, and each channel's max.
+
+    Attributes:
+        abs_max: float32[channels], the largest magnitude of all values.
+    """
+
+    def __init__(self, channel_axis: int) -> None:
+        """Take the axis of the channels."""
+        self.abs_max = np.zeros(0, np.float32)
+        self._channel_axis = channel_axis
+        self._rows: list[Array] = []
+        self._left = _BYTES
+
+    @property
+    def rows(self) -> Array:
+        """What was kept: float32[positions, channels]."""
+        return np.concatenate(self._rows)
+
+    def observe(self, array: Array) -> None:
+        """Add one batch, [samples, ...] float32."""
+        abs_max = kernels.channel_abs_max(array, self._channel_axis % array.ndim)
+        self.abs_max = np.maximum(self.abs_max, abs_max) if self.abs_max.size else abs_max
+        if self._left <= 0:
+            return
+        rows = np.moveaxis(array, self._channel_axis, -1).reshape(len(array), -1, len(abs_max))
+        chosen = rows[:, spread(rows.shape[1])].reshape(-1, len(abs_max))
+        chosen = chosen[: max(1, self._left // chosen[0].nbytes)]
+        self._rows.append(np.ascontiguousarray(chosen))
+        self._left -= chosen.nbytes
+
+
+Samples = Mapping[str, ActivationSample]
+"""By the name of the activation."""
+
+
+def samples_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, ActivationSample]:
+    """Return the samples to collect of what ``ops`` read, if all of them read the same channels."""
+    dims = model.dims()
+    axes: dict[str, set[int | None]] = {}
+    for op in ops:
+        desc = model.program.blocks[op.block].ops[op.position]
+        linear = linear_op(desc, len(dims.get(op.activation, ())), model.parameters)
+        axis = None if linear is None else linear.channel_axis
+        axes.setdefault(op.activation, set()).add(axis)
+    return {
+        name: ActivationSample(axis)
+        for name, found in axes.items()
+        if len(found) == 1 and (axis := next(iter(found))) is not None
+    }

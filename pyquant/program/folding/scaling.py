@@ -1,0 +1,131 @@
+"""Dividing the channels of a tensor by factors for nothing: its neighbours take them in.
+
+What writes the tensor gets them into its weight and bias, and what reads it into its weight, so
+that nothing else changes (cross-layer equalization, arXiv 1906.04721).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .. import proto
+from ..graph import Graph
+from ..model import Model
+from ..parameters import Array
+from ..quantizable import QUANTIZABLE_OPS
+from .affine import affine_op
+from .linear import LinearOp, along_inputs, along_outputs, linear_op
+
+# f(a x) = a f(x) for a > 0, channel by channel.
+_HOMOGENEOUS = frozenset({"relu", "leaky_relu", "pool2d", "nearest_interp_v2"})
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What takes in the factors of a tensor.
+
+    Attributes:
+        writer: the linear op that the tensor comes from; None if it is a norm.
+        vectors: the parameters of one value per channel that are divided.
+        readers: the linear ops that read the tensor.
+    """
+
+    writer: Any
+    vectors: list[str]
+    readers: list[Any]
+
+    def take(self, model: Model, factors: Array) -> None:
+        """Divide the tensor by ``factors``, float32[channels] and positive."""
+        for name in self.vectors:
+            vector = model.parameters[name]
+            model.parameters[name] = (vector.reshape(-1) / factors).reshape(vector.shape)
+        if self.writer is not None:
+            weight = _weight(self.writer)
+            shape = model.parameters[weight].shape
+            model.multiply(weight, along_outputs(self.writer, shape, 1 / factors))
+        for reader in self.readers:
+            weight = _weight(reader)
+            shape = model.parameters[weight].shape
+            model.multiply(weight, along_inputs(reader, shape, factors))
+
+
+def find_neighbours(graph: Graph, name: str, keep: Collection[str]) -> Neighbours | None:
+    """Return what takes in factors of ``name``, None if they would change anything else.
+
+    Args:
+        graph: of the program.
+        name: the tensor.
+        keep: tensors beside it that must not change.
+    """
+    readers = [graph.ops[position] for position in graph.readers(name)]
+    if graph.is_kept(name) or not all(_reads_alone(graph, op, name) for op in readers):
+        return None
+    dims = graph.dims(name)
+    found = [_linear(graph, op) for op in readers]
+    axes = {op.channel_axis for op in found if op is not None}
+    if not dims or len(axes) != 1:
+        return None
+    axis = axes.pop() % len(dims)
+    vectors: list[str] = []
+    position = graph.producer(name)
+    while position is not None:
+        op = graph.ops[position]
+        if op.type in QUANTIZABLE_OPS:
+            is_alone = _linear(graph, op) is not None and graph.only_reader(_weight(op)) == position
+            return Neighbours(op, vectors, readers) if is_alone else None
+        if op.type == "layer_norm":
+            of_norm = _norm_vectors(graph, op, len(dims), axis)
+            return None if of_norm is None else Neighbours(None, [*vectors, *of_norm], readers)
+        source = _source(graph, op, len(dims), axis, dims[axis], vectors)
+        if source is None or source in keep or graph.only_reader(source) != position:
+            return None
+        position = graph.producer(source)
+    return None
+
+
+def _source(
+    graph: Graph, op: Any, rank: int, axis: int, channels: int, vectors: list[str]
+) -> str | None:
+    """Return what a homogeneous op or the addition of a bias reads; the bias joins ``vectors``."""
+    if op.type in _HOMOGENEOUS:
+        return proto.arguments(op.inputs, "X")[0]
+    parameters = graph.model.parameters
+    found = affine_op(op, rank, axis, parameters)
+    if op.type != "elementwise_add" or found is None or found.affine.shift.size != channels:
+        return None
+    bias = next(name for name in proto.names(op.inputs) if name in parameters)
+    if graph.only_reader(bias) is None:
+        return None
+    vectors.append(bias)
+    return found.source
+
+
+def _norm_vectors(graph: Graph, op: Any, rank: int, axis: int) -> list[str] | None:
+    names = [name for slot in ("Scale", "Bias") for name in proto.arguments(op.inputs, slot)]
+    is_last = proto.attribute(op, "begin_norm_axis", 1) == axis == rank - 1
+    is_alone = all(
+        graph.only_reader(name) is not None and graph.model.parameters[name].dtype == np.float32
+        for name in names
+    )
+    return names if is_last and len(names) == 2 and is_alone else None
+
+
+def _reads_alone(graph: Graph, op: Any, name: str) -> bool:
+    """Return whether a linear op reads ``name``, and its weight is read by nothing else."""
+    if _linear(graph, op) is None:
+        return False
+    is_activation = proto.arguments(op.inputs, QUANTIZABLE_OPS[op.type].activation) == [name]
+    return is_activation and graph.only_reader(_weight(op)) is not None
+
+
+def _linear(graph: Graph, op: Any) -> LinearOp | None:
+    rank = len(graph.dims(next(proto.names(op.outputs))) or ())
+    return linear_op(op, rank, graph.model.parameters)
+
+
+def _weight(op: Any) -> str:
+    return proto.arguments(op.inputs, QUANTIZABLE_OPS[op.type].weight)[0]
