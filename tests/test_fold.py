@@ -13,6 +13,7 @@ import programs
 import pytest
 from programs import CONV, Net, ProgramBuilder
 
+from bench.ocr import lines, models
 from pyquant import cli, fold, load_model, save_model
 from pyquant.program import proto
 
@@ -220,9 +221,9 @@ def test_a_weight_of_two_ops_gets_two_values(tmp_path: Path) -> None:
     net.then("conv2d", {"Input": first, "Filter": "w1"}, "Output", UNPADDED).end()
     counts = folded(net, tmp_path, FEED)
     assert counts == {"conv2d": 2, "elementwise_mul": 1}  # the first output has two readers
-    net = Net(IMAGES).conv(4, UNPADDED).constant("elementwise_mul", [3.0])
+    net = Net(IMAGES).conv(4, UNPADDED).constant("elementwise_mul", [3.0]).act()
     net.then("conv2d", {"Input": net.last, "Filter": "w1"}, "Output", UNPADDED).end()
-    assert folded(net, tmp_path / "chain", FEED) == {"conv2d": 2}
+    assert folded(net, tmp_path / "chain", FEED) == {"conv2d": 2, "sigmoid": 1}
 
 
 def test_outputs_and_kept_tensors_stay(tmp_path: Path) -> None:
@@ -274,3 +275,146 @@ def test_ops_at_kept_tensors_stay(tmp_path: Path) -> None:
     for kept in ("w2", output):
         counts = folded(net, tmp_path / kept, FEED, keep=(kept,))
         assert counts == {"sigmoid": 1, "elementwise_add": 1, "conv2d": 1}
+
+
+def excited(net: Net, swapped: bool = False, keep_product: bool = False) -> Net:
+    """Add x + x * s, s being computed of the mean of x over its positions."""
+    x, dims = net.last, net.dims
+    net.dims = [*dims[:2], 1, 1]
+    mean = {"pooling_type": "avg", "ksize": [1, 1], "adaptive": True}
+    s = net.then("pool2d", {"X": x}, "Out", mean).act("hard_sigmoid").last
+    net.dims = dims
+    first, second = (s, x) if swapped else (x, s)
+    net.then("elementwise_mul", {"X": first, "Y": second}, "Out", {"axis": -1})
+    if keep_product:
+        net.fetch(net.last)
+    first, second = (net.last, x) if swapped else (x, net.last)
+    return net.then("elementwise_add", {"X": first, "Y": second}, "Out", {"axis": -1})
+
+
+EXCITED = {"conv2d": 1, "pool2d": 1, "hard_sigmoid": 1, "elementwise_mul": 1}
+
+
+@pytest.mark.parametrize("swapped", [False, True])
+def test_a_product_added_to_its_factor(tmp_path: Path, swapped: bool) -> None:
+    net = excited(Net(IMAGES).conv(4), swapped).act("tanh").end()
+    assert folded(net, tmp_path, FEED) == {**EXCITED, "scale": 1, "tanh": 1}
+
+
+def test_a_product_that_is_needed_itself_stays(tmp_path: Path) -> None:
+    net = excited(Net(IMAGES).conv(4), keep_product=True).end()
+    assert folded(net, tmp_path, FEED) == {**EXCITED, "elementwise_add": 1}
+    net = excited(Net(IMAGES).conv(4)).end()
+    counts = folded(net, tmp_path / "kept", FEED, keep=(net.block.ops[4].outputs[0].arguments[0],))
+    assert counts == {**EXCITED, "elementwise_add": 1}
+
+
+def test_a_product_with_one_as_large_or_of_another_stays(tmp_path: Path) -> None:
+    net = Net(IMAGES).conv(4)
+    x = net.last
+    s = net.act("tanh").last
+    net.then("elementwise_mul", {"X": x, "Y": s}, "Out", {"axis": -1})
+    net.then("elementwise_add", {"X": x, "Y": net.last}, "Out", {"axis": -1}).end()
+    counts = folded(net, tmp_path / "large", FEED)
+    assert counts == {"conv2d": 1, "tanh": 1, "elementwise_mul": 1, "elementwise_add": 1}
+    net = excited(Net(IMAGES).conv(4))
+    other = net.then("tanh", {"X": "x"}, "Out", {}).last
+    product = net.block.ops[4].outputs[0].arguments[0]
+    del net.block.ops[5]
+    net.then("elementwise_add", {"X": other, "Y": product}, "Out", {"axis": -1}).end()
+    assert folded(net, tmp_path / "other", FEED) == {**EXCITED, "tanh": 1, "elementwise_add": 1}
+
+
+POINTWISE_PAIRS: dict[str, tuple[Callable[[Net], Any], dict[str, int]]] = {
+    "biases between and behind": (
+        lambda n: n.conv(9, UNPADDED).batch_norm().conv(5, UNPADDED).batch_norm(),
+        {"conv2d": 1, "elementwise_add": 1},
+    ),
+    "three": (
+        lambda n: n.conv(9, UNPADDED).conv(8, UNPADDED).batch_norm().conv(5, UNPADDED),
+        {"conv2d": 1, "elementwise_add": 1},
+    ),
+    "the second padded, no bias": (lambda n: n.conv(9, UNPADDED).conv(5), {"conv2d": 1}),
+    "the second padded, a bias": (
+        lambda n: n.conv(9, UNPADDED).batch_norm().conv(5),
+        {"conv2d": 2, "elementwise_add": 1},
+    ),
+    "the first padded, a bias": (
+        lambda n: n.conv(9).batch_norm().conv(5, UNPADDED),
+        {"conv2d": 1, "elementwise_add": 1},
+    ),
+    "the second with strides": (
+        lambda n: n.conv(9, UNPADDED).conv(5, {**CONV, "strides": [2, 2]}).act(),
+        {"conv2d": 1, "sigmoid": 1},
+    ),
+    "the first with strides": (
+        lambda n: n.conv(9, {**UNPADDED, "strides": [2, 2]}).conv(5, UNPADDED).act(),
+        {"conv2d": 1, "sigmoid": 1},
+    ),
+    "strides between": (
+        lambda n: n.conv(9, {**UNPADDED, "strides": [2, 2]}).conv(5).act(),
+        {"conv2d": 2, "sigmoid": 1},
+    ),
+    "both of several taps": (lambda n: n.conv(9).conv(5), {"conv2d": 2}),
+    "groups": (lambda n: n.conv(9, UNPADDED).conv(6, {**UNPADDED, "groups": 3}), {"conv2d": 2}),
+    "a bottleneck": (lambda n: n.conv(2, UNPADDED).conv(5, UNPADDED), {"conv2d": 2}),
+    "an activation between": (
+        lambda n: n.conv(9, UNPADDED).act().conv(5, UNPADDED),
+        {"conv2d": 2, "sigmoid": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", POINTWISE_PAIRS)
+def test_convolutions_in_a_row(name: str, tmp_path: Path) -> None:
+    build, expected = POINTWISE_PAIRS[name]
+    net = Net(IMAGES)
+    build(net)
+    assert folded(net.end(), tmp_path, FEED) == expected
+
+
+def test_what_is_before_goes_into_the_product_of_two(tmp_path: Path) -> None:
+    net = Net(IMAGES).act().constant("elementwise_add", CHANNELS, 1)
+    net.conv(9, UNPADDED).conv(5, UNPADDED).end()
+    assert folded(net, tmp_path, FEED) == {"sigmoid": 1, "conv2d": 1, "elementwise_add": 1}
+
+
+def test_two_in_a_row_stay_if_what_is_between_is_needed(tmp_path: Path) -> None:
+    net = Net(IMAGES).conv(9, UNPADDED)
+    between = net.last
+    net.conv(5, UNPADDED).end()
+    assert folded(net, tmp_path / "kept", FEED, keep=(between,)) == {"conv2d": 2}
+    assert folded(net, tmp_path / "weight", FEED, keep=("w2",)) == {"conv2d": 2}
+    net.fetch(between)
+    assert folded(net, tmp_path / "fetched", FEED) == {"conv2d": 2}
+
+
+@pytest.mark.parametrize("first", [False, True])
+@pytest.mark.parametrize("second", [False, True])
+def test_matrices_in_a_row(tmp_path: Path, first: bool, second: bool) -> None:
+    net = Net([2, 3, 8]).matmul(11, trans_y=first).constant("elementwise_add", np.arange(11.0))
+    w = net.parameter("w", programs.random((5, 11) if second else (11, 5), 8))
+    net.dims = [2, 3, 5]
+    attributes = {"alpha": 0.5, "transpose_X": False, "transpose_Y": second}
+    net.then("matmul", {"X": net.last, "Y": w}, "Out", attributes).act().end()
+    counts = folded(net, tmp_path, {"x": programs.random((2, 3, 8), 9)})
+    assert counts == {"matmul": 1, "elementwise_add": 1, "sigmoid": 1}
+
+
+@pytest.mark.parametrize("how", ["plain", "float"])
+def test_detection(tmp_path: Path, how: str) -> None:
+    """Its neck has eight sums of a product and its factor, and two convolutions in a row."""
+    directory = models.model_dir(models.DETECTION)
+    model = load_model(directory)
+    fold(model)
+    counts = Counter(op.type for op in model.ops())
+    assert counts["elementwise_mul"] == 10
+    assert [counts["conv2d"], counts["depthwise_conv2d"]] == [47, 14]
+    paths = save_model(model, tmp_path, "m.pdmodel", "m.pdiparams")
+    images, _ = lines.render_pages(1, lines.TEST_SEED)
+    for batch in (images, images[:, :, :160, :96]):
+        expected, actual = (
+            paddle_run.predict(*files, {"x": batch}, how)[0]
+            for files in (models.model_paths(models.DETECTION), paths)
+        )
+        assert paddle_run.relative_error(actual, expected) < 1e-5

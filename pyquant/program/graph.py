@@ -18,6 +18,7 @@ class Graph:
     Attributes:
         model: whose program it is.
         ops: the ops that are left, by position. An entry may be set, or deleted by `remove`.
+        is_edited: whether an op was removed or replaced.
     """
 
     def __init__(self, model: Model, keep: Collection[str] = ()) -> None:
@@ -28,6 +29,7 @@ class Graph:
             keep: tensors that must go on to be computed under their names.
         """
         self.model = model
+        self.is_edited = False
         self.ops: dict[int, Any] = {
             position: proto.copy_op(op) for position, op in enumerate(model.program.blocks[0].ops)
         }
@@ -66,6 +68,7 @@ class Graph:
 
     def remove(self, position: int) -> None:
         """Remove an op; what it wrote is written no more."""
+        self.is_edited = True
         op = self.ops.pop(position)
         for name in set(proto.names(op.inputs)):
             self._readers[name].discard(position)

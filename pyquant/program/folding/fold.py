@@ -15,9 +15,11 @@ import numpy as np
 from .. import proto
 from ..graph import Graph
 from ..model import Folding, Model, copy_model
+from ..parameters import Array
 from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op
 from .constants import compute_constants
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
+from .residual import factor_out
 
 # How much larger the largest factor of a channel may be than the smallest one, if additions are
 # divided by it: the quotient's rounding error is multiplied by it again.
@@ -42,7 +44,7 @@ def fold(
     """
     original = copy_model(model)
     graph = Graph(model, keep)
-    before = len(graph.ops)
+    factor_out(graph)
     compute_constants(graph)
     asked = set(keep)
     linear = {
@@ -53,12 +55,14 @@ def fold(
         and (found := _linear(graph, op)) is not None
     }
     changed = {position for position in linear if _fold_following(graph, linear[position])}
+    changed |= _compose(graph, linear)
+    changed &= linear.keys()
     rescaled: set[str] = set()
     changed |= _fold_preceding(graph, linear, shifts, rescaled)
     for position in changed:
         _emit(graph, position, linear[position])
     _join_scalars(graph)
-    if changed or len(graph.ops) != before:
+    if graph.is_edited:
         graph.write_back()
         if settle:
             model.settle()
@@ -81,6 +85,50 @@ def _fold_following(graph: Graph, linear: LinearOp) -> bool:
         graph.remove(position)
         linear.output = found.output
     return linear.output != start
+
+
+def _compose(graph: Graph, linear: dict[int, LinearOp]) -> set[int]:
+    """Put one linear op for two in a row where that takes fewer multiplications.
+
+    Return the positions of the new ones.
+    """
+    made: set[int] = set()
+    for position in sorted(linear):
+        first = linear[position]
+        following = graph.only_reader(first.output)
+        if following not in linear or graph.is_kept(first.source):
+            continue
+        composed = linear[following].composed_with(first)
+        if composed is not None:
+            linear[following] = _put_one(graph, (position, following), linear, *composed)
+            del linear[position]
+            made.add(following)
+    return made
+
+
+def _put_one(
+    graph: Graph,
+    positions: tuple[int, int],
+    linear: Mapping[int, LinearOp],
+    weight: Array,
+    like_first: bool,
+) -> LinearOp:
+    """Put an op of ``weight`` in the place of two, and return it."""
+    first, last = (linear[position] for position in positions)
+    name = graph.add_parameter(f"{last.weight}.{last.output}", weight)
+    (product,) = proto.names(graph.ops[positions[1]].outputs)
+    like, old = (positions[0], first) if like_first else (positions[1], last)
+    op = proto.copy_op(graph.ops[like])
+    proto.rename(op.inputs, {old.source: first.source, old.weight: name})
+    proto.rename(op.outputs, {next(proto.names(op.outputs)): product})
+    graph.remove(positions[0])
+    graph.replace(positions[1], op)
+    one = _linear(graph, op)
+    assert one is not None
+    last.take_preceding(Affine(IDENTITY.scale, first.bias))
+    one.take_following(Affine(IDENTITY.scale, last.bias))
+    one.output = last.output
+    return one
 
 
 def _fold_preceding(

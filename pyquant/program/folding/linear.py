@@ -20,6 +20,7 @@ class LinearOp:
         source: the activation that it reads.
         output: the tensor that it writes.
         weight: the name of its weight.
+        layout: how its channels lie.
         channel_axis: the axis of the channels of both, counted from the end if negative.
         inputs: how many channels it reads.
         outputs: how many channels it writes.
@@ -36,7 +37,7 @@ class LinearOp:
         self.inputs = layout.inputs
         self.outputs = layout.outputs
         self.takes_shift = layout.takes_shift
-        self._layout = layout
+        self.layout = layout
         self._stored = array
         self._input_scale: Vector = np.ones(1)
         self._output_scale: Vector = np.ones(1)
@@ -47,8 +48,8 @@ class LinearOp:
         """The weight as it is now, float32."""
         values = self._stored
         for scale, channels, along in (
-            (self._output_scale, self.outputs, self._layout.along_outputs),
-            (self._input_scale, self.inputs, self._layout.along_inputs),
+            (self._output_scale, self.outputs, self.layout.along_outputs),
+            (self._input_scale, self.inputs, self.layout.along_inputs),
         ):
             if (scale != 1).any():
                 factors: Any = np.broadcast_to(scale, channels).astype(np.float32)
@@ -69,9 +70,23 @@ class LinearOp:
         """Become what this op computes of ``affine`` of its input."""
         if affine.shift.any():
             shift = np.broadcast_to(self._input_scale * affine.shift, self.inputs)
-            weighted = self._stored.astype(np.float64) * self._layout.along_inputs(shift)
-            self.bias = self.bias + self._output_scale * self._layout.total(weighted)
+            weighted = self._stored.astype(np.float64) * self.layout.along_inputs(shift)
+            self.bias = self.bias + self._output_scale * self.layout.total(weighted)
         self._input_scale = self._input_scale * affine.scale
+
+    def composed_with(self, first: LinearOp) -> tuple[Array, bool] | None:
+        """Return the weight by which one op computes what this one does of ``first``.
+
+        None if no one does, or not by fewer multiplications. True if it moves over its input as
+        ``first`` does, False if as this one.
+        """
+        if first.channel_axis != self.channel_axis or (first.bias.any() and not self.takes_shift):
+            return None
+        sizes = first._stored.size, self._stored.size
+        if sizes[0] * sizes[1] >= sum(sizes) * self.inputs**2:
+            return None
+        composed = self.layout.composed(self.values, first.layout, first.values)
+        return None if composed is None else (composed[0].astype(np.float32), composed[1])
 
 
 class _Layout:
@@ -94,6 +109,13 @@ class _Layout:
         """Sum the weight over everything but the output channels."""
         raise NotImplementedError
 
+    def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
+        """Return the weight, float64, of ``values`` behind ``before``, which lies as ``first``.
+
+        And whether the one op of that weight moves over its input as the first of the two.
+        """
+        return None
+
 
 class _Convolution(_Layout):
     """Filter [outputs, inputs / groups, height, width]."""
@@ -103,6 +125,8 @@ class _Convolution(_Layout):
         self.outputs, self.inputs = shape[0], shape[1] * self._groups
         self.channel_axis = -1 if proto.attribute(op, "data_format", "NCHW") == "NHWC" else 1
         self.takes_shift = not pads(op)
+        strides = {*proto.attribute(op, "strides", (1, 1))}
+        self._is_pointwise = shape[2:] == (1, 1) and strides == {1} and self.takes_shift
 
     def along_inputs(self, vector: Vector) -> Any:
         per_group = vector.reshape(self._groups, -1)
@@ -114,6 +138,16 @@ class _Convolution(_Layout):
     def total(self, weighted: Any) -> Vector:
         total: Vector = weighted.sum(axis=(1, 2, 3))
         return total
+
+    def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
+        if not isinstance(first, _Convolution) or {self._groups, first._groups} != {1}:
+            return None
+        last, before = values.astype(np.float64), before.astype(np.float64)
+        if first._is_pointwise:
+            return np.einsum("omhw,mi->oihw", last, before[:, :, 0, 0], optimize=True), False
+        if self._is_pointwise:
+            return np.einsum("om,mihw->oihw", last[:, :, 0, 0], before, optimize=True), True
+        return None
 
 
 class _TransposedConvolution(_Layout):
@@ -158,6 +192,16 @@ class _Product(_Layout):
     def total(self, weighted: Any) -> Vector:
         total: Vector = self._alpha * weighted.sum(axis=1 if self._transposed else 0)
         return total
+
+    def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
+        if not isinstance(first, _Product):
+            return None
+        product = first._alpha * first._matrix(before) @ self._matrix(values)
+        return self._matrix(product), False
+
+    def _matrix(self, values: Array) -> Any:
+        """Return a weight [inputs, outputs], or one such as this op reads it."""
+        return (values.T if self._transposed else values).astype(np.float64)
 
 
 def linear_op(op: Any, rank: int, parameters: Mapping[str, Array]) -> LinearOp | None:

@@ -1,0 +1,63 @@
+"""A tensor plus its product with a smaller one, as squeeze-and-excitation with a shortcut has it.
+
+x + x * s is x * (s + 1): the addition is then one to the few values of s.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .. import proto
+from ..graph import Graph
+
+
+def factor_out(graph: Graph) -> None:
+    """Replace x + x * s by x * (s + 1) where s is smaller than x."""
+    for position in sorted(graph.ops):
+        found = _product_added_to_itself(graph, position)
+        if found is not None:
+            _replace(graph, position, *found)
+
+
+def _replace(graph: Graph, position: int, product: int, s: str) -> None:
+    """Let the op at ``product`` add 1 to ``s``, and the one at ``position`` multiply by that."""
+    multiply = proto.copy_op(graph.ops[product])
+    (output,) = proto.names(graph.ops[position].outputs)
+    factor = graph.add_variable(f"{output}.factor", s)
+    attributes = {"scale": 1.0, "bias": 1.0, "bias_after_scale": True}
+    proto.rename(multiply.inputs, {s: factor})
+    proto.rename(multiply.outputs, {next(proto.names(multiply.outputs)): output})
+    graph.replace(product, proto.make_op("scale", {"X": [s]}, {"Out": [factor]}, attributes))
+    graph.replace(position, multiply)
+
+
+def _product_added_to_itself(graph: Graph, position: int) -> tuple[int, str] | None:
+    """Return where x * s is computed, and s, if the op at ``position`` adds x to that."""
+    op = graph.ops[position]
+    if op.type != "elementwise_add":
+        return None
+    operands = _operands(op)
+    for product, x in (operands, operands[::-1]):
+        producer = graph.producer(product)
+        if producer is None or graph.only_reader(product) != position:
+            continue
+        if graph.ops[producer].type != "elementwise_mul":
+            continue
+        factors = _operands(graph.ops[producer])
+        s = factors[1] if factors[0] == x else factors[0]
+        if x not in factors or graph.is_kept(x) or graph.is_kept(s):
+            continue
+        if _is_smaller(graph.dims(s), graph.dims(x)):
+            return producer, s
+    return None
+
+
+def _operands(op: Any) -> tuple[str, str]:
+    return proto.arguments(op.inputs, "X")[0], proto.arguments(op.inputs, "Y")[0]
+
+
+def _is_smaller(dims: list[int] | None, than: list[int] | None) -> bool:
+    """Return whether a tensor of the same rank is broadcast along axes that ``than`` has."""
+    if dims is None or than is None or len(dims) != len(than):
+        return False
+    return all(a in (1, b) for a, b in zip(dims, than)) and dims != than
