@@ -110,6 +110,16 @@ class Net(ProgramBuilder):
         self.dims = [self.dims[0], outputs, *self.dims[2:]]
         return self.then(op_type, {"Input": self.last, "Filter": w}, "Output", attributes)
 
+    def upsample(self, outputs: int, kernel: tuple[int, int] = (2, 2), **attributes: Any) -> Net:
+        """Add a transposed convolution, its strides those of its kernel unless they are given."""
+        given = {**CONV, "paddings": [0, 0], "strides": list(kernel), **attributes}
+        shape = (self.dims[1], outputs // given["groups"], *kernel)
+        self._count += 1
+        w = self.parameter(f"up{self._count}", random(shape, self._count))
+        sizes = [size * step if size > 0 else size for size, step in zip(self.dims[2:], kernel)]
+        self.dims = [self.dims[0], outputs, *sizes]
+        return self.then("conv2d_transpose", {"Input": self.last, "Filter": w}, "Output", given)
+
     def matmul(self, outputs: int, op_type: str = "matmul_v2", **attributes: Any) -> Net:
         self._count += 1
         transposed = any(attributes.values())

@@ -403,13 +403,14 @@ def test_matrices_in_a_row(tmp_path: Path, first: bool, second: bool) -> None:
 
 @pytest.mark.parametrize("how", ["plain", "float"])
 def test_detection(tmp_path: Path, how: str) -> None:
-    """Its neck has eight sums of a product and its factor, and two convolutions in a row."""
+    """Eight sums of a product and its factor, two convolutions in a row, two transposed ones."""
     directory = models.model_dir(models.DETECTION)
     model = load_model(directory)
     fold(model)
     counts = Counter(op.type for op in model.ops())
     assert counts["elementwise_mul"] == 10
-    assert [counts["conv2d"], counts["depthwise_conv2d"]] == [47, 14]
+    assert [counts["conv2d_transpose"], counts["pixel_shuffle"]] == [0, 1]
+    assert [counts["conv2d"], counts["depthwise_conv2d"]] == [49, 14]
     paths = save_model(model, tmp_path, "m.pdmodel", "m.pdiparams")
     images, _ = lines.render_pages(1, lines.TEST_SEED)
     for batch in (images, images[:, :, :160, :96]):
@@ -418,3 +419,128 @@ def test_detection(tmp_path: Path, how: str) -> None:
             for files in (models.model_paths(models.DETECTION), paths)
         )
         assert paddle_run.relative_error(actual, expected) < 1e-5
+
+
+WIDE = [2, 32, 5, 6]
+PAIR = np.array([-2, 1.5])
+DYNAMIC = [2, 32, -1, -1]
+
+UPSAMPLING_NETS: dict[str, tuple[list[int], Callable[[Net], Any], dict[str, int]]] = {
+    "alone": (WIDE, lambda n: n.upsample(2), {"conv2d": 1, "pixel_shuffle": 1}),
+    "by three": (
+        [2, 36, 3, 4],
+        lambda n: n.upsample(1, (3, 3)),
+        {"conv2d": 1, "pixel_shuffle": 1},
+    ),
+    "two with all that is between": (
+        DYNAMIC,
+        lambda n: (
+            n.upsample(8)
+            .batch_norm()
+            .act("relu")
+            .upsample(1)
+            .constant("elementwise_add", [0.3])
+            .act()
+        ),
+        {"conv2d": 2, "elementwise_add": 2, "relu": 1, "sigmoid": 1, "pixel_shuffle": 1},
+    ),
+    "constants": (
+        WIDE,
+        lambda n: (
+            n.upsample(2)
+            .act("tanh")
+            .constant("elementwise_mul", PAIR, 1)
+            .constant("elementwise_sub", PAIR.reshape(1, 2, 1, 1), first=True)
+            .constant("elementwise_add", PAIR.reshape(2, 1, 1))
+            .constant("elementwise_div", [0.7])
+            .act()
+        ),
+        {
+            **{"conv2d": 1, "tanh": 1, "elementwise_mul": 1, "elementwise_sub": 1, "sigmoid": 1},
+            **{"elementwise_add": 1, "elementwise_div": 1, "pixel_shuffle": 1},
+        },
+    ),
+    "a constant of one channel": (
+        WIDE,
+        lambda n: n.upsample(1).act("tanh").constant("elementwise_mul", [0.7], 1),
+        {"conv2d": 1, "tanh": 1, "elementwise_mul": 1, "pixel_shuffle": 1},
+    ),
+    "a constant along another axis": (
+        WIDE,
+        lambda n: n.upsample(1).constant("elementwise_add", np.arange(12.0)).act(),
+        {"conv2d": 1, "pixel_shuffle": 1, "elementwise_add": 1, "sigmoid": 1},
+    ),
+    "a convolution behind": (
+        WIDE,
+        lambda n: n.upsample(2).act().conv(3),
+        {"conv2d": 2, "sigmoid": 1, "pixel_shuffle": 1},
+    ),
+    "a third": (
+        [2, 64, 2, 3],
+        lambda n: n.upsample(16).act().upsample(1).act().upsample(1),
+        {"conv2d": 2, "sigmoid": 2, "pixel_shuffle": 1, "conv2d_transpose": 1},
+    ),
+    "more to be laid out than read": (WIDE, lambda n: n.upsample(3), {"conv2d_transpose": 1}),
+    "taps that overlap": (WIDE, lambda n: n.upsample(1, strides=[1, 1]), {"conv2d_transpose": 1}),
+    "taps apart": (WIDE, lambda n: n.upsample(1, strides=[3, 3]), {"conv2d_transpose": 1}),
+    "not square": (WIDE, lambda n: n.upsample(1, (2, 3)), {"conv2d_transpose": 1}),
+    "one tap": (WIDE, lambda n: n.upsample(1, (1, 1)), {"conv2d_transpose": 1}),
+    "padded": (WIDE, lambda n: n.upsample(1, paddings=[1, 1]), {"conv2d_transpose": 1}),
+    "groups": (WIDE, lambda n: n.upsample(2, groups=2), {"conv2d_transpose": 1}),
+    "dilated": (WIDE, lambda n: n.upsample(1, dilations=[2, 2]), {"conv2d_transpose": 1}),
+    "padded outputs": (
+        WIDE,
+        lambda n: n.upsample(1, output_padding=[1, 1]),
+        {"conv2d_transpose": 1},
+    ),
+    "a given size": (
+        WIDE,
+        lambda n: n.upsample(1, output_size=[11, 13]),
+        {"conv2d_transpose": 1},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UPSAMPLING_NETS)
+def test_upsampling(name: str, tmp_path: Path) -> None:
+    dims, build, expected = UPSAMPLING_NETS[name]
+    net = Net(dims)
+    build(net)
+    sizes = [abs(size) * (7 if size < 0 else 1) for size in dims]
+    assert folded(net.end(), tmp_path, {"x": programs.random(tuple(sizes), 9)}) == expected
+
+
+UPSAMPLED_TWICE = {"conv2d_transpose": 2, "relu": 1}
+
+
+def test_upsampling_stays_at_what_is_needed(tmp_path: Path) -> None:
+    feed = {"x": programs.random((2, 32, 5, 6), 9)}
+    for kept in ("t2", "up1", "up2"):
+        net = Net(WIDE).upsample(8).act("relu").upsample(1).end()
+        assert folded(net, tmp_path / kept, feed, keep=(kept,)) == UPSAMPLED_TWICE
+    net = Net(WIDE).upsample(8).act("relu")
+    net.fetch(net.last)
+    assert folded(net.upsample(1).end(), tmp_path / "fetched", feed) == UPSAMPLED_TWICE
+    net = Net(WIDE).upsample(8).act("relu")
+    between = net.last
+    net.upsample(1).end()
+    net.then("tanh", {"X": between}, "Out", {}).end()
+    assert folded(net, tmp_path / "read", feed) == {**UPSAMPLED_TWICE, "tanh": 1}
+
+
+def test_upsampling_of_channels_last_stays(tmp_path: Path) -> None:
+    net = Net([2, 5, 6, 32])
+    weight = net.parameter("w", programs.random((32, 1, 2, 2)))
+    attributes = {**UNPADDED, "strides": [2, 2], "data_format": "NHWC"}
+    net.dims = [2, 10, 12, 1]
+    net.then("conv2d_transpose", {"Input": "x", "Filter": weight}, "Output", attributes).end()
+    feed = {"x": programs.random((2, 5, 6, 32), 9)}
+    assert folded(net, tmp_path, feed) == {"conv2d_transpose": 1}
+
+
+def test_a_shared_weight_of_upsampling(tmp_path: Path) -> None:
+    net = Net(WIDE).upsample(2).batch_norm().act("relu").end()
+    attributes = {**UNPADDED, "strides": [2, 2]}
+    net.then("conv2d_transpose", {"Input": "x", "Filter": "up1"}, "Output", attributes).end()
+    counts = folded(net, tmp_path, {"x": programs.random((2, 32, 5, 6), 9)})
+    assert counts == {"conv2d": 2, "elementwise_add": 1, "relu": 1, "pixel_shuffle": 2}

@@ -181,7 +181,7 @@ def check_run(directory: Path, data: Any, error: float = 0.03) -> None:
         np.testing.assert_array_equal(*actual)
 
 
-def chain(act: str | None, op_type: str = "matmul_v2", bias: bool = True) -> Net:
+def chain(act: str, op_type: str = "matmul_v2", bias: bool = True) -> Net:
     net = Net(TOKENS)
     columns = {"x_num_col_dims": 2, "y_num_col_dims": 1} if op_type == "mul" else {}
     for outputs in (24, 16):
@@ -190,15 +190,14 @@ def chain(act: str | None, op_type: str = "matmul_v2", bias: bool = True) -> Net
             proto.set_attribute(net.block.ops[-1], name, value)
         if bias:
             net.constant("elementwise_add", np.linspace(-1, 1, outputs))
-        if act is not None:
-            net.act(act)
+        net.act(act)
     return net.end()
 
 
 PRODUCTS: dict[str, Callable[[], Net]] = {
     "relu": lambda: chain("relu"),
     "gelu": lambda: chain("gelu"),
-    "linear": lambda: chain(None),
+    "an activation of its own": lambda: chain("softsign"),
     "no bias": lambda: chain("hard_swish", bias=False),
     "mul": lambda: chain("relu", "mul"),
     "matmul": lambda: chain("relu", "matmul"),
@@ -241,8 +240,28 @@ def test_the_run_is_what_the_integers_say(shift: float, tmp_path: Path) -> None:
     assert paddle_run.relative_error(actual, expected) < 1e-4
 
 
+def test_upsampling_becomes_convolutions(tmp_path: Path) -> None:
+    """What is computed in blocks is calibrated as the values that it stands for."""
+    data = images(2, (4, 32, 5, 6))
+    between = Net([4, 32, 5, 6]).upsample(8).batch_norm().act("relu")
+    end = between.last
+    between.end().save(tmp_path / "between")
+    result = quantized(
+        Net([4, 32, 5, 6]).upsample(8).batch_norm().act("relu").upsample(1).act().end(),
+        tmp_path,
+        data,
+        algo="abs_max",
+    )
+    types = op_types(tmp_path)
+    assert [types["quantize"], types["fused_conv2d"], types["pixel_shuffle"]] == [1, 2, 1]
+    largest = outputs(tmp_path, "between", data, "plain")[0].max()
+    assert result.thresholds()[f"{end}.blocks"] == pytest.approx(largest, rel=1e-5)
+    expected, actual = (outputs(tmp_path, name, data, "float")[0] for name in ("float", "int8"))
+    assert paddle_run.relative_error(actual, expected) < 0.05
+
+
 def test_what_has_no_kernel_stays_in_float(tmp_path: Path) -> None:
-    net = Net(TOKENS).act("tanh").matmul(32, trans_y=True, trans_x=False).matmul(16)
+    net = Net(TOKENS).act("tanh").matmul(32, trans_y=True, trans_x=False).act("tanh").matmul(16)
     result = quantized(net.end(), tmp_path, images(1, (4, 6, 32)))
     (kept,) = result.kept_float
     assert "no transpose" in kept.reason

@@ -108,6 +108,10 @@ class Graph:
         """Add a tensor of the shape of ``like`` and return its name, as `add_parameter`."""
         return self._declare(name, data_type, proto.tensor_desc(self._variables[like]).dims)
 
+    def add_tensor(self, name: str, dims: Iterable[int]) -> str:
+        """Add a tensor of float32 and return its name, as `add_parameter`."""
+        return self._declare(name, proto.FP32, dims)
+
     def make_parameter(self, name: str, array: Any) -> None:
         """Let what an op computed so far be a parameter."""
         var = self._variables[name]
@@ -128,6 +132,7 @@ class Graph:
         for index in reversed(range(len(block.vars))):
             if block.vars[index].name not in used:
                 self.model.parameters.pop(block.vars[index].name, None)
+                self.model.pending.pop(block.vars[index].name, None)
                 del block.vars[index]
 
     def _declare(self, name: str, data_type: int, dims: Iterable[int]) -> str:

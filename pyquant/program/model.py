@@ -35,7 +35,8 @@ class Folding(NamedTuple):
         keep: the tensors that were left as they are.
         shifts: whether additions went into biases.
         original: the model before.
-        rescaled: the tensors that have other values than there; all others are the same.
+        rescaled: the tensors that have other values than there, or are not there; all others are
+            the same.
     """
 
     keep: tuple[str, ...]

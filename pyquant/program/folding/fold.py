@@ -1,8 +1,9 @@
 """Folding: what a float model computes by constants alone, or by one op too many, goes away.
 
 Multiplications and additions by constants, batch_norm among them, go into the weight and the bias
-of the linear op before or behind them. That is exact but for rounding, and it is not done where it
-would not be.
+of the linear op before or behind them. Two linear ops in a row become one where that is cheaper,
+x + x * s becomes x * (s + 1), and transposed convolutions become convolutions and a pixel_shuffle.
+All that is exact but for rounding, and it is not done where it would not be.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_
 from .constants import compute_constants
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
 from .residual import factor_out
+from .subpixel import use_pixel_shuffle
 
 # How much larger the largest factor of a channel may be than the smallest one, if additions are
 # divided by it: the quotient's rounding error is multiplied by it again.
@@ -64,6 +66,11 @@ def fold(
     _join_scalars(graph)
     if graph.is_edited:
         graph.write_back()
+    blocks = Graph(model, keep)
+    rescaled |= use_pixel_shuffle(blocks, asked)
+    if blocks.is_edited:
+        blocks.write_back()
+    if graph.is_edited or blocks.is_edited:
         if settle:
             model.settle()
         model.folded = Folding(tuple(sorted(keep)), shifts, original, frozenset(rescaled))

@@ -1,0 +1,215 @@
+"""Transposed convolutions whose taps never overlap, as pointwise ones and a ``pixel_shuffle``.
+
+If the kernel is as large as the stride, each pixel becomes a block of pixels by itself. That is a
+convolution of one tap with a channel for every pixel of the block, and ``pixel_shuffle``, which
+lays these channels out (arXiv 1609.07009). What is computed of every value by itself, or by a
+constant of its channel, may as well be computed before, and so may another transposed convolution
+of the kind: its weight is then applied to each pixel of the block, with zeros between.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import proto
+from ..graph import Graph
+from .affine import affine_op
+from .linear import pads
+
+# Paddle's pixel_shuffle (phi/kernels/impl/pixel_shuffle_kernel_impl.h) transposes plain tensors. It
+# and the reorder before it take about as long for a value as a transposed convolution of oneDNN for
+# four that it reads.
+_LEAST_READ_PER_SHUFFLED = 4
+
+# Of the weights behind the first ones, only one in so many is no zero.
+_MOST_BLOCKS = 4
+
+_OF_ONE_VALUE = frozenset(
+    {
+        *("relu", "relu6", "leaky_relu", "elu", "gelu", "sigmoid", "hard_sigmoid", "swish", "silu"),
+        *("hard_swish", "mish", "tanh", "softplus", "exp", "sqrt", "square", "abs", "scale"),
+    }
+)
+_WITH_A_CONSTANT = frozenset(
+    {"elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_div"}
+)
+_RANK, _CHANNEL_AXIS = 4, 1
+_POINTWISE: dict[str, proto.AttributeValue] = {
+    "strides": [1, 1],
+    "paddings": [0, 0],
+    "dilations": [1, 1],
+    "groups": 1,
+    "data_format": "NCHW",
+    "padding_algorithm": "EXPLICIT",
+}
+
+
+class _Link(NamedTuple):
+    """An op of a chain that may be computed in blocks, whose pixels are laid out behind the last.
+
+    Attributes:
+        position: of the op.
+        source: the tensor that it reads.
+        output: the tensor that it writes.
+        inputs: how many channels it reads.
+        outputs: how many channels it writes.
+        blocks: how many pixels one of the chain's source has become where the op reads it.
+        size: the side of the block that one becomes by the op, if it is a transposed convolution.
+    """
+
+    position: int
+    source: str
+    output: str
+    inputs: int
+    outputs: int
+    blocks: int
+    size: int | None
+
+    @property
+    def blocks_behind(self) -> int:
+        """How many pixels one of the chain's source has become behind the op."""
+        return self.blocks * (self.size or 1) ** 2
+
+
+def use_pixel_shuffle(graph: Graph, untouched: Collection[str]) -> set[str]:
+    """Replace transposed convolutions where that takes less time; return the tensors made anew.
+
+    Args:
+        graph: the program.
+        untouched: tensors at which every op stays as it is.
+    """
+    made: set[str] = set()
+    for position in sorted(graph.ops):
+        chain = _chain(graph, position, untouched)
+        if chain and _is_worth_it(chain):
+            made.update(_rewrite(graph, chain))
+    return made
+
+
+def _chain(graph: Graph, start: int, untouched: Collection[str]) -> list[_Link]:
+    """Return the ops from a transposed convolution on that may be computed in blocks."""
+    chain: list[_Link] = []
+    position: int | None = start
+    while position is not None:
+        op = graph.ops[position]
+        if any(name in untouched for name in (*proto.names(op.inputs), *proto.names(op.outputs))):
+            break
+        link = _link(graph, position, chain[-1] if chain else None)
+        if link is None:
+            break
+        chain.append(link)
+        position = graph.only_reader(link.output)
+    return chain
+
+
+def _link(graph: Graph, position: int, before: _Link | None) -> _Link | None:
+    op = graph.ops[position]
+    output = next(proto.names(op.outputs), "")
+    blocks = 1 if before is None else before.blocks_behind
+    if _never_overlaps(graph, op) and blocks <= _MOST_BLOCKS:
+        inputs, outputs, size, _ = graph.model.parameters[_argument(op, "Filter")].shape
+        return _Link(position, _argument(op, "Input"), output, inputs, outputs, blocks, size)
+    if before is None or not _is_per_value(graph, op, before):
+        return None
+    return _Link(position, before.output, output, before.outputs, before.outputs, blocks, None)
+
+
+def _never_overlaps(graph: Graph, op: Any) -> bool:
+    """Return whether an op is a transposed convolution by blocks as large as its strides."""
+    if op.type != "conv2d_transpose" or len(list(proto.names(op.inputs))) != 2 or pads(op):
+        return False
+    array = graph.model.parameters.get(_argument(op, "Filter"))
+    if array is None or array.dtype != np.float32:
+        return False
+    height, width = array.shape[2:]
+    return (
+        height == width > 1
+        and list(proto.attribute(op, "strides", (1, 1))) == [height, width]
+        and list(proto.attribute(op, "dilations", (1, 1))) == [1, 1]
+        and proto.attribute(op, "groups", 1) == 1
+        and proto.attribute(op, "data_format", "NCHW") != "NHWC"
+        and not any(proto.attribute(op, "output_padding", ()))
+        and not any(proto.attribute(op, "output_size", ()))
+        and len(graph.dims(_argument(op, "Input")) or ()) == _RANK
+    )
+
+
+def _is_per_value(graph: Graph, op: Any, before: _Link) -> bool:
+    """Return whether an op computes each value by itself, or by a constant of its channel."""
+    if op.type in _OF_ONE_VALUE:
+        return list(proto.names(op.inputs)) == [before.output]
+    if op.type not in _WITH_A_CONSTANT:
+        return False
+    found = affine_op(op, _RANK, _CHANNEL_AXIS, graph.model.parameters)
+    return found is not None and found.source == before.output and found.affine.fits(before.outputs)
+
+
+def _is_worth_it(chain: list[_Link]) -> bool:
+    read = sum(link.inputs * link.blocks for link in chain if link.size is not None)
+    return read >= _LEAST_READ_PER_SHUFFLED * chain[-1].outputs * chain[-1].blocks_behind
+
+
+def _rewrite(graph: Graph, chain: list[_Link]) -> list[str]:
+    """Compute ``chain`` in blocks and lay out their pixels behind; return the tensors made anew."""
+    names = [chain[0].source]
+    source_dims = graph.dims(names[0])
+    assert source_dims is not None
+    samples, _, *positions = source_dims
+    ops = []
+    for link in chain:
+        dims = [samples, link.outputs * link.blocks_behind, *positions]
+        names.append(graph.add_tensor(f"{link.output}.blocks", dims))
+        make = _widened if link.size is None else _pointwise
+        ops.append(make(graph, link, names[-2], names[-1]))
+    factor = math.isqrt(chain[-1].blocks_behind)
+    shuffle = proto.make_op(
+        "pixel_shuffle",
+        {"X": names[-1:]},
+        {"Out": [chain[-1].output]},
+        {"upscale_factor": factor, "data_format": "NCHW"},
+    )
+    for link, op in zip(chain[:-1], ops):
+        graph.replace(link.position, op)
+    graph.replace(chain[-1].position, ops[-1], shuffle)
+    return names[1:]
+
+
+def _pointwise(graph: Graph, link: _Link, source: str, output: str) -> Any:
+    """Return a transposed convolution as one of a single tap, from and to blocks.
+
+    Their pixels are channels in the order of pixel_shuffle: channel, row, column.
+    """
+    name = _argument(graph.ops[link.position], "Filter")
+    make = graph.model.pending.get(name)
+    weight = graph.model.parameters[name] if make is None else make()
+    same = np.eye(math.isqrt(link.blocks), dtype=np.float32)
+    spread = np.einsum("coij,pa,qb->opiqjcab", weight, same, same)
+    shape = (link.outputs * link.blocks_behind, link.inputs * link.blocks, 1, 1)
+    spread_name = graph.add_parameter(f"{name}.blocks", spread.reshape(shape))
+    inputs = {"Input": [source], "Filter": [spread_name]}
+    return proto.make_op("conv2d", inputs, {"Output": [output]}, _POINTWISE)
+
+
+def _widened(graph: Graph, link: _Link, source: str, output: str) -> Any:
+    """Return an op that does in blocks what another one does of each of their pixels."""
+    op = proto.copy_op(graph.ops[link.position])
+    renamed = {link.source: source}
+    for name in set(proto.names(op.inputs)) - {link.source}:
+        array = graph.model.parameters[name]
+        if array.size == link.outputs:
+            is_first = _argument(op, "X") == name
+            shape = (1, -1, 1, 1) if is_first else (-1,)
+            wide = np.repeat(array.reshape(-1), link.blocks).reshape(shape)
+            renamed[name] = graph.add_parameter(f"{name}.blocks", wide)
+            proto.set_attribute(op, "axis", -1 if is_first else _CHANNEL_AXIS)
+    proto.rename(op.inputs, renamed)
+    proto.rename(op.outputs, {link.output: output})
+    return op
+
+
+def _argument(op: Any, slot: str) -> str:
+    return str(proto.arguments(op.inputs, slot)[0])
