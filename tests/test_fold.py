@@ -392,7 +392,9 @@ def test_two_in_a_row_stay_if_what_is_between_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("first", [False, True])
 @pytest.mark.parametrize("second", [False, True])
 def test_matrices_in_a_row(tmp_path: Path, first: bool, second: bool) -> None:
-    net = Net([2, 3, 8]).matmul(11, trans_y=first).constant("elementwise_add", np.arange(11.0))
+    net = Net([2, 3, 8]).matmul(11, "matmul", transpose_Y=first)
+    proto.set_attribute(net.block.ops[-1], "alpha", 0.7)
+    net.constant("elementwise_add", np.arange(11.0))
     w = net.parameter("w", programs.random((5, 11) if second else (11, 5), 8))
     net.dims = [2, 3, 5]
     attributes = {"alpha": 0.5, "transpose_X": False, "transpose_Y": second}

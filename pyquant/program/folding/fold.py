@@ -123,7 +123,7 @@ def _put_one(
     """Put an op of ``weight`` in the place of two, and return it."""
     first, last = (linear[position] for position in positions)
     name = graph.add_parameter(f"{last.weight}.{last.output}", weight)
-    (product,) = proto.names(graph.ops[positions[1]].outputs)
+    product = next(proto.names(graph.ops[positions[1]].outputs))
     like, old = (positions[0], first) if like_first else (positions[1], last)
     op = proto.copy_op(graph.ops[like])
     proto.rename(op.inputs, {old.source: first.source, old.weight: name})

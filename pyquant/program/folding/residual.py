@@ -22,7 +22,7 @@ def factor_out(graph: Graph) -> None:
 def _replace(graph: Graph, position: int, product: int, s: str) -> None:
     """Let the op at ``product`` add 1 to ``s``, and the one at ``position`` multiply by that."""
     multiply = proto.copy_op(graph.ops[product])
-    (output,) = proto.names(graph.ops[position].outputs)
+    output = next(proto.names(graph.ops[position].outputs))
     factor = graph.add_variable(f"{output}.factor", s)
     attributes = {"scale": 1.0, "bias": 1.0, "bias_after_scale": True}
     proto.rename(multiply.inputs, {s: factor})

@@ -25,7 +25,8 @@ from .linear import pads
 # four that it reads.
 _LEAST_READ_PER_SHUFFLED = 4
 
-# Of the weights behind the first ones, only one in so many is no zero.
+# Of the weights behind the first ones, one in so many is no zero. Groups instead of zeros take
+# longer: 1.8 times for 96 to 16 channels in 4 groups, in float and in int8.
 _MOST_BLOCKS = 4
 
 _OF_ONE_VALUE = frozenset(
