@@ -16,8 +16,8 @@ from .plan import plan_static
 from .program.model import Model, load_model
 from .program.output_files import remove_leftovers
 from .program.quantizable import ACTIVATION_OP_TYPES
-from .program.targets import DEPLOY_BACKENDS
-from .settings import check_choice, check_op_types
+from .program.targets import target_of
+from .settings import check_op_types
 
 CHECKPOINT_EVERY = 50
 
@@ -35,6 +35,7 @@ def calibrate(
     skip_tensor_list: Collection[str] | None = None,
     deploy_backend: str | None = None,
     optimize_model: bool = True,
+    is_full_quantize: bool = False,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
     engine: Any = None,
@@ -58,6 +59,7 @@ def calibrate(
         skip_tensor_list: likewise.
         deploy_backend: likewise.
         optimize_model: likewise.
+        is_full_quantize: likewise.
         checkpoint: a file to keep the calibration in while it runs; if it exists, the calibration
             goes on from there, over the same data from their beginning.
         checkpoint_every: save it each time after so many batches.
@@ -74,7 +76,7 @@ def calibrate(
         OutputError: the checkpoint cannot be written.
     """
     check_op_types(quantizable_op_type, ACTIVATION_OP_TYPES)
-    check_choice("deploy_backend", deploy_backend, DEPLOY_BACKENDS)
+    target_of(deploy_backend)
     data = CalibrationData(
         {
             "batch_generator": batch_generator,
@@ -89,7 +91,8 @@ def calibrate(
     run = engine_of(engine)
     model = load_model(model_dir, model_filename, params_filename)
     skip = skip_tensor_list or ()
-    plan = plan_static(model, quantizable_op_type, skip, deploy_backend, optimize_model)
+    types, is_full = quantizable_op_type, is_full_quantize
+    plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
     return calibrate_model(model, plan.observed(model).values(), data, run, kept)
 
 

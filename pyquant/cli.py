@@ -77,6 +77,7 @@ def _static(options: argparse.Namespace) -> None:
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
         optimize_model=not options.no_optimize,
         deploy_backend=options.deploy_backend,
+        is_full_quantize=options.full_quantize,
         weight_quantize_type=options.weight_quantize_type,
         skip_tensor_list=options.skip,
     )
@@ -96,6 +97,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
         optimize_model=not options.no_optimize,
         deploy_backend=options.deploy_backend,
+        is_full_quantize=options.full_quantize,
         skip_tensor_list=options.skip,
         checkpoint=options.checkpoint,
         checkpoint_every=options.checkpoint_every,
@@ -305,7 +307,12 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
     parser.add_argument(
         "--deploy-backend",
         choices=[name for name in DEPLOY_BACKENDS if name is not None],
-        help="write the int8 ops of this one, not QDQ",
+        help="where the model is to run (a CPU, by the int8 passes of Paddle's Predictor)",
+    )
+    parser.add_argument(
+        "--full-quantize",
+        action="store_true",
+        help="quantize all that can run as int8 there, also where that loses accuracy or time",
     )
     parser.add_argument("--no-optimize", action="store_true", help="do not fold the model first")
     parser.add_argument(

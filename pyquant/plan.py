@@ -8,13 +8,22 @@ from typing import Union
 
 import numpy as np
 
+from .program import proto
 from .program.folding.fold import fold
+from .program.graph import Graph
 from .program.model import Model
 from .program.onednn.writer import OneDnnWriter
 from .program.qdq import QdqWriter
-from .program.quantizable import FloatOp, WeightedOp, check_quantizable, find_weighted_ops
+from .program.quantizable import (
+    ACTIVATION_OP_TYPES,
+    FloatOp,
+    WeightedOp,
+    check_quantizable,
+    find_weighted_ops,
+)
+from .program.reads import reads_of_types
 from .program.same_values import first_of_same_values
-from .program.targets import DEPLOY_BACKENDS, Target, why_weight_only
+from .program.targets import Target, target_of, why_float
 
 Writer = Union[QdqWriter, OneDnnWriter]
 """What puts int8 ops into a program."""
@@ -29,26 +38,24 @@ class Plan:
         weight_only: the weight alone does.
         kept: what stays in float, or of which the activation does, and why.
         target: where the model is to run.
+        skip_tensors: ops that read or write one of them stay in float.
     """
 
     ops: list[WeightedOp]
     weight_only: list[WeightedOp]
     kept: list[FloatOp]
     target: Target
+    skip_tensors: Collection[str]
 
     def writer(self, model: Model, ops: Sequence[WeightedOp]) -> Writer:
         """Return what writes ``ops`` as int8."""
-        return _WRITERS[self.target.form](model, ops)
+        if self.target.form == "onednn":
+            return OneDnnWriter(model, ops)
+        return QdqWriter(model, ops, self.target, self.skip_tensors)
 
     def observed(self, model: Model) -> dict[str, str]:
         """The tensor to observe for each activation: itself, or another of the same values."""
         return first_of_same_values(model, self.writer(model, self.ops).observed)
-
-
-_WRITERS: dict[str, type[QdqWriter] | type[OneDnnWriter]] = {
-    "qdq": QdqWriter,
-    "onednn": OneDnnWriter,
-}
 
 
 def plan_static(
@@ -57,32 +64,52 @@ def plan_static(
     skip_tensors: Collection[str],
     deploy_backend: str | None,
     optimize_model: bool,
+    is_full: bool,
 ) -> Plan:
-    """Fold ``model`` if ``optimize_model``; part its ops as the profile of ``deploy_backend`` says.
+    """Part the ops of a model as the profile of ``deploy_backend`` says.
+
+    Args:
+        model: the float model, which is folded first if ``optimize_model``.
+        op_types: of the ops to quantize.
+        skip_tensors: ops that read or write one of them stay in float.
+        deploy_backend: see `target_of`.
+        optimize_model: whether to fold.
+        is_full: quantize all that the profile can run as int8, whatever ``op_types`` says.
 
     Raises:
         UnsupportedError: the model is quantized already.
         SettingError: a name of ``skip_tensors`` is not in the program, or no op is left.
     """
+    target = target_of(deploy_backend, is_full)
     check_quantizable(model, skip_tensors)
     if optimize_model:
-        shifts = DEPLOY_BACKENDS[deploy_backend].takes_zero_points
-        fold(model, skip_tensors, shifts, settle=False)
-    found, kept = find_weighted_ops(model, op_types, skip_tensors)
-    target = DEPLOY_BACKENDS[deploy_backend]
-    plan = Plan([], [], kept, target)
+        fold(model, skip_tensors, target.takes_zero_points, settle=False)
+    types = ACTIVATION_OP_TYPES if is_full else op_types
+    found, kept = find_weighted_ops(model, types, skip_tensors)
+    int8_names = _names_of_weightless(model, target, skip_tensors)
+    kept = [op for op in kept if op.name not in int8_names]
+    plan = Plan([], [], kept, target, skip_tensors)
     axes = {op.weight: op.channel_axis for op in reversed(found)}
-    reasons = why_weight_only(model, found, target)
+    reasons = why_float(model, found, target)
     int8_weights = {op.weight for op in found if reasons[op] is None}
     for op in found:
         reason = _why_float(model, op, axes[op.weight])
         if reason is None and reasons[op] is None:
             plan.ops.append(op)
             continue
-        if reason is None and op.weight not in int8_weights:
+        if reason is None and op.weight not in int8_weights and target.stores_integers:
             plan.weight_only.append(op)
         kept.append(FloatOp(op.op_type, op.output, reason or str(reasons[op])))
     return plan
+
+
+def _names_of_weightless(model: Model, target: Target, skip_tensors: Collection[str]) -> set[str]:
+    """Return the names of the ops without a weight whose inputs ``target`` takes as integers."""
+    if not target.weightless:
+        return set()
+    graph = Graph(model)
+    reads = reads_of_types(graph, target.weightless, skip_tensors)
+    return {next(proto.names(graph.ops[read.position].outputs)) for read in reads}
 
 
 def _why_float(model: Model, op: WeightedOp, axis: int) -> str | None:

@@ -17,7 +17,7 @@ from .plan import plan_static
 from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
-from .program.targets import DEPLOY_BACKENDS
+from .program.targets import target_of
 from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .result import (
     QuantizationResult,
@@ -36,7 +36,6 @@ ROUND_TYPES = ("round", "adaround")
 _CHOICES = {
     "round_type": ROUND_TYPES,
     "algo": (*ALGORITHMS, AUTO),
-    "weight_quantize_type": WEIGHT_QUANTIZE_TYPES,
     "activation_quantize_type": ("range_abs_max", "moving_average_abs_max", "abs_max"),
 }
 
@@ -49,13 +48,20 @@ _WITHOUT_EFFECT = {
     "cache_dir": (None, "not needed, no activation is kept"),
 }
 
-# What PaddleSlim's parameters may be so far; any other value is refused, not ignored.
+# What PaddleSlim's parameters may be, and why any other value is refused.
 _SUPPORTED = {
-    "is_full_quantize": (False,),
-    "weight_bits": (8,),
-    "activation_bits": (8,),
-    "onnx_format": (True,),
-    "deploy_backend": tuple(DEPLOY_BACKENDS),
+    "weight_bits": (
+        range(2, 9),
+        "it must be 2 to 8, since an op whose weight has more runs in float: quant_post_dynamic "
+        "makes such models.",
+    ),
+    "activation_bits": (
+        (8,),
+        "it must be 8, since oneDNN, TensorRT and Paddle-Lite have no kernels of other widths, "
+        "and Paddle's int8 passes refuse them (quant_dequant_onednn_pass.cc). Keep in float what "
+        "8 bits harm, by skip_tensor_list or eval_function.",
+    ),
+    "onnx_format": ((True,), "the older form of fake ops is not written; it must be True."),
 }
 
 
@@ -133,8 +139,10 @@ def quant_post_static(
         hist_percent: the share of an activation's values that ``hist`` keeps in range.
         bias_correction: let each channel of a quantized weight keep its mean (arXiv 1810.05723).
         quantizable_op_type: op types to quantize.
-        is_full_quantize: not supported yet.
-        weight_bits: 8.
+        is_full_quantize: quantize whatever ``deploy_backend`` can run as int8, of any op type, also
+            where that loses accuracy or time. For TensorRT these are ops without a weight, too.
+        weight_bits: 2 to 8. Fewer than 8 are stored in 8: they save neither time nor space, and
+            tell what such weights would do to accuracy.
         activation_bits: 8.
         activation_quantize_type: names PaddleSlim's fake ops; the result is the same for each.
         weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
@@ -145,7 +153,9 @@ def quant_post_static(
         same_scale_tensor_list: lists of activations that share the largest one's threshold.
         scale_dict: thresholds of activations, by name, to be taken as they are.
         deploy_backend: None writes QDQ, for the Predictor's int8 passes; ``"OneDNN"`` or
-            ``"MKLDNN"`` oneDNN's own int8 ops, which the Predictor runs on a CPU as they are.
+            ``"MKLDNN"`` oneDNN's own int8 ops, which the Predictor runs on a CPU as they are;
+            ``"TensorRT"`` and ``"ARM"`` (Paddle-Lite) QDQ as their passes expect it. Upper or
+            lower case.
         is_use_cache_file: not needed; nothing is cached on disk.
         cache_dir: not needed.
         calibration: what `pyquant.calibrate` returned or saved, in place of data.
@@ -178,7 +188,8 @@ def quant_post_static(
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
     skip = skip_tensor_list or ()
-    plan = plan_static(model, quantizable_op_type, skip, deploy_backend, optimize_model)
+    types, is_full = quantizable_op_type, is_full_quantize
+    plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
     watch.lap("load")
     seen = observe(model, plan, arguments)
     watch.lap("calibrate")
@@ -225,12 +236,10 @@ quant_post = quant_post_static
 
 
 def _check(arguments: dict[str, Any]) -> None:
-    for name, values in _SUPPORTED.items():
+    for name, (values, reason) in _SUPPORTED.items():
         if arguments[name] not in values:
-            raise UnsupportedError(
-                f"{name}={arguments[name]!r} is not supported yet; "
-                f"it must be {' or '.join(map(repr, values))}."
-            )
+            raise UnsupportedError(f"{name}={arguments[name]!r} is not supported: {reason}")
+    _check_target(arguments)
     check_op_types(arguments["quantizable_op_type"], ACTIVATION_OP_TYPES)
     for name, choices in _CHOICES.items():
         check_choice(name, arguments[name], choices)
@@ -250,6 +259,23 @@ def _check(arguments: dict[str, Any]) -> None:
         raise CalibrationDataError(
             f"calibration: with it, {', '.join(SOURCES)}, checkpoint and engine have nothing to "
             "do. Give it alone."
+        )
+
+
+def _check_target(arguments: dict[str, Any]) -> None:
+    backend = arguments["deploy_backend"]
+    target = target_of(backend)
+    kind = arguments["weight_quantize_type"]
+    check_choice("weight_quantize_type", kind, WEIGHT_QUANTIZE_TYPES)
+    if kind not in target.weight_quantize_types:
+        raise UnsupportedError(
+            f"weight_quantize_type={kind!r}: a model for {backend} needs "
+            f"{' or '.join(map(repr, target.weight_quantize_types))}."
+        )
+    if arguments["eval_function"] is not None and not target.runs_here:
+        raise UnsupportedError(
+            f"eval_function: it is given the int8 model, and one for {backend} does not run here. "
+            "Leave out one of the two."
         )
 
 

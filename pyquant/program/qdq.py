@@ -4,31 +4,50 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from .graph import Graph
 from .model import Model
 from .parameters import Array
 from .products import PRODUCTS
 from .quantizable import WeightedOp
 from .ranges import Grid, Range, symmetric_grid
-from .rewrite import Rewriter
+from .reads import Read, reads_behind, reads_of_ops, reads_of_types
+from .rewrite import Rewriter, reciprocals_of
+from .targets import Target
 from .weights import QuantizedWeight
 
 
 class QdqWriter:
     """Puts QDQ around the inputs of ops, for the passes of an inference target to find."""
 
-    def __init__(self, model: Model, ops: Sequence[WeightedOp]) -> None:
-        """Plan the int8 program; arguments as of `OneDnnWriter`."""
+    def __init__(
+        self,
+        model: Model,
+        ops: Sequence[WeightedOp],
+        target: Target,
+        skip_tensors: Collection[str],
+    ) -> None:
+        """Plan the int8 program.
+
+        Args:
+            model: the float model.
+            ops: what becomes int8.
+            target: whose passes are to find it.
+            skip_tensors: ops that read or write one of them stay in float.
+        """
         self._model = model
         self._ops = ops
+        self._target = target
+        self._other_reads = _other_reads(model, ops, target, skip_tensors)
+        self._reads = [*reads_of_ops(ops), *self._other_reads]
 
     @property
     def observed(self) -> Collection[str]:
         """The tensors whose ranges have to be known."""
-        return list(dict.fromkeys(op.activation for op in self._ops))
+        return list(dict.fromkeys(read.tensor for read in self._reads))
 
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
-        return True
+        return all(read.tensor != name for read in self._other_reads)
 
     def grid(self, name: str, given: Range) -> Grid:
         """Return the integers of a tensor of `observed` whose range is given."""
@@ -48,10 +67,32 @@ class QdqWriter:
         """Rewrite the program; arguments as of `OneDnnWriter.write`."""
         thresholds = {name: given.threshold for name, given in ranges.items()}
         rewriter = Rewriter(self._model)
-        rewriter.quantize_activations(thresholds, self._ops, factors)
-        products = [op for op in self._ops if op.op_type in PRODUCTS]
-        others = [op for op in self._ops if op.op_type not in PRODUCTS]
+        # What was zero in all of the data has no scale.
+        reads = [read for read in self._reads if thresholds[read.tensor] > 0]
+        reciprocals = {
+            op.activation: reciprocals_of(op, factors[op.activation])
+            for op in self._ops
+            if op.activation in factors
+        }
+        rewriter.quantize_activations(thresholds, reads, reciprocals)
+        rewriter.mark_quantized(self._ops)
+        stretched = PRODUCTS if self._target.equalizes_products else ()
+        products = [op for op in self._ops if op.op_type in stretched]
+        others = [op for op in self._ops if op.op_type not in stretched]
         rewriter.dequantize_weights_linear(weights, others)
         rewriter.equalize_products(weights, products)
         rewriter.dequantize_weights_by_scale(weights, weight_only)
         rewriter.apply()
+
+
+def _other_reads(
+    model: Model, ops: Sequence[WeightedOp], target: Target, skip_tensors: Collection[str]
+) -> list[Read]:
+    """Return what ops without a weight read as integers."""
+    if not (target.fused or target.weightless):
+        return []
+    graph = Graph(model)
+    reads = reads_of_types(graph, target.weightless, skip_tensors)
+    if target.fused:
+        reads += reads_behind(graph, ops, target.fused, skip_tensors)
+    return reads

@@ -14,6 +14,7 @@ from .model import Model
 from .parameters import Array, DerivedTensor, Tensor
 from .products import Bias, find_biases
 from .quantizable import CONVOLUTIONS, WeightedOp
+from .reads import Read
 from .weights import QuantizedWeight
 
 
@@ -69,28 +70,30 @@ class Rewriter:
     def quantize_activations(
         self,
         thresholds: Mapping[str, float],
-        ops: Sequence[WeightedOp],
-        factors: Mapping[str, Array],
+        reads: Sequence[Read],
+        reciprocals: Mapping[str, Array],
     ) -> None:
-        """Put ``quantize_linear`` and ``dequantize_linear`` before the activation of each op.
+        """Put ``quantize_linear`` and ``dequantize_linear`` between each tensor and its reader.
 
-        The pattern is the one that ``quant_dequant_onednn_pass.cc`` and TensorRT's converters of
-        Paddle take: ``bit_length`` 8, ``quant_axis`` -1, ``round_type`` 0 (ties to even). An
-        activation that has ``factors`` is divided by them first.
+        The pattern is the one that ``quant_dequant_onednn_pass.cc``,
+        ``delete_quant_dequant_linear_op_pass.cc`` (TensorRT) and Paddle-Lite's
+        ``quant_dequant_op_fuser.cc`` take: one Scale for both ops, ``bit_length`` 8,
+        ``quant_axis`` -1, ``round_type`` 0 (ties to even). A tensor that has ``reciprocals`` is
+        multiplied by them first.
         """
-        for op in ops:
-            writes = bisect_left(self._writes.get((op.block, op.activation), ()), op.position)
-            key = (op.block, op.activation, writes)
+        for block, position, name in sorted(reads):
+            writes = bisect_left(self._writes.get((block, name), ()), position)
+            key = (block, name, writes)
             if key not in self._dequantized:
-                divided = (
-                    self._divide(op, factors[op.activation])
-                    if op.activation in factors
-                    else op.activation
-                )
-                made, name = self._qdq(op.block, divided, writes, thresholds[op.activation])
-                self._before[op.block, op.position] += made
-                self._dequantized[key] = name
-            self._renamed[op.block, op.position][op.activation] = self._dequantized[key]
+                source = self._multiplied(block, position, name, reciprocals.get(name))
+                made, output = self._qdq(block, source, writes, thresholds[name])
+                self._before[block, position] += made
+                self._dequantized[key] = output
+            self._renamed[block, position][name] = self._dequantized[key]
+
+    def mark_quantized(self, ops: Sequence[WeightedOp]) -> None:
+        """Tell passes, by the attribute that Paddle's own PTQ sets, which ops are to be int8."""
+        for op in ops:
             desc = self._model.program.blocks[op.block].ops[op.position]
             proto.set_attribute(desc, "quantization_type", "qat_with_weight")
 
@@ -146,7 +149,7 @@ class Rewriter:
 
     def _scale_output(self, op: WeightedOp, weight: QuantizedWeight, bias: Bias | None) -> None:
         """Multiply by the columns' thresholds, behind the bias, which is divided by them."""
-        scale = self._parameter(f"{weight.name}@scale", weight.thresholds)
+        scale = self._parameter(f"{weight.name}@scale", weight.full_scales)
         if bias is not None:
             key, output = (op.block, bias.position), bias.output
             self._renamed[key][bias.name] = self._divided_bias(bias, weight)
@@ -163,7 +166,7 @@ class Rewriter:
 
     def _divided_bias(self, bias: Bias, weight: QuantizedWeight) -> str:
         values: Array = self._model.parameters[bias.name]
-        divided = DerivedTensor(values.shape, values.dtype, lambda: [values / weight.threshold])
+        divided = DerivedTensor(values.shape, values.dtype, lambda: [values / weight.full_scale])
         if bias.is_shared:
             return self._parameter(f"{bias.output}.bias", divided)
         self._model.put(bias.name, divided)
@@ -197,19 +200,20 @@ class Rewriter:
     ) -> tuple[list[Any], str]:
         output = self._variable(block, f"{weight.name}.dequantized", weight.stored.shape)
         op = self._linear_op(
-            "dequantize_linear", stored, output, weight.name, weight.thresholds, weight.axis
+            "dequantize_linear", stored, output, weight.name, weight.full_scales, weight.axis
         )
         return [op], output
 
-    def _divide(self, op: WeightedOp, factors: Array | None) -> str:
-        """Divide the activation of ``op`` by factors, if any, and return the quotient's name."""
-        name = op.activation
-        if factors is None:
+    def _multiplied(
+        self, block: int, position: int, name: str, reciprocals: Array | None
+    ) -> str:
+        """Multiply what the op at a position reads, if there is anything to multiply it by."""
+        if reciprocals is None:
             return name
         dims = list(proto.tensor_desc(self._variables[name]).dims)
-        output = self._variable(op.block, f"{name}.equalized", dims)
-        reciprocals = self._parameter(f"{name}@reciprocals", reciprocals_of(op, factors))
-        self._before[op.block, op.position].append(make_division(op, reciprocals, output))
+        output = self._variable(block, f"{name}.equalized", dims)
+        parameter = self._parameter(f"{name}@reciprocals", reciprocals)
+        self._before[block, position].append(make_multiplication(name, parameter, output))
         return output
 
     def _qdq(self, block: int, name: str, writes: int, threshold: float) -> tuple[list[Any], str]:
@@ -313,9 +317,9 @@ def _read_by_others(model: Model, ops: Sequence[WeightedOp]) -> set[str]:
     }
 
 
-def make_division(op: WeightedOp, reciprocals: str, output: str) -> Any:
-    """Return an op that multiplies the activation of ``op`` by a parameter of `reciprocals_of`."""
-    return _elementwise("elementwise_mul", op.activation, reciprocals, output)
+def make_multiplication(name: str, parameter: str, output: str) -> Any:
+    """Return an op that multiplies a tensor by a parameter."""
+    return _elementwise("elementwise_mul", name, parameter, output)
 
 
 def reciprocals_of(op: WeightedOp, factors: Array) -> Array:

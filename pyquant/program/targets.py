@@ -7,15 +7,15 @@ weight, each with the reason that the user is told.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
+from ..settings import check_choice
 from . import proto
 from .model import Model
 from .products import PRODUCTS, is_fc
 from .quantizable import CONVOLUTIONS, QUANTIZABLE_OPS, WeightedOp
-
-_ONLY_WEIGHT = "its weight is int16, it runs in float"
+from .weights import WEIGHT_QUANTIZE_TYPES
 
 
 class Candidate(NamedTuple):
@@ -26,6 +26,7 @@ class Candidate(NamedTuple):
         model: its model.
         desc: its ``OpDesc``.
         producers: the op that writes each variable of the program.
+        readers: the types of the ops that read its output.
         dims: the declared dims of its activation.
     """
 
@@ -33,6 +34,7 @@ class Candidate(NamedTuple):
     model: Model
     desc: Any
     producers: Mapping[str, Any]
+    readers: Sequence[str]
     dims: list[int]
 
 
@@ -42,10 +44,12 @@ class Rule(NamedTuple):
     Attributes:
         holds: whether the rule is about an op.
         reason: as the user is told.
+        is_choice: whether the op could run as int8, but would lose accuracy or time by it.
     """
 
     holds: Callable[[Candidate], bool]
     reason: str
+    is_choice: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,25 +60,68 @@ class Target:
         form: of the program: ``"qdq"`` or ``"onednn"``.
         takes_zero_points: whether the integers of an activation may have a zero point.
         rules: which ops stay in float but for their weight.
+        runs_here: whether Paddle's Predictor on this CPU runs the int8 program.
+        equalizes_products: whether the columns of matrix products have to be of one magnitude
+            (see `Rewriter.equalize_products`).
+        stores_integers: whether the weights of ops that run in float may be stored as integers.
+        fused: op types without a weight that are fused to an int8 op in front of them. If there
+            are any, what int8 ops write is quantized, too.
+        int8_types: op types without a weight that the runtime has in int8.
+        weightless: of these, the ones whose inputs are quantized.
+        weight_quantize_types: how weights may be quantized.
     """
 
     form: str
     takes_zero_points: bool
     rules: tuple[Rule, ...]
+    runs_here: bool = True
+    equalizes_products: bool = False
+    stores_integers: bool = True
+    fused: tuple[str, ...] = ()
+    int8_types: tuple[str, ...] = ()
+    weightless: tuple[str, ...] = ()
+    weight_quantize_types: tuple[str, ...] = WEIGHT_QUANTIZE_TYPES
+
+    def in_full(self) -> Target:
+        """Return the same target, with all in int8 that it can run so."""
+        rules = tuple(rule for rule in self.rules if not rule.is_choice)
+        return replace(self, rules=rules, weightless=self.int8_types)
 
 
-def why_weight_only(
+def target_of(deploy_backend: str | None, is_full: bool = False) -> Target:
+    """Return the profile of a ``deploy_backend``, whatever the case of its letters.
+
+    Args:
+        deploy_backend: a key of `DEPLOY_BACKENDS`.
+        is_full: whether all is to be int8 that can be.
+
+    Raises:
+        SettingError: there is no such profile.
+    """
+    names = {name and name.lower(): name for name in DEPLOY_BACKENDS}
+    lowered = deploy_backend and str(deploy_backend).lower()
+    check_choice("deploy_backend", names.get(lowered, deploy_backend), DEPLOY_BACKENDS)
+    target = DEPLOY_BACKENDS[names[lowered]]
+    return target.in_full() if is_full else target
+
+
+def why_float(
     model: Model, ops: Sequence[WeightedOp], target: Target
 ) -> dict[WeightedOp, str | None]:
-    """Return why only the weight of each op can be quantized for ``target``, None if all can."""
+    """Return why each op cannot be int8 throughout for ``target``, None if it can."""
     producers, dims = model.producers(), model.dims()
+    readers: dict[str, list[str]] = {}
+    for op in model.ops():
+        for name in proto.names(op.inputs):
+            readers.setdefault(name, []).append(op.type)
     reasons: dict[WeightedOp, str | None] = {}
+    stored = "its weight is int16, it" if target.stores_integers else "it"
     for op in ops:
         desc = model.program.blocks[op.block].ops[op.position]
-        candidate = Candidate(op, model, desc, producers, dims.get(op.activation, []))
-        found = (rule.reason for rule in target.rules if rule.holds(candidate))
-        reason = next(found, None)
-        reasons[op] = None if reason is None else f"{_ONLY_WEIGHT}: {reason}"
+        around = producers, readers.get(op.output, []), dims.get(op.activation, [])
+        candidate = Candidate(op, model, desc, *around)
+        reason = next((rule.reason for rule in target.rules if rule.holds(candidate)), None)
+        reasons[op] = None if reason is None else f"{stored} runs in float: {reason}"
     return reasons
 
 
@@ -119,6 +166,31 @@ def _is_channels_last(candidate: Candidate) -> bool:
     return str(proto.attribute(candidate.desc, "data_format", "NCHW")) == "NHWC"
 
 
+def _is_no_matrix(candidate: Candidate) -> bool:
+    op = candidate.op
+    return op.op_type in PRODUCTS and candidate.model.parameters[op.weight].ndim != 2
+
+
+def _has_rows_of_channels(candidate: Candidate) -> bool:
+    return candidate.op.op_type in PRODUCTS and candidate.op.channel_axis == 0
+
+
+def _is_grouped_transpose(candidate: Candidate) -> bool:
+    groups = int(proto.attribute(candidate.desc, "groups", 1))
+    return candidate.op.op_type == "conv2d_transpose" and groups > 1
+
+
+def _has_a_bias_of_its_own(candidate: Candidate) -> bool:
+    others = set(proto.names(candidate.desc.inputs)) - {candidate.op.weight}
+    return any(name in candidate.model.parameters for name in others)
+
+
+def _is_read_as_int8_alone(candidate: Candidate) -> bool:
+    """Return whether it is a product of which all readers are ops with a weight."""
+    is_product = candidate.op.op_type in PRODUCTS and bool(candidate.readers)
+    return is_product and all(op_type in QUANTIZABLE_OPS for op_type in candidate.readers)
+
+
 def _has_one_position(candidate: Candidate) -> bool:
     return candidate.op.op_type in CONVOLUTIONS and candidate.dims[2:] == [1, 1]
 
@@ -133,13 +205,18 @@ _DEPTHWISE_ON_OTHERS = Rule(
     _is_depthwise_on_others,
     "a depthwise convolution averages no errors over its inputs, and gains time only where these "
     "come as int8: of a relu alone (bench/ocr)",
+    is_choice=True,
 )
 
-# Paddle's Predictor on the CPU with enable_onednn_int8(), whose passes turn QDQ into int8.
+# Paddle's Predictor on the CPU with enable_onednn_int8(), whose passes turn QDQ into int8. QDQ in
+# front of elementwise_add, relu and pool2d as well was measured on a residual block: it saved no
+# time, took more reorders, and raised the error of the output from 0.0145 to 0.0178. The passes
+# leave such an op in float if the range of its output is not known, too.
 QDQ = Target(
     "qdq",
-    False,
-    (
+    takes_zero_points=False,
+    equalizes_products=True,
+    rules=(
         Rule(_is_no_fc, "Paddle's passes make no fc of it (fc_fuse_pass.cc)"),
         Rule(
             _is_of("conv2d_transpose"),
@@ -157,8 +234,8 @@ QDQ = Target(
 # Paddle's Predictor on the CPU with enable_onednn(), which runs the int8 ops that it is given.
 ONEDNN = Target(
     "onednn",
-    True,
-    (
+    takes_zero_points=True,
+    rules=(
         Rule(_is_of("conv2d_transpose"), "Paddle has no int8 kernel for conv2d_transpose"),
         Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),
         Rule(_is_channels_last, "Paddle's int8 convolutions take NCHW alone"),
@@ -167,10 +244,83 @@ ONEDNN = Target(
             _has_one_position,
             "its activation is one position of an image, and quantizing it takes longer than int8 "
             "saves (bench/ocr)",
+            is_choice=True,
         ),
         _DEPTHWISE_ON_OTHERS,
     ),
 )
 
-DEPLOY_BACKENDS = {None: QDQ, "OneDNN": ONEDNN, "MKLDNN": ONEDNN}
+# Paddle's Predictor on a GPU, enable_tensorrt_engine(precision_mode=Int8, use_calib_mode=False).
+# Its passes make float weights of dequantize_linear and a dynamic range of each tensor behind
+# quantize_linear (add_support_int8_pass.cc, tensorrt/convert/op_converter.h); TensorRT then runs a
+# layer as int8 whose inputs and output have a range, so the outputs are quantized too. Not known
+# without a GPU: whether it runs products as int8 whose weight, a constant, has no range of its own,
+# and whether every version folds cast and scale; so the weights of float ops stay as they are.
+TENSORRT = Target(
+    "qdq",
+    takes_zero_points=False,
+    runs_here=False,
+    stores_integers=False,
+    fused=("elementwise_add", "relu", "relu6", "leaky_relu"),
+    # Those of TensorRTQuantizer in paddle/static/quantization/quant_config.py that
+    # tensorrt/op_teller.cc takes in int8, and what trt_map_ops_to_matrix_multiply_pass.cc makes
+    # the same of as of matmul_v2.
+    int8_types=(
+        *("mul", "matmul", "matmul_v2", "pool2d", "concat", "split", "softmax", "layer_norm"),
+        *("elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_pow"),
+        *("relu", "relu6", "leaky_relu", "sigmoid", "tanh", "swish", "gelu", "clip"),
+        *("hard_sigmoid", "hard_swish", "nearest_interp", "nearest_interp_v2"),
+        *("reduce_mean", "reduce_sum"),
+    ),
+    rules=(
+        Rule(
+            _is_no_matrix,
+            "Paddle's TensorRT passes take weights of products of two dimensions alone "
+            "(trt_delete_weight_dequant_linear_op_pass.cc)",
+        ),
+        Rule(
+            _has_rows_of_channels,
+            "Paddle's TensorRT passes take channels along axis 0 of filters alone "
+            "(trt_delete_weight_dequant_linear_op_pass.cc)",
+        ),
+    ),
+)
+
+# Paddle-Lite on ARM. It has int8 kernels for the ops with a weight and no others (kernels/arm).
+# Its cast knows no int16, and takes int8 as char, which ARM holds for unsigned
+# (kernels/host/cast_compute.cc): the weights of float ops stay as they are. fc reads as many scales
+# as its weight has columns (FcCompute in kernels/arm/fc_compute.cc): one for the tensor is too few.
+ARM = Target(
+    "qdq",
+    takes_zero_points=False,
+    runs_here=False,
+    stores_integers=False,
+    weight_quantize_types=("channel_wise_abs_max",),
+    rules=(
+        Rule(_is_no_matrix, "Paddle-Lite's int8 fc takes weights of two dimensions alone"),
+        Rule(
+            _is_grouped_transpose,
+            "Paddle-Lite wants a scale for each output of a transposed convolution, of all groups "
+            "(kernels/arm/conv_transpose_compute.cc)",
+        ),
+        Rule(
+            _has_a_bias_of_its_own,
+            "Paddle-Lite runs an op in float that reads a float parameter "
+            "(QuantDequantLinearOpFuser in quant_dequant_op_fuser.cc)",
+        ),
+        Rule(
+            _is_read_as_int8_alone,
+            "int8 ops alone read it, and Paddle-Lite has no int8 product that writes int8 "
+            "(static_kernel_pick_pass.cc, kernels/arm/matmul_v2_compute.cc)",
+        ),
+    ),
+)
+
+DEPLOY_BACKENDS = {
+    None: QDQ,
+    "OneDNN": ONEDNN,
+    "MKLDNN": ONEDNN,
+    "TensorRT": TENSORRT,
+    "ARM": ARM,
+}
 """The profile of each ``deploy_backend``."""

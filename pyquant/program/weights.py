@@ -31,7 +31,7 @@ class QuantizedWeight:
         stored: that parameter, or one of its shape and type where it is pending (see
             `Model.pending`); ``uint16`` is raw bfloat16.
         axis: the axis of the channels; -1 for one threshold per tensor.
-        bits: 8 or 16.
+        bits: of the integers, which are stored in 8 or 16.
         file: where the parameter was read from, for messages.
         rounded: the integers, if they are not just the nearest ones.
         make: what makes the parameter, if it is pending.
@@ -82,10 +82,22 @@ class QuantizedWeight:
         return DerivedTensor(tuple(shape), np.dtype(np.float32), lambda: [self.step])
 
     @property
-    def thresholds(self) -> DerivedTensor:
-        """The threshold as a tensor, made when it is written."""
+    def full_scale(self) -> Array:
+        """What the largest integer that can be stored stands for.
+
+        The threshold, if all bits are used. Paddle's int8 passes take every stored integer for one
+        of 8 bits, whatever ``bit_length`` says (``quant_dequant_onednn_pass.cc``).
+        """
+        stored_levels = 2 ** (8 * self.values.dtype.itemsize - 1) - 1
+        unused = np.float32(stored_levels / (2 ** (self.bits - 1) - 1))
+        full_scale: Array = self.threshold * unused
+        return full_scale
+
+    @property
+    def full_scales(self) -> DerivedTensor:
+        """The full scale as a tensor, made when it is written."""
         channels = 1 if self.axis < 0 else self.stored.shape[self.axis]
-        return DerivedTensor((channels,), np.dtype(np.float32), lambda: [self.threshold])
+        return DerivedTensor((channels,), np.dtype(np.float32), lambda: [self.full_scale])
 
     @property
     def step(self) -> Array:

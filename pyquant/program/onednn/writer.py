@@ -21,7 +21,7 @@ from ..parameters import Array
 from ..products import PRODUCTS
 from ..quantizable import CONVOLUTIONS, WeightedOp
 from ..ranges import Grid, Range, fitted_grid, symmetric_grid
-from ..rewrite import Rewriter, make_division, reciprocals_of
+from ..rewrite import Rewriter, make_multiplication, reciprocals_of
 from ..weights import QuantizedWeight
 from .fusion import FusedOp, fuse
 
@@ -258,7 +258,7 @@ class OneDnnWriter:
         values = reciprocals_of(reader, self._factors[name])
         reciprocals = self._graph.add_parameter(f"{name}.reciprocals", values)
         output = self._graph.add_variable(f"{name}.equalized", name)
-        return [make_division(reader, reciprocals, output)], output
+        return [make_multiplication(name, reciprocals, output)], output
 
     def _dequantize(self, name: str, ranges: Mapping[str, Range]) -> list[Any]:
         """Return ops that make ``name`` float again, for what reads it in float."""

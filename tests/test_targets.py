@@ -1,0 +1,440 @@
+"""Profiles: programs as the passes of TensorRT and Paddle-Lite match them, and all in int8.
+
+Neither a GPU nor an ARM device is asked: the tests read the written program as those passes do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+from paddle_run import predict, relative_error
+from programs import CONV, Net
+
+from pyquant import (
+    QuantizationResult,
+    SettingError,
+    UnsupportedError,
+    calibrate,
+    load_model,
+    quant_post_static,
+)
+from pyquant.program import proto
+from pyquant.program.model import Model
+from pyquant.program.quantizable import QUANTIZABLE_OPS
+from pyquant.program.targets import DEPLOY_BACKENDS
+
+IMAGES = programs.random((4, 8, 8, 8), 9)
+ROWS = programs.random((6, 64), 9)
+DEPTHWISE = {**CONV, "groups": 8}
+UNPADDED = {**CONV, "paddings": [0, 0]}
+ELSEWHERE = ["TensorRT", "ARM"]
+
+
+def images() -> Net:
+    return Net(list(IMAGES.shape))
+
+
+def rows() -> Net:
+    return Net(list(ROWS.shape))
+
+
+STRAIGHT: dict[str, dict[str, Any]] = {
+    "mul": {"x_num_col_dims": 1, "y_num_col_dims": 1},
+    "matmul": {"transpose_X": False, "transpose_Y": False, "alpha": 1.0},
+    "matmul_v2": {"trans_x": False, "trans_y": False},
+}
+
+
+def product(net: Net, outputs: int, op_type: str) -> Net:
+    weight = net.parameter(f"w.{net.last}", programs.random((net.dims[-1], outputs), outputs))
+    net.dims = [*net.dims[:-1], outputs]
+    return net.then(op_type, {"X": net.last, "Y": weight}, "Out", STRAIGHT[op_type])
+
+
+def every_op() -> Net:
+    """Each op type with a weight, some with a bias, a relu or a residual behind it."""
+    net = images().conv(8).constant("elementwise_add", programs.random((8,), 1), 1).act("relu")
+    side = net.last
+    net.conv(8, DEPTHWISE, "depthwise_conv2d").act("relu").conv(8, UNPADDED)
+    net.then("elementwise_add", {"X": net.last, "Y": side}, "Out", {"axis": -1}).act("relu")
+    net.conv(4, CONV, "conv2d_transpose").act("sigmoid").act("tanh")
+    net.dims = [net.dims[0], 256]
+    flat = {"start_axis": 1, "stop_axis": -1}
+    net.then("flatten_contiguous_range", {"X": net.last}, "Out", flat)
+    for op_type in ("mul", "matmul", "matmul_v2"):
+        product(net, 32, op_type)
+        net.constant("elementwise_add", programs.random((32,), 3)).act("relu")
+    return net.then("softmax", {"X": net.last}, "Out", {"axis": -1}).end()
+
+
+def quantized(net: Net, directory: Path, data: Any, **options: Any) -> QuantizationResult:
+    net.save(directory / "float")
+    return quant_post_static(
+        None,
+        directory / "float",
+        directory / "int8",
+        data_loader=[{"x": data}],
+        **{"algo": "abs_max", **options},
+    )
+
+
+def outputs(directory: Path, name: str, data: Any, how: str = "plain") -> Any:
+    program = next((directory / name).glob("*.pdmodel"))
+    return predict(program, program.with_suffix(".pdiparams"), {"x": data}, how)[0]
+
+
+def only(names: Sequence[str]) -> str:
+    (name,) = names
+    return name
+
+
+class Passes:
+    """What the passes read from a QDQ program.
+
+    Attributes:
+        model: the program without QDQ, weights as stored.
+        scales: the steps of each weight's integers, and their axis.
+        ranges: of each op that reads a quantized tensor, by its first output: of what it reads.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self.model = model
+        self.scales: dict[str, tuple[Any, int]] = {}
+        self.ranges: dict[str, dict[str, float]] = {}
+        producers = model.producers()
+        sources = {}  # of each dequantized tensor
+        for op in model.ops():
+            if op.type != "dequantize_linear":
+                continue
+            self._check(op)
+            source = only(proto.arguments(op.inputs, "X"))
+            output = only(proto.arguments(op.outputs, "Y"))
+            scale = model.parameters[only(proto.arguments(op.inputs, "Scale"))]
+            if source in model.parameters:
+                axis = proto.attribute(op, "quant_axis", None)
+                assert model.parameters[source].dtype == np.int8
+                self.scales[source] = scale / np.float32(127), axis
+                sources[output] = source, None
+            else:
+                quantize = producers[source]
+                assert quantize.type == "quantize_linear"
+                self._check(quantize)
+                slot = quantize.inputs
+                assert proto.arguments(slot, "Scale") == proto.arguments(op.inputs, "Scale")
+                assert proto.attribute(op, "quant_axis", None) == -1
+                sources[output] = only(proto.arguments(slot, "X")), float(scale[0])
+        self.ops = [op for op in model.ops() if not op.type.endswith("quantize_linear")]
+        for op in self.ops:
+            read = [sources[name] for name in proto.names(op.inputs) if name in sources]
+            proto.rename(op.inputs, {name: source for name, (source, _) in sources.items()})
+            ranges = {name: scale for name, scale in read if scale is not None}
+            if ranges:
+                self.ranges[next(proto.names(op.outputs))] = ranges
+
+    def _check(self, op: Any) -> None:
+        """Check what the passes take for granted of ``quantize_linear`` and the inverse."""
+        assert proto.attribute(op, "bit_length", None) == 8
+        zero_point = self.model.parameters[only(proto.arguments(op.inputs, "ZeroPoint"))]
+        assert not zero_point.any()
+
+    def tensor_range(self, name: str) -> float | None:
+        """Return the range that any op gives a tensor."""
+        return next((read[name] for read in self.ranges.values() if name in read), None)
+
+
+@pytest.mark.parametrize("backend", ELSEWHERE)
+def test_every_op_with_a_weight_is_of_the_form_that_the_passes_match(
+    tmp_path: Path, backend: str
+) -> None:
+    result = quantized(every_op(), tmp_path, IMAGES, deploy_backend=backend)
+    assert result.kept_float == []
+    passes = Passes(load_model(tmp_path / "int8"))
+    found = [op for op in passes.ops if op.type in QUANTIZABLE_OPS]
+    assert {op.type for op in found} == set(QUANTIZABLE_OPS) - {"lookup_table_v2"}
+    for op in found:
+        kind = QUANTIZABLE_OPS[op.type]
+        weight = only(proto.arguments(op.inputs, kind.weight))
+        scales, axis = passes.scales[weight]
+        assert axis == (1 if op.type in ("conv2d_transpose", "mul", "matmul", "matmul_v2") else 0)
+        assert scales.shape == (passes.model.parameters[weight].shape[axis],)
+        activation = only(proto.arguments(op.inputs, kind.activation))
+        assert passes.ranges[next(proto.names(op.outputs))][activation] > 0
+    assert {op.type for op in passes.ops}.isdisjoint({"cast", "elementwise_mul"})
+
+
+def test_tensorrt_knows_the_range_of_all_that_an_int8_layer_reads_and_writes(
+    tmp_path: Path,
+) -> None:
+    quantized(every_op(), tmp_path, IMAGES, deploy_backend="TensorRT")
+    passes = Passes(load_model(tmp_path / "int8"))
+    readers: dict[str, list[Any]] = {}
+    for op in passes.ops:
+        for name in proto.names(op.inputs):
+            readers.setdefault(name, []).append(op)
+    types = []
+    for op in passes.ops:
+        if op.type not in (*QUANTIZABLE_OPS, *DEPLOY_BACKENDS["TensorRT"].fused):
+            continue
+        types.append(op.type)
+        output = next(proto.names(op.outputs))
+        addends = [name for r in readers[output] for name in proto.arguments(r.inputs, "Y")]
+        is_biased = any(name in passes.model.parameters for name in addends)
+        # A convolution and its bias are one layer (conv_elementwise_add_fuse_pass.cc).
+        is_inside = op.type == "conv2d" and is_biased
+        assert (passes.tensor_range(output) is None) == is_inside, op.type
+    assert types.count("elementwise_add") == 5
+    assert passes.tensor_range(passes.model.fetches[0]) is None
+
+
+def test_paddle_lite_is_given_what_int8_ops_read_and_no_more(tmp_path: Path) -> None:
+    quantized(every_op(), tmp_path, IMAGES, deploy_backend="ARM")
+    passes = Passes(load_model(tmp_path / "int8"))
+    int8 = {next(proto.names(op.outputs)) for op in passes.ops if op.type in QUANTIZABLE_OPS}
+    assert passes.ranges.keys() == int8
+
+
+@pytest.mark.parametrize("backend", ELSEWHERE)
+@pytest.mark.parametrize(
+    "op_type", ["conv2d", "depthwise_conv2d", "conv2d_transpose", "mul", "matmul", "matmul_v2"]
+)
+def test_the_simulation_computes_what_the_integers_say(
+    tmp_path: Path, backend: str, op_type: str
+) -> None:
+    net, data = one_op(op_type)
+    quantized(net, tmp_path, data, deploy_backend=backend)
+    expected = outputs_of_integers(net, tmp_path, data, 8)
+    simulated = outputs(tmp_path, "int8", data)
+    assert relative_error(simulated, expected) < 1e-5
+    assert 1e-4 < relative_error(simulated, outputs(tmp_path, "float", data)) < 0.03
+
+
+def one_op(op_type: str) -> tuple[Net, Any]:
+    """A net of one op with a weight, and data for it."""
+    if op_type in ("mul", "matmul", "matmul_v2"):
+        return product(rows(), 32, op_type).end(), ROWS
+    attributes = DEPTHWISE if op_type == "depthwise_conv2d" else CONV
+    return images().conv(8, attributes, op_type).end(), IMAGES
+
+
+def outputs_of_integers(net: Net, directory: Path, data: Any, weight_bits: int) -> Any:
+    """What ``net`` computes from what the integers of its input and its weight stand for.
+
+    These are computed anew: by the maxima, per channel, in numpy.
+    """
+    op = next(op for op in net.block.ops if op.type in QUANTIZABLE_OPS)
+    kind = QUANTIZABLE_OPS[op.type]
+    name = only(proto.arguments(op.inputs, kind.weight))
+    weight = net.parameters[name]
+    others = tuple(axis for axis in range(weight.ndim) if axis != kind.channel_axis % weight.ndim)
+    levels = 2 ** (weight_bits - 1) - 1
+    steps = np.abs(weight).max(axis=others, keepdims=True) / levels
+    net.parameters[name] = (np.rint(weight / steps) * steps).astype(np.float32)
+    net.save(directory / "reference")
+    net.parameters[name] = weight
+    step = np.abs(data).max() / 127
+    return outputs(directory, "reference", (np.rint(data / step) * step).astype(np.float32))
+
+
+@pytest.mark.parametrize("backend", ELSEWHERE)
+@pytest.mark.parametrize("full", [False, True])
+def test_the_simulation_is_near_float(tmp_path: Path, backend: str, full: bool) -> None:
+    result = quantized(every_op(), tmp_path, IMAGES, deploy_backend=backend, is_full_quantize=full)
+    assert result.kept_float == []
+    expected, simulated = outputs(tmp_path, "float", IMAGES), outputs(tmp_path, "int8", IMAGES)
+    assert 0 < relative_error(simulated, expected) < 0.1
+    # A tanh behind a sigmoid is fused to no int8 op.
+    tanh = next(op for op in load_model(tmp_path / "int8").ops() if op.type == "tanh")
+    is_quantized = only(proto.arguments(tanh.inputs, "X")).endswith(".dequantized")
+    assert is_quantized == (full and backend == "TensorRT")
+
+
+def biased_conv() -> Net:
+    net = images().conv(8)
+    bias = net.parameter("bias", programs.random((8,), 4))
+    net.block.ops[-1].inputs.add(parameter="Bias", arguments=[bias])
+    return net.conv(8)
+
+
+def batched_product() -> Net:
+    """A weight of its own for each of four matrices, and a plain product."""
+    net = Net([4, 8, 8, 8])
+    weight = net.parameter("w0", programs.random((8, 8, 8), 4))
+    return net.then("matmul_v2", {"X": net.last, "Y": weight}, "Out", {}).conv(8)
+
+
+@pytest.mark.parametrize(
+    ("backend", "build", "reason"),
+    [
+        (
+            "TensorRT",
+            lambda: rows().matmul(32, trans_x=False, trans_y=True),
+            "channels along axis 0 of filters alone",
+        ),
+        (
+            "ARM",
+            lambda: images().conv(8, {**CONV, "groups": 2}, "conv2d_transpose"),
+            "a scale for each output of a transposed convolution, of all groups",
+        ),
+        ("ARM", lambda: rows().matmul(32).matmul(16).act(), "no int8 product that writes int8"),
+        ("ARM", biased_conv, "reads a float parameter"),
+        ("ARM", batched_product, "two dimensions alone"),
+        ("TensorRT", batched_product, "two dimensions alone"),
+    ],
+)
+def test_what_a_runtime_cannot_do_stays_as_it_is(
+    tmp_path: Path, backend: str, build: Any, reason: str
+) -> None:
+    net = build().end()
+    data = ROWS if net.dims[0] == len(ROWS) else IMAGES
+    result = quantized(net, tmp_path, data, deploy_backend=backend, optimize_model=False)
+    assert reason in result.kept_float[0].reason
+    assert result.kept_float[0].reason.startswith("it runs in float")
+    written = load_model(tmp_path / "int8")
+    assert all(op.type != "cast" for op in written.ops())
+    weight = next(name for name in net.parameters if name.startswith("w"))
+    np.testing.assert_array_equal(written.parameters[weight], net.parameters[weight])
+
+
+def test_a_product_in_float_reads_floats_in_full_quantization_too(tmp_path: Path) -> None:
+    net = rows().matmul(32, trans_x=False, trans_y=True).act("tanh").end()
+    result = quantized(
+        net, tmp_path, ROWS, deploy_backend="TensorRT", is_full_quantize=True, optimize_model=False
+    )
+    assert list(result.thresholds()) == ["t1"]
+    assert [op.op_type for op in result.kept_float] == ["matmul_v2"]
+
+
+def test_a_product_of_activations_is_int8_in_full_quantization(tmp_path: Path) -> None:
+    net = rows().matmul(32)
+    inputs = {"X": net.last, "Y": net.last}
+    net.dims = [len(ROWS), len(ROWS)]
+    net.then("matmul_v2", inputs, "Out", {"trans_x": False, "trans_y": True}).end()
+    for full, kept, activations in ((False, 1, 2), (True, 0, 2)):
+        result = quantized(net, tmp_path, ROWS, deploy_backend="TensorRT", is_full_quantize=full)
+        assert len(result.kept_float) == kept
+        assert len(result.thresholds()) == activations
+
+
+def test_products_need_a_scale_for_each_column_on_arm(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="a model for ARM needs 'channel_wise_abs_max'"):
+        quantized(
+            every_op(), tmp_path, IMAGES, deploy_backend="ARM", weight_quantize_type="abs_max"
+        )
+
+
+def test_a_metric_needs_a_model_that_runs_here(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedError, match="one for TensorRT does not run here"):
+        quantized(
+            every_op(), tmp_path, IMAGES, deploy_backend="TensorRT", eval_function=lambda _: 1.0
+        )
+
+
+def test_names_of_profiles_are_of_any_case(tmp_path: Path) -> None:
+    for number, name in enumerate(("tensorrt", "arm", "mkldnn", "onednn")):
+        quantized(every_op(), tmp_path / str(number), IMAGES, deploy_backend=name)
+    with pytest.raises(SettingError, match=r"'cuda' is not possible.*'TensorRT', 'ARM'"):
+        quantized(every_op(), tmp_path, IMAGES, deploy_backend="cuda")
+
+
+def test_a_skipped_tensor_is_read_in_float(tmp_path: Path) -> None:
+    net = every_op()
+    sums = [op for op in net.block.ops if op.type == "elementwise_add"]
+    residual = only(proto.arguments(sums[1].outputs, "Out"))
+    options = {"deploy_backend": "TensorRT", "skip_tensor_list": [residual]}
+    result = quantized(net, tmp_path, IMAGES, is_full_quantize=True, **options)
+    assert residual not in result.thresholds()
+    written = load_model(tmp_path / "int8")
+    for op in written.ops():
+        if residual in (*proto.names(op.inputs), *proto.names(op.outputs)):
+            assert not any(name.endswith(".dequantized") for name in proto.names(op.inputs))
+
+
+def depthwise_on_sigmoid() -> Net:
+    return images().conv(8).act().conv(8, DEPTHWISE, "depthwise_conv2d").conv(8, UNPADDED).end()
+
+
+@pytest.mark.parametrize("backend", [None, "OneDNN"])
+def test_full_quantization_takes_what_was_left_for_accuracy(
+    tmp_path: Path, backend: str | None
+) -> None:
+    options = {"deploy_backend": backend, "quantizable_op_type": ["conv2d"]}
+    (tmp_path / "full").mkdir()
+    partly = quantized(depthwise_on_sigmoid(), tmp_path, IMAGES, **options)
+    fully = quantized(
+        depthwise_on_sigmoid(), tmp_path / "full", IMAGES, is_full_quantize=True, **options
+    )
+    weights = [len([t for t in r.quantized if t.kind == "weight"]) for r in (partly, fully)]
+    assert weights == [2, 3]
+    assert fully.kept_float == []
+    assert all(tensor.bits == 8 for tensor in fully.quantized)
+    expected = outputs(tmp_path, "float", IMAGES)
+    how = "float" if backend else "int8"
+    actual = outputs(tmp_path / "full", "int8", IMAGES, how)
+    assert 0 < relative_error(actual, expected) < 0.05
+    if backend is None:
+        assert relative_error(actual, outputs(tmp_path / "full", "int8", IMAGES)) < 0.02
+
+
+def test_what_the_runtime_cannot_do_is_no_choice(tmp_path: Path) -> None:
+    net = images().conv(8).conv(8, CONV, "conv2d_transpose").end()
+    result = quantized(net, tmp_path, IMAGES, is_full_quantize=True)
+    assert "do not know conv2d_transpose" in result.kept_float[0].reason
+
+
+def test_a_calibration_serves_full_quantization(tmp_path: Path) -> None:
+    options: Any = {"deploy_backend": "TensorRT", "is_full_quantize": True}
+    by_data = quantized(every_op(), tmp_path, IMAGES, **options)
+    calibration = calibrate(tmp_path / "float", data_loader=[{"x": IMAGES}], **options)
+    saved = quant_post_static(
+        None,
+        tmp_path / "float",
+        tmp_path / "again",
+        calibration=calibration,
+        algo="abs_max",
+        **options,
+    )
+    assert saved.thresholds() == by_data.thresholds()
+    assert saved.model_path.read_bytes() == by_data.model_path.read_bytes()
+
+
+@pytest.mark.parametrize("bits", [2, 4, 7])
+@pytest.mark.parametrize("op_type", ["conv2d", "matmul_v2"])
+@pytest.mark.parametrize("backend", [None, "OneDNN", "ARM"])
+def test_weights_of_fewer_bits(
+    tmp_path: Path, bits: int, op_type: str, backend: str | None
+) -> None:
+    net, data = one_op(op_type)
+    result = quantized(net, tmp_path, data, weight_bits=bits, deploy_backend=backend)
+    (weight,) = (tensor for tensor in result.quantized if tensor.kind == "weight")
+    assert weight.bits == bits
+    stored = load_model(tmp_path / "int8").parameters[weight.name]
+    assert np.abs(stored.astype(int)).max() == 2 ** (bits - 1) - 1
+    expected = outputs_of_integers(net, tmp_path, data, bits)
+    runs = {None: ("plain", "int8"), "OneDNN": ("float",), "ARM": ("plain",)}[backend]
+    for how in runs:
+        # OneDNN's activations have a zero point, and Paddle's int8 passes round the weights of a
+        # convolution to 8 bits again.
+        is_exact = how == "plain" or (how == "int8" and op_type != "conv2d")
+        bound = 1e-5 if is_exact else 0.01
+        assert relative_error(outputs(tmp_path, "int8", data, how), expected) < bound
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"activation_bits": 16}, "must be 8, since oneDNN, TensorRT and Paddle-Lite"),
+        ({"activation_bits": 4}, "must be 8"),
+        ({"weight_bits": 16}, "quant_post_dynamic makes such models"),
+        ({"weight_bits": 1}, "must be 2 to 8"),
+    ],
+)
+def test_other_widths_are_refused_with_the_reason(
+    tmp_path: Path, options: dict[str, int], reason: str
+) -> None:
+    with pytest.raises(UnsupportedError, match=reason):
+        quantized(every_op(), tmp_path, IMAGES, **options)
