@@ -59,6 +59,16 @@ def test_static(
     assert (out / "model.pdmodel").is_file()
 
 
+def test_static_for_another_target(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.savez(tmp_path / "data.npz", x=IMAGES)
+    arguments = ["static", str(source), "-o", str(tmp_path), "--data", str(tmp_path / "data.npz")]
+    for target, activations in (("ARM", 3), ("TensorRT", 5)):
+        assert main([*arguments, "--deploy-backend", target, "--full-quantize"]) == 0
+        assert f"quantized {activations} activations" in capsys.readouterr().out
+
+
 def test_errors_go_to_stderr_in_one_line(
     tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

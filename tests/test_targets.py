@@ -69,7 +69,12 @@ def every_op() -> Net:
     for op_type in ("mul", "matmul", "matmul_v2"):
         product(net, 32, op_type)
         net.constant("elementwise_add", programs.random((32,), 3)).act("relu")
-    return net.then("softmax", {"X": net.last}, "Out", {"axis": -1}).end()
+    net.fetch(net.last)  # the softmax is all but one-hot, and shows no errors
+    net.then("softmax", {"X": net.last}, "Out", {"axis": -1}).end()
+    for name in net.parameters:
+        if name.startswith("w"):
+            net.parameters[name] *= np.float32(0.2)
+    return net
 
 
 def quantized(net: Net, directory: Path, data: Any, **options: Any) -> QuantizationResult:
@@ -188,7 +193,7 @@ def test_tensorrt_knows_the_range_of_all_that_an_int8_layer_reads_and_writes(
         is_inside = op.type == "conv2d" and is_biased
         assert (passes.tensor_range(output) is None) == is_inside, op.type
     assert types.count("elementwise_add") == 5
-    assert passes.tensor_range(passes.model.fetches[0]) is None
+    assert passes.tensor_range(passes.model.fetches[1]) is None
 
 
 def test_paddle_lite_is_given_what_int8_ops_read_and_no_more(tmp_path: Path) -> None:
@@ -246,7 +251,7 @@ def test_the_simulation_is_near_float(tmp_path: Path, backend: str, full: bool) 
     result = quantized(every_op(), tmp_path, IMAGES, deploy_backend=backend, is_full_quantize=full)
     assert result.kept_float == []
     expected, simulated = outputs(tmp_path, "float", IMAGES), outputs(tmp_path, "int8", IMAGES)
-    assert 0 < relative_error(simulated, expected) < 0.1
+    assert 0 < relative_error(simulated, expected) < 0.02
     # A tanh behind a sigmoid is fused to no int8 op.
     tanh = next(op for op in load_model(tmp_path / "int8").ops() if op.type == "tanh")
     is_quantized = only(proto.arguments(tanh.inputs, "X")).endswith(".dequantized")

@@ -297,7 +297,11 @@ ARM = Target(
     stores_integers=False,
     weight_quantize_types=("channel_wise_abs_max",),
     rules=(
-        Rule(_is_no_matrix, "Paddle-Lite's int8 fc takes weights of two dimensions alone"),
+        Rule(
+            _is_no_matrix,
+            "Paddle-Lite's int8 fc takes weights of two dimensions alone "
+            "(kernels/arm/fc_compute.cc)",
+        ),
         Rule(
             _is_grouped_transpose,
             "Paddle-Lite wants a scale for each output of a transposed convolution, of all groups "
