@@ -286,8 +286,9 @@ TENSORRT = Target(
     ),
 )
 
-# Paddle-Lite on ARM. It has int8 kernels for the ops with a weight and no others (kernels/arm).
-# Its cast knows no int16, and takes int8 as char, which ARM holds for unsigned
+# Paddle-Lite on ARM, of 2023 or later: older ones do not match a ZeroPoint that both ops of a QDQ
+# share (its pull request 9570). It has int8 kernels for the ops with a weight, no others
+# (kernels/arm). Its cast knows no int16, and takes int8 as char, which ARM holds for unsigned
 # (kernels/host/cast_compute.cc): the weights of float ops stay as they are. fc reads as many scales
 # as its weight has columns (FcCompute in kernels/arm/fc_compute.cc): one for the tensor is too few.
 ARM = Target(
