@@ -21,6 +21,10 @@ from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
 from .positions import spread
 
+# Of the mean moment: chance correlations of few samples are not to decide (as in GPTQ, arXiv
+# 2210.17323).
+_DAMPING = 1e-2
+
 
 class InputMoments:
     """The second moments of one op's inputs, over a few positions of each sample.
@@ -66,8 +70,9 @@ class InputMoments:
         steps = np.broadcast_to(weight.step, len(matrix)).astype(np.float32)
         parts = []
         for rows, sums in zip(np.split(np.arange(len(matrix)), self._groups), self.sums):
-            moments = _shrunk(sums, self._samples)
-            parts.append(kernels.round_by_moments(matrix[rows], steps[rows], moments, weight.bits))
+            damped = sums.copy()
+            damped[np.diag_indices(len(damped))] += _DAMPING * np.trace(damped) / len(damped)
+            parts.append(kernels.round_by_moments(matrix[rows], steps[rows], damped, weight.bits))
         integers = np.concatenate(parts).reshape(shape)
         return np.ascontiguousarray(np.moveaxis(integers, 0, self.op.channel_axis))
 
@@ -145,24 +150,6 @@ def rounded_weights(moments: Moments, weights: Mapping[str, QuantizedWeight]) ->
             if one.op.weight not in rounded:
                 rounded[one.op.weight] = one.round(weight)
     return rounded
-
-
-def _shrunk(sums: Array, count: int) -> Array:
-    """Return moments with their correlations as far off as so many samples leave them uncertain.
-
-    Weights that are rounded by chance correlations of few samples serve other data badly. How much
-    to trust them is told by the oracle approximating shrinkage of arXiv 0907.4698, equation 23.
-    """
-    size, diagonal = len(sums), np.diagonal(sums)
-    scale = np.sqrt(np.where(diagonal > 0, diagonal, 1))
-    correlations = sums / scale[:, None] / scale
-    trace, squares = float(np.trace(correlations)), float(np.square(correlations).sum())
-    certain = (count + 1 - 2 / size) * (squares - trace**2 / size)
-    uncertain = (1 - 2 / size) * squares + trace**2
-    shrinkage = min(1.0, uncertain / certain) if certain > 0 else 1.0
-    shrunk: Array = (1 - shrinkage) * sums
-    shrunk[np.diag_indices(size)] = diagonal
-    return shrunk
 
 
 def _paddings(desc: Any) -> list[tuple[int, int]] | None:

@@ -204,9 +204,7 @@ class Rewriter:
         )
         return [op], output
 
-    def _multiplied(
-        self, block: int, position: int, name: str, reciprocals: Array | None
-    ) -> str:
+    def _multiplied(self, block: int, position: int, name: str, reciprocals: Array | None) -> str:
         """Multiply what the op at a position reads, if there is anything to multiply it by."""
         if reciprocals is None:
             return name
