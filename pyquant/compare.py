@@ -33,7 +33,7 @@ def compare(
 ) -> Comparison:
     """Run both models over the same data, and compare every tensor that is quantized.
 
-    Both run op by op, the quantized one as its program says (fake quantization), so that errors
+    Both run op by op, the quantized one as its program says, in fake quantization, so that errors
     are those that really add up on the way. Its outputs are compared a second time as its int8
     kernels compute them, which may be something else.
 
@@ -130,8 +130,8 @@ def _checked_quantization(before: Model, after: Model) -> Quantization:
     if not _is_quantized(quantization):
         raise SettingError(
             f"{after.model_path}: nothing in it is quantized: it has neither quantize_linear and "
-            "dequantize_linear ops nor integer weights. Give what quant_post_static or "
-            "quant_post_dynamic wrote."
+            "dequantize_linear ops, nor oneDNN's int8 ops, nor integer weights. Give what "
+            "quant_post_static or quant_post_dynamic wrote."
         )
     if not _take_the_same(before, after):
         takes = [[_described(var) for var in model.feeds] for model in (before, after)]

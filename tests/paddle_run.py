@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle
 from paddle import inference
+from paddle.base.dygraph import guard
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -16,6 +18,31 @@ def predict(
     model_path: Path, params_path: Path | None, feed: Arrays, how: str = "plain"
 ) -> list[np.ndarray[Any, Any]]:
     """Run one batch. ``how``: "plain" (the program as it is), "float" or "int8" by oneDNN."""
+    return _run(_predictor(model_path, params_path, how), feed)
+
+
+def observe(
+    model_path: Path,
+    params_path: Path | None,
+    feed: Arrays,
+    names: Collection[str],
+    how: str = "plain",
+) -> tuple[list[np.ndarray[Any, Any]], Arrays]:
+    """Run one batch as `predict` does; return the outputs, and the tensors called ``names``."""
+    seen: Arrays = {}
+
+    def see(op_type: str, name: str, tensor: Any) -> None:
+        if name in names:
+            # A copy by an op that oneDNN does not have: Paddle makes a plain tensor of it first.
+            seen[name] = paddle._C_ops.assign(tensor).numpy()
+
+    predictor = _predictor(model_path, params_path, how)
+    predictor.register_output_hook(see)
+    with guard(paddle.CPUPlace()):
+        return _run(predictor, feed), seen
+
+
+def _predictor(model_path: Path, params_path: Path | None, how: str) -> Any:
     if params_path is None:
         config = inference.Config(str(model_path.parent))
     else:
@@ -31,7 +58,10 @@ def predict(
         _either(config, "enable_onednn", "enable_mkldnn")
     if how == "int8":
         _either(config, "enable_onednn_int8", "enable_mkldnn_int8")
-    predictor = inference.create_predictor(config)
+    return inference.create_predictor(config)
+
+
+def _run(predictor: Any, feed: Arrays) -> list[np.ndarray[Any, Any]]:
     for name, array in feed.items():
         predictor.get_input_handle(name).copy_from_cpu(array)
     predictor.run()

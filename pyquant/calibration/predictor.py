@@ -69,7 +69,8 @@ def run_failure(
 
 
 def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
-    if model.params_path is not None and model.pir is None and model.folded is None:
+    is_as_its_file = model.pir is None and model.folded is None and not model.is_rewritten
+    if model.params_path is not None and is_as_its_file:
         return _create(model, model.model_path, model.params_path, configure, threads)
     with tempfile.TemporaryDirectory() as directory:
         program_path = Path(directory) / "model.pdmodel"

@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
-from .. import kernels
 from ..calibration.statistic import ActivationHistogram
 from ..program.parameters import Array
 from .quantization import Activation
@@ -100,14 +97,14 @@ class ActivationMeasure:
         source = value if reference is None else as_float(reference)
         self._describe(source)
         if reference is None:
-            self.own.add(value, self._quantized(value))
+            self.own.add(value, self.activation.rounded(value))
             return
-        self.own.add(source, self._quantized(source))
+        self.own.add(source, self.activation.rounded(source))
         if source.shape != value.shape:
             self.note = _other_shape(source, value)
             return
         self.inherited.add(source, value)
-        self.error.add(source, self._quantized(value))
+        self.error.add(source, self.activation.rounded(value))
 
     def compared(self) -> ComparedTensor:
         """Return what was found."""
@@ -124,23 +121,16 @@ class ActivationMeasure:
             own=self.own.similarity,
             bits=activation.bits,
             threshold=activation.threshold,
+            least=activation.least,
             saturation=self.beyond / self.own.values if self.own.values else None,
             histogram=self.histogram if self.own.values else None,
             note=note,
         )
 
     def _describe(self, values: Array) -> None:
-        threshold = np.float32(self.activation.threshold)
-        self.beyond += int(np.count_nonzero(values > threshold))
-        self.beyond += int(np.count_nonzero(values < -threshold))
+        self.beyond += self.activation.beyond(values)
         if values.size:
             self.histogram.observe(values.reshape(values.shape[0] if values.ndim else 1, -1))
-
-    def _quantized(self, values: Array) -> Array:
-        """Return the floats that stand for the integers of ``values``, as the program does."""
-        threshold, bits = self.activation.threshold, self.activation.bits
-        integers = kernels.quantize(values, threshold, bits=bits)
-        return kernels.dequantize(integers, threshold, bits=bits)
 
 
 def _other_shape(reference: Array, value: Array) -> str:

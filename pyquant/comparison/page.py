@@ -57,9 +57,10 @@ th:last-child, td:last-child { text-align: left; white-space: normal; overflow-w
 .card h3 { font-size: 14px; margin: 0; overflow-wrap: anywhere; }
 .card h3 small { font-weight: 400; color: var(--faint); }
 .card dl {
-  grid-template-columns: max-content 1fr max-content 1fr; font-size: 13px; gap: 0 10px;
+  grid-template-columns: max-content auto max-content auto; font-size: 13px; gap: 0 8px;
   font-variant-numeric: tabular-nums;
 }
+.card dd { white-space: nowrap; }
 svg { display: block; width: 100%; height: auto; }
 svg text { font: 10px system-ui, sans-serif; fill: var(--faint); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
@@ -87,10 +88,10 @@ _LEGEND = (
     "int8 model's: 20 dB is noise of a tenth of the signal, 40 dB of a hundredth."
 )
 _ACTIVATIONS_LEGEND = (
-    "Histograms of |x| in the float model: counts on a logarithmic scale, the threshold dashed, "
-    "what lies beyond it in red. <b>own</b> is the error of quantizing this tensor alone, "
-    "<b>inherited</b> the error that its values have in the int8 model before they are quantized, "
-    "<b>SQNR</b> and <b>cosine</b> are of both together."
+    "Histograms of |x| in the float model: counts on a logarithmic scale, the threshold dashed, or "
+    "both ends of a range, what lies beyond in red. <b>own</b> is the error of quantizing this "
+    "tensor alone, <b>inherited</b> the error that its values have in the int8 model before they "
+    "are quantized, <b>SQNR</b> and <b>cosine</b> are of both together."
 )
 
 

@@ -19,6 +19,7 @@ from ..calibration.predictor import (
 )
 from ..errors import PyquantError
 from ..program.model import Model
+from ..program.onednn.simulation import simulate
 from ..program.parameters import Array
 from .activations import ActivationMeasure, Measure, OutputMeasure
 from .quantization import Quantization, Written, count_writes
@@ -46,16 +47,20 @@ class PairedRun:
 
         Raises:
             ModelFileError: Paddle cannot load a model.
+            UnsupportedError: the quantized one has int8 ops that pyquant does not know.
         """
         self.notes: list[str] = []
         threads = all_cores()
         self._after = after
-        self._measures = _measures(before, after, quantization)
+        simulation = simulate(after)
+        self._measures = _measures(before, simulation, quantization)
         self._float_outputs = _float_outputs(before, after)
         self._outputs = {SIMULATED: _output_measures(after, SIMULATED)}
         common = {value.name for value, group in self._measures.items() if not group[0].note}
         self._float = ObservedModel(before, common, threads)
-        self._simulation = ObservedModel(after, {value.name for value in self._measures}, threads)
+        self._simulation = ObservedModel(
+            simulation, {value.name for value in self._measures}, threads
+        )
         self._int8: Any = None
         if quantization.activations:
             self._outputs[INT8_RUN] = _output_measures(after, INT8_RUN)
@@ -114,7 +119,7 @@ class PairedRun:
 def _measures(
     before: Model, after: Model, quantization: Quantization
 ) -> Mapping[Written, list[Measure]]:
-    """Return what gathers each value, in the order of the program."""
+    """Return what gathers each value, in the order of the program, which ``after`` runs."""
     here, there = count_writes(after), count_writes(before)
 
     def note(name: str) -> str:

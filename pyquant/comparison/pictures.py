@@ -9,7 +9,7 @@ from html import escape
 
 import numpy as np
 
-from .report import ComparedTensor, sqnr_text
+from .report import ComparedTensor, sqnr_text, threshold_text
 from .similarity import Similarity
 
 _BARS = 150  # of a histogram, at most
@@ -57,11 +57,13 @@ class _Frame:
 
 
 def histogram_picture(tensor: ComparedTensor) -> str:
-    """Return the histogram of an activation's magnitudes, with its threshold; or nothing."""
+    """Return the histogram of an activation's magnitudes, with what bounds them; or nothing."""
     statistic, threshold = tensor.histogram, tensor.threshold
     if statistic is None or statistic.non_finite or not isinstance(threshold, float):
         return ""
-    bins = math.ceil(max(statistic.abs_max, threshold) * 1.01 / statistic.bin_width)
+    ends = [threshold] if tensor.least in (None, 0) else [threshold, abs(tensor.least or 0)]
+    furthest = max(ends)
+    bins = math.ceil(max(statistic.abs_max, furthest) * 1.01 / statistic.bin_width)
     bins_per_bar = max(1, math.ceil(bins / _BARS))
     counts = np.add.reduceat(statistic.counts, np.arange(0, statistic.counts.size, bins_per_bar))
     bar = bins_per_bar * statistic.bin_width
@@ -80,15 +82,19 @@ def histogram_picture(tensor: ComparedTensor) -> str:
     width = frame.x(bar) - frame.x(0)
     for index in np.flatnonzero(counts).tolist():
         up = height(int(counts[index]))
-        kind = "beyond" if index * bar >= threshold else "bars"
+        kind = "beyond" if index * bar >= furthest else "bars"
         paths[kind] += f"M{frame.x(index * bar):.1f} {frame.floor}v{-up:.1f}h{width:.2f}v{up:.1f}z"
     parts += [f'<path class="{kind}" d="{path}"/>' for kind, path in paths.items() if path]
-    x, anchor = f"{frame.x(threshold):.1f}", "end" if threshold > frame.end / 2 else "start"
     parts += [
-        f'<line class="threshold" x1="{x}" x2="{x}" y1="{frame.top - 3}" y2="{frame.floor}"/>',
-        f'<text class="threshold" x="{x}" y="{frame.top - 6}" text-anchor="{anchor}">'
-        f"threshold {threshold:.4g}</text>",
+        f'<line class="threshold" x1="{frame.x(end):.1f}" x2="{frame.x(end):.1f}" '
+        f'y1="{frame.top - 3}" y2="{frame.floor}"/>'
+        for end in ends
     ]
+    x, anchor = f"{frame.x(furthest):.1f}", "end" if furthest > frame.end / 2 else "start"
+    parts.append(
+        f'<text class="threshold" x="{x}" y="{frame.top - 6}" text-anchor="{anchor}">'
+        f"{'threshold' if tensor.least is None else 'range'} {threshold_text(tensor)}</text>"
+    )
     parts += [
         f'<text x="{frame.x(tick):.1f}" y="{frame.height - 5}" text-anchor="middle">{tick:g}</text>'
         for tick in _ticks(0.97 * frame.end)

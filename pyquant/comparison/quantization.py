@@ -6,6 +6,7 @@ are read as well as pyquant's.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import kernels
 from ..errors import ModelFileError, UnsupportedError
 from ..program import proto
 from ..program.model import Model
+from ..program.onednn.integers import CARRIERS, Scale, read_scales
 from ..program.parameters import Array
 
 
@@ -33,13 +36,35 @@ class Activation:
 
     Attributes:
         value: which it is.
-        threshold: the magnitude that maps to 2^(bits-1)-1.
+        threshold: the magnitude that maps to 2^(bits-1)-1; the greatest value if there is a scale.
         bits: of the integers.
+        scale: of the integers of oneDNN's ops, which need not lie around zero.
     """
 
     value: Written
     threshold: float
     bits: int
+    scale: Scale | None = None
+
+    @property
+    def least(self) -> float | None:
+        """The least value, if that is not the threshold below zero."""
+        return self.scale.least if self.scale is not None and self.scale.unsigned else None
+
+    def rounded(self, values: Array) -> Array:
+        """Return the floats that stand for the integers of ``values``, as the program does."""
+        if self.scale is not None:
+            return self.scale.rounded(values)
+        integers = kernels.quantize(values, self.threshold, bits=self.bits)
+        return kernels.dequantize(integers, self.threshold, bits=self.bits)
+
+    def beyond(self, values: Array) -> int:
+        """Count the values that saturate."""
+        # Of a scale, the ends are rounded: what lies within half a step of them is as near as any.
+        margin = 0.5 / self.scale.factor if self.scale is not None else 0.0
+        least = -self.threshold if self.scale is None else self.scale.least
+        above = np.count_nonzero(values > np.float32(self.threshold + margin))
+        return int(above + np.count_nonzero(values < np.float32(least - margin)))
 
 
 @dataclass(frozen=True)
@@ -117,24 +142,29 @@ class _Reader:
     def __init__(self, model: Model) -> None:
         self.found = Quantization()
         self._model = model
+        self._scales = read_scales(model)
         self._writes: Counter[str] = Counter()
         self._quantized: dict[str, Activation] = {}
         self._cast: dict[str, str] = {}
         self._restated: dict[str, str] = {}  # a weight that is quantized again, as `Rewriter` does
         self._products: dict[str, tuple[str, int]] = {}  # of such a one, and which output it is
+        self._carried: dict[str, str] = {}  # integers that an op moved: where they come from
         self._kinds: dict[str, Callable[[Any, str, str], bool]] = {
             "quantize_linear": self._quantize,
             "dequantize_linear": self._dequantize,
             "cast": self._cast_integers,
             "elementwise_mul": self._scale,
             "elementwise_add": self._add_bias,
+            "quantize": self._quantize_by_scale,
+            "dequantize": lambda op, source, output: True,
+            **dict.fromkeys(CARRIERS, self._carry),
         }
 
     def read(self, op: Any) -> None:
         """Take in the next op."""
         _refuse_lite(self._model, op)
-        _refuse_onednn(self._model, op)
-        sources, outputs = proto.arguments(op.inputs, "X"), list(proto.names(op.outputs))
+        sources = proto.arguments(op.inputs, "X") or proto.arguments(op.inputs, "Input")
+        outputs = list(proto.names(op.outputs))
         kind = self._kinds.get(op.type)
         if kind is None or not sources or not kind(op, sources[0], outputs[0]):
             self._reads(op, outputs)
@@ -170,6 +200,15 @@ class _Reader:
             step = (threshold / np.float32(2 ** (bits - 1) - 1)).reshape(shape)
             self._add_weight(source, integers, step, bits, output)
         return True
+
+    def _quantize_by_scale(self, op: Any, source: str, output: str) -> bool:
+        self._add_scaled(Written(source, max(0, self._writes[source] - 1)), output)
+        return True
+
+    def _carry(self, op: Any, source: str, output: str) -> bool:
+        if output in self._scales:
+            self._carried[output] = self._carried.get(source, source)
+        return output in self._scales
 
     def _cast_integers(self, op: Any, source: str, output: str) -> bool:
         array = self._model.parameters.get(source)
@@ -219,6 +258,15 @@ class _Reader:
         data_type = proto.paddle_dtype(np.dtype(np.float32))
         self.found.weights[output] = Weight(name, integers, step, axis, bits, data_type)
 
+    def _add_scaled(self, value: Written, output: str) -> None:
+        scale = self._scales[output]
+        if not 0 < scale.factor < math.inf:
+            raise ModelFileError(
+                f"{self._model.model_path}: the scale of '{output}' is {scale.factor}, not finite "
+                "and positive. Quantize the model again."
+            )
+        self.found.activations[output] = Activation(value, scale.greatest, 8, scale)
+
     def _threshold(self, op: Any) -> NDArray[np.float32]:
         name = proto.arguments(op.inputs, "Scale")[0]
         threshold = self._model.parameters.get(name)
@@ -235,10 +283,9 @@ class _Reader:
         return threshold.astype(np.float32).reshape(-1)
 
     def _reads(self, op: Any, outputs: list[str]) -> None:
+        sources = [self._carried.get(name, name) for name in proto.names(op.inputs)]
         read = [
-            name
-            for name in proto.names(op.inputs)
-            if name in self.found.activations or name in self.found.weights
+            name for name in sources if name in self.found.activations or name in self.found.weights
         ]
         for name in read:
             known = self.found.op_types.get(name, ())
@@ -249,14 +296,8 @@ class _Reader:
             for name in read:
                 if name in self._restated:
                     self._products[outputs[0]] = name, len(self.found.outputs) - 1
-
-
-def _refuse_onednn(model: Model, op: Any) -> None:
-    if op.type in ("quantize", "fused_conv2d"):
-        raise UnsupportedError(
-            f"{model.model_path}: it is made of oneDNN's own int8 ops, which nothing else runs. "
-            "Compare what quant_post_static writes without deploy_backend."
-        )
+            if value.name in self._scales:
+                self._add_scaled(value, value.name)
 
 
 def _refuse_lite(model: Model, op: Any) -> None:

@@ -35,8 +35,10 @@ class ComparedTensor:
             int8 model if the float model has no such tensor.
         bits: of the integers.
         axis: the axis of the channels; None for one threshold.
-        threshold: the magnitude that maps to 2^(bits-1)-1: a float, or float32[channels].
-        saturation: the share of the values beyond the threshold.
+        threshold: the magnitude that maps to 2^(bits-1)-1: a float, or float32[channels]. The
+            greatest value, if there is a least one.
+        least: the least value that the integers stand for, if that is not the threshold below zero.
+        saturation: the share of the values beyond these.
         histogram: of an activation's magnitudes.
         note: what keeps it from being compared, or from being trusted; else empty.
     """
@@ -50,6 +52,7 @@ class ComparedTensor:
     bits: int | None = None
     axis: int | None = None
     threshold: float | NDArray[Any] | None = None
+    least: float | None = None
     saturation: float | None = None
     histogram: ActivationHistogram | None = None
     note: str = ""
@@ -148,10 +151,13 @@ def _cosine_text(tensor: ComparedTensor) -> str:
     return "-" if tensor.error is None else f"{tensor.error.cosine:.6f}"
 
 
-def _threshold_text(tensor: ComparedTensor) -> str:
+def threshold_text(tensor: ComparedTensor) -> str:
+    """Return the threshold as text, or the range of several or of what has a least value."""
     if tensor.threshold is None:
         return "-"
     least, greatest = np.min(tensor.threshold), np.max(tensor.threshold)
+    if tensor.least is not None:
+        least = tensor.least
     return f"{least:.4g}" if least == greatest else f"{least:.3g} .. {greatest:.3g}"
 
 
@@ -190,7 +196,7 @@ TABLES = (
             _COSINE,
             Column("own dB", lambda tensor: sqnr_text(tensor.own)),
             Column("inherited dB", lambda tensor: sqnr_text(tensor.inherited)),
-            Column("threshold", _threshold_text),
+            Column("threshold", threshold_text),
             _SATURATED,
         ),
     ),
@@ -201,7 +207,7 @@ TABLES = (
         (
             _SQNR,
             _COSINE,
-            Column("threshold", _threshold_text),
+            Column("threshold", threshold_text),
             _SATURATED,
             Column("bits", lambda tensor: str(tensor.bits)),
             Column("axis", _axis_text),

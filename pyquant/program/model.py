@@ -62,6 +62,7 @@ class Model:
             their names.
         folded: how the model was folded; None if it was not, and so is as its files hold it.
         pending: what makes parameters that have their old values until `settle`.
+        is_rewritten: whether the program, though not its parameters, is another than in its file.
     """
 
     program: Any
@@ -73,6 +74,7 @@ class Model:
     derived: dict[str, DerivedTensor] = field(default_factory=dict)
     folded: Folding | None = None
     pending: dict[str, Callable[[], Array]] = field(default_factory=dict)
+    is_rewritten: bool = False
 
     @property
     def feeds(self) -> list[Any]:

@@ -313,7 +313,7 @@ def _make_convolution(
 ) -> Any:
     inputs["Filter"] = [one.op.weight]
     made = proto.make_op("fused_conv2d", inputs, {"Output": [one.output]}, attributes)
-    proto.copy_attributes(desc, made, _CONVOLUTION_ATTRIBUTES)
+    proto.copy_attributes(desc, made, CONVOLUTION_ATTRIBUTES)
     return made
 
 
@@ -333,9 +333,10 @@ _MAKERS = {
     **dict.fromkeys(CONVOLUTIONS, _make_convolution),
     **dict.fromkeys(PRODUCTS, _make_fc),
 }
-_CONVOLUTION_ATTRIBUTES = (
+CONVOLUTION_ATTRIBUTES = (
     *("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format"),
 )
+"""Those that a fused convolution has of the convolution that it stands for."""
 # Paddle 3.x is about to call them onednn; what a version does not know, it does not read.
 _ENABLED = {"use_mkldnn": True, "use_onednn": True}
 _ONEDNN = {**_ENABLED, "mkldnn_data_type": "int8", "onednn_data_type": "int8", "is_test": True}

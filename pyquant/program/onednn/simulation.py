@@ -1,0 +1,241 @@
+"""Programs of oneDNN's int8 ops as ordinary float programs, which run anywhere.
+
+What holds integers there holds whole numbers here, and what computes with them computes with the
+floats that they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...errors import UnsupportedError
+from .. import proto
+from ..graph import Graph
+from ..model import Model, copy_model
+from .integers import CARRIERS, Scale, Scales, read_scales
+from .writer import CONVOLUTION_ATTRIBUTES
+
+# A float32 of this magnitude has no bits for a fraction: adding it rounds to nearest, ties to even.
+_WITHOUT_FRACTION = 1.5 * 2**23
+
+
+def simulate(model: Model) -> Model:
+    """Return a float program that computes what the int8 ops of ``model`` do.
+
+    A tensor keeps its name; integers are whole numbers of float32. But of what ``fused_conv2d`` and
+    ``fc`` write as integers, the name is that of the values before they are rounded, and the
+    integers are called ``NAME.integers``.
+
+    Returns:
+        It, with the same parameters; ``model`` itself if it has no such ops.
+
+    Raises:
+        UnsupportedError: an int8 op is not one that pyquant writes.
+    """
+    scales = read_scales(model)
+    if not scales:
+        return model
+    simulated = copy_model(model)
+    simulated.is_rewritten = True
+    _Simulation(simulated, scales).write()
+    return simulated
+
+
+class _Simulation:
+    """An int8 program that becomes a float one, op by op.
+
+    Attributes:
+        scales: of the tensors that hold integers.
+        integers: the names of those that have another one than in the int8 program.
+        made: what takes the place of the op at hand.
+    """
+
+    def __init__(self, model: Model, scales: Scales) -> None:
+        self.scales = scales
+        self.integers: dict[str, str] = {}
+        self.made: list[Any] = []
+        self._model = model
+        self._graph = Graph(model)
+
+    def write(self) -> None:
+        """Rewrite the program."""
+        for position, op in sorted(self._graph.ops.items()):
+            read = [name for name in proto.names(op.inputs) if name in self.scales]
+            if not read and op.type != "quantize":
+                continue
+            replace = _KINDS.get(op.type)
+            is_written = next(proto.names(op.outputs)) in self.scales
+            if replace is None or (op.type in CARRIERS and not is_written):
+                raise self.unknown(op, f"reads the integers '{read[0]}'")
+            self.made = []
+            replace(self, op)
+            self._graph.replace(position, *self.made)
+        self._graph.write_back()
+        for var in self._model.program.blocks[0].vars:
+            if var.name in self.scales:
+                proto.tensor_desc(var).data_type = proto.FP32
+
+    def add(
+        self,
+        op_type: str,
+        inputs: Mapping[str, str],
+        like: str,
+        attributes: Mapping[str, proto.AttributeValue],
+        slot: str = "Out",
+    ) -> str:
+        """Add an op whose output has the shape of ``like``, and return the output's name."""
+        output = self._graph.add_variable(f"{like}.{op_type}", like)
+        sources = {name: [argument] for name, argument in inputs.items()}
+        self.made.append(proto.make_op(op_type, sources, {slot: [output]}, attributes))
+        return output
+
+    def apply(self, op_type: str, source: str, **attributes: proto.AttributeValue) -> str:
+        """Add an op of one input that keeps its shape, and return its output's name."""
+        return self.add(op_type, {"X": source}, source, attributes)
+
+    def call(self, name: str) -> None:
+        """Let the last op write ``name``."""
+        written = next(proto.names(self.made[-1].outputs))
+        proto.rename(self.made[-1].outputs, {written: name})
+
+    def floats(self, name: str, factor: float) -> str:
+        """Return what integers of a tensor stand for, as the op at hand takes them."""
+        source = self.integers.get(name, name)
+        return source if factor == 1 else self.apply("scale", source, scale=_inverse(factor))
+
+    def round(self, source: str, scale: Scale, output: str) -> None:
+        """Make whole numbers of ``source``."""
+        least, greatest = (float(limit - scale.zero_point) for limit in scale.limits)
+        steps = self.apply("scale", source, scale=scale.factor)
+        cut = self.apply("clip", steps, min=least, max=greatest)
+        rounded = self.apply("scale", cut, scale=1.0, bias=_WITHOUT_FRACTION)
+        self.apply("scale", rounded, scale=1.0, bias=scale.zero_point - _WITHOUT_FRACTION)
+        self.call(output)
+
+    def unknown(self, op: Any, what: str) -> UnsupportedError:
+        """Return the error for an int8 op whose meaning is not known."""
+        return UnsupportedError(
+            f"{self._model.model_path}: op '{op.type}' {what}, which pyquant cannot simulate. "
+            "Compare what it wrote itself."
+        )
+
+    def declare(self, name: str, like: str) -> str:
+        """Declare a tensor of the shape of ``like`` and return its name."""
+        return self._graph.add_variable(name, like)
+
+
+def _quantize(here: _Simulation, op: Any) -> None:
+    (source,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
+    here.round(source, here.scales[output], output)
+
+
+def _dequantize(here: _Simulation, op: Any) -> None:
+    (name,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
+    inverse = _inverse(proto.attribute(op, "Scale", 1.0))
+    shift = -proto.attribute(op, "Shift", 0.0)
+    source = here.integers.get(name, name)
+    here.apply("scale", source, scale=inverse, bias=shift, bias_after_scale=False)
+    here.call(output)
+
+
+def _carry(here: _Simulation, op: Any) -> None:
+    carried = proto.copy_op(op)
+    proto.remove_attributes(carried, _ONEDNN_ATTRIBUTES)
+    proto.rename(carried.inputs, here.integers)
+    here.made.append(carried)
+
+
+def _linear(
+    here: _Simulation, op: Any, multiply: Callable[[_Simulation, Any, str], str], channel_axis: int
+) -> None:
+    (source,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
+    value = multiply(here, op, here.floats(source, proto.attribute(op, "Scale_in", 1.0)))
+    for bias in proto.arguments(op.inputs, "Bias"):
+        operands = {"X": value, "Y": bias}
+        value = here.add("elementwise_add", operands, output, {"axis": channel_axis})
+    for name in proto.arguments(op.inputs, "ResidualData"):
+        residual = here.floats(name, proto.attribute(op, "Scale_in_eltwise", 1.0))
+        operands = {"X": value, "Y": residual}
+        value = here.add("elementwise_add", operands, output, {"axis": -1})
+    _activate(here, op, value)
+    here.call(output)
+    if output in here.scales:
+        here.integers[output] = here.declare(f"{output}.integers", output)
+        here.round(output, here.scales[output], here.integers[output])
+
+
+def _convolve(here: _Simulation, op: Any, source: str) -> str:
+    inputs = {"Input": source, "Filter": proto.arguments(op.inputs, "Filter")[0]}
+    output = here.add("conv2d", inputs, next(proto.names(op.outputs)), {}, "Output")
+    proto.copy_attributes(op, here.made[-1], CONVOLUTION_ATTRIBUTES)
+    return output
+
+
+def _multiply(here: _Simulation, op: Any, source: str) -> str:
+    inputs = {"X": source, "Y": proto.arguments(op.inputs, "W")[0]}
+    columns = proto.attribute(op, "in_num_col_dims", 1)
+    attributes = {"x_num_col_dims": columns, "y_num_col_dims": 1}
+    return here.add("mul", inputs, next(proto.names(op.outputs)), attributes)
+
+
+def _activate(here: _Simulation, op: Any, value: str) -> None:
+    name = proto.attribute(op, "fuse_activation", "") or proto.attribute(op, "activation_type", "")
+    alpha, beta = (proto.attribute(op, f"fuse_{which}", 0.0) for which in ("alpha", "beta"))
+    if name not in _ACTIVATIONS:
+        raise here.unknown(op, f"applies '{name}'")
+    _ACTIVATIONS[name](here, value, alpha, beta)
+
+
+def _inverse(factor: float) -> float:
+    return float(np.float32(1) / np.float32(factor))
+
+
+_Activate = Callable[[_Simulation, str, float, float], str]
+
+
+def _as(op_type: str, **attributes: proto.AttributeValue) -> _Activate:
+    return lambda here, value, alpha, beta: here.apply(op_type, value, **attributes)
+
+
+def _hard_swish(here: _Simulation, value: str, alpha: float, beta: float) -> str:
+    gate = here.apply("hard_sigmoid", value, slope=alpha, offset=beta)
+    return here.add("elementwise_mul", {"X": value, "Y": gate}, value, {"axis": -1})
+
+
+def _swish(here: _Simulation, value: str, alpha: float, beta: float) -> str:
+    gate = here.apply("sigmoid", here.apply("scale", value, scale=alpha))
+    return here.add("elementwise_mul", {"X": value, "Y": gate}, value, {"axis": -1})
+
+
+_KINDS: Mapping[str, Callable[[_Simulation, Any], None]] = {
+    "quantize": _quantize,
+    "dequantize": _dequantize,
+    "fused_conv2d": partial(_linear, multiply=_convolve, channel_axis=1),
+    "fc": partial(_linear, multiply=_multiply, channel_axis=-1),
+    **dict.fromkeys(CARRIERS, _carry),
+}
+
+# By the names of Paddle's ``fuse_activation``, as oneDNN defines its element-wise algorithms.
+_ACTIVATIONS: Mapping[str, _Activate] = {
+    "": lambda here, value, alpha, beta: value,
+    "relu": _as("relu"),
+    "relu6": lambda here, value, alpha, beta: here.apply("clip", value, min=alpha, max=beta),
+    "hard_swish": _hard_swish,
+    "swish": _swish,
+    "hard_sigmoid": lambda here, value, alpha, beta: here.apply(
+        "hard_sigmoid", value, slope=alpha, offset=beta
+    ),
+    "leaky_relu": lambda here, value, alpha, beta: here.apply("leaky_relu", value, alpha=alpha),
+    "gelu_erf": _as("gelu", approximate=False),
+    "gelu_tanh": _as("gelu", approximate=True),
+    "mish": _as("mish"),
+    "sigmoid": _as("sigmoid"),
+    "tanh": _as("tanh"),
+    "abs": _as("abs"),
+}
+
+_ONEDNN_ATTRIBUTES = ("use_mkldnn", "use_onednn", "mkldnn_data_type", "onednn_data_type")
