@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,9 @@ import numpy as np
 import paddle_run
 import programs
 import pytest
+from onednn_log import executed
 from programs import CONV, Net
+from simulated_run import HAS_VNNI, disagreement
 
 from pyquant import load_model, quant_post_static
 from pyquant.program import proto
@@ -173,12 +172,22 @@ def test_convolutions(name: str, round_type: str, tmp_path: Path) -> None:
 
 
 def check_run(directory: Path, data: Any, error: float = 0.03) -> None:
-    """Check the int8 run against float; it is the same by every switch that enables oneDNN."""
+    """Check the int8 run against float and its simulation; it is the same by every switch."""
     expected = outputs(directory, "float", data, "plain")
     runs = [outputs(directory, "int8", data, how) for how in ("float", "int8")]
     for given, *actual in zip(expected, *runs):
         assert paddle_run.relative_error(actual[0], given) < error
         np.testing.assert_array_equal(*actual)
+    model = load_model(directory / "int8")
+    if HAS_VNNI:
+        found = disagreement(model, model, {"x": data}, directory / "simulated")
+        assert found.is_rounding, found
+
+
+ACTIVATIONS = (
+    *("relu", "relu6", "sigmoid", "tanh", "abs", "hard_sigmoid", "hard_swish", "swish", "silu"),
+    *("mish", "gelu", "leaky_relu"),
+)
 
 
 def chain(act: str, op_type: str = "matmul_v2", bias: bool = True) -> Net:
@@ -195,8 +204,7 @@ def chain(act: str, op_type: str = "matmul_v2", bias: bool = True) -> Net:
 
 
 PRODUCTS: dict[str, Callable[[], Net]] = {
-    "relu": lambda: chain("relu"),
-    "gelu": lambda: chain("gelu"),
+    **{act: partial(chain, act) for act in ACTIVATIONS},
     "an activation of its own": lambda: chain("softsign"),
     "no bias": lambda: chain("hard_swish", bias=False),
     "mul": lambda: chain("relu", "mul"),
@@ -269,32 +277,11 @@ def test_what_has_no_kernel_stays_in_float(tmp_path: Path) -> None:
     check_run(tmp_path, images(1, (4, 6, 32)))
 
 
-VERBOSE = """
-import sys
-from pathlib import Path
-import numpy as np
-sys.path.insert(0, sys.argv[1])
-import paddle_run
-program = Path(sys.argv[2])
-data = np.load(sys.argv[3])
-paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, "float")
-"""
-
-
 def test_every_convolution_runs_in_int8(tmp_path: Path) -> None:
-    """By oneDNN's own log: what type each primitive ran in."""
     data = images()
     quantized(residual("relu", True), tmp_path, data)
-    np.save(tmp_path / "data.npy", data)
-    arguments = [Path(__file__).parent, tmp_path / "int8" / "model.pdmodel", tmp_path / "data.npy"]
-    done = subprocess.run(
-        [sys.executable, "-c", VERBOSE, *map(str, arguments)],
-        env={**os.environ, "ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    convolutions = re.findall(r"exec,cpu,convolution,[^,]*,[^,]*,([^,]*)", done.stdout)
+    primitives = executed(tmp_path / "int8" / "model.pdmodel", data, tmp_path)
+    convolutions = [one for one in primitives if one.kind == "convolution"]
     assert len(convolutions) == 8
-    assert all(re.search(r"src[^ ]*[us]8:", types) for types in convolutions)
-    assert sum("dst_f32" in types or "dst:f32" in types for types in convolutions) <= 1
+    assert all(one.reads_int8 for one in convolutions)
+    assert sum(one.writes_float for one in convolutions) <= 1

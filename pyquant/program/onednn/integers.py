@@ -17,7 +17,7 @@ CARRIERS = (*("pool2d", "concat", "nearest_interp", "nearest_interp_v2", "reshap
 
 
 class Scale(NamedTuple):
-    """integer = round(value * factor) + zero_point, of 8 bits."""
+    """integer = round(value * factor + zero_point), of 8 bits, ties to even."""
 
     factor: float
     zero_point: int
@@ -40,10 +40,9 @@ class Scale(NamedTuple):
 
     def rounded(self, values: Array) -> Array:
         """Return the float32 values that the integers of ``values`` stand for."""
-        factor = np.float32(self.factor)
-        steps = np.rint(values * factor)
-        least, greatest = (limit - self.zero_point for limit in self.limits)
-        found: Array = np.clip(steps, np.float32(least), np.float32(greatest)) / factor
+        factor, zero_point = np.float32(self.factor), np.float32(self.zero_point)
+        integers = np.clip(np.rint(values * factor + zero_point), *map(np.float32, self.limits))
+        found: Array = (integers - zero_point) / factor
         return found
 
 

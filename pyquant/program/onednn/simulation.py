@@ -108,12 +108,12 @@ class _Simulation:
         return source if factor == 1 else self.apply("scale", source, scale=_inverse(factor))
 
     def round(self, source: str, scale: Scale, output: str) -> None:
-        """Make whole numbers of ``source``."""
-        least, greatest = (float(limit - scale.zero_point) for limit in scale.limits)
-        steps = self.apply("scale", source, scale=scale.factor)
-        cut = self.apply("clip", steps, min=least, max=greatest)
+        """Make whole numbers of ``source``; as in oneDNN, ties are even once they are shifted."""
+        shifted = self.apply("scale", source, scale=scale.factor, bias=float(scale.zero_point))
+        least, greatest = map(float, scale.limits)
+        cut = self.apply("clip", shifted, min=least, max=greatest)
         rounded = self.apply("scale", cut, scale=1.0, bias=_WITHOUT_FRACTION)
-        self.apply("scale", rounded, scale=1.0, bias=scale.zero_point - _WITHOUT_FRACTION)
+        self.apply("scale", rounded, scale=1.0, bias=-_WITHOUT_FRACTION)
         self.call(output)
 
     def unknown(self, op: Any, what: str) -> UnsupportedError:
