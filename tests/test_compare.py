@@ -612,3 +612,98 @@ def test_the_float_model_is_folded_as_the_quantized_one_was(tmp_path: Path) -> N
     comparison = compare(source, plain.model_path, data_loader=BATCHES)
     assert not comparison.notes
     assert all(tensor.error.sqnr > 20 for tensor in comparison.tensors if tensor.error)
+
+
+def carried_net() -> programs.Net:
+    """A signed input, a relu that a pooling and a convolution read, a zero point behind them."""
+    net = programs.Net([4, 3, 8, 8]).conv(8).act("relu")
+    pooling = {
+        "pooling_type": "max",
+        "ksize": [3, 3],
+        "strides": [1, 1],
+        "paddings": [1, 1],
+        "padding_algorithm": "EXPLICIT",
+        "data_format": "NCHW",
+    }
+    net.then("pool2d", {"X": net.last}, "Out", pooling)
+    return net.conv(8).act("hard_swish").conv(4, {**programs.CONV, "paddings": [0, 0]}).end()
+
+
+@pytest.fixture
+def onednn(tmp_path: Path) -> tuple[Path, Path]:
+    """A float model, and what it is in oneDNN's int8 ops; some values saturate."""
+    source = carried_net().save(tmp_path / "float")
+    data = [IMAGES[:6] * np.float32(0.5)]
+    quant_post_static(None, source, tmp_path / "onednn", data_loader=data, deploy_backend="OneDNN")
+    return source, tmp_path / "onednn"
+
+
+def test_onednn_activations_are_those_of_numpy(onednn: tuple[Path, Path]) -> None:
+    source, quantized = onednn
+    comparison = compare(source, quantized, data_loader=BATCHES)
+    model = load_model(quantized)
+    ops = [op for op in model.ops() if op.type in ("quantize", "fused_conv2d")]
+    signed, first, _, swish, _ = ops
+    x = find(comparison, "x", "activation")
+    assert x.threshold == pytest.approx(127 / proto.attribute(signed, "Scale", 0.0))
+    assert (x.least, x.op_types) == (None, ("fused_conv2d",))
+    relu = find(comparison, proto.arguments(first.outputs, "Output")[0], "activation")
+    assert relu.threshold == pytest.approx(255 / proto.attribute(first, "Scale_out", 0.0))
+    assert (relu.least, relu.op_types) == (0, ("fused_conv2d",))  # the pooling hands it on
+    behind = find(comparison, proto.arguments(swish.inputs, "Input")[0], "activation")
+    factor, shift = (proto.attribute(swish, name, 0.0) for name in ("Scale", "Shift"))
+    assert behind.least == pytest.approx(-shift / factor)
+    assert behind.threshold == pytest.approx((255 - shift) / factor)
+    assert -0.5 < behind.least < -0.3
+    floats = np.concatenate(BATCHES)
+    factor = np.float32(proto.attribute(signed, "Scale", 0.0))
+    integers = np.rint(floats * factor)
+    made = np.clip(integers, -128, 127)
+    assert x.error == x.own == near(similarity(floats, made / factor))
+    assert x.saturation == np.mean(made != integers) > 0
+    for tensor in (relu, behind):
+        assert tensor.error is not None
+        assert tensor.own is not None
+        assert tensor.inherited is not None
+        assert 10 < tensor.error.sqnr < min(tensor.own.sqnr, tensor.inherited.sqnr)
+        assert tensor.saturation > 0
+
+
+def test_onednn_outputs_and_weights(onednn: tuple[Path, Path]) -> None:
+    source, quantized = onednn
+    comparison = compare(source, quantized, data_loader=[IMAGES])
+    assert {tensor.bits for tensor in comparison.worst("weight")} == {8}
+    assert [len(comparison.worst(kind)) for kind in ("weight", "op output", "activation")] == [
+        3
+    ] * 3
+    assert all(tensor.note == "" for tensor in comparison.tensors)
+    simulated, run = (comparison.worst(kind)[0] for kind in ("simulated", "int8 run"))
+    assert simulated.op_types == run.op_types == ("fused_conv2d",)
+    assert simulated.error is not None
+    assert run.error is not None
+    assert run.error.sqnr == pytest.approx(simulated.error.sqnr, abs=0.5)
+    (output,) = [t for t in comparison.worst("op output") if t.name == simulated.name]
+    assert output.error == simulated.error
+
+
+def test_the_page_draws_both_ends_of_a_range(onednn: tuple[Path, Path], tmp_path: Path) -> None:
+    comparison = compare(*onednn, data_loader=BATCHES)
+    save_page(comparison, tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text("utf-8"))
+    lines = [tag for tag, _, value in page.attributes if value == "threshold"].count("line")
+    assert lines == 4  # of the zero point two
+    assert any(re.fullmatch(r"range -0\.\d+ \.\. .*", text) for text in page.texts)
+    assert any(text.startswith("range 0 .. ") for text in page.texts)
+    assert any(text.startswith("threshold ") for text in page.texts)
+
+
+def test_onednn_scales_that_are_refused(onednn: tuple[Path, Path], tmp_path: Path) -> None:
+    source, quantized = onednn
+    for scale in (-1.0, math.inf):
+        model = load_model(quantized)
+        proto.set_attribute(next(op for op in model.ops() if op.type == "quantize"), "Scale", scale)
+        save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
+        with pytest.raises(ModelFileError, match=r"scale of 'x\.quantized' is .*, not finite"):
+            compare(source, tmp_path / "out", data_loader=BATCHES)
+    with pytest.raises(SettingError, match=r"model\.pdmodel: it is quantized. Give the float"):
+        compare(quantized, source, data_loader=BATCHES)
