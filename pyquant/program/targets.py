@@ -131,11 +131,16 @@ def _is_of(*op_types: str) -> Callable[[Candidate], bool]:
 
 def _is_behind_average_pooling(candidate: Candidate) -> bool:
     """Return whether the op reads an average pooling, directly or through carriers of a scale."""
-    producer = candidate.producers.get(candidate.op.activation)
-    while producer is not None and producer.type in _SCALE_CARRIERS:
+    names, seen = [candidate.op.activation], set()
+    while names:
+        name = names.pop()
+        producer = candidate.producers.get(name)
+        if name in seen or producer is None or producer.type not in _SCALE_CARRIERS:
+            continue
         if producer.type == "pool2d" and proto.attribute(producer, "pooling_type", "max") == "avg":
             return True
-        producer = candidate.producers.get(_carried(producer))
+        seen.add(name)
+        names += _all_carried(producer)
     return False
 
 
@@ -152,8 +157,11 @@ def _is_depthwise_on_others(candidate: Candidate) -> bool:
 
 
 def _carried(op: Any) -> str:
-    slot = next(slot for slot in op.inputs if slot.parameter in ("X", "Input"))
-    return str(slot.arguments[0])
+    return str(_all_carried(op)[0])
+
+
+def _all_carried(op: Any) -> Sequence[str]:
+    return proto.arguments(op.inputs, "X") or proto.arguments(op.inputs, "Input")
 
 
 def _is_no_fc(candidate: Candidate) -> bool:
@@ -195,10 +203,11 @@ def _has_one_position(candidate: Candidate) -> bool:
     return candidate.op.op_type in CONVOLUTIONS and candidate.dims[2:] == [1, 1]
 
 
-# scale_immutable_ops in compute_propagate_scales_onednn_pass.cc
+# scale_immutable_ops in compute_propagate_scales_onednn_pass.cc, and concat, which hands its scale
+# to its inputs (UpdateScales there).
 _SCALE_CARRIERS = (
     *("fused_transpose", "transpose2", "reshape2", "pool2d", "slice", "shape"),
-    *("nearest_interp", "nearest_interp_v2", "split"),
+    *("nearest_interp", "nearest_interp_v2", "split", "concat"),
 )
 _BEFORE_RELU = ("elementwise_add", "batch_norm", "relu", "relu6", "pool2d")
 _DEPTHWISE_ON_OTHERS = Rule(
