@@ -1,0 +1,109 @@
+"""QDQ programs with some of their ops back in float, and with the levels that the int8 run has."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from pyquant import Model
+from pyquant.program import proto
+from pyquant.program.model import copy_model
+
+_LINEAR = {"conv2d": "Input", "depthwise_conv2d": "Input"}
+
+
+def quantized_ops(model: Model) -> dict[str, Any]:
+    """Return the ops that are marked for int8, by their outputs."""
+    return {
+        next(proto.names(op.outputs)): op
+        for op in model.ops()
+        if proto.attribute(op, "quantization_type", "") == "qat_with_weight"
+    }
+
+
+def quantized_input(model: Model, op: Any) -> str:
+    """Return which tensor ``op`` reads quantized."""
+    producers = model.producers()
+    name = proto.arguments(op.inputs, _LINEAR.get(op.type, "X"))[0]
+    for _ in range(2):
+        name = proto.arguments(producers[name].inputs, "X")[0]
+    return name
+
+
+def is_behind_relu(model: Model, op: Any) -> bool:
+    """Return whether what ``op`` reads is a relu's."""
+    producer = model.producers().get(quantized_input(model, op))
+    return producer is not None and producer.type in ("relu", "relu6")
+
+
+def with_only(model: Model, outputs: Collection[str]) -> Model:
+    """Return ``model`` with those quantized ops alone that write ``outputs``."""
+    made = copy_model(model)
+    for output, op in quantized_ops(made).items():
+        if output not in outputs:
+            name = proto.arguments(op.inputs, _LINEAR.get(op.type, "X"))[0]
+            proto.rename(op.inputs, {name: quantized_input(model, op)})
+            proto.remove_attributes(op, ("quantization_type",))
+    for op_type in ("dequantize_linear", "quantize_linear"):
+        read = {name for op in made.ops() for name in proto.names(op.inputs)}
+        ops = made.program.blocks[0].ops
+        for position in reversed(range(len(ops))):
+            if ops[position].type == op_type and read.isdisjoint(
+                proto.names(ops[position].outputs)
+            ):
+                del ops[position]
+    _drop_unused(made)
+    return made
+
+
+def with_levels_of_the_run(model: Model) -> Model:
+    """Return ``model`` with 255 levels from zero on of each relu that is quantized.
+
+    Of a tensor that is never negative, Paddle's passes make uint8 (UpdateReluOutputScales in
+    ``compute_propagate_scales_onednn_pass.cc``, QuantizeInput in ``cpu_quantize_pass.cc``).
+    """
+    made = copy_model(model)
+    producers = model.producers()
+    ops: list[Any] = []
+    widened: set[str] = set()
+    for op in [proto.copy_op(op) for op in made.program.blocks[0].ops]:
+        source, output = next(proto.names(op.inputs), ""), next(proto.names(op.outputs), "")
+        behind = producers.get(source)
+        if op.type == "quantize_linear" and behind is not None and "relu" in behind.type:
+            widened.add(output)
+            steps = {"scale": {"scale": 255 / _threshold(model, op)}}
+            steps = {**steps, "clip": {"min": 0.0, "max": 255.0}, "round": {}}
+            ops += _chain(made, source, output, steps)
+        elif op.type == "dequantize_linear" and source in widened:
+            ops += _chain(made, source, output, {"scale": {"scale": _threshold(model, op) / 255}})
+        else:
+            ops.append(op)
+    del made.program.blocks[0].ops[:]
+    made.program.blocks[0].ops.extend(ops)
+    _drop_unused(made)
+    return made
+
+
+def _chain(model: Model, source: str, output: str, steps: dict[str, dict[str, Any]]) -> list[Any]:
+    """Return ops that make ``output`` of ``source``, one after another."""
+    made = []
+    for op_type, attributes in steps.items():
+        target = f"{output}.{op_type}"
+        proto.add_var(model.program.blocks[0], target, proto.FP32, model.dims()[output])
+        made.append(proto.make_op(op_type, {"X": [source]}, {"Out": [target]}, attributes))
+        source = target
+    proto.rename(made[-1].outputs, {source: output})
+    return made
+
+
+def _threshold(model: Model, op: Any) -> float:
+    return float(model.parameters[proto.arguments(op.inputs, "Scale")[0]][0])
+
+
+def _drop_unused(model: Model) -> None:
+    block = model.program.blocks[0]
+    used = {n for op in model.ops() for n in (*proto.names(op.inputs), *proto.names(op.outputs))}
+    for position in reversed(range(len(block.vars))):
+        if block.vars[position].name not in used:
+            model.parameters.pop(block.vars[position].name, None)
+            del block.vars[position]

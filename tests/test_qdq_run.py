@@ -1,0 +1,132 @@
+"""Int8 runs of QDQ programs against their simulation, op by op."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import paddle_run
+import programs
+import pytest
+import qdq
+from programs import CONV, Net
+from simulated_run import HAS_VNNI
+from test_ocr_models import inputs
+
+from bench.ocr import models
+from pyquant import Model, load_model, quant_post_static, save_model
+from pyquant.program import proto
+
+needs_vnni = pytest.mark.skipif(not HAS_VNNI, reason="int8 products would saturate")
+
+
+def run(model: Model, directory: Path, feed: Any, how: str) -> Any:
+    paths = save_model(model, directory, "m.pdmodel", "m.pdiparams")
+    return paddle_run.predict(*paths[:2], feed, how)[0]
+
+
+# Of each kind of op, so many of those that a model has: alone, for no rounding to spread.
+KINDS = {
+    models.RECOGNITION: {"conv2d": 3, "matmul_v2": 3, "conv2d of a relu": 2},
+    models.DIRECTION: {"conv2d": 2, "depthwise_conv2d of a relu": 3},
+}
+
+
+@needs_vnni
+@pytest.mark.parametrize("name", KINDS)
+def test_each_op_of_a_real_model_alone_computes_what_is_simulated(
+    name: str, tmp_path: Path
+) -> None:
+    images = inputs(name, 8)
+    directory = tmp_path / "int8"
+    quant_post_static(None, models.model_dir(name), directory, data_loader=[images])
+    model = without_softmax(load_model(directory))
+    feed = {"x": images[:2]}
+    floats = run(qdq.with_only(model, ()), tmp_path, feed, "plain")
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for output, op in qdq.quantized_ops(model).items():
+        found[f"{op.type} of a relu" if qdq.is_behind_relu(model, op) else op.type].append(output)
+    for kind, count in KINDS[name].items():
+        assert len(found[kind]) >= count
+        for output in found[kind][:count]:
+            alone = qdq.with_only(model, (output,))
+            simulation = qdq.with_levels_of_the_run(alone)
+            simulated = run(simulation, tmp_path, feed, "plain")
+            int8 = run(alone, tmp_path, feed, "int8")
+            changed = paddle_run.relative_error(simulated, floats)
+            assert changed > 1e-4
+            assert paddle_run.relative_error(int8, simulated) < 0.05 * changed, output
+
+
+def without_softmax(model: Model) -> Model:
+    """Let the model end before its softmax, which hides what its input differs by."""
+    block = model.program.blocks[0]
+    (position,) = [
+        i for i, op in enumerate(block.ops) if model.fetches[0] in proto.names(op.outputs)
+    ]
+    softmax = proto.copy_op(block.ops[position])
+    assert softmax.type == "softmax"
+    del block.ops[position]
+    proto.rename(block.ops[-1].inputs, {model.fetches[0]: next(proto.names(softmax.inputs))})
+    return model
+
+
+def depthwise_net() -> Net:
+    net = Net([4, 3, 8, 8]).conv(16).act("relu")
+    return net.conv(16, {**CONV, "groups": 16}, "depthwise_conv2d").conv(8).end()
+
+
+def residual_net() -> Net:
+    net = Net([4, 3, 8, 8]).conv(8).act("relu")
+    shared = net.last
+    net.conv(8).act("relu").conv(8)
+    net.then("elementwise_add", {"X": net.last, "Y": shared}, "Out", {"axis": -1}).act("relu")
+    return net.conv(8).end()
+
+
+NETS: dict[str, Callable[[], Net]] = {"depthwise": depthwise_net, "residual": residual_net}
+
+
+@needs_vnni
+@pytest.mark.parametrize("name", NETS)
+def test_a_network_of_relus_runs_with_unsigned_levels(name: str, tmp_path: Path) -> None:
+    source = NETS[name]().save(tmp_path / "float")
+    feed = {"x": programs.random((4, 3, 8, 8), 3)}
+    quant_post_static(None, source, tmp_path / "int8", data_loader=[feed])
+    model = load_model(tmp_path / "int8")
+    floats = paddle_run.predict(source / "m.pdmodel", source / "m.pdiparams", feed)[0]
+    int8 = run(model, tmp_path / "out", feed, "int8")
+    simulated = run(qdq.with_levels_of_the_run(model), tmp_path / "out", feed, "plain")
+    assert paddle_run.relative_error(int8, simulated) < 0.2 * paddle_run.relative_error(
+        int8, floats
+    )
+
+
+def concat_net() -> Net:
+    """A convolution of averages, which are much smaller than what they are of."""
+    net = Net([4, 3, 8, 8])
+    image = net.last
+    pooling = {"pooling_type": "avg", "ksize": [3, 3], "strides": [1, 1], "paddings": [1, 1]}
+    pooled = []
+    for _ in range(2):
+        net.last, net.dims = image, [4, 3, 8, 8]
+        net.conv(8).act("tanh").constant("elementwise_mul", [3.0]).act("exp")
+        pooled.append(net.then("pool2d", {"X": net.last}, "Out", pooling).last)
+    net.dims[1] = 16
+    net.then("concat", {"X": pooled[0]}, "Out", {"axis": 1})
+    net.block.ops[-1].inputs[0].arguments.append(pooled[1])
+    return net.conv(4).end()
+
+
+@needs_vnni
+def test_what_concatenates_an_average_pooling_stays_in_float(tmp_path: Path) -> None:
+    source = concat_net().save(tmp_path / "float")
+    feed = {"x": programs.random((4, 3, 8, 8), 3)}
+    result = quant_post_static(None, source, tmp_path / "int8", data_loader=[feed])
+    (kept,) = result.kept_float
+    assert "its activation is an average pooling" in kept.reason
+    model = load_model(tmp_path / "int8")
+    int8, simulated = (run(model, tmp_path / "out", feed, how) for how in ("int8", "plain"))
+    assert paddle_run.relative_error(int8, simulated) < 1e-5
