@@ -274,9 +274,9 @@ def round_by_moments(
 ) -> NDArray[Any]:
     """Round weights so that their products with inputs of known moments lose least.
 
-    Starting from the nearest integers, one after the other moves to where the squared error of its
-    row's products is least, given all others: the objective of AdaRound (arXiv 2004.10568) by
-    coordinate descent (arXiv 2309.01885).
+    Starting from the nearest integers, one after the other becomes the one of its weight's two
+    neighbours by which the squared error of its row's products is less, given all others: the
+    objective of AdaRound (arXiv 2004.10568) by coordinate descent (arXiv 2309.01885).
 
     Args:
         weights: float32[rows, size], a row for each output channel.

@@ -11,7 +11,7 @@ import paddle_run
 
 from pyquant import Model, save_model
 from pyquant.program import proto
-from pyquant.program.onednn.integers import read_scales
+from pyquant.program.onednn.integers import read_grids
 from pyquant.program.onednn.simulation import simulate
 
 # Without it, oneDNN adds products in pairs of 16 bits, which saturate.
@@ -54,15 +54,15 @@ def disagreement(
         feed: a batch.
         directory: where the simulation is written to.
     """
-    scales = read_scales(run)
+    grids = read_grids(run)
     outputs, integers = paddle_run.observe(
-        run.model_path, run.params_path, feed, set(scales), "float"
+        run.model_path, run.params_path, feed, set(grids), "float"
     )
-    assert integers.keys() == scales.keys()
+    assert integers.keys() == grids.keys()
     assert {array.dtype.name for array in integers.values()} <= {"int8", "uint8"}
     simulation = simulate(simulated)
     known = {var.name for var in simulation.program.blocks[0].vars}
-    names = {name: f"{name}.integers" if f"{name}.integers" in known else name for name in scales}
+    names = {name: f"{name}.integers" if f"{name}.integers" in known else name for name in grids}
     given = _give(simulation, list(names.values()))
     paths = save_model(simulation, directory, "m.pdmodel", "m.pdiparams")
     fed = {given[names[name]]: array.astype(np.float32) for name, array in integers.items()}
@@ -73,7 +73,7 @@ def disagreement(
         furthest = max(furthest, int(difference.max()))
         share = max(share, (np.count_nonzero(difference) - 1) / difference.size)
     errors = [paddle_run.relative_error(*pair) for pair in zip(outputs, expected)]
-    return Disagreement(len(scales), furthest, share, max(errors))
+    return Disagreement(len(grids), furthest, share, max(errors))
 
 
 def _give(model: Model, names: list[str]) -> dict[str, str]:

@@ -19,7 +19,7 @@ from test_ocr_models import NAMES, inputs
 from bench.ocr import models
 from pyquant import Model, UnsupportedError, load_model, quant_post_static, save_model
 from pyquant.program import proto
-from pyquant.program.onednn.integers import read_scales
+from pyquant.program.onednn.integers import read_grids
 from pyquant.program.onednn.simulation import simulate
 
 needs_vnni = pytest.mark.skipif(not HAS_VNNI, reason="int8 products would saturate")
@@ -177,7 +177,7 @@ def test_simulated_rounding_is_that_of_the_run(tmp_path: Path) -> None:
         np.testing.assert_array_equal(simulated, expected)
         (run,) = paddle_run.predict(model.model_path, model.params_path, {"x": values}, "float")
         np.testing.assert_array_equal(run, expected)
-        np.testing.assert_array_equal(read_scales(model)["q"].rounded(values), expected)
+        np.testing.assert_array_equal(read_grids(model)["q"].rounded(values), expected)
 
 
 def scaled(scale: float, zero_point: float) -> dict[str, Any]:
@@ -276,11 +276,11 @@ def test_what_is_claimed_to_be_int8_runs_so(tmp_path: Path) -> None:
         deploy_backend="OneDNN",
     )
     model = load_model(tmp_path)
-    scales = read_scales(model)
+    grids = read_grids(model)
     claimed: Counter[Any] = Counter()
     weights = set()
     for op in model.ops():
-        if op.type in PRIMITIVES and not scales.keys().isdisjoint(proto.names(op.inputs)):
+        if op.type in PRIMITIVES and not grids.keys().isdisjoint(proto.names(op.inputs)):
             channels = None
             for name in (*proto.arguments(op.inputs, "Filter"), *proto.arguments(op.inputs, "W")):
                 weights.add(name.removesuffix(".dequantized"))

@@ -51,6 +51,7 @@ class Rows {
       for (std::size_t row = 0; row < rows_; ++row) {
         const double step = steps_[row];
         Quantized& integer = quantized_[row * size_ + column];
+        // Further away, an integer would fit chance correlations of few samples.
         const double exact = weights_[row * size_ + column] / step;
         const double best = integer - gradients_[row * size_ + column] / (curvature * step);
         const Quantized next = clipped(std::clamp(best, std::floor(exact), std::ceil(exact)));

@@ -11,8 +11,8 @@ void add_moments(const float* samples, std::size_t count, std::size_t size, doub
                  int threads);
 
 // Rounds the rows of a matrix [rows, size] to integers of `bits` bits times the row's step so that
-// the products with inputs of these moments [size, size] lose least: one integer after the other is
-// moved to where the row's squared error is least, in so many sweeps at most, or until none moves.
+// the products with inputs of these moments [size, size] lose least: one integer after the other becomes
+// the one of its two neighbours that errs less, in so many sweeps at most, or until none changes.
 // That is the objective of AdaRound (arXiv 2004.10568, eq. 21) by coordinate descent (QuantEase,
 // arXiv 2309.01885).
 template <typename Quantized>

@@ -19,8 +19,9 @@ from .. import kernels
 from ..errors import ModelFileError, UnsupportedError
 from ..program import proto
 from ..program.model import Model
-from ..program.onednn.integers import CARRIERS, Scale, read_scales
+from ..program.onednn.integers import CARRIERS, read_grids
 from ..program.parameters import Array
+from ..program.ranges import Grid
 
 
 class Written(NamedTuple):
@@ -36,33 +37,33 @@ class Activation:
 
     Attributes:
         value: which it is.
-        threshold: the magnitude that maps to 2^(bits-1)-1; the greatest value if there is a scale.
+        threshold: the magnitude that maps to 2^(bits-1)-1; the greatest value if there is a grid.
         bits: of the integers.
-        scale: of the integers of oneDNN's ops, which need not lie around zero.
+        grid: of the integers of oneDNN's ops, which need not lie around zero.
     """
 
     value: Written
     threshold: float
     bits: int
-    scale: Scale | None = None
+    grid: Grid | None = None
 
     @property
     def least(self) -> float | None:
         """The least value, if that is not the threshold below zero."""
-        return self.scale.least if self.scale is not None and self.scale.unsigned else None
+        return self.grid.least if self.grid is not None and self.grid.unsigned else None
 
     def rounded(self, values: Array) -> Array:
         """Return the floats that stand for the integers of ``values``, as the program does."""
-        if self.scale is not None:
-            return self.scale.rounded(values)
+        if self.grid is not None:
+            return self.grid.rounded(values)
         integers = kernels.quantize(values, self.threshold, bits=self.bits)
         return kernels.dequantize(integers, self.threshold, bits=self.bits)
 
     def beyond(self, values: Array) -> int:
         """Count the values that saturate."""
-        # Of a scale, the ends are rounded: what lies within half a step of them is as near as any.
-        margin = 0.5 / self.scale.factor if self.scale is not None else 0.0
-        least = -self.threshold if self.scale is None else self.scale.least
+        # Of a grid, the ends are rounded: what lies within half a step of them is as near as any.
+        margin = 0.5 / self.grid.factor if self.grid is not None else 0.0
+        least = -self.threshold if self.grid is None else self.grid.least
         above = np.count_nonzero(values > np.float32(self.threshold + margin))
         return int(above + np.count_nonzero(values < np.float32(least - margin)))
 
@@ -142,7 +143,7 @@ class _Reader:
     def __init__(self, model: Model) -> None:
         self.found = Quantization()
         self._model = model
-        self._scales = read_scales(model)
+        self._grids = read_grids(model)
         self._writes: Counter[str] = Counter()
         self._quantized: dict[str, Activation] = {}
         self._cast: dict[str, str] = {}
@@ -206,9 +207,9 @@ class _Reader:
         return True
 
     def _carry(self, op: Any, source: str, output: str) -> bool:
-        if output in self._scales:
+        if output in self._grids:
             self._carried[output] = self._carried.get(source, source)
-        return output in self._scales
+        return output in self._grids
 
     def _cast_integers(self, op: Any, source: str, output: str) -> bool:
         array = self._model.parameters.get(source)
@@ -259,7 +260,7 @@ class _Reader:
         self.found.weights[output] = Weight(name, integers, step, axis, bits, data_type)
 
     def _add_scaled(self, value: Written, output: str) -> None:
-        scale = self._scales[output]
+        scale = self._grids[output]
         if not 0 < scale.factor < math.inf:
             raise ModelFileError(
                 f"{self._model.model_path}: the scale of '{output}' is {scale.factor}, not finite "
@@ -296,7 +297,7 @@ class _Reader:
             for name in read:
                 if name in self._restated:
                     self._products[outputs[0]] = name, len(self.found.outputs) - 1
-            if value.name in self._scales:
+            if value.name in self._grids:
                 self._add_scaled(value, value.name)
 
 

@@ -30,7 +30,7 @@ class Range(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """integer = round(value * factor) + zero_point.
+    """integer = round(value * factor + zero_point), of 8 bits, ties to even.
 
     Attributes:
         factor: integers per unit of the values.
@@ -42,12 +42,27 @@ class Grid(NamedTuple):
     zero_point: int
     unsigned: bool
 
+    @property
+    def limits(self) -> tuple[int, int]:
+        """The least integer and the greatest one."""
+        return (0, 255) if self.unsigned else (-128, 127)
+
+    @property
+    def least(self) -> float:
+        """The least value that an integer stands for."""
+        return (self.limits[0] - self.zero_point) / self.factor
+
+    @property
+    def greatest(self) -> float:
+        """The greatest value that an integer stands for."""
+        return (self.limits[1] - self.zero_point) / self.factor
+
     def rounded(self, values: Array) -> Array:
-        """Return what is left of ``values`` as integers, as values again."""
-        least, largest = (0, 255) if self.unsigned else (-128, 127)
-        integers = np.rint(values * np.float32(self.factor)) + self.zero_point
-        kept: Array = (np.clip(integers, least, largest) - self.zero_point) / self.factor
-        return kept
+        """Return the float32 values that the integers of ``values`` stand for."""
+        factor, zero_point = np.float32(self.factor), np.float32(self.zero_point)
+        integers = np.clip(np.rint(values * factor + zero_point), *map(np.float32, self.limits))
+        found: Array = (integers - zero_point) / factor
+        return found
 
 
 def symmetric_grid(given: Range, unsigned: bool) -> Grid:

@@ -16,7 +16,8 @@ from ...errors import UnsupportedError
 from .. import proto
 from ..graph import Graph
 from ..model import Model, copy_model
-from .integers import CARRIERS, Scale, Scales, read_scales
+from ..ranges import Grid
+from .integers import CARRIERS, Grids, read_grids
 from .writer import CONVOLUTION_ATTRIBUTES
 
 # A float32 of this magnitude has no bits for a fraction: adding it rounds to nearest, ties to even.
@@ -36,12 +37,12 @@ def simulate(model: Model) -> Model:
     Raises:
         UnsupportedError: an int8 op is not one that pyquant writes.
     """
-    scales = read_scales(model)
-    if not scales:
+    grids = read_grids(model)
+    if not grids:
         return model
     simulated = copy_model(model)
     simulated.is_rewritten = True
-    _Simulation(simulated, scales).write()
+    _Simulation(simulated, grids).write()
     return simulated
 
 
@@ -49,13 +50,13 @@ class _Simulation:
     """An int8 program that becomes a float one, op by op.
 
     Attributes:
-        scales: of the tensors that hold integers.
+        grids: of the tensors that hold integers.
         integers: the names of those that have another one than in the int8 program.
         made: what takes the place of the op at hand.
     """
 
-    def __init__(self, model: Model, scales: Scales) -> None:
-        self.scales = scales
+    def __init__(self, model: Model, grids: Grids) -> None:
+        self.grids = grids
         self.integers: dict[str, str] = {}
         self.made: list[Any] = []
         self._model = model
@@ -64,11 +65,11 @@ class _Simulation:
     def write(self) -> None:
         """Rewrite the program."""
         for position, op in sorted(self._graph.ops.items()):
-            read = [name for name in proto.names(op.inputs) if name in self.scales]
+            read = [name for name in proto.names(op.inputs) if name in self.grids]
             if not read and op.type != "quantize":
                 continue
             replace = _KINDS.get(op.type)
-            is_written = next(proto.names(op.outputs)) in self.scales
+            is_written = next(proto.names(op.outputs)) in self.grids
             if replace is None or (op.type in CARRIERS and not is_written):
                 raise self.unknown(op, f"reads the integers '{read[0]}'")
             self.made = []
@@ -76,7 +77,7 @@ class _Simulation:
             self._graph.replace(position, *self.made)
         self._graph.write_back()
         for var in self._model.program.blocks[0].vars:
-            if var.name in self.scales:
+            if var.name in self.grids:
                 proto.tensor_desc(var).data_type = proto.FP32
 
     def add(
@@ -107,10 +108,10 @@ class _Simulation:
         source = self.integers.get(name, name)
         return source if factor == 1 else self.apply("scale", source, scale=_inverse(factor))
 
-    def round(self, source: str, scale: Scale, output: str) -> None:
+    def round(self, source: str, grid: Grid, output: str) -> None:
         """Make whole numbers of ``source``; as in oneDNN, ties are even once they are shifted."""
-        shifted = self.apply("scale", source, scale=scale.factor, bias=float(scale.zero_point))
-        least, greatest = map(float, scale.limits)
+        shifted = self.apply("scale", source, scale=grid.factor, bias=float(grid.zero_point))
+        least, greatest = map(float, grid.limits)
         cut = self.apply("clip", shifted, min=least, max=greatest)
         rounded = self.apply("scale", cut, scale=1.0, bias=_WITHOUT_FRACTION)
         self.apply("scale", rounded, scale=1.0, bias=-_WITHOUT_FRACTION)
@@ -130,7 +131,7 @@ class _Simulation:
 
 def _quantize(here: _Simulation, op: Any) -> None:
     (source,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
-    here.round(source, here.scales[output], output)
+    here.round(source, here.grids[output], output)
 
 
 def _dequantize(here: _Simulation, op: Any) -> None:
@@ -163,9 +164,9 @@ def _linear(
         value = here.add("elementwise_add", operands, output, {"axis": -1})
     _activate(here, op, value)
     here.call(output)
-    if output in here.scales:
+    if output in here.grids:
         here.integers[output] = here.declare(f"{output}.integers", output)
-        here.round(output, here.scales[output], here.integers[output])
+        here.round(output, here.grids[output], here.integers[output])
 
 
 def _convolve(here: _Simulation, op: Any, source: str) -> str:
