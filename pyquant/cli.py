@@ -22,6 +22,7 @@ from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS, WEIGHT_ONLY_OP_TYPES
 from .program.targets import DEPLOY_BACKENDS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
+from .stages import AUTO
 from .static import ROUND_TYPES, quant_post_static
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -73,6 +74,7 @@ def _static(options: argparse.Namespace) -> None:
         engine=_engine(options.ray),
         algo=options.algo,
         round_type=options.round_type,
+        equalize=options.equalize,
         hist_percent=options.hist_percent,
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
         optimize_model=not options.no_optimize,
@@ -233,8 +235,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_model(static)
     _add_quantization(static, ACTIVATION_OP_TYPES)
     _add_data(static.add_mutually_exclusive_group(required=True), static)
-    static.add_argument("--algo", default="mse", choices=tuple(ALGORITHMS))
+    static.add_argument("--algo", default="mse", choices=(*ALGORITHMS, AUTO))
     static.add_argument("--round-type", default="round", choices=ROUND_TYPES)
+    static.add_argument(
+        "--equalize", action="store_true", help="even out the channels of activations first"
+    )
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)
 

@@ -283,7 +283,8 @@ def test_rounding_by_moments_loses_least(size: int, bits: int) -> None:
     exact = weights / steps[:, None].astype(np.float64)
     lower, upper = np.floor(exact), np.ceil(exact)
     assert ((rounded == lower) | (rounded == upper)).all()
-    others = np.where(rounded == lower, upper, lower)
+    limit = 2 ** (bits - 1) - 1
+    others = np.clip(np.where(rounded == lower, upper, lower), -limit, limit)
     for column in range(size):  # no integer gains by a move of its own
         moved = rounded.astype(np.int64)
         moved[:, column] = others[:, column]

@@ -20,7 +20,12 @@ from .lines import BATCH, CALIBRATION_SEED, batches, render_lines
 from .recognizer import Images
 from .scores import Variant, print_scores
 
-_ONEDNN = {"deploy_backend": "OneDNN", "round_type": "adaround"}
+_ONEDNN = {
+    "deploy_backend": "OneDNN",
+    "algo": "auto",
+    "equalize": True,
+    "round_type": "adaround",
+}
 
 
 def main() -> None:
@@ -61,8 +66,7 @@ def _static(
         models.model_dir(models.RECOGNITION),
         options.output / name,
         data_loader=batches(calibration),
-        algo=options.algo,
-        **more,
+        **{"algo": options.algo, **more},
     )
 
 

@@ -39,6 +39,7 @@ def main() -> None:
             data_loader=batches(calibration),
             algo=options.algo,
             round_type=options.round_type,
+            equalize=not options.no_equalize,
             deploy_backend="OneDNN",
         )
         assert result.params_path is not None
@@ -80,10 +81,11 @@ def _embed_batch(predictor: Any, batch: Batch) -> NDArray[np.float32]:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.sentences", description=__doc__)
-    parser.add_argument("--calibration-sentences", type=int, default=64)
+    parser.add_argument("--calibration-sentences", type=int, default=128)
     parser.add_argument("--test-sentences", type=int, default=500)
-    parser.add_argument("--algo", default="mse")
-    parser.add_argument("--round-type", default="adaround")
+    parser.add_argument("--algo", default="auto")
+    parser.add_argument("--round-type", default="round")
+    parser.add_argument("--no-equalize", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 

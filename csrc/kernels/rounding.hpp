@@ -11,10 +11,10 @@ void add_moments(const float* samples, std::size_t count, std::size_t size, doub
                  int threads);
 
 // Rounds the rows of a matrix [rows, size] to integers of `bits` bits times the row's step so that
-// the products with inputs of these moments [size, size] lose least: one integer after the other becomes
-// the one of its two neighbours that errs less, in so many sweeps at most, or until none changes.
-// That is the objective of AdaRound (arXiv 2004.10568, eq. 21) by coordinate descent (QuantEase,
-// arXiv 2309.01885).
+// the products with inputs of these moments [size, size] lose least: one integer after the other
+// becomes the one of its two neighbours by which the row's squared error is less, in so many sweeps
+// at most, or until none changes. That is the objective of AdaRound (arXiv 2004.10568, eq. 21) by
+// coordinate descent (QuantEase, arXiv 2309.01885).
 template <typename Quantized>
 void round_by_moments(const float* weights, std::size_t rows, std::size_t size, const float* steps,
                       const double* moments, int bits, int sweeps, Quantized* quantized,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -37,12 +38,14 @@ class ActivationSample:
 
     def observe(self, array: Array) -> None:
         """Add one batch, [samples, ...] float32."""
-        abs_max = kernels.channel_abs_max(array, self._channel_axis % array.ndim)
+        axis = self._channel_axis % array.ndim
+        abs_max = kernels.channel_abs_max(array, axis)
         self.abs_max = np.maximum(self.abs_max, abs_max) if self.abs_max.size else abs_max
         if self._left <= 0:
             return
-        rows = np.moveaxis(array, self._channel_axis, -1).reshape(len(array), -1, len(abs_max))
-        chosen = rows[:, spread(rows.shape[1])].reshape(-1, len(abs_max))
+        parts = array.reshape(len(array), math.prod(array.shape[1:axis]), len(abs_max), -1)
+        outer, inner = np.divmod(spread(parts.shape[1] * parts.shape[3]), parts.shape[3])
+        chosen = parts[:, outer, :, inner].swapaxes(0, 1).reshape(-1, len(abs_max))
         chosen = chosen[: max(1, self._left // chosen[0].nbytes)]
         self._rows.append(np.ascontiguousarray(chosen))
         self._left -= chosen.nbytes

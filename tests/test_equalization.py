@@ -1,0 +1,205 @@
+"""Factors of channels, and thresholds chosen by what they cost the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+from paddle_run import predict, relative_error
+from programs import CONV, Net
+
+from pyquant import SettingError, UnsupportedError, calibrate, load_model, quant_post_static
+from pyquant.program import proto
+
+UNPADDED = {**CONV, "paddings": [0, 0]}
+STRAIGHT = {"trans_x": False, "trans_y": False}
+BACKENDS = [None, "OneDNN"]
+RUN = {None: "int8", "OneDNN": "float"}
+
+
+def uneven(shape: tuple[int, ...], axis: int, seed: int = 0) -> Any:
+    """Random values, one channel of which is a hundred times as large."""
+    values = programs.random(shape, seed)
+    np.moveaxis(values, axis, 0)[1] *= 100
+    return values
+
+
+def product() -> tuple[Net, Any, str]:
+    net = Net([4, 6, 32])
+    net.matmul(16, **STRAIGHT)
+    net.parameters["w1"][1] *= np.float32(0.01)
+    return net.end(), uneven((4, 6, 32), -1), "x"
+
+
+def convolution() -> tuple[Net, Any, str]:
+    net = Net([4, 8, 12, 12]).conv(8, UNPADDED)
+    net.parameters["w1"][:, 1] *= np.float32(0.01)
+    return net.end(), uneven((4, 8, 12, 12), 1), "x"
+
+
+def behind_relu(pooled: bool = False) -> tuple[Net, Any, str]:
+    """The large channel is made by a convolution, which can take the factors in."""
+    net = Net([4, 8, 12, 12]).conv(8).constant("elementwise_add", np.linspace(-1, 1, 8), 1)
+    net.act("relu")
+    if pooled:
+        net.dims = [4, 8, 6, 6]
+        attributes = {"pooling_type": "max", "ksize": [2, 2], "strides": [2, 2], "paddings": [0, 0]}
+        net.then("pool2d", {"X": net.last}, "Out", attributes)
+    name = net.last
+    net.conv(8)
+    net.parameters["w1"][1] *= np.float32(100)
+    net.parameters["w3"][:, 1] *= np.float32(0.01)
+    return net.end(), programs.random((4, 8, 12, 12), 3), name
+
+
+def behind_norm() -> tuple[Net, Any, str]:
+    net = Net([4, 6, 32])
+    gains = np.ones(32, np.float32)
+    gains[1] = 100
+    inputs = {"Scale": net.parameter("gains", gains), "Bias": net.parameter("shifts", gains - 1)}
+    net.then("layer_norm", {"X": net.last, **inputs}, "Y", {"begin_norm_axis": 2})
+    for slot in ("Mean", "Variance"):
+        proto.add_var(net.block, slot, proto.FP32, [-1])
+        net.block.ops[-1].outputs.add(parameter=slot, arguments=[slot])
+    name = net.last
+    net.matmul(16, **STRAIGHT)
+    net.parameters["w1"][1] *= np.float32(0.01)
+    return net.end(), programs.random((4, 6, 32), 3), name
+
+
+INSERTED: dict[str, Callable[[], tuple[Net, Any, str]]] = {
+    "product": product,
+    "convolution": convolution,
+}
+TAKEN_IN: dict[str, Callable[[], tuple[Net, Any, str]]] = {
+    "relu": behind_relu,
+    "pooling": lambda: behind_relu(pooled=True),
+    "layer_norm": behind_norm,
+}
+
+
+def quantized(directory: Path, data: Any, backend: str | None, **options: Any) -> Any:
+    return quant_post_static(
+        None,
+        directory / "in",
+        directory / "out",
+        data_loader=[data[:1], data[1:]],
+        deploy_backend=backend,
+        **options,
+    )
+
+
+def error(result: Any, directory: Path, data: Any, backend: str | None) -> float:
+    float_model = load_model(directory / "in")
+    assert float_model.params_path is not None
+    feed = {"x": data}
+    expected = predict(float_model.model_path, float_model.params_path, feed)[0]
+    actual = predict(result.model_path, result.params_path, feed, RUN[backend])[0]
+    return relative_error(actual, expected)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [*INSERTED, *TAKEN_IN])
+@pytest.mark.parametrize("round_type", ["round", "adaround"])
+def test_uneven_channels_cost_less(
+    tmp_path: Path, name: str, backend: str | None, round_type: str
+) -> None:
+    net, data, activation = {**INSERTED, **TAKEN_IN}[name]()
+    net.save(tmp_path / "in")
+    options = {"algo": "abs_max", "round_type": round_type}
+    before = error(quantized(tmp_path, data, backend, **options), tmp_path, data, backend)
+    result = quantized(tmp_path, data, backend, **options, equalize=True)
+    assert error(result, tmp_path, data, backend) < min(0.03, before / 5)
+    made = {name for op in load_model(tmp_path / "out").ops() for name in proto.names(op.outputs)}
+    assert (f"{activation}.equalized" in made) == (name in INSERTED)
+
+
+def test_what_another_op_reads_is_divided_for_the_int8_op_alone(tmp_path: Path) -> None:
+    net, data, name = behind_relu()
+    net.fetch(name)
+    net.save(tmp_path / "in")
+    result = quantized(tmp_path, data, "OneDNN", algo="abs_max", equalize=True)
+    feed = {"x": data}
+    expected = predict(tmp_path / "in" / "m.pdmodel", tmp_path / "in" / "m.pdiparams", feed)
+    actual = predict(result.model_path, result.params_path, feed, "float")
+    assert [relative_error(*pair) < 0.03 for pair in zip(actual, expected)] == [True, True]
+
+
+def test_even_channels_are_left_alone(tmp_path: Path) -> None:
+    net = Net([4, 6, 32]).matmul(16, **STRAIGHT).end()
+    data = programs.random((4, 6, 32))
+    net.save(tmp_path / "in")
+    quantized(tmp_path, data, "OneDNN")
+    plain = (tmp_path / "out" / "model.pdmodel").read_bytes()
+    quantized(tmp_path, data, "OneDNN", equalize=True)
+    assert (tmp_path / "out" / "model.pdmodel").read_bytes() == plain
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_ops_kept_for_accuracy_read_what_they_did(tmp_path: Path, backend: str | None) -> None:
+    net, data, _ = product()
+    net.save(tmp_path / "in")
+    metrics = iter([1.0, 0.0, 1.0])
+    result = quantized(
+        tmp_path,
+        data,
+        backend,
+        algo="abs_max",
+        equalize=True,
+        eval_function=lambda predictor: next(metrics),
+    )
+    assert len(result.kept_float) == 1
+    assert error(result, tmp_path, data, backend) < 1e-5
+
+
+@pytest.mark.parametrize("equalize", [False, True])
+def test_the_files_do_not_depend_on_how_the_data_is_split(tmp_path: Path, equalize: bool) -> None:
+    net, data, _ = convolution()
+    net.save(tmp_path / "in")
+    written = []
+    for batches in ([data], [data[:1], data[1:]], [data[:3], data[3:]]):
+        result = quant_post_static(
+            None,
+            tmp_path / "in",
+            tmp_path / "out",
+            data_loader=batches,
+            algo="auto",
+            equalize=equalize,
+            deploy_backend="OneDNN",
+        )
+        written.append((result.model_path.read_bytes(), result.params_path.read_bytes()))
+    assert len(set(written)) == 1
+
+
+def test_auto_takes_what_costs_the_outputs_least(tmp_path: Path) -> None:
+    """One channel has rare large values: whether they count is for the weights to say."""
+    data = programs.random((64, 32, 32))
+    data[0, 0, 3] = 40
+    errors = {}
+    for weight in (1e-4, 30.0):
+        net = Net([64, 32, 32]).matmul(16, **STRAIGHT)
+        net.parameters["w1"][3] *= np.float32(weight)
+        net.end().save(tmp_path / "in")
+        for algo in ("auto", "mse", "abs_max", "hist"):
+            result = quantized(tmp_path, data, "OneDNN", algo=algo)
+            errors[weight, algo] = error(result, tmp_path, data, "OneDNN")
+        least = min(errors[weight, algo] for algo in ("mse", "abs_max", "hist"))
+        assert errors[weight, "auto"] <= least * 1.05
+    assert errors[30.0, "auto"] < 0.8 * errors[30.0, "mse"]
+
+
+def test_bad_arguments(tmp_path: Path) -> None:
+    net, data, _ = product()
+    net.save(tmp_path / "in")
+    calibration = calibrate(tmp_path / "in", data_loader=[data])
+    for options in ({"equalize": True}, {"algo": "auto"}):
+        with pytest.raises(UnsupportedError, match="it needs the data themselves"):
+            quant_post_static(
+                None, tmp_path / "in", tmp_path / "out", calibration=calibration, **options
+            )
+    with pytest.raises(SettingError, match="Choose another algo"):
+        quantized(tmp_path, data, None, algo="avg", equalize=True)
