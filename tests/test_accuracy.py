@@ -8,7 +8,7 @@ from PIL import Image
 
 from bench.accuracy.data import image_folder
 from bench.accuracy.networks import RECIPES, build, load_weights, save_weights, weights_path
-from bench.accuracy.variants import parse_option
+from bench.methods import parse_option
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import numpy as np
 import pytest
 from paddle_run import execute, predict, relative_error
 
-from bench.ocr import lines, models, recognizer
-from bench.predictor import make_predictor
+from bench.methods import Variant
+from bench.ocr import lines, models, pages, recognizer
 from pyquant import load_model, quant_post_dynamic, quant_post_static
 
 RENDERERS = {
     models.RECOGNITION: lines.render_lines,
-    models.DETECTION: lines.render_pages,
+    models.DETECTION: partial(pages.render_pages, size=(320, 320)),
     models.DIRECTION: lines.render_crops,
 }
 NAMES = list(RENDERERS)
@@ -86,8 +87,8 @@ def test_static_recognition_still_reads(tmp_path: Path) -> None:
         (models.model_paths(models.RECOGNITION), "float"),
         ((result.model_path, result.params_path), "int8"),
     ):
-        predictor = make_predictor(*paths, run)
-        read = recognizer.read_lines(predictor, images, models.characters())
+        variant = Variant(run, paths, run)
+        read = recognizer.read_lines(variant.load(), images, models.characters())
         scores.append(recognizer.line_accuracy(read, texts))
     assert scores[0] > 0.8
     assert scores[1] >= scores[0] - 0.06

@@ -9,31 +9,25 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from ..paddle_ptq import ALGORITHMS
-from ..timing import median_seconds
-from .data import Images
-from .networks import RECIPES
-from .task import Task, fashion_mnist_task, imagenet_task
-from .variants import (
-    Variant,
-    dynamic_variants,
-    exported,
+from ..methods import (
+    DYNAMIC,
+    INT16,
+    METHODS,
+    PEERS,
+    Method,
     float_variant,
-    nncf_variant,
-    paddle_variants,
     parse_option,
-    static_variants,
+    peer_methods,
+    quantized,
+    static_method,
 )
+from ..paddle_ptq import ALGORITHMS
+from ..task import table
+from .networks import RECIPES
+from .task import Classifier, classification_task, fashion_mnist_classifier, imagenet_classifier
 
-_TEST_BATCH = 100
-_TIMED_BATCH = 8
 _ROUNDS = 15
 _NETWORKS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18")
 
@@ -46,59 +40,32 @@ _SLIM_IMAGENET_DROPS = {"mobilenet_v1": -0.81, "mobilenet_v2": -1.00, "resnet50"
 def main() -> None:
     """Print a table per network, behind what Paddle prints."""
     options = _options()
+    methods = _methods(options)
     for name in options.networks:
-        task = _task(name, options)
         with tempfile.TemporaryDirectory() as temporary:
-            _print_rows(name, list(_variants(task, options, Path(temporary))), task.test)
+            output = Path(temporary)
+            task = classification_task(_classifier(name, options), options.batch, output / "float")
+            variants = [float_variant(task.source)]
+            for title, method in methods.items():
+                variants.append(quantized(title, method, task.source, output))
+            print(table(task, variants, _ROUNDS), flush=True)
         if options.slim and name in _SLIM_IMAGENET_DROPS:
-            published = "PaddleSlim's, published, on ImageNet"
-            print(f"{name:20}{published:43}{_SLIM_IMAGENET_DROPS[name]:+7.2f}", flush=True)
+            drop = _SLIM_IMAGENET_DROPS[name]
+            print(f"\nPaddleSlim publishes {drop:+.2f} points for {name} on ImageNet\n", flush=True)
 
 
-def _task(name: str, options: argparse.Namespace) -> Task:
+def _classifier(name: str, options: argparse.Namespace) -> Classifier:
     if options.imagenet is None:
-        return fashion_mnist_task(name, options.calibration_images)
-    return imagenet_task(name, options.imagenet, options.weights, options.calibration_images)
+        return fashion_mnist_classifier(name, options.calibration_images)
+    return imagenet_classifier(name, options.imagenet, options.weights, options.calibration_images)
 
 
-def _variants(task: Task, options: argparse.Namespace, output: Path) -> Iterator[Variant]:
-    source = exported(task.network, task.calibration, options.batch, output / "float")
-    yield float_variant(source)
-    yield from dynamic_variants(source, output)
-    yield from static_variants(source, options.static_options, output)
-    if "paddle" in options.peers:
-        yield from paddle_variants(source, options.paddle_algos, output)
-    if "nncf" in options.peers:
-        yield nncf_variant(source, output)
-
-
-def _print_rows(name: str, variants: list[Variant], test: Images) -> None:
-    """Print top-1, its drop in points, and of 100 images how many fp32 gives the same class."""
-    classes = {variant.name: _classes(variant, test) for variant in variants}
-    first = test.decode(np.arange(min(_TIMED_BATCH, len(test))))
-    runs = {variant.name: partial(variant.run, first) for variant in variants}
-    seconds = median_seconds(runs, _ROUNDS)
-    in_float = classes[variants[0].name]
-    accuracy = 100 * np.mean(in_float == test.labels)
-    print(
-        f"{'network':20}{'variant':36}{'top-1':>7}{'drop':>7}{'same':>8}{'ms/image':>10}"
-        f"{'quantized in':>14}{'bytes':>13}",
-        flush=True,
-    )
-    for variant in variants:
-        top1 = 100 * np.mean(classes[variant.name] == test.labels)
-        same = 100 * np.mean(classes[variant.name] == in_float)
-        took = "" if variant.seconds is None else f"{variant.seconds:.2f} s"
-        print(
-            f"{name:20}{variant.name:36}{top1:7.2f}{top1 - accuracy:+7.2f}{same:8.2f}"
-            f"{1000 * seconds[variant.name] / len(first):10.3f}{took:>14}{variant.bytes:13,}",
-            flush=True,
-        )
-
-
-def _classes(variant: Variant, test: Images) -> Any:
-    scores = [variant.run(images) for images, _ in test.batches(_TEST_BATCH)]
-    return np.concatenate(scores).argmax(axis=1)
+def _methods(options: argparse.Namespace) -> dict[str, Method]:
+    methods = {name: METHODS[name] for name in (DYNAMIC, INT16)}
+    for settings in options.static_options:
+        named = " ".join(f"{key}={value}" for key, value in settings.items())
+        methods[f"static int8 {named}".rstrip()] = static_method(settings)
+    return {**methods, **peer_methods(options.peers, options.paddle_algos)}
 
 
 def _options() -> argparse.Namespace:
@@ -114,7 +81,7 @@ def _options() -> argparse.Namespace:
         metavar="KEY=VALUE",
         help="of quant_post_static; may be given again, for one more row in the table",
     )
-    parser.add_argument("--peers", nargs="*", default=[], choices=["paddle", "nncf"])
+    parser.add_argument("--peers", nargs="*", default=[], choices=PEERS)
     parser.add_argument("--paddle-algos", nargs="+", default=["hist"], choices=ALGORITHMS)
     parser.add_argument(
         "--slim", action="store_true", help="PaddleSlim's settings, and what it publishes of them"

@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 import pyquant
 from pyquant.program import proto
 
+from ..methods import float_variant, parse_option
 from ..predictor import make_predictor, run_batch
+from ..source import Source
 from .networks import RECIPES
-from .task import fashion_mnist_task
-from .variants import Source, exported, float_variant, parse_option
+from .task import exported, fashion_mnist_classifier
 
 _BATCH = 100
 _CALIBRATION_BATCH = 32
@@ -33,7 +34,7 @@ class Experiment:
     def __init__(self, source: Source, images: NDArray[Any], options: dict[str, Any]) -> None:
         self._source, self._options = source, options
         self._batches = [images[i : i + _BATCH] for i in range(0, len(images), _BATCH)]
-        run = float_variant(source).run
+        run = float_variant(source).load()
         self._scores = np.concatenate([run(batch) for batch in self._batches])
         with tempfile.TemporaryDirectory() as temporary:
             result = self._quantize((), Path(temporary))
@@ -58,7 +59,7 @@ class Experiment:
     def _quantize(self, skipped: Collection[str], output: Path) -> pyquant.QuantizationResult:
         return pyquant.quant_post_static(
             None,
-            self._source.model_path.parent,
+            self._source.paths[0].parent,
             output,
             data_loader=self._source.batches(),
             skip_tensor_list=list(skipped),
@@ -74,10 +75,10 @@ def main() -> None:
     parser.add_argument("--calibration-images", type=int, default=128)
     parser.add_argument("--static-options", nargs="*", default=[], type=parse_option)
     options = parser.parse_args()
-    task = fashion_mnist_task(options.network, options.calibration_images)
-    images = task.test.decode(np.arange(options.test_images))
+    classifier = fashion_mnist_classifier(options.network, options.calibration_images)
+    images = classifier.test.decode(np.arange(options.test_images))
     with tempfile.TemporaryDirectory() as temporary:
-        source = exported(task.network, task.calibration, _CALIBRATION_BATCH, Path(temporary))
+        source = exported(classifier, _CALIBRATION_BATCH, Path(temporary))
         experiment = Experiment(source, images, dict(options.static_options))
         _print_ops(pyquant.load_model(temporary), experiment)
 
@@ -94,9 +95,9 @@ def _print_ops(model: pyquant.Model, experiment: Experiment) -> None:
     for op in model.ops():
         names = proto.names(op.inputs)
         weight = next((name for name in names if name in experiment.weights), None)
-        if weight is None:
+        activation = next((name for name in names if name not in model.parameters), None)
+        if weight is None or activation is None:  # such as a reshape of a bias, when it is folded
             continue
-        activation = next(name for name in names if name not in model.parameters)
         alone = experiment.error([name for name in experiment.weights if name != weight])
         without = experiment.error([weight])
         threshold = experiment.thresholds.get(activation)

@@ -1,36 +1,48 @@
-"""A trained network with the images that it is calibrated on and tested on."""
+"""Trained networks with the images that they are calibrated on and tested on."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from ..networks import vision_network
+import pyquant
+
+from ..methods import Run
+from ..networks import export, vision_network
+from ..source import Source
+from ..task import Scores, Task
 from .data import Images, fashion_mnist, image_folder
 from .networks import RECIPES, build, load_weights, weights_path
 
+_TEST_BATCH = 100
+_TIMED_BATCH = 8
+
 
 @dataclass(frozen=True)
-class Task:
+class Classifier:
     """A trained network and its data.
 
     Attributes:
+        name: of the network.
         network: the ``paddle.nn.Layer``.
         calibration: training images, float32[n, 3, h, w].
         test: images that neither training nor calibration sees.
     """
 
+    name: str
     network: Any
     calibration: NDArray[Any]
     test: Images
 
 
-def fashion_mnist_task(name: str, calibration_images: int) -> Task:
+def fashion_mnist_classifier(name: str, calibration_images: int) -> Classifier:
     """Return the network for Fashion-MNIST; it is trained now if it never was."""
     import paddle
 
@@ -43,10 +55,12 @@ def fashion_mnist_task(name: str, calibration_images: int) -> Task:
     load_weights(network, path)
     size = RECIPES[name].size
     calibration = fashion_mnist("train", size).sample(calibration_images)
-    return Task(network, calibration, fashion_mnist("t10k", size))
+    return Classifier(name, network, calibration, fashion_mnist("t10k", size))
 
 
-def imagenet_task(name: str, folder: Path, weights: Path, calibration_images: int) -> Task:
+def imagenet_classifier(
+    name: str, folder: Path, weights: Path, calibration_images: int
+) -> Classifier:
     """Return the network at full width with pretrained weights, a ``.pdparams`` file."""
     import paddle
 
@@ -54,4 +68,37 @@ def imagenet_task(name: str, folder: Path, weights: Path, calibration_images: in
     network = vision_network(name)
     network.set_state_dict(paddle.load(str(weights)))
     calibration, test = image_folder(folder, calibration_images)
-    return Task(network, calibration.sample(calibration_images), test)
+    return Classifier(name, network, calibration.sample(calibration_images), test)
+
+
+def exported(classifier: Classifier, batch: int, directory: Path) -> Source:
+    """Write the network as Paddle exports it, to be calibrated in batches of ``batch``."""
+    images = classifier.calibration
+    export(classifier.network, directory / "model", list(images.shape[1:]))
+    model = pyquant.load_model(directory)
+    assert model.params_path is not None
+    return Source(classifier.name, (model.model_path, model.params_path), "image", images, batch)
+
+
+def classification_task(classifier: Classifier, batch: int, directory: Path) -> Task:
+    """Return the naming of the classes of the test images."""
+    test = classifier.test
+    return Task(
+        exported(classifier, batch, directory),
+        "image",
+        partial(_classes, test),
+        partial(_scores, test.labels),
+        test.decode(np.arange(min(_TIMED_BATCH, len(test)))),
+    )
+
+
+def _classes(test: Images, run: Run) -> NDArray[Any]:
+    scores = np.concatenate([run(images) for images, _ in test.batches(_TEST_BATCH)])
+    return np.asarray(scores.argmax(axis=1))
+
+
+def _scores(labels: NDArray[Any], classes: NDArray[Any], in_float: NDArray[Any]) -> Scores:
+    return {
+        "top-1": 100 * float(np.mean(classes == labels)),
+        "same class as float": 100 * float(np.mean(classes == in_float)),
+    }

@@ -6,19 +6,17 @@
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import pyquant
 
-from ..paddle_ptq import ALGORITHMS, quantize
-from ..predictor import make_predictor, run_batch
-from . import models
-from .lines import BATCH, CALIBRATION_SEED, batches, render_lines
-from .recognizer import Images
-from .scores import Variant, print_scores
+from ..methods import Variant, float_variant, peer_methods, quantized
+from ..paddle_ptq import ALGORITHMS
+from ..source import Source, forward
+from ..task import table
+from .recognizer import recognition_task
 
 _ONEDNN = {
     "deploy_backend": "OneDNN",
@@ -26,20 +24,20 @@ _ONEDNN = {
     "equalize": True,
     "round_type": "adaround",
 }
+_ROUNDS = 9
 
 
 def main() -> None:
     """Run the demonstration."""
     options = _options()
-    calibration, _ = render_lines(options.calibration_lines, CALIBRATION_SEED)
-    forward_seconds = _forward_seconds(calibration)
-    dynamic = pyquant.quant_post_dynamic(
-        models.model_dir(models.RECOGNITION), options.output / "dynamic"
-    )
-    static = _static(calibration, options, "static")
-    more = _static(calibration, options, "onednn", **_ONEDNN)
+    task = recognition_task(options.calibration_lines, options.test_lines)
+    source = task.source
+    forward_seconds = _forward_seconds(source)
+    dynamic = pyquant.quant_post_dynamic(source.paths[0].parent, options.output / "dynamic")
+    static = _static(source, options, "static")
+    more = _static(source, options, "onednn", **_ONEDNN)
     print(f"\n== dynamic (weights alone)\n{dynamic}")
-    print(f"\n== static, algo {options.algo}, {len(calibration)} lines\n{static}")
+    print(f"\n== static, algo {options.algo}, {len(source.images)} lines\n{static}")
     _print_thresholds(static)
     total = sum(static.seconds.values())
     print(
@@ -47,52 +45,38 @@ def main() -> None:
         f"lines takes {forward_seconds:.2f} s: ratio {total / forward_seconds:.2f}"
     )
     variants = [
-        Variant("float", *models.model_paths(models.RECOGNITION), "float"),
-        Variant("dynamic int8", *_result_paths(dynamic), "float", sum(dynamic.seconds.values())),
-        Variant("static int8", *_result_paths(static), "int8", sum(static.seconds.values())),
-        Variant("static OneDNN", *_result_paths(more), "int8", sum(more.seconds.values())),
-        *_paddle_variants(calibration, options.paddle, options.output),
+        float_variant(source),
+        _variant("dynamic int8", dynamic, "float"),
+        _variant("static int8", static, "int8"),
+        _variant("static OneDNN", more, "float"),
     ]
+    for name, method in peer_methods(["paddle"], options.paddle).items():
+        variants.append(quantized(name, method, source, options.output))
     print(f"\n== {options.test_lines} lines that calibration did not see, one thread, oneDNN")
-    print_scores(variants, options.test_lines)
+    print(table(task, variants, _ROUNDS))
     _print_use(more)
 
 
 def _static(
-    calibration: Images, options: argparse.Namespace, name: str, **more: Any
+    source: Source, options: argparse.Namespace, name: str, **more: Any
 ) -> pyquant.QuantizationResult:
     return pyquant.quant_post_static(
         None,
-        models.model_dir(models.RECOGNITION),
+        source.paths[0].parent,
         options.output / name,
-        data_loader=batches(calibration),
+        data_loader=source.batches(),
         **{"algo": options.algo, **more},
     )
 
 
-def _forward_seconds(images: Images) -> float:
-    """Time the forward that calibration is measured by: oneDNN, all cores, loading included."""
+def _forward_seconds(source: Source) -> float:
     start = time.perf_counter()
-    predictor = make_predictor(
-        *models.model_paths(models.RECOGNITION), "float", os.cpu_count() or 1
-    )
-    for batch in batches(images):
-        run_batch(predictor, batch)
+    forward(source)
     return time.perf_counter() - start
 
 
-def _paddle_variants(calibration: Images, algos: list[str], output: Path) -> list[Variant]:
-    variants = []
-    for algo in algos:
-        model_path, params_path, seconds = quantize(
-            *models.model_paths(models.RECOGNITION),
-            [{"x": image} for image in calibration],
-            BATCH,
-            algo,
-            output / "paddle" / algo,
-        )
-        variants.append(Variant(f"Paddle {algo}", model_path, params_path, "int8", seconds))
-    return variants
+def _variant(name: str, result: pyquant.QuantizationResult, run: str) -> Variant:
+    return Variant(name, _result_paths(result), run, sum(result.seconds.values()))
 
 
 def _options() -> argparse.Namespace:

@@ -1,8 +1,6 @@
-"""Text rendered as images, as PP-OCR's recognition, direction and detection models take them."""
+"""Lines of text rendered as images, as PP-OCR's recognition and direction models take them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,10 +12,6 @@ HEIGHT, WIDTH = 48, 320
 CROP_WIDTH = 192
 BATCH = 8
 CALIBRATION_SEED, TEST_SEED = 1, 2
-
-# What PP-OCR's detection was trained with: ImageNet's mean and standard deviation.
-_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
-_STD = np.array([0.229, 0.224, 0.225], np.float32)
 
 _WORDS = """
 the of and to in is you that it he was for on are as with his they at be this from have or by
@@ -47,7 +41,7 @@ def render_lines(count: int, seed: int) -> tuple[NDArray[np.float32], list[str]]
         Images, float32[count, 3, 48, 320] in [-1, 1], and their texts.
     """
     generator = np.random.default_rng(seed)
-    texts = [_text(generator) for _ in range(count)]
+    texts = [choose_text(generator) for _ in range(count)]
     images = [_image(text, generator) for text in texts]
     return np.stack([_normalized(image) for image in images]), texts
 
@@ -61,33 +55,10 @@ def render_crops(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np
     generator = np.random.default_rng(seed)
     labels = np.arange(count) % 2
     images = [
-        _image(_text(generator), generator).rotate(180 * int(label), expand=True)
+        _image(choose_text(generator), generator).rotate(180 * int(label), expand=True)
         for label in labels
     ]
     return np.stack([_normalized(image, CROP_WIDTH) for image in images]), labels
-
-
-def render_pages(
-    count: int, seed: int, size: tuple[int, int] = (320, 320)
-) -> tuple[NDArray[np.float32], list[NDArray[np.int64]]]:
-    """Render random pages for detection.
-
-    Args:
-        count: how many.
-        seed: of the random texts and looks.
-        size: height and width, multiples of 32.
-
-    Returns:
-        Images, float32[count, 3, height, width] less ImageNet's mean, over its deviation, and of
-        each page the boxes of its lines, int64[lines, 4]: left, top, right, bottom.
-    """
-    if size[0] % 32 or size[1] % 32:
-        raise ValueError(f"size: {size} is not a multiple of 32, by which detection downsamples.")
-    generator = np.random.default_rng(seed)
-    pages, boxes = zip(*(_page(size, generator) for _ in range(count)))
-    pixels = np.stack([np.asarray(page, np.float32) for page in pages])
-    images = np.ascontiguousarray(((pixels / 255 - _MEAN) / _STD).transpose(0, 3, 1, 2))
-    return images, list(boxes)
 
 
 def batches(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -95,7 +66,8 @@ def batches(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
 
 
-def _text(generator: np.random.Generator) -> str:
+def choose_text(generator: np.random.Generator) -> str:
+    """Choose one to three words and numbers."""
     return " ".join(_token(generator) for _ in range(generator.integers(1, 4)))
 
 
@@ -117,7 +89,7 @@ def _token(generator: np.random.Generator) -> str:
 
 def _image(text: str, generator: np.random.Generator) -> Image.Image:
     """Draw one line, cropped as a detector would, with random colours, slant, blur and noise."""
-    paper, ink = _colors(generator)
+    paper, ink = choose_colors(generator)
     font = ImageFont.load_default(float(generator.uniform(24, 34)))
     left, top, right, bottom = font.getbbox(text)
     margins = generator.uniform(2, 5, 4)
@@ -127,44 +99,25 @@ def _image(text: str, generator: np.random.Generator) -> Image.Image:
     draw.text((margins[0] - left, margins[2] - top), text, font=font, fill=ink)
     angle = float(generator.normal(0, 0.5))
     image = image.rotate(angle, Image.Resampling.BICUBIC, fillcolor=paper)
-    return _worn(image, generator)
+    return worn(image, generator)
 
 
-def _page(
-    size: tuple[int, int], generator: np.random.Generator
-) -> tuple[Image.Image, NDArray[np.int64]]:
-    """Draw lines below one another, as wide as they fall, and return their boxes."""
-    height, width = size
-    paper, ink = _colors(generator)
-    image = Image.new("RGB", (width, height), paper)
-    draw = ImageDraw.Draw(image)
-    boxes: list[tuple[float, float, float, float]] = []
-    y = float(generator.uniform(8, 24))
-    while y < height - 40:
-        font = ImageFont.load_default(float(generator.uniform(14, 26)))
-        start = (float(generator.uniform(8, width / 3)), y)
-        text = _text(generator)
-        draw.text(start, text, font=font, fill=ink)
-        left, top, right, bottom = draw.textbbox(start, text, font=font)
-        boxes.append((left, top, min(right, width), bottom))
-        y = bottom + float(generator.uniform(12, 40))
-    return _worn(image, generator), np.array(boxes).round().astype(np.int64)
-
-
-def _worn(image: Image.Image, generator: np.random.Generator) -> Image.Image:
+def worn(image: Image.Image, generator: np.random.Generator) -> Image.Image:
     """Blur, and add noise."""
     image = image.filter(ImageFilter.GaussianBlur(float(generator.uniform(0, 0.8))))
     noise = generator.normal(0, generator.uniform(0, 15), (image.height, image.width, 3))
     return Image.fromarray(np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8))
 
 
-def _colors(generator: np.random.Generator) -> tuple[Color, Color]:
+def choose_colors(generator: np.random.Generator) -> tuple[Color, Color]:
     """Choose a light paper and a dark ink."""
-    return _color(generator.integers(150, 256, 3)), _color(generator.integers(0, 80, 3))
+    return choose_color(generator, 150, 256), choose_color(generator, 0, 80)
 
 
-def _color(rgb: NDArray[Any]) -> Color:
-    return int(rgb[0]), int(rgb[1]), int(rgb[2])
+def choose_color(generator: np.random.Generator, low: int, high: int) -> Color:
+    """Choose a colour whose parts are all in [low, high)."""
+    red, green, blue = generator.integers(low, high, 3)
+    return int(red), int(green), int(blue)
 
 
 def _normalized(image: Image.Image, full_width: int = WIDTH) -> NDArray[np.float32]:

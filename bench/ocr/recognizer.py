@@ -1,25 +1,42 @@
-"""Running the recognition model, and scoring what it reads."""
+"""Reading rendered lines, and scoring what is read."""
 
 from __future__ import annotations
 
 import statistics
-import time
-from collections.abc import Mapping
-from typing import Any
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..predictor import run_batch
+from ..methods import Run
+from ..source import Source
+from ..task import Scores, Task
+from . import models
+from .lines import BATCH, CALIBRATION_SEED, TEST_SEED, render_lines
 
 Images = NDArray[np.float32]
 
 
-def read_lines(predictor: Any, images: Images, classes: list[str], batch: int = 16) -> list[str]:
+def recognition_task(calibration_lines: int, test_lines: int) -> Task:
+    """Return the reading of rendered lines."""
+    calibration, _ = render_lines(calibration_lines, CALIBRATION_SEED)
+    images, texts = render_lines(test_lines, TEST_SEED)
+    return Task(
+        Source(
+            "PP-OCRv4 recognition", models.model_paths(models.RECOGNITION), "x", calibration, BATCH
+        ),
+        "line",
+        partial(read_lines, images=images, classes=models.characters()),
+        partial(_scores, texts),
+        images[:BATCH],
+    )
+
+
+def read_lines(run: Run, images: Images, classes: list[str], batch: int = 16) -> list[str]:
     """Return the text of every image, by greedy CTC decoding."""
     texts = []
     for start in range(0, len(images), batch):
-        for steps in run_batch(predictor, images[start : start + batch]).argmax(axis=2):
+        for steps in run(images[start : start + batch]).argmax(axis=2):
             kept = steps[np.insert(steps[1:] != steps[:-1], 0, True)]
             texts.append("".join(classes[index] for index in kept))
     return texts
@@ -41,17 +58,12 @@ def character_accuracy(read: list[str], texts: list[str]) -> float:
     return 1 - errors / sum(map(len, texts))
 
 
-def milliseconds_per_line(
-    predictors: Mapping[str, Any], images: Images, rounds: int = 9
-) -> dict[str, float]:
-    """Return the median time per line of each predictor, measured in turns."""
-    times: dict[str, list[float]] = {name: [] for name in predictors}
-    for _ in range(rounds + 1):
-        for name, predictor in predictors.items():
-            start = time.perf_counter()
-            run_batch(predictor, images)
-            times[name].append((time.perf_counter() - start) * 1000 / len(images))
-    return {name: statistics.median(values[1:]) for name, values in times.items()}
+def _scores(texts: list[str], read: list[str], _: list[str]) -> Scores:
+    return {
+        "lines right": 100 * line_accuracy(read, texts),
+        "without spaces": 100 * line_accuracy(without_spaces(read), without_spaces(texts)),
+        "characters": 100 * character_accuracy(read, texts),
+    }
 
 
 def _edit_distance(a: str, b: str) -> int:

@@ -1,0 +1,78 @@
+"""What a model is good for, and a table of how its variants do it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .methods import Run, Variant
+from .source import Source
+from .timing import median_seconds
+
+Scores = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Task:
+    """A model with data that it was not calibrated on.
+
+    Attributes:
+        source: the float model.
+        unit: what the model is run for: a line, a page, an image.
+        answer: gives what a variant says to the test data.
+        scores: gives names and values, in percent, for an answer; the second argument is the float
+            model's answer.
+        timed: the batch by which the latency is measured.
+    """
+
+    source: Source
+    unit: str
+    answer: Callable[[Run], Any]
+    scores: Callable[[Any, Any], Scores]
+    timed: NDArray[Any]
+
+
+def table(
+    task: Task, variants: Sequence[Variant], rounds: int, missing: Mapping[str, str] | None = None
+) -> str:
+    """Measure variants of a task's model.
+
+    Args:
+        task: what they are measured by.
+        variants: float first.
+        rounds: how many times each runs; latencies are medians, on one thread, taken in turns.
+        missing: why other variants are not there, by their names.
+
+    Returns:
+        A table in Markdown; behind each score stands its change against float, in points.
+    """
+    runs = {variant.name: variant.load() for variant in variants}
+    answers = {name: task.answer(run) for name, run in runs.items()}
+    in_float = variants[0].name
+    scores = {name: task.scores(answer, answers[in_float]) for name, answer in answers.items()}
+    seconds = median_seconds({name: partial(run, task.timed) for name, run in runs.items()}, rounds)
+    latency = {name: 1000 * value / len(task.timed) for name, value in seconds.items()}
+    headers = [f"ms/{task.unit}", "speed-up", "quantized in s", "peak MB", "bytes"]
+    rows = [[task.source.name, *scores[in_float], *headers]]
+    rows.append(["---"] * len(rows[0]))
+    for variant in variants:
+        name = variant.name
+        ratio = f"{latency[in_float] / latency[name]:.2f}"
+        cells = [name, *_cells(scores[name], scores[in_float]), f"{latency[name]:.2f}", ratio]
+        cells += [_number(variant.seconds, 2), _number(variant.megabytes, 0)]
+        rows.append([*cells, f"{variant.bytes:,}"])
+    for name, reason in (missing or {}).items():
+        rows.append([name, reason, *[""] * (len(rows[0]) - 2)])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cells(scores: Scores, in_float: Scores) -> list[str]:
+    return [f"{value:.2f} ({value - in_float[name]:+.2f})" for name, value in scores.items()]
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "" if value is None else f"{value:.{digits}f}"
