@@ -1,0 +1,137 @@
+"""pyquant, Paddle's own PTQ and NNCF in one table: python -m bench.peers [TASK ...].
+
+All are given the same float model and the same calibration data, each in a process of its own,
+whose peak memory is told; beside the float model stands that of its forward over the same data.
+What they wrote is then measured in one process, on data that calibration did not see; times are of
+one thread, the variants in turns. NNCF's models run by OpenVINO as it sets itself up, in bf16 where
+they are float and the processor has it; all others by Paddle's Predictor with oneDNN, in fp32. What
+is not installed is named as such.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from .accuracy.networks import RECIPES
+from .accuracy.task import classification_task, fashion_mnist_classifier
+from .child import in_child
+from .kernels.machine import description
+from .methods import NNCF, PEERS, PYQUANT, Method, Variant, float_variant, peer_methods, quantized
+from .ocr.detection import detection_task
+from .ocr.recognizer import recognition_task
+from .paddle_ptq import ALGORITHMS
+from .source import forward
+from .task import Task, table
+
+_DISTRIBUTIONS = ("nncf", "openvino")
+_BATCH = 32  # of the classifiers' calibration
+
+
+def main() -> None:
+    """Print a table per task, behind what the peers print."""
+    options = _options()
+    methods = {**PYQUANT, **peer_methods(options.peers, options.paddle_algos)}
+    tables = [_circumstances()]
+    for name in options.tasks:
+        with tempfile.TemporaryDirectory() as temporary:
+            output = Path(temporary)
+            task = _TASKS[name](options, output / "float")
+            variants, missing = _quantized(task, methods, options.timeout, output)
+            tables.append(table(task, variants, options.rounds, missing))
+        print(f"\n{tables[0]}\n\n{tables[-1]}\n", flush=True)
+        if options.output is not None:
+            options.output.write_text("\n\n".join([*tables, ""]), "utf-8")
+
+
+def _quantized(
+    task: Task, methods: Mapping[str, Method], timeout: float, output: Path
+) -> tuple[list[Variant], dict[str, str]]:
+    """Quantize with every method.
+
+    Returns:
+        The variants, float first, and why others are missing.
+    """
+    variants = [replace(float_variant(task.source), megabytes=in_child(forward, task.source)[1])]
+    missing = {}
+    for name, method in methods.items():
+        if method.absent:
+            missing[name] = f"not installed: {', '.join(method.absent)}"
+            continue
+        try:
+            arguments = (quantized, name, method, task.source, output)
+            variant, megabytes = in_child(*arguments, timeout=timeout)
+            in_child(_run, variant, task.timed)
+        except (ChildProcessError, TimeoutError) as error:
+            missing[name] = str(error)
+            continue
+        if name == NNCF:
+            variants.append(Variant("float, by OpenVINO", task.source.paths, variant.run))
+        variants.append(replace(variant, megabytes=megabytes))
+    return variants, missing
+
+
+def _run(variant: Variant, images: NDArray[Any]) -> None:
+    """Show that a variant runs, in a process that may crash."""
+    variant.load()(images)
+
+
+def _circumstances() -> str:
+    installed = {found.name: found.version for found in importlib.metadata.distributions()}
+    peers = {name: installed[name] for name in _DISTRIBUTIONS if name in installed}
+    return ", ".join(f"{name} {value}" for name, value in {**description(), **peers}.items())
+
+
+def _recognition(options: argparse.Namespace, _: Path) -> Task:
+    return recognition_task(options.calibration_lines, options.test_lines)
+
+
+def _detection(options: argparse.Namespace, _: Path) -> Task:
+    return detection_task(options.calibration_pages, options.test_pages)
+
+
+def _classification(network: str, options: argparse.Namespace, directory: Path) -> Task:
+    classifier = fashion_mnist_classifier(network, options.calibration_images)
+    return classification_task(classifier, _BATCH, directory)
+
+
+_TASKS: Mapping[str, Callable[[argparse.Namespace, Path], Task]] = {
+    "recognition": _recognition,
+    "detection": _detection,
+    **{name: partial(_classification, name) for name in RECIPES},
+}
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.peers", description=__doc__)
+    parser.add_argument("tasks", nargs="*", metavar="TASK", help=", ".join(_TASKS))
+    parser.add_argument("--peers", nargs="*", default=PEERS, choices=PEERS)
+    parser.add_argument("--paddle-algos", nargs="+", default=ALGORITHMS, choices=ALGORITHMS)
+    parser.add_argument(
+        "--timeout", type=float, default=900, metavar="SECONDS", help="of each method"
+    )
+    parser.add_argument("--calibration-lines", type=int, default=32, help="of recognition")
+    parser.add_argument("--test-lines", type=int, default=1000)
+    parser.add_argument("--calibration-pages", type=int, default=16, help="of detection")
+    parser.add_argument("--test-pages", type=int, default=200)
+    parser.add_argument("--calibration-images", type=int, default=256, help="of a classifier")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--output", type=Path, metavar="FILE.md")
+    options = parser.parse_args()
+    options.tasks = options.tasks or ["recognition", "detection", "mobilenet_v1"]
+    unknown = set(options.tasks) - set(_TASKS)
+    if unknown:
+        parser.error(f"no such task: {', '.join(unknown)}; choose among {', '.join(_TASKS)}")
+    return options
+
+
+if __name__ == "__main__":
+    main()
