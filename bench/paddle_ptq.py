@@ -19,8 +19,8 @@ def quantize(source: Source, output: Path, algo: str) -> tuple[Path, Path]:
 
     model_path, params_path = source.paths
     paddle.enable_static()
-    # Paddle 3 reads a .pdmodel in its older program form alone.
-    older_form = getattr(paddle.pir_utils, "OldIrGuard", nullcontext)
+    # Paddle 3 reads a .pdmodel only while it keeps to its older program form, as 2.6 always does.
+    older_form = getattr(getattr(paddle, "pir_utils", None), "OldIrGuard", nullcontext)
     # Paddle 2.6 takes nothing but its own DataLoader.
     samples = [{source.input: image} for image in source.images]
     loader = paddle.io.DataLoader(samples, batch_size=source.batch, return_list=True)
