@@ -17,7 +17,9 @@ from .output_error import Reader, activation_error, weight_error
 from .samples import ActivationSample
 from .statistic import ActivationHistogram, ActivationMaxima
 
-_QUANTILES = (0.98, 0.95, 0.9, 0.75, 0.5, 0.25, 0.1)
+# Below the median, channels would have no headroom for what calibration did not show: PP-OCRv4
+# recognition read 0.55 of its lines with 0.1, and 0.89 without.
+_QUANTILES = (0.98, 0.95, 0.9, 0.75, 0.5)
 _LARGEST = 1e3  # of a factor, for small channels not to be lost
 
 LEAST_GAIN = 1.5
