@@ -101,11 +101,19 @@ def static(source: Source, output: Path, **options: Any) -> Paths:
     return _paths(result)
 
 
+ACCURATE_OPTIONS: Mapping[str, Any] = {
+    "deploy_backend": "OneDNN",
+    "algo": "auto",
+    "equalize": True,
+    "round_type": "adaround",
+}
+"""What pyquant offers for accuracy, for oneDNN."""
+
 DYNAMIC = "dynamic int8"
 INT16 = "dynamic int16"
 QDQ = "static QDQ"
 ONEDNN = "static OneDNN"
-ADAROUND = "static OneDNN adaround"
+ACCURATE = "static OneDNN accurate"
 NNCF = "NNCF, by OpenVINO"
 PEERS = ("paddle", "nncf")
 _PADDLE = ("paddle.static.quantization",)
@@ -115,7 +123,7 @@ METHODS: Mapping[str, Method] = {
     INT16: Method(partial(dynamic, weight_bits=16), "float"),
     QDQ: Method(static, "int8"),
     ONEDNN: Method(partial(static, deploy_backend="OneDNN"), "float"),
-    ADAROUND: Method(partial(static, deploy_backend="OneDNN", round_type="adaround"), "float"),
+    ACCURATE: Method(partial(static, **ACCURATE_OPTIONS), "float"),
     **{
         f"Paddle {algo}": Method(
             partial(paddle_ptq.quantize, algo=algo), "int8", ("paddle.static.quantization",)
@@ -124,7 +132,7 @@ METHODS: Mapping[str, Method] = {
     },
     NNCF: Method(nncf_ptq.quantize, "openvino", ("nncf", "openvino")),
 }
-PYQUANT = {name: METHODS[name] for name in (QDQ, ONEDNN, ADAROUND, DYNAMIC)}
+PYQUANT = {name: METHODS[name] for name in (QDQ, ONEDNN, ACCURATE, DYNAMIC)}
 
 
 def peer_methods(peers: Collection[str], paddle_algos: Sequence[str]) -> dict[str, Method]:
