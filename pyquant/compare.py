@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from .calibration.data import Feed, Source
 from .calibration.source import CalibrationData
+from .comparison.equalized import Equalized, equalized
 from .comparison.paired import PairedRun
 from .comparison.quantization import Quantization, count_writes, read_quantization
 from .comparison.report import ComparedTensor, Comparison
@@ -20,6 +22,8 @@ from .program.folding.fold import fold
 from .program.model import Model, copy_model, load_model
 
 _FOLDED = "the float model was folded first, as the quantized one was"
+_EQUALIZED = "the float model was equalized first, as the quantized one was"
+_LEFT = "the float model cannot take the factors of '{}', which has other values in it"
 
 
 def compare(
@@ -37,10 +41,10 @@ def compare(
     are those that really add up on the way. Its outputs are compared a second time as its int8
     kernels compute them, which may be something else.
 
-    Tensors are matched by name; the float model is folded first if the quantized one was. What it
-    does not have is listed with what can be said of it alone. Each batch of the float model's
-    compared tensors is in memory beside the quantized model's forward; nothing else grows with the
-    data.
+    Tensors are matched by name; the float model is folded and equalized first if the quantized one
+    was. What it does not have is listed with what can be said of it alone. Each batch of the float
+    model's compared tensors is in memory beside the quantized model's forward; nothing else grows
+    with the data.
 
     Args:
         float_model: its directory or program (see `pyquant.load_model`), or what that returned.
@@ -71,7 +75,8 @@ def compare(
     data = CalibrationData(sources, batch_size, batch_nums)
     before, after = _loaded(float_model), _loaded(quantized_model)
     quantization = _checked_quantization(before, after)
-    before = _likest(before, quantization)
+    likest = _likest(before, quantization)
+    before = likest.model
     weights = _compared_weights(before, quantization)
     run = PairedRun(before, after, quantization)
     batches = samples = 0
@@ -84,8 +89,10 @@ def compare(
         samples += _samples(feed)
     if not batches:
         raise CalibrationDataError("data to compare on: it yields nothing. Give a batch at least.")
-    tensors = [*run.compared(), *weights]
+    tensors = [_named(tensor, likest.names) for tensor in (*run.compared(), *weights)]
     notes = [*run.notes, *([_FOLDED] if before.folded is not None else [])]
+    notes += [_EQUALIZED] if likest.names else []
+    notes += [_LEFT.format(name) for name in sorted(likest.left)]
     return Comparison(before.model_path, after.model_path, batches, samples, tensors, notes)
 
 
@@ -100,19 +107,31 @@ def _compared_weights(before: Model, quantization: Quantization) -> list[Compare
     ]
 
 
-def _likest(before: Model, quantization: Quantization) -> Model:
-    """Return the float model, folded if it then has more in common with the quantized one."""
+def _named(tensor: ComparedTensor, names: Mapping[str, str]) -> ComparedTensor:
+    """Call a tensor what it is called in the float model before that is equalized."""
+    if tensor.name not in names:
+        return tensor
+    return replace(tensor, name=names[tensor.name], equalized=True)
+
+
+def _likest(before: Model, quantization: Quantization) -> Equalized:
+    """Return the float model with the factors of the quantized one.
+
+    It is folded first if it then has more in common with that.
+    """
     candidates = [before]
     for shifts in (True, False):
         folded = copy_model(before)
         fold(folded, shifts=shifts)
         candidates.append(folded)
-    return max(candidates, key=lambda model: _in_common(model, quantization))
+    divided = [equalized(model, quantization) for model in candidates]
+    return max(divided, key=lambda candidate: _in_common(candidate, quantization))
 
 
-def _in_common(model: Model, quantization: Quantization) -> int:
-    """Count the weights of ``model`` that were quantized as they are, and the activations."""
-    computed = {*count_writes(model), *(var.name for var in model.feeds)}
+def _in_common(candidate: Equalized, quantization: Quantization) -> int:
+    """Count the weights that were quantized as they are there, and the activations."""
+    model = candidate.model
+    computed = {*count_writes(model), *(var.name for var in model.feeds)} - {*candidate.left}
     activations = quantization.activations.values()
     return sum(not weight.note for weight in _compared_weights(model, quantization)) + sum(
         activation.value.name in computed for activation in activations

@@ -27,7 +27,7 @@ from .errors import ActivationError, SettingError
 from .plan import Plan, Writer
 from .program import proto
 from .program.folding.linear import along_inputs
-from .program.folding.scaling import find_neighbours
+from .program.folding.scaling import find_neighbours, store_factors
 from .program.graph import Graph
 from .program.model import Model, copy_model
 from .program.parameters import Array
@@ -142,6 +142,7 @@ class Stages:
         self._arguments = arguments
         self._thresholds: dict[tuple[str, int], float] = {}
         self._factors: dict[str, Array] = {}
+        self._taken: dict[str, Array] = {}  # those that neighbours have taken in
 
     def equalize(self, ops: Sequence[WeightedOp]) -> None:
         """Divide activations of ``ops`` by factors, and go on with what is seen behind them.
@@ -151,7 +152,6 @@ class Stages:
         """
         writer = self._plan.writer(self._model, ops)
         graph = Graph(self._model)
-        taken: dict[str, Array] = {}
         for name, readers in self._equalizable(ops).items():
             others = self._seen.statistics.keys() - {name}
             neighbours = find_neighbours(graph, name, others)
@@ -163,10 +163,10 @@ class Stages:
                 continue
             if found is not None and neighbours is not None:
                 neighbours.take(self._model, found)
-                taken[name] = found
+                self._taken[name] = found
             elif found is not None:
                 self._factors[name] = found
-        self._seen = self._seen.divided({**taken, **self._factors})
+        self._seen = self._seen.divided({**self._taken, **self._factors})
 
     def find_thresholds(self, ops: Sequence[WeightedOp]) -> None:
         """Find the thresholds of the activations of ``ops``, for the stages to come.
@@ -219,6 +219,9 @@ class Stages:
         writer = self._plan.writer(written, ops)
         ranges, _ = self._ranges(writer)
         writer.write(ranges, weights, self._plan.weight_only, self._factors)
+        read = {op.activation for op in ops}
+        divided = {name: found for name, found in self._factors.items() if name in read}
+        store_factors(written, {**self._taken, **divided})
         return written, ranges
 
     def _ranges(self, writer: Writer) -> tuple[dict[str, Range], dict[str, int]]:

@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
-from paddle_run import predict, relative_error
+from paddle_run import execute, predict, relative_error
 from programs import CONV, Net
 
-from pyquant import SettingError, UnsupportedError, calibrate, load_model, quant_post_static
+from pyquant import (
+    Comparison,
+    SettingError,
+    UnsupportedError,
+    calibrate,
+    compare,
+    load_model,
+    quant_post_static,
+    save_model,
+    save_page,
+)
+from pyquant.comparison.report import ComparedTensor
 from pyquant.program import proto
 
 UNPADDED = {**CONV, "paddings": [0, 0]}
@@ -41,9 +52,11 @@ def convolution() -> tuple[Net, Any, str]:
     return net.end(), uneven((4, 8, 12, 12), 1), "x"
 
 
-def behind_relu(pooled: bool = False) -> tuple[Net, Any, str]:
+def behind_relu(pooled: bool = False, scaled: bool = False) -> tuple[Net, Any, str]:
     """The large channel is made by a convolution, which can take the factors in."""
     net = Net([4, 8, 12, 12]).conv(8).constant("elementwise_add", np.linspace(-1, 1, 8), 1)
+    if scaled:
+        net.constant("elementwise_mul", np.linspace(1, 2, 8), 1)
     net.act("relu")
     if pooled:
         net.dims = [4, 8, 6, 6]
@@ -51,8 +64,9 @@ def behind_relu(pooled: bool = False) -> tuple[Net, Any, str]:
         net.then("pool2d", {"X": net.last}, "Out", attributes)
     name = net.last
     net.conv(8)
-    net.parameters["w1"][1] *= np.float32(100)
-    net.parameters["w3"][:, 1] *= np.float32(0.01)
+    first, last = (name for name in net.parameters if name.startswith("w"))
+    net.parameters[first][1] *= np.float32(100)
+    net.parameters[last][:, 1] *= np.float32(0.01)
     return net.end(), programs.random((4, 8, 12, 12), 3), name
 
 
@@ -77,6 +91,7 @@ INSERTED: dict[str, Callable[[], tuple[Net, Any, str]]] = {
 }
 TAKEN_IN: dict[str, Callable[[], tuple[Net, Any, str]]] = {
     "relu": behind_relu,
+    "folded": lambda: behind_relu(scaled=True),
     "pooling": lambda: behind_relu(pooled=True),
     "layer_norm": behind_norm,
 }
@@ -154,6 +169,7 @@ def test_ops_kept_for_accuracy_read_what_they_did(tmp_path: Path, backend: str |
     )
     assert len(result.kept_float) == 1
     assert error(result, tmp_path, data, backend) < 1e-5
+    assert "x@factors" not in load_model(tmp_path / "out").parameters
 
 
 @pytest.mark.parametrize("equalize", [False, True])
@@ -203,3 +219,119 @@ def test_bad_arguments(tmp_path: Path) -> None:
             )
     with pytest.raises(SettingError, match="Choose another algo"):
         quantized(tmp_path, data, None, algo="avg", equalize=True)
+
+
+def find(comparison: Comparison, name: str, kind: str) -> ComparedTensor:
+    (found,) = [t for t in comparison.tensors if (t.name, t.kind) == (name, kind)]
+    return found
+
+
+def changed(directory: Path, changes: dict[str, Any]) -> Path:
+    """Write the int8 model again with other values of parameters, or without them."""
+    model = load_model(directory / "out")
+    for name, array in changes.items():
+        position = [var.name for var in model.program.blocks[0].vars].index(name)
+        if array is None:
+            del model.parameters[name], model.program.blocks[0].vars[position]
+        else:
+            model.parameters[name] = array
+            desc = proto.tensor_desc(model.program.blocks[0].vars[position])
+            desc.dims[:] = array.shape
+    save_model(model, directory / "changed", "m.pdmodel", "m.pdiparams")
+    return directory / "changed"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [*INSERTED, *TAKEN_IN])
+def test_compare_finds_the_error_of_rounding_alone(
+    tmp_path: Path, name: str, backend: str | None
+) -> None:
+    net, data, activation = {**INSERTED, **TAKEN_IN}[name]()
+    net.save(tmp_path / "in")
+    quantized(tmp_path, data, backend, algo="abs_max", equalize=True)
+    comparison = compare(tmp_path / "in", tmp_path / "out", data_loader=[data])
+    assert {tensor.note for tensor in comparison.tensors} == {""}
+    assert min(tensor.badness for tensor in comparison.tensors) > (1, 35)
+    assert "the float model was equalized first, as the quantized one was" in comparison.notes
+    # Of integers that a pooling hands on, the report names where they come from.
+    root = "t3" if (name, backend) == ("pooling", "OneDNN") else activation
+    assert find(comparison, root, "activation").equalized
+    assert all(tensor.equalized for tensor in comparison.worst("weight"))
+    assert not any(tensor.equalized for tensor in comparison.worst("simulated", "int8 run"))
+    assert f"  {root} (equalized)\n" in comparison.table()
+    save_page(comparison, tmp_path / "page.html")
+    assert f"<h3>{root} (equalized) <small>" in (tmp_path / "page.html").read_text("utf-8")
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", [*INSERTED, *TAKEN_IN])
+def test_compare_shows_a_wrong_factor(tmp_path: Path, name: str, backend: str | None) -> None:
+    net, data, activation = {**INSERTED, **TAKEN_IN}[name]()
+    net.save(tmp_path / "in")
+    quantized(tmp_path, data, backend, algo="abs_max", equalize=True)
+    factors = load_model(tmp_path / "out").parameters[f"{activation}@factors"]
+    assert factors.max() > 20
+    wrong = changed(tmp_path, {f"{activation}@factors": factors * np.float32(1.1)})
+    comparison = compare(tmp_path / "in", wrong, data_loader=[data])
+    for weight in comparison.worst("weight"):
+        assert "other values in the float model" in weight.note
+    (tensor,) = [t for t in comparison.worst("activation") if t.equalized or t.name == activation]
+    assert tensor.inherited is not None
+    assert tensor.inherited.sqnr == pytest.approx(20, abs=1)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["product", "relu"])
+def test_compare_says_where_factors_do_not_fit(
+    tmp_path: Path, name: str, backend: str | None
+) -> None:
+    net, data, activation = {**INSERTED, **TAKEN_IN}[name]()
+    net.save(tmp_path / "in")
+    quantized(tmp_path, data, backend, algo="abs_max", equalize=True)
+    wrong = changed(tmp_path, {f"{activation}@factors": np.ones(3, np.float32)})
+    comparison = compare(tmp_path / "in", wrong, data_loader=[data])
+    assert [note for note in comparison.notes if f"the factors of '{activation}'" in note]
+    assert not any(tensor.equalized for tensor in comparison.tensors)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_compare_of_an_activation_that_a_float_op_reads_too(
+    tmp_path: Path, backend: str | None
+) -> None:
+    """Its weight, an integer too, is not multiplied."""
+    net, data, _ = convolution()
+    first = net.last
+    net.last, net.dims = "x", [4, 8, 12, 12]
+    net.conv(8, {**UNPADDED, "groups": 8}, op_type="depthwise_conv2d")
+    net.parameters["w2"][1] *= np.float32(0.01)
+    net.then("elementwise_add", {"X": first, "Y": net.last}, "Out", {"axis": -1})
+    net.end().save(tmp_path / "in")
+    quantized(tmp_path, data, backend, algo="abs_max", equalize=True)
+    comparison = compare(tmp_path / "in", tmp_path / "out", data_loader=[data])
+    bits = {tensor.name: tensor.bits for tensor in comparison.worst("weight")}
+    assert bits == {"w1": 8, "w2": 16}
+    assert {tensor.note for tensor in comparison.tensors} == {""}
+    assert min(tensor.badness for tensor in comparison.tensors) > (1, 35)
+    equalized = [tensor.name for tensor in comparison.tensors if tensor.equalized]
+    assert equalized == ["x", "w1"]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["product", "relu"])
+def test_paddle_runs_a_program_that_tells_its_factors_as_one_that_does_not(
+    tmp_path: Path, name: str, backend: str | None
+) -> None:
+    net, data, activation = {**INSERTED, **TAKEN_IN}[name]()
+    net.save(tmp_path / "in")
+    result = quantized(tmp_path, data, backend, algo="abs_max", equalize=True)
+    silent = changed(tmp_path, {f"{activation}@factors": None})
+    assert result.params_path is not None
+    for how in ("plain", "float", "int8") if backend is None else ("float", "int8"):
+        (told,) = predict(result.model_path, result.params_path, {"x": data}, how)
+        (untold,) = predict(silent / "m.pdmodel", silent / "m.pdiparams", {"x": data}, how)
+        np.testing.assert_array_equal(told, untold)
+    if backend is None:
+        (told,) = execute(result.model_path, result.params_path, {"x": data})
+        np.testing.assert_allclose(
+            told, predict(result.model_path, result.params_path, {"x": data})[0], rtol=1e-5
+        )

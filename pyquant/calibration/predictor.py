@@ -40,7 +40,7 @@ def make_predictor(model: Model, optimization: Optimization, threads: int) -> An
     """Make a Predictor for observing ``model``.
 
     Args:
-        model: as read from its files, which the Predictor reads again, or folded.
+        model: as read from its files, which the Predictor reads again, or changed.
         optimization: how far Paddle may change the program.
         threads: of Paddle's kernels.
 
@@ -69,7 +69,8 @@ def run_failure(
 
 
 def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
-    is_as_its_file = model.pir is None and model.folded is None and not model.is_rewritten
+    has_its_parameters = model.folded is None and not model.is_equalized
+    is_as_its_file = model.pir is None and has_its_parameters and not model.is_rewritten
     if model.params_path is not None and is_as_its_file:
         return _create(model, model.model_path, model.params_path, configure, threads)
     with tempfile.TemporaryDirectory() as directory:
@@ -77,7 +78,7 @@ def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
         program_path.write_bytes(model.program.SerializeToString())
         # Separate files are found by the Predictor only beside a program called __model__.
         params_path = program_path.with_suffix(".pdiparams")
-        if model.params_path is not None and model.folded is None:
+        if model.params_path is not None and has_its_parameters:
             params_path = model.params_path
         else:
             with params_path.open("wb") as stream:

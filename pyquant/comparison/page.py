@@ -167,7 +167,7 @@ def _rows(table: Table, tensors: Sequence[ComparedTensor]) -> str:
     rows = "".join(
         "<tr>"
         + "".join(f"<td>{escape(column.text(tensor))}</td>" for column in table.columns)
-        + f"<td>{escape(tensor.name)}{_note(tensor)}</td></tr>\n"
+        + f"<td>{escape(tensor.label)}{_note(tensor)}</td></tr>\n"
         for tensor in tensors
     )
     return (
@@ -183,7 +183,7 @@ def _card(table: Table, tensor: ComparedTensor) -> str:
     )
     readers = escape(", ".join(tensor.op_types))
     return (
-        f'<section class="card"><h3>{escape(tensor.name)} <small>{readers}</small></h3>'
+        f'<section class="card"><h3>{escape(tensor.label)} <small>{readers}</small></h3>'
         f"{_note(tensor)}{histogram_picture(tensor)}<dl>{facts}</dl></section>\n"
     )
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .. import kernels
 from ..errors import ModelFileError, UnsupportedError
 from ..program import proto
+from ..program.folding.scaling import stored_factors
 from ..program.model import Model
 from ..program.onednn.integers import CARRIERS, read_grids
 from ..program.parameters import Array
@@ -110,12 +111,17 @@ class Quantization:
         weights: likewise.
         outputs: the outputs of the ops that read these.
         op_types: of the ops that read each, by the same variable.
+        weights_beside: the names of the weights that ops read beside an activation, by its name.
+        factors: by which activations are divided, channel by channel, by the names that these have
+            without that.
     """
 
     activations: dict[str, Activation] = field(default_factory=dict)
     weights: dict[str, Weight] = field(default_factory=dict)
     outputs: list[Output] = field(default_factory=list)
     op_types: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    weights_beside: dict[str, set[str]] = field(default_factory=dict)
+    factors: dict[str, Array] = field(default_factory=dict)
 
 
 def count_writes(model: Model) -> Counter[str]:
@@ -141,7 +147,7 @@ class _Reader:
     """Follows quantized values through the program, op by op."""
 
     def __init__(self, model: Model) -> None:
-        self.found = Quantization()
+        self.found = Quantization(factors=stored_factors(model))
         self._model = model
         self._grids = read_grids(model)
         self._writes: Counter[str] = Counter()
@@ -291,6 +297,11 @@ class _Reader:
         for name in read:
             known = self.found.op_types.get(name, ())
             self.found.op_types[name] = tuple(dict.fromkeys((*known, op.type)))
+        weights = {self.found.weights[name].name for name in read if name in self.found.weights}
+        for name in read:
+            if name in self.found.activations:
+                value = self.found.activations[name].value
+                self.found.weights_beside.setdefault(value.name, set()).update(weights)
         if read and op.type != "fetch":
             value = Written(outputs[0], self._writes[outputs[0]])
             self.found.outputs.append(Output(value, op.type))

@@ -40,6 +40,8 @@ class ComparedTensor:
         least: the least value that the integers stand for, if that is not the threshold below zero.
         saturation: the share of the values beyond these.
         histogram: of an activation's magnitudes.
+        equalized: whether all this is of values divided by the factors of an equalized model, or of
+            a weight multiplied by them, in the float model as in the int8 one.
         note: what keeps it from being compared, or from being trusted; else empty.
     """
 
@@ -55,7 +57,13 @@ class ComparedTensor:
     least: float | None = None
     saturation: float | None = None
     histogram: ActivationHistogram | None = None
+    equalized: bool = False
     note: str = ""
+
+    @property
+    def label(self) -> str:
+        """The name, as the report shows it."""
+        return f"{self.name} (equalized)" if self.equalized else self.name
 
     @property
     def badness(self) -> tuple[int, float]:
@@ -232,7 +240,7 @@ def _aligned(table: Table, tensors: Sequence[ComparedTensor]) -> list[str]:
     ]
     lines = [f"{heads[0]}  tensor"]
     for head, tensor in zip(heads[1:], tensors):
-        lines.append(f"{head}  {tensor.name}")
+        lines.append(f"{head}  {tensor.label}")
         if tensor.note:
             lines.append(f"      ({tensor.note})")
     return lines

@@ -40,6 +40,7 @@ class Graph:
             self._link(position, op)
         self._variables = {var.name: var for block in model.program.blocks for var in block.vars}
         self._kept = {*keep, *_kept(model)}
+        self._unused = self._variables.keys() - set(_names(model))
 
     def dims(self, name: str) -> list[int] | None:
         """Return the declared dims of a tensor of float32, None of anything else."""
@@ -121,14 +122,14 @@ class Graph:
         self.model.parameters[name] = array
 
     def write_back(self) -> None:
-        """Rebuild the block of the ops that are left; drop variables that none of them uses."""
+        """Rebuild the block of the ops that are left; drop variables that none uses any more."""
         block = self.model.program.blocks[0]
         ops = []
         for position, op in sorted(self.ops.items()):
             ops += [op, *self._after.get(position, ())]
         del block.ops[:]
         block.ops.extend(ops)
-        used = set(_names(self.model))
+        used = self._unused.union(_names(self.model))
         for index in reversed(range(len(block.vars))):
             if block.vars[index].name not in used:
                 self.model.parameters.pop(block.vars[index].name, None)

@@ -63,6 +63,7 @@ class Model:
         folded: how the model was folded; None if it was not, and so is as its files hold it.
         pending: what makes parameters that have their old values until `settle`.
         is_rewritten: whether the program, though not its parameters, is another than in its file.
+        is_equalized: whether both are, as activations are divided by factors.
     """
 
     program: Any
@@ -75,6 +76,7 @@ class Model:
     folded: Folding | None = None
     pending: dict[str, Callable[[], Array]] = field(default_factory=dict)
     is_rewritten: bool = False
+    is_equalized: bool = False
 
     @property
     def feeds(self) -> list[Any]:

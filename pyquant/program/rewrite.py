@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from . import proto
+from .folding.scaling import EQUALIZED
 from .model import Model
 from .parameters import Array, DerivedTensor, Tensor
 from .products import Bias, find_biases
@@ -90,6 +91,18 @@ class Rewriter:
                 self._before[block, position] += made
                 self._dequantized[key] = output
             self._renamed[block, position][name] = self._dequantized[key]
+
+    def divide_activations(
+        self, ops: Sequence[WeightedOp], reciprocals: Mapping[str, Array]
+    ) -> None:
+        """Let ``ops`` read their activations multiplied by ``reciprocals``, without integers."""
+        for op in ops:
+            key = (op.block, op.activation, 0)
+            if key not in self._dequantized:
+                values = reciprocals[op.activation]
+                made = self._multiplied(op.block, op.position, op.activation, values)
+                self._dequantized[key] = made
+            self._renamed[op.block, op.position][op.activation] = self._dequantized[key]
 
     def mark_quantized(self, ops: Sequence[WeightedOp]) -> None:
         """Tell passes, by the attribute that Paddle's own PTQ sets, which ops are to be int8."""
@@ -209,7 +222,7 @@ class Rewriter:
         if reciprocals is None:
             return name
         dims = list(proto.tensor_desc(self._variables[name]).dims)
-        output = self._variable(block, f"{name}.equalized", dims)
+        output = self._variable(block, f"{name}{EQUALIZED}", dims)
         parameter = self._parameter(f"{name}@reciprocals", reciprocals)
         self._before[block, position].append(make_multiplication(name, parameter, output))
         return output

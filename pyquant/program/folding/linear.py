@@ -246,6 +246,11 @@ def along_outputs(op: Any, shape: tuple[int, ...], vector: Vector) -> Any:
     return _LAYOUTS[op.type](op, shape).along_outputs(vector)
 
 
+def input_channels(op: Any, shape: tuple[int, ...]) -> int:
+    """Return how many channels a linear op with a weight of ``shape`` reads."""
+    return _LAYOUTS[op.type](op, shape).inputs
+
+
 def _is_plain(op: Any, rank: int) -> bool:
     """Return whether the op is but a weight on the channels of its input."""
     if any(proto.arguments(op.inputs, slot) for slot in ("Bias", "ResidualData")):

@@ -6,7 +6,7 @@ that nothing else changes (cross-layer equalization, arXiv 1906.04721).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,12 @@ from ..model import Model
 from ..parameters import Array
 from ..quantizable import QUANTIZABLE_OPS
 from .affine import affine_op
-from .linear import LinearOp, along_inputs, along_outputs, linear_op
+from .linear import LinearOp, along_inputs, along_outputs, input_channels, linear_op
+
+EQUALIZED = ".equalized"
+"""What the name of an activation ends in that an op divides by its factors."""
+
+_FACTORS = "@factors"
 
 # f(a x) = a f(x) for a > 0, channel by channel.
 _HOMOGENEOUS = frozenset({"relu", "leaky_relu", "pool2d", "nearest_interp_v2"})
@@ -29,14 +34,27 @@ class Neighbours:
     """What takes in the factors of a tensor.
 
     Attributes:
+        tensors: the tensor, and what else is divided on the way from what takes the factors in.
         writer: the linear op that the tensor comes from; None if it is a norm.
         vectors: the parameters of one value per channel that are divided.
         readers: the linear ops that read the tensor.
     """
 
+    tensors: list[str]
     writer: Any
     vectors: list[str]
     readers: list[Any]
+
+    @property
+    def weights(self) -> list[str]:
+        """The parameters that are multiplied."""
+        ops = self.readers if self.writer is None else [self.writer, *self.readers]
+        return [_weight(op) for op in ops]
+
+    def fit(self, model: Model, factors: Array) -> bool:
+        """Return whether there is one of ``factors`` for each channel."""
+        shapes = [(op, model.parameters[_weight(op)].shape) for op in self.readers]
+        return all(input_channels(op, shape) == factors.size for op, shape in shapes)
 
     def take(self, model: Model, factors: Array) -> None:
         """Divide the tensor by ``factors``, float32[channels] and positive."""
@@ -70,21 +88,44 @@ def find_neighbours(graph: Graph, name: str, keep: Collection[str]) -> Neighbour
     if not dims or len(axes) != 1:
         return None
     axis = axes.pop() % len(dims)
-    vectors: list[str] = []
+    tensors, vectors = [name], list[str]()
     position = graph.producer(name)
     while position is not None:
         op = graph.ops[position]
         if op.type in QUANTIZABLE_OPS:
             is_alone = _linear(graph, op) is not None and graph.only_reader(_weight(op)) == position
-            return Neighbours(op, vectors, readers) if is_alone else None
+            return Neighbours(tensors, op, vectors, readers) if is_alone else None
         if op.type == "layer_norm":
             of_norm = _norm_vectors(graph, op, len(dims), axis)
-            return None if of_norm is None else Neighbours(None, [*vectors, *of_norm], readers)
+            vectors += of_norm or ()
+            return None if of_norm is None else Neighbours(tensors, None, vectors, readers)
         source = _source(graph, op, len(dims), axis, dims[axis], vectors)
         if source is None or source in keep or graph.only_reader(source) != position:
             return None
+        tensors.append(source)
         position = graph.producer(source)
     return None
+
+
+def store_factors(model: Model, factors: Mapping[str, Array]) -> None:
+    """Let a program tell by which factors its activations are divided.
+
+    For each it gets a parameter that no op reads, which Paddle loads and leaves alone.
+    """
+    for name, divisors in factors.items():
+        parameter = f"{name}{_FACTORS}"
+        block = model.program.blocks[0]
+        proto.add_var(block, parameter, proto.FP32, divisors.shape).persistable = True
+        model.put(parameter, divisors)
+
+
+def stored_factors(model: Model) -> dict[str, Array]:
+    """Return what `store_factors` put into a program, by the name of the activation."""
+    return {
+        name[: -len(_FACTORS)]: array
+        for name, array in model.parameters.items()
+        if name.endswith(_FACTORS)
+    }
 
 
 def _source(

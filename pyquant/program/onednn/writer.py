@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import proto
 from ..folding.linear import pads
+from ..folding.scaling import EQUALIZED
 from ..graph import Graph
 from ..model import Model
 from ..parameters import Array
@@ -257,7 +258,7 @@ class OneDnnWriter:
         reader = next(op for op in self._ops if op.activation == name)
         values = reciprocals_of(reader, self._factors[name])
         reciprocals = self._graph.add_parameter(f"{name}.reciprocals", values)
-        output = self._graph.add_variable(f"{name}.equalized", name)
+        output = self._graph.add_variable(f"{name}{EQUALIZED}", name)
         return [make_multiplication(name, reciprocals, output)], output
 
     def _dequantize(self, name: str, ranges: Mapping[str, Range]) -> list[Any]:
