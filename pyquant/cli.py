@@ -11,7 +11,7 @@ from typing import Any
 
 from .calibrate import CHECKPOINT_EVERY, calibrate
 from .calibration.state import Calibration
-from .calibration.thresholds import ALGORITHMS
+from .calibration.thresholds import ALGORITHMS, AUTO
 from .compare import compare
 from .comparison.page import save_page
 from .dynamic import WEIGHT_BITS, quant_post_dynamic
@@ -22,7 +22,6 @@ from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS, WEIGHT_ONLY_OP_TYPES
 from .program.targets import DEPLOY_BACKENDS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
-from .stages import AUTO
 from .static import ROUND_TYPES, quant_post_static
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it

@@ -11,8 +11,9 @@ from .accuracy import Control, Metric
 from .calibrate import CHECKPOINT_EVERY, checkpoint_at, engine_of
 from .calibration.data import Source
 from .calibration.state import Calibration
-from .calibration.thresholds import ALGORITHMS
+from .calibration.thresholds import ALGORITHMS, AUTO
 from .errors import CalibrationDataError, SettingError, UnsupportedError
+from .observation import SOURCES, calibration_data, observe, without_dead
 from .plan import plan_static
 from .program.model import Model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
@@ -28,7 +29,7 @@ from .result import (
     weight_tensors,
 )
 from .settings import check_choice, check_list, check_op_types
-from .stages import AUTO, SOURCES, Stages, calibration_data, observe, without_dead
+from .stages import Stages
 
 ROUND_TYPES = ("round", "adaround")
 """How weights become integers."""
@@ -194,19 +195,19 @@ def quant_post_static(
     seen = observe(model, plan, arguments)
     watch.lap("calibrate")
     ops, dead = without_dead(plan.ops, seen.statistics)
-    stages = Stages(model, plan, seen, arguments)
+    stages = Stages(model, plan, ops, seen, arguments)
     if equalize:
-        stages.equalize(ops)
+        stages.equalize()
         watch.lap("equalize")
-    stages.find_thresholds(ops)
+    stages.find_thresholds()
     watch.lap("thresholds")
-    weights = stages.weights(ops)
+    weights = stages.weights()
     notes = [*_notes(arguments), *_format_notes(model)]
     watch.lap("quantize")
     kept = plan.kept + dead
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        found = stages.control(source, ops, weights, eval_function, max_drop)
+        found = stages.control(source, weights, eval_function, max_drop)
         ops = [op for op in ops if op not in found.kept]
         kept = [*kept, *_kept_for_accuracy(found)]
         notes.append(str(found))

@@ -6,12 +6,13 @@ channels and taps are taken to be independent, as those of rounding nearly are: 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..program import proto
+from ..program.model import Model
 from ..program.parameters import Array
 from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
@@ -46,6 +47,25 @@ class Reader:
     def by_group(self, channels: Array) -> Array:
         """Shape one value per input channel as [groups, 1, inputs]."""
         return channels.reshape(len(self.energy), 1, -1)
+
+
+def readers_of(
+    model: Model, ops: Sequence[WeightedOp], factors: Mapping[str, Array] | None = None
+) -> list[Reader]:
+    """Return how strongly ``ops`` read their activation.
+
+    Args:
+        model: of the ops.
+        ops: that read the activation.
+        factors: what weights are multiplied by, by their names.
+    """
+    readers = []
+    for op in ops:
+        weight = model.made(op.weight)
+        if factors and op.weight in factors:
+            weight = weight * factors[op.weight]
+        readers.append(Reader(op, model.program.blocks[op.block].ops[op.position], weight))
+    return readers
 
 
 def activation_error(rows: Array, grid: Grid, readers: Sequence[Reader], factors: Array) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from copy import copy
 
 import numpy as np
 
@@ -26,7 +27,7 @@ class ActivationSample:
 
     def __init__(self, channel_axis: int) -> None:
         """Take the axis of the channels."""
-        self.abs_max = np.zeros(0, np.float32)
+        self.abs_max: Array = np.zeros(0, np.float32)
         self._channel_axis = channel_axis
         self._rows: list[Array] = []
         self._left = _BYTES
@@ -35,6 +36,13 @@ class ActivationSample:
     def rows(self) -> Array:
         """What was kept: float32[positions, channels]."""
         return np.concatenate(self._rows)
+
+    def divided(self, factors: Array) -> ActivationSample:
+        """Return the sample of the activation divided by factors, one per channel."""
+        divided = copy(self)
+        divided.abs_max = self.abs_max / factors
+        divided._rows = [rows / factors for rows in self._rows]
+        return divided
 
     def observe(self, array: Array) -> None:
         """Add one batch, [samples, ...] float32."""

@@ -86,3 +86,6 @@ ALGORITHMS: dict[str, Algorithm] = {
     "avg": Algorithm(ActivationMaxima, _average),
     "abs_max": Algorithm(ActivationMaxima, _abs_max),
 }
+
+AUTO = "auto"
+"""The name of the choice among several, for each activation by what they cost the outputs."""

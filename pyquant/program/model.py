@@ -111,6 +111,11 @@ class Model:
                 self.parameters[name] = make()
         self.pending.clear()
 
+    def made(self, name: str) -> Array:
+        """Return a parameter as it is, or as it is made if it is pending."""
+        make = self.pending.get(name)
+        return self.parameters[name] if make is None else make()
+
     def multiply(self, name: str, factors: Array) -> None:
         """Let a parameter be multiplied when it is made."""
         self.pending[name] = partial(

@@ -1,0 +1,115 @@
+"""The ranges of activations that become integers, by what the data show and the user says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
+
+import numpy as np
+
+from .calibration.output_error import activation_error, readers_of
+from .calibration.statistic import ActivationMaxima
+from .calibration.thresholds import AUTO, activation_threshold
+from .errors import SettingError
+from .observation import Arguments, Seen
+from .plan import Writer
+from .program.model import Model
+from .program.parameters import Array
+from .program.quantizable import WeightedOp
+from .program.ranges import Range
+
+# Of these `AUTO` takes one.
+_CANDIDATES = ("mse", "KL", "hist", "abs_max")
+
+
+class ActivationRanges:
+    """Finds the range of each activation, once."""
+
+    def __init__(
+        self,
+        model: Model,
+        ops: Sequence[WeightedOp],
+        seen: Seen,
+        arguments: Arguments,
+        weight_factors: Mapping[str, Array] | None = None,
+    ) -> None:
+        """Take what ranges depend on.
+
+        Args:
+            model: the float model.
+            ops: what becomes int8.
+            seen: of their activations.
+            arguments: those of `quant_post_static`.
+            weight_factors: what weights are multiplied by where the activations are divided.
+        """
+        self._model = model
+        self._ops = ops
+        self._seen = seen
+        self._arguments = arguments
+        self._weight_factors = weight_factors
+        self._thresholds: dict[tuple[str, int], float] = {}
+
+    def check_names(self, writer: Writer) -> None:
+        """Refuse thresholds that are given for what ``writer`` does not ask for.
+
+        Raises:
+            SettingError: there is one.
+        """
+        shared = self._arguments["same_scale_tensor_list"] or ()
+        _check_quantized("same_scale_tensor_list", chain(*shared), writer.observed)
+        _check_quantized("scale_dict", self._arguments["scale_dict"] or (), writer.observed)
+
+    def find(self, writer: Writer) -> tuple[dict[str, Range], dict[str, int]]:
+        """Return the ranges of what ``writer`` asks for, and of how many bits they are."""
+        ranges, bits = {}, {}
+        for name in writer.observed:
+            statistic = self._seen.statistics[name]
+            bits[name] = writer.bits(name, statistic.range(statistic.abs_max))
+            ranges[name] = statistic.range(self._threshold(name, bits[name], writer))
+        for group in self._arguments["same_scale_tensor_list"] or ():
+            together = [name for name in group if name in ranges]
+            shared = max((ranges[name].threshold for name in together), default=0.0)
+            ranges.update({name: ranges[name].up_to(shared) for name in together})
+        for name, threshold in (self._arguments["scale_dict"] or {}).items():
+            if name in ranges:
+                ranges[name] = ranges[name].up_to(float(threshold))
+        return ranges, bits
+
+    def searched(self, statistic: ActivationMaxima, bits: int) -> float:
+        """Return the threshold of a statistic by itself, with `AUTO` that of ``mse``."""
+        algo, percent = self._arguments["algo"], self._arguments["hist_percent"]
+        return activation_threshold(statistic, "mse" if algo == AUTO else algo, bits, percent)
+
+    def _threshold(self, name: str, bits: int, writer: Writer) -> float:
+        key = name, bits
+        if key not in self._thresholds:
+            statistic = self._seen.statistics[name]
+            if self._arguments["algo"] == AUTO and name in self._seen.samples:
+                self._thresholds[key] = self._best_threshold(name, bits, writer)
+            else:
+                self._thresholds[key] = self.searched(statistic, bits)
+        return self._thresholds[key]
+
+    def _best_threshold(self, name: str, bits: int, writer: Writer) -> float:
+        """Return of the thresholds of several algorithms the one that costs the outputs least."""
+        statistic, sample = self._seen.statistics[name], self._seen.samples[name]
+        percent = self._arguments["hist_percent"]
+        ops = [op for op in self._ops if op.activation == name]
+        readers = readers_of(self._model, ops, self._weight_factors)
+        unscaled = np.ones_like(sample.abs_max)
+        found = {activation_threshold(statistic, algo, bits, percent): algo for algo in _CANDIDATES}
+        return min(
+            found,
+            key=lambda threshold: activation_error(
+                sample.rows, writer.grid(name, statistic.range(threshold)), readers, unscaled
+            ),
+        )
+
+
+def _check_quantized(argument: str, names: Iterable[str], observed: Collection[str]) -> None:
+    for name in names:
+        if name not in observed:
+            raise SettingError(
+                f"{argument}: '{name}' is no activation that becomes int8. Those are: "
+                f"{', '.join(observed)}."
+            )

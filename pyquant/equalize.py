@@ -1,0 +1,101 @@
+"""Equalizing: activations divided by factors of their channels, weights multiplied by them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from .activation_ranges import ActivationRanges
+from .calibration.equalization import LEAST_GAIN, channel_factors
+from .calibration.output_error import readers_of
+from .calibration.statistic import ActivationMaxima
+from .observation import Arguments, Seen
+from .plan import Plan, Writer
+from .program import proto
+from .program.folding.linear import along_inputs
+from .program.folding.scaling import find_neighbours
+from .program.graph import Graph
+from .program.model import Model
+from .program.parameters import Array
+from .program.quantizable import WeightedOp
+from .program.ranges import Grid
+
+# The share of the weights' rounding error, in power, that adaround leaves in the outputs of
+# PP-OCRv4 recognition.
+_LEFT_BY_ADAROUND = 0.15
+
+
+@dataclass(frozen=True)
+class Equalization:
+    """The factors by which activations are divided, float32[channels], by the activations' names.
+
+    Attributes:
+        taken: those that neighbours have taken in: they are in the model.
+        inserted: those that are an op in front of the integers, which has yet to be written.
+        weight_factors: what the latter multiply weights by, by the weights' names.
+    """
+
+    taken: dict[str, Array] = field(default_factory=dict)
+    inserted: dict[str, Array] = field(default_factory=dict)
+    weight_factors: dict[str, Array] = field(default_factory=dict)
+
+
+def equalize(
+    model: Model, plan: Plan, ops: Sequence[WeightedOp], seen: Seen, arguments: Arguments
+) -> Equalization:
+    """Choose factors for the activations of ``ops``, as far as they are worth it.
+
+    What writes an activation takes them in, where that changes nothing else: ``model`` changes.
+    Otherwise they are left to be inserted.
+    """
+    found = Equalization()
+    writer = plan.writer(model, ops)
+    ranges = ActivationRanges(model, ops, seen, arguments)
+    graph = Graph(model)
+    for name, readers in _equalizable(model, ops, seen).items():
+        neighbours = find_neighbours(graph, name, seen.statistics.keys() - {name})
+        if neighbours is None and not writer.takes_factors(name):
+            continue
+        least_gain = LEAST_GAIN if neighbours is None else 1.0
+        factors = channel_factors(
+            seen.samples[name],
+            seen.statistics[name],
+            readers_of(model, readers),
+            partial(_grid, name, writer, ranges),
+            2 ** (arguments["weight_bits"] - 1) - 1,
+            _LEFT_BY_ADAROUND if arguments["round_type"] == "adaround" else 1.0,
+            least_gain,
+        )
+        if factors is not None and neighbours is not None:
+            neighbours.take(model, factors)
+            found.taken[name] = factors
+        elif factors is not None:
+            found.inserted[name] = factors
+            for op in readers:
+                desc = model.program.blocks[op.block].ops[op.position]
+                shape = model.parameters[op.weight].shape
+                found.weight_factors[op.weight] = along_inputs(desc, shape, factors)
+    return found
+
+
+def _grid(name: str, writer: Writer, ranges: ActivationRanges, statistic: ActivationMaxima) -> Grid:
+    bits = writer.bits(name, statistic.range(statistic.abs_max))
+    return writer.grid(name, statistic.range(ranges.searched(statistic, bits)))
+
+
+def _equalizable(
+    model: Model, ops: Sequence[WeightedOp], seen: Seen
+) -> dict[str, list[WeightedOp]]:
+    """Return the ops that read each activation that factors can be put on."""
+    reads = Counter(name for op in model.ops() for name in proto.names(op.inputs))
+    writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
+    readers: dict[str, list[WeightedOp]] = {}
+    for op in ops:
+        readers.setdefault(op.activation, []).append(op)
+    return {
+        name: found
+        for name, found in readers.items()
+        if name in seen.samples and writes[name] <= 1 and all(reads[op.weight] == 1 for op in found)
+    }

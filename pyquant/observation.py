@@ -1,0 +1,141 @@
+"""Running the calibration data, and what they show of a model's activations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from .calibrate import calibrate_model, checkpoint_at, engine_of
+from .calibration.equalization import scaled_statistic
+from .calibration.forward import Observer, Observers
+from .calibration.moments import Moments, moments_of
+from .calibration.run import collect_statistics, run_here
+from .calibration.samples import Samples, samples_of
+from .calibration.source import CalibrationData
+from .calibration.state import Calibration, model_fingerprint
+from .calibration.statistic import ActivationHistogram, ActivationMaxima, Statistics
+from .calibration.thresholds import ALGORITHMS, AUTO
+from .errors import ActivationError
+from .plan import Plan
+from .program.model import Model
+from .program.parameters import Array
+from .program.quantizable import FloatOp, WeightedOp
+
+SOURCES = ("batch_generator", "sample_generator", "data_loader")
+"""The arguments of which one gives the calibration data."""
+
+Arguments = Mapping[str, Any]
+"""The arguments of a call of `quant_post_static`, by name."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the calibration data show.
+
+    Attributes:
+        statistics: of each activation that becomes int8.
+        moments: of what each op reads, if rounding or ranking asks for them.
+        samples: of each activation, if thresholds or factors are chosen by them.
+    """
+
+    statistics: Statistics
+    moments: Moments
+    samples: Samples
+
+    def divided(self, factors: Mapping[str, Array]) -> Seen:
+        """Return what is seen of the activations divided by factors, one per channel."""
+        statistics, samples = dict(self.statistics), dict(self.samples)
+        moments = dict(self.moments)
+        for name, divisors in factors.items():
+            statistics[name] = scaled_statistic(samples[name], statistics[name], divisors)
+            samples[name] = samples[name].divided(divisors)
+            if name in moments:
+                moments[name] = [one.divided(divisors) for one in moments[name]]
+        return replace(self, statistics=statistics, moments=moments, samples=samples)
+
+
+def calibration_data(arguments: Arguments) -> CalibrationData:
+    """Return the data that a call's arguments mean."""
+    sources = {name: arguments[name] for name in SOURCES}
+    return CalibrationData(sources, arguments["batch_size"], arguments["batch_nums"])
+
+
+def observe(model: Model, plan: Plan, arguments: Arguments) -> Seen:
+    """Run the data, or take a calibration, and return what they show.
+
+    Raises:
+        ActivationError: an activation was never computed.
+    """
+    observed = plan.observed(model)
+    moments: Moments = {}
+    if arguments["round_type"] == "adaround" or arguments["eval_function"] is not None:
+        moments = moments_of(model, plan.ops)
+    samples: Samples = {}
+    if arguments["algo"] == AUTO or arguments["equalize"]:
+        samples = samples_of(model, plan.ops)
+    if moments or samples:
+        observed = {name: name for name in observed}  # one of the same values has another shape
+    tensors = list(observed.values())
+    statistics: Statistics
+    if arguments["calibration"] is not None:
+        calibration = _given(model, tensors, arguments["calibration"])
+        batches, statistics = calibration.batches, calibration.statistics
+    else:
+        batches, statistics = _collected(
+            model, plan, tensors, _observers(moments, samples), arguments
+        )
+    for name, statistic in statistics.items():
+        if not statistic.values:
+            raise ActivationError(
+                f"activation '{name}': it was never computed over {batches} batch(es). "
+                "Give data that reaches it, or name it in skip_tensor_list."
+            )
+    return Seen({name: statistics[other] for name, other in observed.items()}, moments, samples)
+
+
+def without_dead(
+    ops: Sequence[WeightedOp], statistics: Statistics
+) -> tuple[list[WeightedOp], list[FloatOp]]:
+    """Part the ops from those whose activation was always zero."""
+    dead = [op for op in ops if statistics[op.activation].abs_max == 0]
+    kept = [
+        FloatOp(op.op_type, op.output, f"activation '{op.activation}' was zero in all of the data")
+        for op in dead
+    ]
+    return [op for op in ops if op not in dead], kept
+
+
+def _observers(moments: Moments, samples: Samples) -> dict[str, list[Observer]]:
+    found: dict[str, list[Observer]] = {name: list(several) for name, several in moments.items()}
+    for name, sample in samples.items():
+        found.setdefault(name, []).append(sample)
+    return found
+
+
+def _given(model: Model, tensors: list[str], given: Calibration | Any) -> Calibration:
+    """Return a calibration, or that of a file, once it is found to be the model's."""
+    calibration = given if isinstance(given, Calibration) else Calibration.load(given)
+    where = "calibration" if given is calibration else str(given)
+    calibration.check_same(model_fingerprint(model), tensors, where)
+    return calibration
+
+
+def _collected(
+    model: Model, plan: Plan, tensors: list[str], observers: Observers, arguments: Arguments
+) -> tuple[int, Statistics]:
+    """Return the number of batches and the statistics of the data; show it to ``observers``."""
+    engine, data = engine_of(arguments["engine"]), calibration_data(arguments)
+    kept = checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
+    if kept is not None:
+        calibration = calibrate_model(model, tensors, data, engine, kept)
+        return calibration.batches, calibration.statistics
+    kind: type[ActivationMaxima] = ActivationHistogram
+    if not (plan.target.takes_zero_points or observers):
+        kind = ALGORITHMS[arguments["algo"]].statistic
+    statistics = {name: kind() for name in tensors}
+    feeds, total = data.feeds(model), data.batches()
+    if observers:
+        engine = partial(run_here, observers=observers)
+    return collect_statistics(model, statistics, feeds, engine, total), statistics
