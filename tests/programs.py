@@ -160,6 +160,25 @@ class Net(ProgramBuilder):
         self.last = self.op(op_type, inputs, (slot, name), [-1, *self.dims[1:]], attributes)
         return self
 
+    def nearest(self, factor: int) -> Net:
+        """Add an upsampling to the nearest value."""
+        attributes = {
+            **{"scale": [float(factor)] * 2, "interp_method": "nearest", "data_layout": "NCHW"},
+            **{"align_corners": False, "align_mode": 1, "out_h": -1, "out_w": -1, "out_d": -1},
+        }
+        sizes = [size * factor if size > 0 else size for size in self.dims[2:]]
+        self.dims = [*self.dims[:2], *sizes]
+        return self.then("nearest_interp_v2", {"X": self.last}, "Out", attributes)
+
+    def concat(self, *names: str) -> Net:
+        """Concatenate the channels of tensors that have the last one's height and width."""
+        dims = {var.name: list(proto.tensor_desc(var).dims) for var in self.block.vars[2:]}
+        self.dims = [self.dims[0], sum(dims[name][1] for name in names), *self.dims[2:]]
+        self.last = f"t{len(self.block.ops)}"
+        proto.add_var(self.block, self.last, proto.FP32, [-1, *self.dims[1:]])
+        self._add("concat", {"X": list(names)}, {"Out": [self.last]}, {"axis": 1})
+        return self
+
     def end(self) -> Net:
         self.fetch(self.last)
         return self

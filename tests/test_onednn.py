@@ -49,6 +49,33 @@ def outputs(directory: Path, name: str, data: Any, how: str) -> list[Any]:
     return paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, how)
 
 
+VERBOSE = """
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+import paddle_run
+program = Path(sys.argv[2])
+data = np.load(sys.argv[3])
+paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, "float")
+"""
+
+
+def log(directory: Path, data: Any) -> str:
+    """Return oneDNN's own log of a run of the int8 program: what type each primitive ran in."""
+    np.save(directory / "data.npy", data)
+    program = directory / "int8" / "model.pdmodel"
+    done = subprocess.run(
+        [sys.executable, "-c", VERBOSE, *map(str, (Path(__file__).parent, program)), "data.npy"],
+        cwd=directory,
+        env={**os.environ, "ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout
+
+
 def op_types(directory: Path) -> Counter[str]:
     ops = load_model(directory / "int8").ops()
     return Counter(op.type for op in ops if op.type not in ("feed", "fetch"))
@@ -124,6 +151,50 @@ def depthwise() -> Net:
     return net.conv(16, {**CONV, "groups": 16}, "depthwise_conv2d").act("relu6").conv(8).end()
 
 
+def joined(first: str, second: str) -> Net:
+    """Two branches of other ranges meet in a concatenation, one of them upsampled."""
+    net = Net([4, 8, 6, 6])
+    source, dims = net.last, net.dims
+    net.conv(16).act(first).nearest(2)
+    small = net.last
+    net.last, net.dims = source, dims
+    net.nearest(2).conv(8).then("scale", {"X": net.last}, "Out", {"scale": 0.2, "bias": 0.0})
+    return net.act(second).concat(small, net.last).conv(8).end()
+
+
+def nested() -> Net:
+    """A concatenation of one."""
+    net = Net(IMAGES)
+    parts = []
+    for outputs in (8, 4, 8):
+        net.last, net.dims = "x", IMAGES
+        parts.append(net.conv(outputs).act("relu").last)
+    inner = net.concat(*parts[:2]).last
+    return net.concat(inner, parts[2]).conv(8).end()
+
+
+def read_apart() -> Net:
+    """The part of a concatenation that has the smallest range is read by itself, too."""
+    net = Net(IMAGES).conv(8).act("relu")
+    first = net.last
+    return net.conv(8).act("relu").concat(first, net.last).conv(8).end()
+
+
+def of_two_signs() -> Net:
+    """A relu's integers and others cannot be concatenated as they are."""
+    net = Net(IMAGES).conv(8)
+    signed = net.last
+    net.last, net.dims = "x", IMAGES
+    return net.conv(8).act("relu").concat(signed, net.last).conv(8).end()
+
+
+def upsampled_read_in_float() -> Net:
+    net = Net(IMAGES).act("tanh").nearest(2)
+    net.fetch(net.act("exp").last)
+    net.last = net.block.ops[-1].inputs[0].arguments[0]
+    return net.conv(8).end()
+
+
 CONVOLUTIONS: dict[str, tuple[Callable[[], Net], dict[str, int]]] = {
     "relu writes integers": (conv_act("relu"), {"quantize": 1, "fused_conv2d": 2}),
     "relu6": (conv_act("relu6", {"threshold": 6.0}), {"quantize": 1, "fused_conv2d": 2}),
@@ -156,6 +227,10 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], Net], dict[str, int]]] = {
         {"quantize": 1, "fused_conv2d": 4, "pool2d": 1},
     ),
     "depthwise": (depthwise, {"quantize": 1, "fused_conv2d": 3}),
+    "concatenated integers": (nested, {"quantize": 1, "fused_conv2d": 4, "concat": 2}),
+    "a part read apart": (read_apart, {"quantize": 4, "fused_conv2d": 3, "concat": 1}),
+    "of two signs": (of_two_signs, {"quantize": 3, "fused_conv2d": 3, "concat": 1}),
+    "upsampled for a float reader": (upsampled_read_in_float, {"quantize": 1, "fused_conv2d": 1}),
 }
 
 
@@ -188,6 +263,31 @@ ACTIVATIONS = (
     *("relu", "relu6", "sigmoid", "tanh", "abs", "hard_sigmoid", "hard_swish", "swish", "silu"),
     *("mish", "gelu", "leaky_relu"),
 )
+
+
+JOINED = {
+    "integers of another one": ("relu", "relu", 2),
+    "floats with a minimum": ("tanh", "softsign", 4),
+}
+
+
+@pytest.mark.parametrize("name", JOINED)
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_integers_are_upsampled_and_concatenated(name: str, dynamic: bool, tmp_path: Path) -> None:
+    first, second, quantize_ops = JOINED[name]
+    net = joined(first, second)
+    if dynamic:
+        for var in net.block.vars[2:]:
+            if not var.persistable:
+                proto.tensor_desc(var).dims[2:] = [-1, -1]
+    data = images(0, (4, 8, 6, 6))
+    quantized(net, tmp_path, data)
+    assert op_types(tmp_path)["quantize"] == quantize_ops
+    other = images(1, (2, 8, 10, 4)) if dynamic else data
+    moved = re.findall(r"exec,cpu,(?:concat|resampling),[^,]*,[^,]*,([^,]*)", log(tmp_path, other))
+    assert len(moved) == 3
+    assert not any("f32" in types for types in moved)
+    check_run(tmp_path, other)
 
 
 def chain(act: str, op_type: str = "matmul_v2", bias: bool = True) -> Net:

@@ -24,6 +24,7 @@ from ..quantizable import CONVOLUTIONS, WeightedOp
 from ..ranges import Grid, Range, fitted_grid, symmetric_grid
 from ..rewrite import Rewriter, make_multiplication, reciprocals_of
 from ..weights import QuantizedWeight
+from .carriers import carrier
 from .fusion import FusedOp, fuse
 
 
@@ -45,12 +46,15 @@ class OneDnnWriter:
         self._reads = {one.op.position: one.op.activation for one in self._fused}
         self._adds = {position: one for one in self._fused for position in one.replaced}
         self._unpadded = {one.op.position: not _pads(self._graph, one.op) for one in self._fused}
-        self._direct: dict[str, FusedOp] = {}
-        self._roots: dict[str, str] = {}  # of what is written as integers: where it comes from
+        self._carriers = {
+            position: found
+            for position, op in self._graph.ops.items()
+            if position not in self._adds and (found := carrier(op)) is not None
+        }
+        self._direct, self._roots = self._find_direct()
+        self._moved: dict[str, int] = {}  # what is computed of integers: the op that does it
         for one in self._fused:
-            if self._is_direct(one):
-                self._direct[one.output] = one
-                self._roots.update(dict.fromkeys(self._carried_from(one.output), one.output))
+            self._move(one.op.activation, self._reads)
         self._scales: dict[str, Grid] = {}
         self._quantized: dict[str, str] = {}
         self._floats: dict[str, str] = {}
@@ -74,7 +78,7 @@ class OneDnnWriter:
         """
         one = self._direct.get(self._roots.get(name, name))
         if one is not None:
-            return 9 if self._is_unsigned(one) else 8
+            return 9 if self._is_unsigned(one, self._roots) else 8
         smaller, larger = sorted((-given.minimum, given.maximum))
         is_fine = smaller <= 0 or (self._takes_zero_point(name) and smaller < larger / 3)
         return 9 if is_fine else 8
@@ -114,6 +118,41 @@ class OneDnnWriter:
         channels = self._model.parameters[op.weight].shape[op.channel_axis]
         return fuse(self._graph, op, 1 if op.op_type in CONVOLUTIONS else -1, channels)
 
+    def _find_direct(self) -> tuple[dict[str, FusedOp], dict[str, str]]:
+        """Return the ops that write integers, and of each tensor of integers one that wrote them.
+
+        All that a concatenation reads has one scale, and hence one such op. What it takes depends
+        on all of them: what cannot be direct is left out until nothing changes.
+        """
+        self._direct = {one.output: one for one in self._fused}
+        while True:
+            self._roots = self._find_roots()
+            left = {name: one for name, one in self._direct.items() if self._is_direct(one)}
+            if len(left) == len(self._direct):
+                return self._direct, self._roots
+            self._direct = left
+
+    def _find_roots(self) -> dict[str, str]:
+        roots = {name: name for name in self._direct}
+        for _, found in sorted(self._carriers.items()):
+            joined = {roots.get(name) for name in found.inputs}
+            if None in joined or self._graph.is_kept(found.output):
+                continue
+            members = [name for name, root in roots.items() if root in joined]
+            if len(joined) == 1 or self._can_be_joined(members, roots):
+                first = roots[found.inputs[0]]
+                roots.update(dict.fromkeys([*members, found.output], first))
+        return roots
+
+    def _can_be_joined(self, members: Sequence[str], roots: Mapping[str, str]) -> bool:
+        """Return whether integers of several ops can have the scale of their concatenation.
+
+        What is read apart from it as well would be of too coarse a step for that.
+        """
+        writers = [self._direct[name] for name in members if name in self._direct]
+        signs = {self._is_unsigned(one, roots) for one in writers}
+        return len(signs) == 1 and all(len(self._graph.readers(name)) == 1 for name in members)
+
     def _is_direct(self, one: FusedOp) -> bool:
         """Return whether the op writes integers, which all that need them read as they are."""
         if self._graph.is_kept(one.output):
@@ -121,7 +160,8 @@ class OneDnnWriter:
         if one.residual is not None:
             # A sum of signed numbers stays in float: nothing cuts its range, and it goes far.
             return one.activation.is_relu and one.residual in self._roots
-        if one.activation.is_lopsided and self._takes_zero_point(one.output):
+        carried = self._carried_from(one.output)
+        if one.activation.is_lopsided and all(map(self._takes_zero_point, carried)):
             return False
         return self._is_read_as_int8(one.output)
 
@@ -135,28 +175,39 @@ class OneDnnWriter:
         adds = self._adds.get(position)
         if adds is not None:
             return adds.residual == name and adds.activation.is_relu
-        carried = self._carried_by(position)
+        found = self._carriers.get(position)
         return (
-            carried is not None
-            and not self._graph.is_kept(carried)
-            and self._is_read_as_int8(carried)
+            found is not None
+            and found.output in self._roots
+            and self._is_read_as_int8(found.output)
         )
-
-    def _carried_by(self, position: int) -> str | None:
-        """Return what an op writes that moves integers without a look at their scale."""
-        op = self._graph.ops[position]
-        if op.type != "pool2d" or proto.attribute(op, "pooling_type", "max") != "max":
-            return None
-        return proto.arguments(op.outputs, "Out")[0]
 
     def _carried_from(self, name: str) -> list[str]:
         """Return ``name`` and what it becomes without a change of scale."""
         found = [name]
         for position in self._graph.readers(name):
-            carried = None if position in self._adds else self._carried_by(position)
-            if carried is not None and self._is_read_as_int8(carried):
-                found += self._carried_from(carried)
+            output = self._carriers[position].output if position in self._carriers else None
+            if output in self._roots:
+                found += self._carried_from(output)
         return found
+
+    def _move(self, name: str, readers: Mapping[int, str]) -> None:
+        """Let ``name``, if ``readers`` alone read it, be computed of integers where that is less.
+
+        Args:
+            name: what has to become integers, of one scale.
+            readers: what each position reads as these integers.
+        """
+        position = self._graph.producer(name)
+        found = None if position is None else self._carriers.get(position)
+        if position is None or found is None or not found.enlarges or name in self._roots:
+            return
+        others = any(readers.get(reader) != name for reader in self._graph.readers(name))
+        if others or self._graph.is_kept(name):
+            return
+        self._moved[name] = position
+        for source in found.inputs:
+            self._move(source, {position: source})
 
     def _takes_zero_point(self, name: str) -> bool:
         """Return whether a zero point of ``name`` can go into the biases of its readers."""
@@ -166,10 +217,10 @@ class OneDnnWriter:
             if self._reads.get(position) == name
         )
 
-    def _is_unsigned(self, one: FusedOp) -> bool:
+    def _is_unsigned(self, one: FusedOp, roots: Mapping[str, str]) -> bool:
         """As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual."""
-        if one.residual is not None:
-            return self._is_unsigned(self._direct[self._roots[one.residual]])
+        if one.residual is not None and one.residual in roots:
+            return self._is_unsigned(self._direct[roots[one.residual]], roots)
         if one.op.op_type in CONVOLUTIONS:
             return one.activation.is_relu
         return one.activation.name == "relu"
@@ -179,7 +230,7 @@ class OneDnnWriter:
         root = self._roots.get(name, name)
         one = self._direct.get(root)
         if one is not None:
-            return symmetric_grid(given, self._is_unsigned(one))
+            return symmetric_grid(given, self._is_unsigned(one, self._roots))
         if self._takes_zero_point(root):
             return fitted_grid(given)
         return symmetric_grid(given, given.minimum >= 0)
@@ -187,12 +238,10 @@ class OneDnnWriter:
     def _scale(self, name: str, ranges: Mapping[str, Range]) -> Grid:
         root = self._roots.get(name, name)
         if root not in self._scales:
-            known = next(n for n in (*self._known(root), name) if n in ranges)
-            self._scales[root] = self.grid(root, ranges[known])
+            of_one_scale = [other for other, known in self._roots.items() if known == root]
+            found = [ranges[other] for other in of_one_scale or [root] if other in ranges]
+            self._scales[root] = self.grid(root, max(found, key=lambda one: one.threshold))
         return self._scales[root]
-
-    def _known(self, root: str) -> list[str]:
-        return self._carried_from(root) if root in self._direct else [root]
 
     def _emit(self, one: FusedOp, ranges: Mapping[str, Range], weight: QuantizedWeight) -> None:
         scale = self._scale(one.op.activation, ranges)
@@ -234,12 +283,36 @@ class OneDnnWriter:
         """Return ops that quantize ``name``, if they are needed, and the integers' name."""
         if name in self._roots:
             return [], name
+        if name not in self._quantized and name in self._moved and name not in self._factors:
+            self._quantized[name] = self._carry(name, scale)
         if name in self._quantized:
             return [], self._quantized[name]
-        made, source = self._divided(name)
-        data_type = proto.UINT8 if scale.unsigned else proto.INT8
-        output = self._graph.add_variable(f"{name}.quantized", name, data_type)
-        self._quantized[name] = output
+        divided, source = self._divided(name)
+        quantized, self._quantized[name] = self._quantize(source, name, scale)
+        return [*divided, quantized], self._quantized[name]
+
+    def _carry(self, name: str, scale: Grid) -> str:
+        """Let the op that computes ``name`` take integers; return what it then writes."""
+        position = self._moved[name]
+        op = proto.copy_op(self._graph.ops[position])
+        before = []
+        for source in dict.fromkeys(self._carriers[position].inputs):
+            if source in self._moved:
+                output = self._carry(source, scale)
+            else:
+                made, output = self._quantize(source, source, scale)
+                before.append(made)
+            proto.rename(op.inputs, {source: output})
+        output = self._graph.add_variable(f"{name}.quantized", name, _data_type(scale))
+        proto.rename(op.outputs, {name: output})
+        for attribute, value in _ENABLED.items():
+            proto.set_attribute(op, attribute, value)
+        self._graph.replace(position, *before, op)
+        return output
+
+    def _quantize(self, source: str, name: str, scale: Grid) -> tuple[Any, str]:
+        """Return an op that makes integers of ``source``, which stands for ``name``."""
+        output = self._graph.add_variable(f"{name}.quantized", name, _data_type(scale))
         attributes: dict[str, Any] = {
             **_ENABLED,
             "Scale": scale.factor,
@@ -249,7 +322,7 @@ class OneDnnWriter:
             "bfloat16": False,
         }
         inputs, outputs = {"Input": [source]}, {"Output": [output]}
-        return [*made, proto.make_op("quantize", inputs, outputs, attributes)], output
+        return proto.make_op("quantize", inputs, outputs, attributes), output
 
     def _divided(self, name: str) -> tuple[list[Any], str]:
         """Return the op that divides ``name`` by its factors, if it has any, and its output."""
@@ -278,6 +351,10 @@ class OneDnnWriter:
         if adds is not None and adds.residual == name:
             return adds.output in self._direct
         return self._reads_int8(position, name)
+
+
+def _data_type(grid: Grid) -> int:
+    return proto.UINT8 if grid.unsigned else proto.INT8
 
 
 def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:

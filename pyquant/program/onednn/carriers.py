@@ -1,0 +1,60 @@
+"""Ops that move integers as they are, without a look at their scale and zero point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from .. import proto
+
+
+class Carrier(NamedTuple):
+    """What an op that moves integers reads and writes.
+
+    Attributes:
+        inputs: what it moves.
+        output: what it writes.
+        enlarges: whether it is quicker to quantize all inputs than the output.
+    """
+
+    inputs: list[str]
+    output: str
+    enlarges: bool
+
+
+def carrier(op: Any) -> Carrier | None:
+    """Return what ``op`` moves if oneDNN has a kernel for it that takes integers."""
+    found = _CARRIERS.get(op.type)
+    if found is None or not found.takes(op):
+        return None
+    inputs = list(proto.arguments(op.inputs, "X"))
+    if len(inputs) != len(list(proto.names(op.inputs))):
+        return None  # a size or an axis is computed, and may be read in another place
+    return Carrier(inputs, proto.arguments(op.outputs, "Out")[0], found.enlarges)
+
+
+class _Kind(NamedTuple):
+    takes: Callable[[Any], bool]
+    enlarges: bool
+
+
+def _is_max_pooling(op: Any) -> bool:
+    return str(proto.attribute(op, "pooling_type", "max")) == "max"
+
+
+def _is_plain_upsampling(op: Any) -> bool:
+    """Return whether interpolate_kernel.cc, which looks at no ``align_corners``, computes it."""
+    return (
+        not proto.attribute(op, "align_corners", True)
+        and str(proto.attribute(op, "data_layout", "NCHW")) == "NCHW"
+        and str(proto.attribute(op, "interp_method", "bilinear")) == "nearest"
+    )
+
+
+# The kernels of phi/kernels/onednn that are registered for int8 and uint8.
+_CARRIERS: Mapping[str, _Kind] = {
+    "pool2d": _Kind(_is_max_pooling, enlarges=False),
+    "nearest_interp": _Kind(_is_plain_upsampling, enlarges=True),
+    "nearest_interp_v2": _Kind(_is_plain_upsampling, enlarges=True),
+    "concat": _Kind(lambda op: True, enlarges=True),
+}
