@@ -290,6 +290,67 @@ def test_integers_are_upsampled_and_concatenated(name: str, dynamic: bool, tmp_p
     check_run(tmp_path, other)
 
 
+DEPTHWISE = {**CONV, "groups": 8}
+SHIFT = {"scale": 1.0, "bias": 0.5}
+
+
+def shifted(read_behind: bool = False) -> Net:
+    """A sum between an int8 convolution and a padded one in float, which it cannot become part of.
+
+    Something else may read what the sum reads, and run later.
+    """
+    net = Net(IMAGES).conv(8).act("hard_swish")
+    before = net.last
+    net.then("scale", {"X": before}, "Out", SHIFT).conv(8, DEPTHWISE, "depthwise_conv2d")
+    other = before if read_behind else net.last
+    net.then("elementwise_mul", {"X": net.last, "Y": other}, "Out", {"axis": -1})
+    return net.conv(8).end()
+
+
+def squeezed() -> Net:
+    """Squeeze and excitation: what is multiplied is read before that by what gives the factor."""
+    net = Net(IMAGES).conv(8)
+    image, dims = net.last, net.dims
+    pooling = {"pooling_type": "avg", "ksize": [1, 1], "adaptive": True, "strides": [1, 1]}
+    net.dims = [4, 8, 1, 1]
+    net.then("pool2d", {"X": image}, "Out", {**pooling, "paddings": [0, 0]}).conv(8, UNPADDED)
+    factor = net.act("sigmoid").last
+    net.dims = dims
+    net.then("elementwise_mul", {"X": image, "Y": factor}, "Out", {"axis": -1})
+    return net.conv(8).end()
+
+
+def reshaped() -> Net:
+    """What a reshape2 writes may be the memory of what it reads."""
+    net = Net(IMAGES).conv(8)
+    image = net.last
+    net.then("reshape2", {"X": image}, "Out", {"shape": [0, 0, 12, 12]})
+    net.then("scale", {"X": net.last}, "Out", SHIFT).act("exp")
+    net.then("elementwise_mul", {"X": net.last, "Y": image}, "Out", {"axis": -1})
+    return net.conv(8).end()
+
+
+IN_PLACE: dict[str, tuple[Callable[[], Net], list[str]]] = {
+    "a sum": (shifted, ["scale"]),
+    "a sum of what is read later": (lambda: shifted(read_behind=True), ["elementwise_mul"]),
+    "a product of what is read before": (squeezed, ["elementwise_mul"]),
+    "what is reshaped": (reshaped, []),
+}
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_ops_overwrite_what_nothing_reads_behind_them(name: str, tmp_path: Path) -> None:
+    build, expected = IN_PLACE[name]
+    data = images()
+    quantized(build(), tmp_path, data)
+    model = load_model(tmp_path / "int8")
+    found = [
+        op.type for op in model.ops() if set(proto.names(op.inputs)) & set(proto.names(op.outputs))
+    ]
+    assert found == expected
+    check_run(tmp_path, data, 0.05)
+
+
 def chain(act: str, op_type: str = "matmul_v2", bias: bool = True) -> Net:
     net = Net(TOKENS)
     columns = {"x_num_col_dims": 2, "y_num_col_dims": 1} if op_type == "mul" else {}

@@ -26,6 +26,7 @@ from ..rewrite import Rewriter, make_multiplication, reciprocals_of
 from ..weights import QuantizedWeight
 from .carriers import carrier
 from .fusion import FusedOp, fuse
+from .in_place import write_in_place
 
 
 class OneDnnWriter:
@@ -113,6 +114,7 @@ class OneDnnWriter:
         located = _located(self._model, [*ops, *weight_only], outputs)
         rewriter.dequantize_weights_by_scale(weights, located)
         rewriter.apply()
+        write_in_place(self._model)
 
     def _fuse(self, op: WeightedOp) -> FusedOp:
         channels = self._model.parameters[op.weight].shape[op.channel_axis]

@@ -1,0 +1,68 @@
+"""Sums, products and scales that overwrite what they read: a large tensor is then written once.
+
+oneDNN's kernels compute in place where input and output share a buffer (``elementwise_kernel.cc``,
+``scale_kernel.cc``), which Paddle's passes do not arrange; in a program it is a name written twice.
+"""
+
+from __future__ import annotations
+
+from .. import proto
+from ..graph import Graph
+from ..model import Model
+from ..quantizable import CONVOLUTIONS
+
+
+def write_in_place(model: Model) -> None:
+    """Let ops of the main block overwrite images that nothing reads behind them.
+
+    Args:
+        model: an int8 program; of other programs too few passes are known to leave this right.
+    """
+    graph = Graph(model)
+    names: dict[str, str] = {}
+    for position, op in sorted(graph.ops.items()):
+        if op.type in _IN_PLACE and _can_overwrite(graph, position):
+            source, output = proto.arguments(op.inputs, "X")[0], next(proto.names(op.outputs))
+            names[output] = names.get(source, source)
+    for op in graph.ops.values():
+        proto.rename(op.inputs, names)
+        proto.rename(op.outputs, names)
+    graph.write_back()
+
+
+def _can_overwrite(graph: Graph, position: int) -> bool:
+    op = graph.ops[position]
+    source, output = proto.arguments(op.inputs, "X")[0], next(proto.names(op.outputs))
+    others = [name for name in proto.names(op.inputs) if name != source]
+    dims, producer = graph.dims(source), graph.producer(source)
+    if dims is None or len(dims) != 4 or dims != graph.dims(output) or producer is None:
+        return False
+    if graph.is_kept(source) or graph.is_kept(output):
+        return False
+    # A parameter that is added belongs to a convolution, and one that is scaled is a weight.
+    if len(others) != op.type.startswith("elementwise") or graph.model.parameters.keys() & others:
+        return False
+    # Other ops, as reshape2, may write what shares a buffer with another tensor.
+    if graph.ops[producer].type not in _OWNERS:
+        return False
+    return graph.readers(source) - {position} <= _before(graph, position)
+
+
+def _before(graph: Graph, position: int) -> set[int]:
+    """Return the ops that have to run before the one at ``position``."""
+    found: set[int] = set()
+    pending = [position]
+    while pending:
+        for name in proto.names(graph.ops[pending.pop()].inputs):
+            producer = graph.producer(name)
+            if producer is not None and producer not in found:
+                found.add(producer)
+                pending.append(producer)
+    return found
+
+
+_IN_PLACE = ("scale", "elementwise_add", "elementwise_mul")
+_OWNERS = (
+    *(*_IN_PLACE, *CONVOLUTIONS, "fused_conv2d", "nearest_interp", "nearest_interp_v2"),
+    *("relu", "relu6", "hard_swish", "swish", "silu", "gelu", "mish", "leaky_relu"),
+)
