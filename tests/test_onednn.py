@@ -151,7 +151,7 @@ def depthwise() -> Net:
     return net.conv(16, {**CONV, "groups": 16}, "depthwise_conv2d").act("relu6").conv(8).end()
 
 
-def joined(first: str, second: str) -> Net:
+def joined(first: str, second: str, outputs: int) -> Net:
     """Two branches of other ranges meet in a concatenation, one of them upsampled."""
     net = Net([4, 8, 6, 6])
     source, dims = net.last, net.dims
@@ -159,7 +159,7 @@ def joined(first: str, second: str) -> Net:
     small = net.last
     net.last, net.dims = source, dims
     net.nearest(2).conv(8).then("scale", {"X": net.last}, "Out", {"scale": 0.2, "bias": 0.0})
-    return net.act(second).concat(small, net.last).conv(8).end()
+    return net.act(second).concat(small, net.last).conv(outputs).end()
 
 
 def nested() -> Net:
@@ -266,16 +266,17 @@ ACTIVATIONS = (
 
 
 JOINED = {
-    "integers of another one": ("relu", "relu", 2),
-    "floats with a minimum": ("tanh", "softsign", 4),
+    "integers of int8 ops": ("relu", "relu", 8, 2),
+    "floats": ("tanh", "softsign", 8, 4),
+    "floats and channels of zeros": ("tanh", "softsign", 24, 5),
 }
 
 
 @pytest.mark.parametrize("name", JOINED)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_integers_are_upsampled_and_concatenated(name: str, dynamic: bool, tmp_path: Path) -> None:
-    first, second, quantize_ops = JOINED[name]
-    net = joined(first, second)
+    *arguments, quantize_ops = JOINED[name]
+    net = joined(*arguments)
     if dynamic:
         for var in net.block.vars[2:]:
             if not var.persistable:
@@ -407,6 +408,45 @@ def test_the_run_is_what_the_integers_say(shift: float, tmp_path: Path) -> None:
     # A value that lies between two integers may fall to either in single precision.
     assert np.abs(actual - expected).max() <= 1.01 * (steps / factor).max() * 127
     assert paddle_run.relative_error(actual, expected) < 1e-4
+
+
+@pytest.mark.parametrize("strides", [[1, 1], [2, 1]])
+def test_padding_is_zero_whatever_the_zero_point(strides: list[int], tmp_path: Path) -> None:
+    """Padded integers of any zero point compute what a convolution of padded values does."""
+    attributes = {**CONV, "strides": strides, "paddings": [1, 0, 2, 1], "dilations": [1, 2]}
+    net = Net([4, 16, 9, 12]).conv(48, attributes)
+    net.constant("elementwise_add", np.linspace(-1, 1, 48), 1).end()
+    data = images(1, (4, 16, 9, 12)) - np.float32(0.3)
+    quantized(net, tmp_path, data)
+    assert op_types(tmp_path) == {
+        "cast": 1,
+        "elementwise_mul": 1,
+        "quantize": 2,
+        "concat": 1,
+        "fused_conv2d": 2,
+    }
+    model = load_model(tmp_path / "int8")
+    ops = {op.type: op for op in model.ops() if "zeros" not in next(proto.names(op.outputs), "")}
+    factor, zero_point = (proto.attribute(ops["quantize"], n, 0.0) for n in ("Scale", "Shift"))
+    inputs = np.clip(np.rint(data * np.float32(factor)) + zero_point, 0, 255) - zero_point
+    padded = np.pad(inputs, [(0, 0), (0, 0), (1, 0), (2, 1)])
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 5), (2, 3))[..., ::2]
+    windows = windows[:, :, :: strides[0], :: strides[1]]
+    integers = model.parameters[
+        next(name for name in model.parameters if "bordered" in name and "@" not in name)
+    ]
+    products = np.einsum("nchwij,ocij->nohw", windows, integers[:, :16].astype(np.float64))
+    steps = 1 / np.array(proto.attribute(ops["fused_conv2d"], "Scale_weights", ()))
+    expected = products * (steps / factor)[:, None, None] + np.linspace(-1, 1, 48)[:, None, None]
+    (actual,) = outputs(tmp_path, "int8", data, "float")
+    assert zero_point > 0
+    assert paddle_run.relative_error(actual, expected) < 1e-4
+    assert (
+        paddle_run.relative_error(
+            *(outputs(tmp_path, n, data, "float")[0] for n in ("int8", "float"))
+        )
+        < 0.02
+    )
 
 
 def test_upsampling_becomes_convolutions(tmp_path: Path) -> None:

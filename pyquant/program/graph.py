@@ -109,9 +109,9 @@ class Graph:
         """Add a tensor of the shape of ``like`` and return its name, as `add_parameter`."""
         return self._declare(name, data_type, proto.tensor_desc(self._variables[like]).dims)
 
-    def add_tensor(self, name: str, dims: Iterable[int]) -> str:
-        """Add a tensor of float32 and return its name, as `add_parameter`."""
-        return self._declare(name, proto.FP32, dims)
+    def add_tensor(self, name: str, dims: Iterable[int], data_type: int = proto.FP32) -> str:
+        """Add a tensor and return its name, as `add_parameter`."""
+        return self._declare(name, data_type, dims)
 
     def make_parameter(self, name: str, array: Any) -> None:
         """Let what an op computed so far be a parameter."""

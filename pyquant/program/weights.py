@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -130,6 +130,21 @@ class QuantizedWeight:
         moved = np.clip(rows, -levels, levels).astype(integers.dtype)
         shape = np.moveaxis(integers, axis, 0).shape
         return np.ascontiguousarray(np.moveaxis(moved.reshape(shape), 0, axis))
+
+    def with_sums_of_zero(self) -> QuantizedWeight:
+        """Return the filter with more inputs, by which the integers at each tap add up to zero."""
+        integers = np.concatenate(list(self._integers()))
+        rest = -integers.sum(axis=1, dtype=np.int32)
+        levels = 2 ** (self.bits - 1) - 1
+        added: list[Array] = []
+        # Kernels multiply four inputs at once.
+        while len(added) % 4 or rest.any():
+            added.append(np.clip(rest, -levels, levels))
+            rest = rest - added[-1]
+        rounded = np.concatenate([integers, np.stack(added, 1).astype(integers.dtype)], 1)
+        stored = np.zeros(rounded.shape, np.float32)
+        stored[:, : integers.shape[1]] = self.source
+        return replace(self, stored=stored, rounded=rounded, make=None)
 
     def _abs_max(self) -> Array:
         if not self.stored.size:
