@@ -291,6 +291,19 @@ def test_integers_are_upsampled_and_concatenated(name: str, dynamic: bool, tmp_p
     check_run(tmp_path, other)
 
 
+def test_a_sum_of_integers_is_upsampled_for_a_float_reader_too(tmp_path: Path) -> None:
+    net = residual("relu", False)
+    net.last = net.block.ops[-1].inputs[0].arguments[0]
+    upsampled = net.nearest(2).last
+    net.fetch(net.then("scale", {"X": upsampled}, "Out", {"scale": 2.0, "bias": 1.0}).last)
+    net.last = upsampled
+    data = images()
+    quantized(net.conv(8).end(), tmp_path, data)
+    types = op_types(tmp_path)
+    assert [types["quantize"], types["dequantize"]] == [2, 1]
+    check_run(tmp_path, data, 0.05)
+
+
 DEPTHWISE = {**CONV, "groups": 8}
 SHIFT = {"scale": 1.0, "bias": 0.5}
 

@@ -7,7 +7,6 @@ cannot: activations of any zero point, the right scales of fc, residuals that ar
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from .. import proto
-from ..folding.linear import pads
 from ..folding.scaling import EQUALIZED
 from ..graph import Graph
 from ..model import Model
@@ -25,7 +23,7 @@ from ..quantizable import CONVOLUTIONS, WeightedOp
 from ..ranges import Grid, Range, fitted_grid, symmetric_grid
 from ..rewrite import Rewriter, make_multiplication, reciprocals_of
 from ..weights import QuantizedWeight
-from .carriers import carrier
+from .flow import Flow
 from .fusion import FusedOp, fuse
 from .in_place import write_in_place
 
@@ -45,23 +43,7 @@ class OneDnnWriter:
         self._graph = Graph(model)
         fused = [self._fuse(op) for op in ops]
         self._fused = sorted(fused, key=lambda one: one.position)
-        self._reads = {one.op.position: one.op.activation for one in self._fused}
-        self._adds = {position: one for one in self._fused for position in one.replaced}
-        self._padded = {one.op.position for one in self._fused if _pads(self._graph, one.op)}
-        self._bordered = {
-            one.op.position
-            for one in self._fused
-            if one.op.position in self._padded and _gains_by_border(self._graph, one.op)
-        }
-        self._carriers = {
-            position: found
-            for position, op in self._graph.ops.items()
-            if position not in self._adds and (found := carrier(op)) is not None
-        }
-        self._direct, self._roots = self._find_direct()
-        self._moved: dict[str, int] = {}  # what is computed of integers: the op that does it
-        for one in self._fused:
-            self._move(one.op.activation, self._reads)
+        self._flow = Flow(self._graph, self._fused)
         self._scales: dict[str, Grid] = {}
         self._quantized: dict[str, str] = {}
         self._floats: dict[str, str] = {}
@@ -72,8 +54,8 @@ class OneDnnWriter:
     def observed(self) -> Collection[str]:
         """The tensors whose ranges have to be known."""
         names = dict.fromkeys(one.op.activation for one in self._fused)
-        for name in self._direct:
-            if names.keys().isdisjoint(self._carried_from(name)):
+        for name in self._flow.direct:
+            if names.keys().isdisjoint(self._flow.carried_from(name)):
                 names[name] = None
         return list(names)
 
@@ -84,16 +66,16 @@ class OneDnnWriter:
             name: the tensor.
             given: its range, nothing cut.
         """
-        one = self._direct.get(self._roots.get(name, name))
+        one = self._flow.direct.get(self._flow.roots.get(name, name))
         if one is not None:
-            return 9 if self._is_unsigned(one, self._roots) else 8
+            return 9 if self._flow.is_unsigned(one, self._flow.roots) else 8
         smaller, larger = sorted((-given.minimum, given.maximum))
-        is_fine = smaller <= 0 or (self._takes_zero_point(name) and smaller < larger / 3)
+        is_fine = smaller <= 0 or (self._flow.takes_zero_point(name) and smaller < larger / 3)
         return 9 if is_fine else 8
 
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
-        return name not in self._roots
+        return name not in self._flow.roots
 
     def write(
         self,
@@ -128,139 +110,31 @@ class OneDnnWriter:
         channels = self._model.parameters[op.weight].shape[op.channel_axis]
         return fuse(self._graph, op, 1 if op.op_type in CONVOLUTIONS else -1, channels)
 
-    def _find_direct(self) -> tuple[dict[str, FusedOp], dict[str, str]]:
-        """Return the ops that write integers, and of each tensor of integers one that wrote them.
-
-        All that a concatenation reads has one scale, and hence one such op. What it takes depends
-        on all of them: what cannot be direct is left out until nothing changes.
-        """
-        self._direct = {one.output: one for one in self._fused}
-        while True:
-            self._roots = self._find_roots()
-            left = {name: one for name, one in self._direct.items() if self._is_direct(one)}
-            if len(left) == len(self._direct):
-                return self._direct, self._roots
-            self._direct = left
-
-    def _find_roots(self) -> dict[str, str]:
-        roots = {name: name for name in self._direct}
-        for _, found in sorted(self._carriers.items()):
-            joined = {roots.get(name) for name in found.inputs}
-            if None in joined or self._graph.is_kept(found.output):
-                continue
-            members = [name for name, root in roots.items() if root in joined]
-            if len(joined) == 1 or self._can_be_joined(members, roots):
-                first = roots[found.inputs[0]]
-                roots.update(dict.fromkeys([*members, found.output], first))
-        return roots
-
-    def _can_be_joined(self, members: Sequence[str], roots: Mapping[str, str]) -> bool:
-        """Return whether integers of several ops can have the scale of their concatenation.
-
-        What is read apart from it as well would be of too coarse a step for that.
-        """
-        writers = [self._direct[name] for name in members if name in self._direct]
-        signs = {self._is_unsigned(one, roots) for one in writers}
-        return len(signs) == 1 and all(len(self._graph.readers(name)) == 1 for name in members)
-
-    def _is_direct(self, one: FusedOp) -> bool:
-        """Return whether the op writes integers, which all that need them read as they are."""
-        if self._graph.is_kept(one.output):
-            return False
-        if one.residual is not None:
-            # A sum of signed numbers stays in float: nothing cuts its range, and it goes far.
-            return one.activation.is_relu and one.residual in self._roots
-        carried = self._carried_from(one.output)
-        if one.activation.is_lopsided and not any(map(self._is_padded, carried)):
-            return False
-        return self._is_read_as_int8(one.output)
-
-    def _is_read_as_int8(self, name: str) -> bool:
-        readers = self._graph.readers(name)
-        return bool(readers) and all(self._reads_int8(position, name) for position in readers)
-
-    def _reads_int8(self, position: int, name: str) -> bool:
-        if self._reads.get(position) == name:
-            return True
-        adds = self._adds.get(position)
-        if adds is not None:
-            return adds.residual == name and adds.activation.is_relu
-        found = self._carriers.get(position)
-        return (
-            found is not None
-            and found.output in self._roots
-            and self._is_read_as_int8(found.output)
-        )
-
-    def _carried_from(self, name: str) -> list[str]:
-        """Return ``name`` and what it becomes without a change of scale."""
-        found = [name]
-        for position in self._graph.readers(name):
-            output = self._carriers[position].output if position in self._carriers else None
-            if output in self._roots:
-                found += self._carried_from(output)
-        return found
-
-    def _move(self, name: str, readers: Mapping[int, str]) -> None:
-        """Let ``name``, if ``readers`` alone read it, be computed of integers where that is less.
-
-        Args:
-            name: what has to become integers, of one scale.
-            readers: what each position reads as these integers.
-        """
-        position = self._graph.producer(name)
-        found = None if position is None else self._carriers.get(position)
-        if position is None or found is None or not found.enlarges or name in self._roots:
-            return
-        others = any(readers.get(reader) != name for reader in self._graph.readers(name))
-        if others or self._graph.is_kept(name):
-            return
-        self._moved[name] = position
-        for source in found.inputs:
-            self._move(source, {position: source})
-
-    def _is_padded(self, name: str) -> bool:
-        """Return whether an int8 op puts zeros around ``name``."""
-        return any(self._reads.get(p) == name for p in self._graph.readers(name) & self._padded)
-
-    def _takes_zero_point(self, name: str) -> bool:
-        """Return whether the readers of ``name`` can compute with a zero point."""
-        readers = self._graph.readers(name) & (self._padded - self._bordered)
-        return not any(self._reads.get(position) == name for position in readers)
-
-    def _is_unsigned(self, one: FusedOp, roots: Mapping[str, str]) -> bool:
-        """As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual."""
-        if one.residual is not None and one.residual in roots:
-            return self._is_unsigned(self._direct[roots[one.residual]], roots)
-        if one.op.op_type in CONVOLUTIONS:
-            return one.activation.is_relu
-        return one.activation.name == "relu"
-
     def grid(self, name: str, given: Range) -> Grid:
         """Return the integers of a tensor of `observed` whose range is given."""
-        root = self._roots.get(name, name)
-        one = self._direct.get(root)
+        root = self._flow.roots.get(name, name)
+        one = self._flow.direct.get(root)
         if one is not None:
-            return symmetric_grid(given, self._is_unsigned(one, self._roots))
-        if self._takes_zero_point(root):
+            return symmetric_grid(given, self._flow.is_unsigned(one, self._flow.roots))
+        if self._flow.takes_zero_point(root):
             return fitted_grid(given)
         return symmetric_grid(given, given.minimum >= 0)
 
     def _scale(self, name: str, ranges: Mapping[str, Range]) -> Grid:
-        root = self._roots.get(name, name)
+        root = self._flow.roots.get(name, name)
         if root not in self._scales:
-            of_one_scale = [other for other, known in self._roots.items() if known == root]
+            of_one_scale = [other for other, known in self._flow.roots.items() if known == root]
             found = [ranges[other] for other in of_one_scale or [root] if other in ranges]
             self._scales[root] = self.grid(root, max(found, key=lambda one: one.threshold))
         return self._scales[root]
 
     def _emit(self, one: FusedOp, ranges: Mapping[str, Range], weight: QuantizedWeight) -> None:
         scale = self._scale(one.op.activation, ranges)
-        if scale.zero_point and one.op.position in self._padded:
+        if scale.zero_point and one.op.position in self._flow.padded:
             weight, before, source = self._bordered_integers(one, scale, weight)
         else:
             before, source = self._integers(one.op.activation, scale)
-        is_direct = one.output in self._direct
+        is_direct = one.output in self._flow.direct
         bias = one.bias
         if scale.zero_point:
             bias = bias - scale.zero_point / scale.factor * _sums(weight, one.op.channel_axis)
@@ -295,9 +169,9 @@ class OneDnnWriter:
 
     def _integers(self, name: str, scale: Grid) -> tuple[list[Any], str]:
         """Return ops that quantize ``name``, if they are needed, and the integers' name."""
-        if name in self._roots:
+        if name in self._flow.roots:
             return [], name
-        if name not in self._quantized and name in self._moved and name not in self._factors:
+        if name not in self._quantized and name in self._flow.moved and name not in self._factors:
             self._quantized[name] = self._carry(name, scale)
         if name in self._quantized:
             return [], self._quantized[name]
@@ -324,7 +198,7 @@ class OneDnnWriter:
         one.op = replace(one.op, weight=filters)
         dims = list(self._graph.dims(name) or ())
         zeros = weight.stored.shape[1] - dims[1]
-        position = self._moved.get(name)
+        position = self._flow.moved.get(name)
         if position is not None and self._is_of_channels(position) and self._is_alone(name):
             return weight, [], self._carry(name, scale, zeros)
         made, source = self._integers(name, scale)
@@ -377,11 +251,11 @@ class OneDnnWriter:
             scale: of the integers.
             zeros: how many channels of zeros are concatenated, too.
         """
-        position = self._moved[name]
+        position = self._flow.moved[name]
         op = proto.copy_op(self._graph.ops[position])
         before = []
-        for source in dict.fromkeys(self._carriers[position].inputs):
-            if source in self._moved:
+        for source in dict.fromkeys(self._flow.carriers[position].inputs):
+            if source in self._flow.moved:
                 output = self._carry(source, scale)
             else:
                 made, output = self._quantize(source, source, scale)
@@ -437,10 +311,10 @@ class OneDnnWriter:
         return [proto.make_op("dequantize", {"Input": [name]}, {"Output": [output]}, attributes)]
 
     def _reads_directly(self, position: int, name: str) -> bool:
-        adds = self._adds.get(position)
+        adds = self._flow.adds.get(position)
         if adds is not None and adds.residual == name:
-            return adds.output in self._direct
-        return self._reads_int8(position, name)
+            return adds.output in self._flow.direct
+        return self._flow.reads_int8(position, name)
 
 
 def _data_type(grid: Grid) -> int:
@@ -453,24 +327,6 @@ def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:
     totals = [part.sum(axis=others, dtype=np.int64) for part in weight.values.chunks()]
     summed = np.concatenate(totals) if channel_axis == 0 else np.sum(totals, axis=0)
     return summed * weight.step.astype(np.float64)
-
-
-def _pads(graph: Graph, op: WeightedOp) -> bool:
-    return op.op_type in CONVOLUTIONS and pads(graph.ops[op.position])
-
-
-def _gains_by_border(graph: Graph, op: WeightedOp) -> bool:
-    """Return whether a padded convolution of uint8 saves more time than more channels take.
-
-    Without AMX, kernels take uint8 alone, and int8 by way of it. Concatenating takes as long for
-    each input as some products: 96 to 24 channels of 160 x 160 took 8.6 ms of int8 and 7.1 with
-    them.
-    """
-    shape, desc = graph.model.parameters[op.weight].shape, graph.ops[op.position]
-    strides = math.prod(proto.attribute(desc, "strides", (1, 1)))
-    groups = int(proto.attribute(desc, "groups", 1))
-    products = shape[0] * math.prod(shape[2:]) // strides
-    return groups == 1 and shape[1] >= _LEAST_INPUTS and products >= _LEAST_PRODUCTS
 
 
 def _located(
@@ -519,7 +375,6 @@ CONVOLUTION_ATTRIBUTES = (
     *("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format"),
 )
 """Those that a fused convolution has of the convolution that it stands for."""
-_LEAST_INPUTS, _LEAST_PRODUCTS = 16, 200
 # Paddle 3.x is about to call them onednn; what a version does not know, it does not read.
 _ENABLED = {"use_mkldnn": True, "use_onednn": True}
 _ONEDNN = {**_ENABLED, "mkldnn_data_type": "int8", "onednn_data_type": "int8", "is_test": True}
