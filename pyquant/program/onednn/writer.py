@@ -211,7 +211,9 @@ class OneDnnWriter:
 
     def _is_of_channels(self, position: int) -> bool:
         op = self._graph.ops[position]
-        return op.type == "concat" and int(proto.attribute(op, "axis", 0)) == 1
+        *_, last = self._flow.carriers[position].inputs
+        is_of_channels = op.type == "concat" and int(proto.attribute(op, "axis", 0)) == 1
+        return is_of_channels and (self._graph.dims(last) or [0, 0])[1] > 0
 
     def _is_alone(self, name: str) -> bool:
         return len(self._graph.readers(name)) == 1 and name not in self._factors
