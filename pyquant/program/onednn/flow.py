@@ -179,9 +179,9 @@ def _gains_by_border(graph: Graph, op: WeightedOp) -> bool:
     """
     shape, desc = graph.model.parameters[op.weight].shape, graph.ops[op.position]
     strides = math.prod(proto.attribute(desc, "strides", (1, 1)))
-    has_all_inputs = (graph.dims(op.activation) or [0, 0])[1] == shape[1]  # it has no groups
-    products = shape[0] * math.prod(shape[2:]) // strides
-    return has_all_inputs and shape[1] >= _LEAST_INPUTS and products >= _LEAST_PRODUCTS
+    dims, products = graph.dims(op.activation) or [0, 0], shape[0] * math.prod(shape[2:]) // strides
+    has_groups = dims[1] != shape[1]
+    return not has_groups and shape[1] >= _LEAST_INPUTS and bool(products >= _LEAST_PRODUCTS)
 
 
 _LEAST_INPUTS, _LEAST_PRODUCTS = 16, 200
