@@ -344,11 +344,17 @@ def reshaped() -> Net:
     return net.conv(8).end()
 
 
+def fetched_sum() -> Net:
+    net = Net(IMAGES).conv(8).act("hard_swish")
+    return net.then("scale", {"X": net.last}, "Out", SHIFT).end().conv(8).end()
+
+
 IN_PLACE: dict[str, tuple[Callable[[], Net], list[str]]] = {
     "a sum": (shifted, ["scale"]),
     "a sum of what is read later": (lambda: shifted(read_behind=True), ["elementwise_mul"]),
     "a product of what is read before": (squeezed, ["elementwise_mul"]),
     "what is reshaped": (reshaped, []),
+    "what is fetched by its name": (fetched_sum, []),
 }
 
 
