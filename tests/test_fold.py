@@ -13,7 +13,7 @@ import programs
 import pytest
 from programs import CONV, Net, ProgramBuilder
 
-from bench.ocr import lines, models
+from bench.ocr import lines, models, pages
 from pyquant import cli, fold, load_model, save_model
 from pyquant.program import proto
 
@@ -414,7 +414,7 @@ def test_detection(tmp_path: Path, how: str) -> None:
     assert [counts["conv2d_transpose"], counts["pixel_shuffle"]] == [0, 1]
     assert [counts["conv2d"], counts["depthwise_conv2d"]] == [49, 14]
     paths = save_model(model, tmp_path, "m.pdmodel", "m.pdiparams")
-    images, _ = lines.render_pages(1, lines.TEST_SEED)
+    images, _ = pages.render_pages(1, lines.TEST_SEED, (320, 320))
     for batch in (images, images[:, :, :160, :96]):
         expected, actual = (
             paddle_run.predict(*files, {"x": batch}, how)[0]

@@ -58,3 +58,5 @@ _CARRIERS: Mapping[str, _Kind] = {
     "nearest_interp_v2": _Kind(_is_plain_upsampling, enlarges=True),
     "concat": _Kind(lambda op: True, enlarges=True),
 }
+
+CARRIER_OP_TYPES = tuple(_CARRIERS)

@@ -9,9 +9,10 @@ from typing import Any
 from .. import proto
 from ..model import Model
 from ..ranges import Grid
+from .carriers import CARRIER_OP_TYPES
 
-CARRIERS = (*("pool2d", "concat", "nearest_interp", "nearest_interp_v2", "reshape2", "transpose2"),)
-"""The op types that move integers without a look at what they stand for."""
+CARRIERS = (*CARRIER_OP_TYPES, "reshape2", "transpose2")
+"""The op types that may move integers: those that are written so, and others that could."""
 
 
 Grids = dict[str, Grid]
