@@ -22,7 +22,7 @@ from .statistic import ActivationHistogram, ActivationMaxima
 _QUANTILES = (0.98, 0.95, 0.9, 0.75, 0.5)
 _LARGEST = 1e3  # of a factor, for small channels not to be lost
 
-LEAST_GAIN = 1.5
+LEAST_GAIN = 2.0
 """How much smaller the error's power has to become to be worth a pass over the activation."""
 
 

@@ -39,8 +39,10 @@ def _can_overwrite(graph: Graph, position: int) -> bool:
         return False
     if graph.is_kept(source) or graph.is_kept(output):
         return False
-    # A parameter that is added belongs to a convolution, and one that is scaled is a weight.
-    if len(others) != op.type.startswith("elementwise") or graph.model.parameters.keys() & others:
+    if len(others) != op.type.startswith("elementwise"):
+        return False
+    # A parameter that is added belongs to a convolution.
+    if op.type == "elementwise_add" and graph.model.parameters.keys() & others:
         return False
     # Other ops, as reshape2, may write what shares a buffer with another tensor.
     if graph.ops[producer].type not in _OWNERS:
