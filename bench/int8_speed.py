@@ -65,12 +65,15 @@ def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
 
 
 def _convolutions() -> Any:
-    """Return several convolutions, for their input's and output's conversion not to count."""
+    """Return several convolutions, for their input's and output's conversion not to count.
+
+    The kernel computes a relu too, without which two convolutions would be folded into one.
+    """
     from paddle import nn
 
-    return nn.Sequential(
-        nn.Conv2D(512, 2048, 1), *(nn.Conv2D(2048, 2048, 1) for _ in range(6)), nn.ReLU()
-    )
+    channels = (512, *(2048,) * 7)
+    pairs = ((nn.Conv2D(*both, 1), nn.ReLU()) for both in zip(channels, channels[1:]))
+    return nn.Sequential(*(layer for pair in pairs for layer in pair))
 
 
 def _random(*shape: int) -> Any:
