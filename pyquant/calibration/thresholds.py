@@ -10,8 +10,6 @@ import numpy as np
 from .. import kernels
 from .statistic import ActivationHistogram, ActivationMaxima
 
-_KL_BINS = 2048
-
 
 class Algorithm(NamedTuple):
     """A way to find a threshold.
@@ -41,19 +39,16 @@ def activation_threshold(
 
 
 def _kl(statistic: ActivationHistogram, bits: int, _: float) -> float:
-    """Search as Paddle does: over up to 2048 bins, from half of them on.
+    """Search as Paddle does, from half of the bins on, of which there are 2048 at least.
 
-    From fewer bins on, the divergence is often least where nearly all is clipped: PP-OCRv4
-    recognition then reads nothing.
+    Fewer would tell less apart: MobileNetV1 on Fashion-MNIST lost 2.1 points with 1024 to 2048 and
+    1.1 with twice as many. From fewer bins on, the divergence is often least where nearly all is
+    clipped: PP-OCRv4 recognition then reads nothing.
     """
     used = int(np.flatnonzero(statistic.counts)[-1]) + 1
-    counts, width = statistic.counts[:used], statistic.bin_width
-    if used > _KL_BINS:
-        counts = np.add.reduceat(counts, np.arange(0, used, 2))
-        width *= 2
     # The search never takes the last bin's edge: an empty bin lets it keep the whole range.
-    padded = np.append(counts, np.uint64(0))
-    return kernels.kl_threshold(padded, width, bits, start=(counts.size - 1) // 2)
+    padded = np.append(statistic.counts[:used], np.uint64(0))
+    return kernels.kl_threshold(padded, statistic.bin_width, bits, start=used // 2)
 
 
 def _hist(statistic: ActivationHistogram, _: int, hist_percent: float) -> float:
