@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from .activation_ranges import ActivationRanges
-from .calibration.equalization import LEAST_GAIN, channel_factors
+from .calibration.channel_factors import LEAST_GAIN, channel_factors
 from .calibration.output_error import readers_of
 from .calibration.statistic import ActivationMaxima
 from .observation import Arguments, Seen

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from .calibrate import calibrate_model, checkpoint_at, engine_of
-from .calibration.equalization import scaled_statistic
+from .calibration.channel_factors import scaled_statistic
 from .calibration.forward import Observer, Observers
 from .calibration.moments import Moments, moments_of
 from .calibration.run import collect_statistics, run_here
