@@ -37,7 +37,7 @@ class Seen:
     Attributes:
         statistics: of each activation that becomes int8.
         moments: of what each op reads, if rounding or ranking asks for them.
-        samples: of each activation, if thresholds or factors are chosen by them.
+        samples: of each activation, if anything is chosen by them.
     """
 
     statistics: Statistics
@@ -73,7 +73,8 @@ def observe(model: Model, plan: Plan, arguments: Arguments) -> Seen:
     if arguments["round_type"] == "adaround" or arguments["eval_function"] is not None:
         moments = moments_of(model, plan.ops)
     samples: Samples = {}
-    if arguments["algo"] == AUTO or arguments["equalize"]:
+    corrects = arguments["bias_correction"] and plan.target.has_biases
+    if arguments["algo"] == AUTO or arguments["equalize"] or corrects:
         samples = samples_of(model, plan.ops)
     if moments or samples:
         observed = {name: name for name in observed}  # one of the same values has another shape

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from .accuracy import Control, Metric, control, rank
 from .activation_ranges import ActivationRanges
 from .calibration.moments import rounded_weights
+from .calibration.output_error import mean_error
 from .equalize import Equalization, equalize
 from .observation import Arguments, Seen
 from .plan import Plan
@@ -81,11 +85,22 @@ class Stages:
         rounded = {}
         if self._arguments["round_type"] == "adaround":
             rounded = rounded_weights(self._seen.moments, weights)
-        if self._arguments["bias_correction"]:
+        elif self._arguments["bias_correction"] and not self._plan.target.has_biases:
             rounded = {op.weight: weights[op.weight].with_means_kept() for op in self._ops}
         for name, integers in rounded.items():
             weights[name] = replace(weights[name], rounded=integers)
+        if self._arguments["bias_correction"] and self._plan.target.has_biases:
+            self._correct(weights)
         return weights
+
+    def _correct(self, weights: dict[str, QuantizedWeight]) -> None:
+        """Let weights of one op tell what its outputs lack on average."""
+        readers = Counter(op.weight for op in self._ops)
+        for op in self._ops:
+            if readers[op.weight] == 1 and op.activation in self._seen.samples:
+                means = self._seen.samples[op.activation].rows.mean(axis=0, dtype=np.float64)
+                lacking = mean_error(op, weights[op.weight], means)
+                weights[op.weight] = replace(weights[op.weight], correction=lacking)
 
     def control(
         self,

@@ -138,7 +138,9 @@ def quant_post_static(
         round_type: ``"round"`` takes the nearest integer for each weight; ``"adaround"`` those that
             together change the outputs of an op least on the calibration data (arXiv 2004.10568).
         hist_percent: the share of an activation's values that ``hist`` keeps in range.
-        bias_correction: let each channel of a quantized weight keep its mean (arXiv 1810.05723).
+        bias_correction: make up for what rounding the weights costs the outputs on average (arXiv
+            1810.05723): for ``"OneDNN"`` on the data, by the biases; in QDQ by rounding so that
+            each channel of a weight keeps its mean.
         quantizable_op_type: op types to quantize.
         is_full_quantize: quantize whatever ``deploy_backend`` can run as int8, of any op type, also
             where that loses accuracy or time. For TensorRT these are ops without a weight, too.
@@ -292,6 +294,7 @@ def _check_rounding(arguments: dict[str, Any]) -> None:
             "equalize: algo='avg' takes the maxima of whole samples, which no factor of a channel "
             "changes as it should. Choose another algo."
         )
+    target = target_of(arguments["deploy_backend"])
     wanting = [
         name
         for name, wants in (
@@ -299,6 +302,7 @@ def _check_rounding(arguments: dict[str, Any]) -> None:
             ("eval_function", arguments["eval_function"] is not None),
             ("algo='auto'", arguments["algo"] == AUTO),
             ("equalize", arguments["equalize"]),
+            ("bias_correction", arguments["bias_correction"] and target.has_biases),
         )
         if wants
     ]

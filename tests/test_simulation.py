@@ -164,6 +164,7 @@ def test_simulated_rounding_is_that_of_the_run(tmp_path: Path) -> None:
     values = (np.arange(-600, 600) / 2).astype(np.float32).reshape(1, 1200)
     for zero_point, signed in ((0.0, True), (0.0, False), (100.0, False), (255.0, False)):
         net = ProgramBuilder()
+        net.parameter("unread", np.zeros(1, np.float32))  # Paddle 2.6 loads no model without any
         x = net.feed("x", [-1, 1200])
         q = net.op("quantize", {"Input": x}, ("Output", "q"), [-1, 1200], scaled(1.0, zero_point))
         proto.set_attribute(net.block.ops[-1], "is_negative_input", signed)
@@ -217,6 +218,7 @@ CARRIERS: dict[str, tuple[dict[str, Any], list[int]]] = {
 def carrier_net(op_type: str, attributes: dict[str, Any], dims: list[int]) -> ProgramBuilder:
     """Integers that an op moves, and that become float again."""
     net = ProgramBuilder()
+    net.parameter("unread", np.zeros(1, np.float32))
     x = net.feed("x", [-1, *IMAGES[1:]])
     q = net.op("quantize", {"Input": x}, ("Output", "q"), [-1, *IMAGES[1:]], scaled(30.0, 100.0))
     moved = net.op(op_type, {"X": q}, ("Out", "moved"), dims, {**ONEDNN, **attributes})

@@ -17,6 +17,7 @@ from ..program.parameters import Array
 from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
+from ..program.weights import QuantizedWeight
 
 
 class Reader:
@@ -93,6 +94,28 @@ def weight_error(rows: Array, readers: Sequence[Reader], factors: Array, levels:
         read = reader.by_group(power / factors.astype(np.float64) ** 2).sum(axis=-1)
         total += _share(noise * reader.taps * read, reader.gathered(power))
     return total
+
+
+def mean_error(op: WeightedOp, weight: QuantizedWeight, means: Array) -> Array:
+    """Return what an op's outputs lack on average by its integers, float64[outputs].
+
+    Added to the bias, it corrects them (arXiv 1810.05723, section 2.2). Where zeros are padded,
+    less is lacking.
+
+    Args:
+        op: the op.
+        weight: its weight as integers, one threshold per channel or per tensor.
+        means: float64[channels] of its activation.
+    """
+    integers = np.concatenate(list(weight.values.chunks())).astype(np.float64)
+    rows = np.moveaxis(weight.source.astype(np.float64), op.channel_axis, 0)
+    steps = weight.step.astype(np.float64).reshape(-1, *(1,) * (rows.ndim - 1))
+    lacking = rows - np.moveaxis(integers, op.channel_axis, 0) * steps
+    by_input = lacking.reshape(*lacking.shape[:2], -1).sum(axis=-1)
+    groups = len(means) // by_input.shape[1]
+    by_group = by_input.reshape(groups, -1, by_input.shape[1]) * means.reshape(groups, 1, -1)
+    lack: Array = by_group.sum(axis=-1).reshape(-1)
+    return lack
 
 
 def _mean_square(values: Array) -> Array:

@@ -35,6 +35,8 @@ class QuantizedWeight:
         file: where the parameter was read from, for messages.
         rounded: the integers, if they are not just the nearest ones.
         make: what makes the parameter, if it is pending.
+        correction: what the op's outputs lack on average by the integers: float64[channels], None
+            if that is not known.
     """
 
     name: str
@@ -44,6 +46,7 @@ class QuantizedWeight:
     file: Path
     rounded: Array | None = None
     make: Callable[[], Array] | None = None
+    correction: Array | None = None
 
     @property
     def source(self) -> Array:

@@ -136,6 +136,8 @@ class OneDnnWriter:
             before, source = self._integers(one.op.activation, scale)
         is_direct = one.output in self._flow.direct
         bias = one.bias
+        if weight.correction is not None:
+            bias = bias + weight.correction
         if scale.zero_point:
             bias = bias - scale.zero_point / scale.factor * _sums(weight, one.op.channel_axis)
         attributes: dict[str, Any] = {
