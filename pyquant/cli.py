@@ -74,6 +74,7 @@ def _static(options: argparse.Namespace) -> None:
         algo=options.algo,
         round_type=options.round_type,
         equalize=options.equalize,
+        bias_correction=options.bias_correction,
         hist_percent=options.hist_percent,
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
         optimize_model=not options.no_optimize,
@@ -238,6 +239,11 @@ def _parser() -> argparse.ArgumentParser:
     static.add_argument("--round-type", default="round", choices=ROUND_TYPES)
     static.add_argument(
         "--equalize", action="store_true", help="even out the channels of activations first"
+    )
+    static.add_argument(
+        "--bias-correction",
+        action="store_true",
+        help="make up for what rounding the weights costs the outputs on average",
     )
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)
