@@ -96,12 +96,12 @@ class ActivationRanges:
         percent = self._arguments["hist_percent"]
         ops = [op for op in self._ops if op.activation == name]
         readers = readers_of(self._model, ops, self._weight_factors)
-        unscaled = np.ones_like(sample.abs_max)
+        rows, unscaled = sample.rows, np.ones_like(sample.abs_max)
         found = {activation_threshold(statistic, algo, bits, percent): algo for algo in _CANDIDATES}
         return min(
             found,
             key=lambda threshold: activation_error(
-                sample.rows, writer.grid(name, statistic.range(threshold)), readers, unscaled
+                rows, writer.grid(name, statistic.range(threshold)), readers, unscaled
             ),
         )
 

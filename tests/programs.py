@@ -20,6 +20,18 @@ CONV: dict[str, Any] = {
     "data_format": "NCHW",
     "padding_algorithm": "EXPLICIT",
 }
+POOLING: dict[str, Any] = {
+    "pooling_type": "max",
+    "ksize": [3, 3],
+    "strides": [2, 2],
+    "paddings": [1, 1],
+    "padding_algorithm": "EXPLICIT",
+    "data_format": "NCHW",
+    "global_pooling": False,
+    "adaptive": False,
+    "exclusive": True,
+    "ceil_mode": False,
+}
 
 
 class ProgramBuilder:

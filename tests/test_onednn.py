@@ -13,7 +13,7 @@ import paddle_run
 import programs
 import pytest
 from onednn_log import executed
-from programs import CONV, Net
+from programs import CONV, POOLING, Net
 from simulated_run import HAS_VNNI, disagreement
 
 from pyquant import load_model, quant_post_static
@@ -92,20 +92,8 @@ def fetched_between() -> Net:
 
 def pooled() -> Net:
     net = Net(IMAGES).conv(16).act("relu")
-    attributes = {
-        "pooling_type": "max",
-        "ksize": [3, 3],
-        "strides": [2, 2],
-        "paddings": [1, 1],
-        "padding_algorithm": "EXPLICIT",
-        "data_format": "NCHW",
-        "global_pooling": False,
-        "adaptive": False,
-        "exclusive": True,
-        "ceil_mode": False,
-    }
     net.dims = [4, 16, 6, 6]
-    return net.then("pool2d", {"X": net.last}, "Out", attributes).conv(8)
+    return net.then("pool2d", {"X": net.last}, "Out", POOLING).conv(8)
 
 
 def pooled_residual() -> Net:

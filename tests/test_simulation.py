@@ -12,7 +12,7 @@ import paddle_run
 import programs
 import pytest
 from onednn_log import executed
-from programs import CONV, Net, ProgramBuilder
+from programs import CONV, POOLING, Net, ProgramBuilder
 from simulated_run import HAS_VNNI, disagreement
 from test_ocr_models import NAMES, inputs
 
@@ -192,18 +192,6 @@ NEAREST = {
     "align_corners": False,
     "align_mode": 1,
     "data_layout": "NCHW",
-}
-POOLING = {
-    "pooling_type": "max",
-    "ksize": [3, 3],
-    "strides": [2, 2],
-    "paddings": [1, 1],
-    "padding_algorithm": "EXPLICIT",
-    "data_format": "NCHW",
-    "global_pooling": False,
-    "adaptive": False,
-    "exclusive": True,
-    "ceil_mode": False,
 }
 CARRIERS: dict[str, tuple[dict[str, Any], list[int]]] = {
     "pool2d": (POOLING, [-1, 8, 6, 6]),
