@@ -31,6 +31,7 @@ __all__ = [
     "Observation",
     "abs_max",
     "channel_abs_max",
+    "channel_sums",
     "dequantize",
     "emd_threshold",
     "histogram",
@@ -98,6 +99,20 @@ def channel_abs_max(
         ValueError: `axis` is out of range.
     """
     return _native.channel_abs_max(_contiguous(view_values(x, dtype)), axis, num_threads)
+
+
+def channel_sums(
+    x: Values, axis: int, *, dtype: str | None = None, num_threads: int | None = None
+) -> NDArray[np.float64]:
+    """Return the sum of every channel along `axis` of each sample, float64[samples, channels].
+
+    Samples lie along axis 0. The order in which values are added depends on the shape of a sample
+    alone.
+
+    Raises:
+        ValueError: `axis` is 0 or out of range.
+    """
+    return _native.channel_sums(_contiguous(view_values(x, dtype)), axis, num_threads)
 
 
 def histogram(

@@ -124,6 +124,33 @@ def test_channel_abs_max_of_layouts(shape, axis, element):
         same(maxima, expected)
 
 
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize(
+    ("shape", "axis"),
+    [
+        ((4, 64, 30, 31), 1),
+        ((1, 700, 7, 7), 1),
+        ((3, 5, 1, 1), 1),
+        ((2, 9, 7, 40), -1),
+        ((7, 1300), 1),
+        ((2, 6, 5, 4), 2),
+        ((1, 3, 70000), 1),
+        ((3, 0, 5), 2),
+    ],
+)
+def test_channel_sums_of_layouts(shape, axis, element):
+    bits = finite_bits(element, shape)
+    others = tuple(i for i in range(1, len(shape)) if i != axis % len(shape))
+    values = exact(bits, element).astype(np.float64)
+    bound = 1e-13 * np.abs(values).sum(axis=others)
+    x = from_bits(bits, element)
+    alone = kernels.channel_sums(axis=axis, num_threads=1, **x)
+    assert alone.dtype == np.float64
+    assert (np.abs(alone - values.sum(axis=others)) <= bound).all()
+    for threads in (2, 7):
+        same(kernels.channel_sums(axis=axis, num_threads=threads, **x), alone)
+
+
 def test_every_16_bit_pattern_widens_exactly():
     for element in ("float16", "bfloat16"):
         bits = np.arange(1 << 16, dtype=np.uint16)
@@ -279,6 +306,7 @@ def test_observe_does_not_take_its_upper_edge():
 @pytest.mark.parametrize("element", ELEMENTS)
 def test_bit_identity_of_instruction_sets_and_threads(make_bits, element):
     x = from_bits(make_bits(element, (9, 50021)), element)
+    of_images = from_bits(make_bits(element, (3, 5, 91, 101)), element)
     thresholds = np.linspace(0.01, 3, 9).astype(np.float32)
 
     def results(threads):
@@ -292,6 +320,8 @@ def test_bit_identity_of_instruction_sets_and_threads(make_bits, element):
             *kernels.min_max(num_threads=threads, **x),
             kernels.channel_abs_max(axis=0, num_threads=threads, **x),
             kernels.channel_abs_max(axis=1, num_threads=threads, **x),
+            kernels.channel_sums(axis=1, num_threads=threads, **x),
+            kernels.channel_sums(axis=1, num_threads=threads, **of_images),
             kernels.quantize(
                 threshold=np.linspace(1, 3, 50021).astype(np.float32),
                 axis=1,
@@ -471,6 +501,9 @@ X = np.zeros((2, 3), np.float32)
         (lambda: kernels.abs_max(X, dtype="float32"), "only for raw bits"),
         (lambda: kernels.channel_abs_max(X, 2), "axis 2 is out of range"),
         (lambda: kernels.channel_abs_max(X, -3), "axis -3 is out of range"),
+        (lambda: kernels.channel_sums(X, 2), "axis 2 is out of range"),
+        (lambda: kernels.channel_sums(X, 0), "axis 0 is that of the samples"),
+        (lambda: kernels.channel_sums(X, -2), "axis 0 is that of the samples"),
         (lambda: kernels.histogram(X, 0, 1.0), r"bins must be from 1 to 2\^20, got 0"),
         (lambda: kernels.histogram(X, (1 << 20) + 1, 1.0), "bins must be"),
         (lambda: kernels.histogram(X, 4, 0.0), "bin_width must be finite and positive"),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pyquant import kernels
 
 from . import peers
-from .peers import Reference, counts_within, exactly, within
+from .peers import Reference, counts_within, exactly, nearly, within
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ def cases(size: int) -> Iterator[Case]:
     gaussian = np.random.default_rng(0).standard_normal(size, np.float32)
     yield from _reductions(gaussian)
     yield from _channel_reductions(gaussian)
+    yield from _channel_sums(gaussian)
     yield from _histograms(gaussian)
     yield from _thresholds(gaussian)
     yield from _quantizing(gaussian)
@@ -176,6 +177,21 @@ def _channel_reductions(x: NDArray[np.float32]) -> Iterator[Case]:
                 values=view.size,
                 read=view.nbytes,
             )
+
+
+def _channel_sums(x: NDArray[np.float32]) -> Iterator[Case]:
+    """Yield activations in order, and in blocks of channels as oneDNN has them."""
+    for shape, axis in (((64, -1, 1024), 1), ((64, -1, 16), 2), ((64, -1, 256), 2)):
+        known = -int(np.prod(shape))
+        view = x[: x.size // known * known].reshape(shape)
+        dims = ", ".join(map(str, view.shape))
+        yield Case(
+            f"channel_sums fp32 axis {axis} of [{dims}]",
+            partial(kernels.channel_sums, view, axis),
+            numpy(partial(np.sum, view, axis=3 - axis, dtype=np.float64), nearly),
+            values=view.size,
+            read=view.nbytes,
+        )
 
 
 def _histograms(gaussian: NDArray[np.float32]) -> Iterator[Case]:

@@ -42,6 +42,11 @@ def exactly(a: Any, b: Any) -> bool:
     return bool(np.array_equal(a, b))
 
 
+def nearly(a: Any, b: Any) -> bool:
+    """Return whether float64 sums of several orders of adding are the same but for rounding."""
+    return bool(np.allclose(a, b, rtol=1e-9, atol=1e-9))
+
+
 def within(tolerance: float) -> Agreement:
     """Return a rule by which two numbers agree if they differ by that share of the first."""
     return lambda a, b: abs(a - b) <= tolerance * abs(a)

@@ -10,6 +10,7 @@ READING = {
     "abs_max": "o",
     "min_max": "s",
     "channel_abs_max": "^",
+    "channel_sums": "<",
     "histogram": "D",
     "observe": "P",
 }

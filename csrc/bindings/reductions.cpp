@@ -38,6 +38,24 @@ py::array_t<float> channel_abs_max_of(const py::array& x, int axis,
   return maxima;
 }
 
+py::array_t<double> channel_sums_of(const py::array& x, int axis,
+                                    const OptionalThreads& num_threads) {
+  const Tensor tensor = tensor_from(x);
+  ChannelShape shape = channel_shape_from(x, axis);
+  const int threads = threads_from(num_threads);
+  if (x.ndim() < 2 || axis == 0 || axis == -x.ndim())
+    throw std::invalid_argument("axis 0 is that of the samples: channels lie along another one");
+  const auto samples = static_cast<std::size_t>(x.shape(0));
+  if (samples != 0) shape.outer /= samples;
+  py::array_t<double> sums({x.shape(0), static_cast<py::ssize_t>(shape.channels)});
+  double* target = sums.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    channel_sums(tensor, samples, shape, target, threads);
+  }
+  return sums;
+}
+
 }  // namespace
 
 void register_reductions(py::module_& m) {
@@ -45,6 +63,7 @@ void register_reductions(py::module_& m) {
   m.def("min_max", &min_max_of, py::arg("x"), py::arg("num_threads"));
   m.def("channel_abs_max", &channel_abs_max_of, py::arg("x"), py::arg("axis"),
         py::arg("num_threads"));
+  m.def("channel_sums", &channel_sums_of, py::arg("x"), py::arg("axis"), py::arg("num_threads"));
 }
 
 }  // namespace pyquant

@@ -107,6 +107,10 @@ struct KernelTable {
   void (*dequantize_16)(const std::int16_t* quantized, std::size_t size, const float* thresholds,
                         bool uniform, float levels, float* values);
 
+  // Of all values, in an order that `size` alone determines.
+  double (*sum)(const float* values, std::size_t size);
+  // sums += values.
+  void (*add)(const float* values, std::size_t size, double* sums);
   // sums += factor * values.
   void (*add_scaled)(double factor, const double* values, std::size_t size, double* sums);
   // sums += the products of column `of` with `width` columns from `begin` on, sample by sample.

@@ -221,6 +221,28 @@ std::vector<Bits> channel_magnitudes(const Bits* bits, const ChannelShape& shape
                                  : channel_magnitudes_by_column(bits, shape, requested);
 }
 
+// Adds to the sums of a part of the channels those of their rows, of `inner` values each.
+void add_sums(const Tensor& tensor, std::size_t first_row, Part channels, std::size_t inner,
+              double* sums) {
+  const KernelTable& table = kernels();
+  float buffer[kBlockSize];
+  const auto in_blocks = [](std::size_t begin, std::size_t end, const auto& action) {
+    for (; begin < end; begin += kBlockSize) action(begin, std::min(kBlockSize, end - begin));
+  };
+  if (inner == 1) {
+    in_blocks(channels.begin, channels.end, [&](std::size_t channel, std::size_t size) {
+      table.add(read_block(table, tensor, first_row + channel, size, buffer), size, sums + channel);
+    });
+    return;
+  }
+  for (std::size_t channel = channels.begin; channel < channels.end; ++channel) {
+    const std::size_t row = (first_row + channel) * inner;
+    in_blocks(row, row + inner, [&](std::size_t begin, std::size_t size) {
+      sums[channel] += table.sum(read_block(table, tensor, begin, size, buffer), size);
+    });
+  }
+}
+
 }  // namespace
 
 float float_of_magnitude(std::uint32_t magnitude, Element element) {
@@ -259,6 +281,25 @@ void channel_abs_max(const Tensor& tensor, const ChannelShape& shape, float* max
     const auto magnitudes = channel_magnitudes(bits, shape, threads);
     widen(Tensor{magnitudes.data(), magnitudes.size(), tensor.element}, maxima);
   });
+}
+
+void channel_sums(const Tensor& tensor, std::size_t samples, const ChannelShape& shape,
+                  double* sums, int requested) {
+  std::fill_n(sums, samples * shape.channels, 0.0);
+  const std::size_t threads = thread_count(requested, tensor.size);
+  const std::size_t parts = std::min((threads + samples - 1) / std::max<std::size_t>(samples, 1),
+                                     std::max<std::size_t>(shape.channels, 1));
+  parallel_for(samples * parts, threads, [&](std::size_t task) {
+    const std::size_t sample = task / parts;
+    const Part channels = part_of(shape.channels, parts, task % parts);
+    for (std::size_t i = 0; i < shape.outer; ++i)
+      add_sums(tensor, (sample * shape.outer + i) * shape.channels, channels, shape.inner,
+               sums + sample * shape.channels);
+  });
+  // Which of several NaN an addition hands on depends on the instruction.
+  std::replace_if(
+      sums, sums + samples * shape.channels, [](double sum) { return std::isnan(sum); },
+      std::numeric_limits<double>::quiet_NaN());
 }
 
 std::size_t count_non_finite(const Tensor& tensor, int requested) {

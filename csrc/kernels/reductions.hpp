@@ -14,6 +14,10 @@ float abs_max(const Tensor&, int threads);
 Range min_max(const Tensor&, int threads);  // of at least one value
 void channel_abs_max(const Tensor&, const ChannelShape&, float* maxima, int threads);
 
+// Of each channel of each of `samples` tensors of the same shape: sums[samples * channels].
+void channel_sums(const Tensor&, std::size_t samples, const ChannelShape& of_sample, double* sums,
+                  int threads);
+
 // From the integer images that the kernel table's reductions give.
 float float_of_magnitude(std::uint32_t magnitude, Element);
 Range range_of_keys(KeyRange<std::int32_t>);

@@ -123,6 +123,19 @@ std::uint64_t channel_maxima(const Data& data, int threads) {
   return digest.value();
 }
 
+std::uint64_t channel_sums(const Data& data, int threads) {
+  Digest digest;
+  for (const ChannelShape& shape : channel_shapes()) {
+    for (const std::size_t samples : {std::size_t{1}, shape.outer}) {
+      const ChannelShape of_sample{shape.outer / samples, shape.channels, shape.inner};
+      std::vector<double> sums(samples * shape.channels);
+      channel_sums(data.tensor, samples, of_sample, sums.data(), threads);
+      digest.add(sums);
+    }
+  }
+  return digest.value();
+}
+
 std::uint64_t histograms(const Data& data, int threads) {
   Digest digest;
   for (const double width : {0.00390625, 0.0017, 1e-3 / 3}) {
@@ -192,9 +205,10 @@ struct Family {
   std::uint64_t (*digest)(const Data&, int threads);
 };
 
-constexpr Family kFamilies[] = {{"reductions", reductions}, {"channel maxima", channel_maxima},
-                                {"histograms", histograms}, {"quantization", quantization},
-                                {"thresholds", thresholds}, {"rounding", rounding}};
+constexpr Family kFamilies[] = {{"reductions", reductions},     {"channel maxima", channel_maxima},
+                                {"channel sums", channel_sums}, {"histograms", histograms},
+                                {"quantization", quantization}, {"thresholds", thresholds},
+                                {"rounding", rounding}};
 
 bool print_digest(const Family& family, const Data& data) {
   select_instruction_set("portable");
