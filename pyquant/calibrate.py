@@ -10,9 +10,10 @@ from .calibration.data import Source
 from .calibration.run import Checkpoint, Engine, resume, run_here
 from .calibration.source import CalibrationData
 from .calibration.state import Calibration, model_fingerprint
-from .calibration.statistic import ActivationHistogram
+from .calibration.statistic import ActivationHistogram, empty_statistics
 from .errors import SettingError
-from .plan import plan_static
+from .plan import Plan, plan_static
+from .program.channels import channel_axes
 from .program.model import Model, load_model
 from .program.output_files import remove_leftovers
 from .program.quantizable import ACTIVATION_OP_TYPES
@@ -93,25 +94,26 @@ def calibrate(
     skip = skip_tensor_list or ()
     types, is_full = quantizable_op_type, is_full_quantize
     plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
-    return calibrate_model(model, plan.observed(model).values(), data, run, kept)
+    return calibrate_model(model, plan, data, run, kept)
 
 
 def calibrate_model(
     model: Model,
-    tensors: Collection[str],
+    plan: Plan,
     data: CalibrationData,
     engine: Engine,
     checkpoint: Checkpoint | None,
 ) -> Calibration:
-    """Calibrate ``tensors`` of ``model``, going on from ``checkpoint`` if that exists."""
-    fingerprint = model_fingerprint(model)
+    """Calibrate what ``plan`` observes, going on from ``checkpoint`` if that exists."""
+    fingerprint, tensors = model_fingerprint(model), plan.observed(model)
     if checkpoint is not None and checkpoint.path.exists():
         remove_leftovers(checkpoint.path)
         calibration = Calibration.load(checkpoint.path)
         calibration.check_same(fingerprint, tensors, str(checkpoint.path))
     else:
-        names = dict.fromkeys(tensors)
-        calibration = Calibration(fingerprint, {name: ActivationHistogram() for name in names})
+        axes = channel_axes(model, plan.ops)
+        statistics = empty_statistics(tensors, ActivationHistogram, axes)
+        calibration = Calibration(fingerprint, statistics)
     resume(model, calibration, data.feeds(model), engine, checkpoint, data.batches())
     return calibration
 

@@ -241,9 +241,10 @@ def _parser() -> argparse.ArgumentParser:
         "--equalize", action="store_true", help="even out the channels of activations first"
     )
     static.add_argument(
-        "--bias-correction",
-        action="store_true",
-        help="make up for what rounding the weights costs the outputs on average",
+        "--no-bias-correction",
+        dest="bias_correction",
+        action="store_false",
+        help="do not make up for what rounding the weights costs the outputs on average",
     )
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)

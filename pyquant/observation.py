@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -15,10 +15,16 @@ from .calibration.run import collect_statistics, run_here
 from .calibration.samples import Samples, samples_of
 from .calibration.source import CalibrationData
 from .calibration.state import Calibration, model_fingerprint
-from .calibration.statistic import ActivationHistogram, ActivationMaxima, Statistics
+from .calibration.statistic import (
+    ActivationHistogram,
+    ActivationMaxima,
+    Statistics,
+    empty_statistics,
+)
 from .calibration.thresholds import ALGORITHMS, AUTO
 from .errors import ActivationError
 from .plan import Plan
+from .program.channels import channel_axes
 from .program.model import Model
 from .program.parameters import Array
 from .program.quantizable import FloatOp, WeightedOp
@@ -36,24 +42,28 @@ class Seen:
 
     Attributes:
         statistics: of each activation that becomes int8.
+        means: float64[channels], of those activations of which it is asked for.
         moments: of what each op reads, if rounding or ranking asks for them.
         samples: of each activation, if anything is chosen by them.
     """
 
     statistics: Statistics
+    means: Mapping[str, Array]
     moments: Moments
     samples: Samples
 
     def divided(self, factors: Mapping[str, Array]) -> Seen:
         """Return what is seen of the activations divided by factors, one per channel."""
         statistics, samples = dict(self.statistics), dict(self.samples)
-        moments = dict(self.moments)
+        means, moments = dict(self.means), dict(self.moments)
         for name, divisors in factors.items():
             statistics[name] = scaled_statistic(samples[name], statistics[name], divisors)
             samples[name] = samples[name].divided(divisors)
+            if name in means:
+                means[name] = means[name] / divisors
             if name in moments:
                 moments[name] = [one.divided(divisors) for one in moments[name]]
-        return replace(self, statistics=statistics, moments=moments, samples=samples)
+        return Seen(statistics, means, moments, samples)
 
 
 def calibration_data(arguments: Arguments) -> CalibrationData:
@@ -68,17 +78,13 @@ def observe(model: Model, plan: Plan, arguments: Arguments) -> Seen:
     Raises:
         ActivationError: an activation was never computed.
     """
-    observed = plan.observed(model)
+    tensors = plan.observed(model)
     moments: Moments = {}
     if arguments["round_type"] == "adaround" or arguments["eval_function"] is not None:
         moments = moments_of(model, plan.ops)
     samples: Samples = {}
-    corrects = arguments["bias_correction"] and plan.target.has_biases
-    if arguments["algo"] == AUTO or arguments["equalize"] or corrects:
+    if arguments["algo"] == AUTO or arguments["equalize"]:
         samples = samples_of(model, plan.ops)
-    if moments or samples:
-        observed = {name: name for name in observed}  # one of the same values has another shape
-    tensors = list(observed.values())
     statistics: Statistics
     if arguments["calibration"] is not None:
         calibration = _given(model, tensors, arguments["calibration"])
@@ -93,7 +99,17 @@ def observe(model: Model, plan: Plan, arguments: Arguments) -> Seen:
                 f"activation '{name}': it was never computed over {batches} batch(es). "
                 "Give data that reaches it, or name it in skip_tensor_list."
             )
-    return Seen({name: statistics[other] for name, other in observed.items()}, moments, samples)
+    return Seen(statistics, _means(statistics, arguments), moments, samples)
+
+
+def _means(statistics: Statistics, arguments: Arguments) -> dict[str, Array]:
+    if not arguments["bias_correction"]:
+        return {}
+    return {
+        name: statistic.channels.means
+        for name, statistic in statistics.items()
+        if statistic.channels is not None
+    }
 
 
 def without_dead(
@@ -115,7 +131,7 @@ def _observers(moments: Moments, samples: Samples) -> dict[str, list[Observer]]:
     return found
 
 
-def _given(model: Model, tensors: list[str], given: Calibration | Any) -> Calibration:
+def _given(model: Model, tensors: Collection[str], given: Calibration | Any) -> Calibration:
     """Return a calibration, or that of a file, once it is found to be the model's."""
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
     where = "calibration" if given is calibration else str(given)
@@ -124,18 +140,23 @@ def _given(model: Model, tensors: list[str], given: Calibration | Any) -> Calibr
 
 
 def _collected(
-    model: Model, plan: Plan, tensors: list[str], observers: Observers, arguments: Arguments
+    model: Model,
+    plan: Plan,
+    tensors: Collection[str],
+    observers: Observers,
+    arguments: Arguments,
 ) -> tuple[int, Statistics]:
     """Return the number of batches and the statistics of the data; show it to ``observers``."""
     engine, data = engine_of(arguments["engine"]), calibration_data(arguments)
     kept = checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
     if kept is not None:
-        calibration = calibrate_model(model, tensors, data, engine, kept)
+        calibration = calibrate_model(model, plan, data, engine, kept)
         return calibration.batches, calibration.statistics
     kind: type[ActivationMaxima] = ActivationHistogram
     if not (plan.target.takes_zero_points or observers):
         kind = ALGORITHMS[arguments["algo"]].statistic
-    statistics = {name: kind() for name in tensors}
+    axes = channel_axes(model, plan.ops) if arguments["bias_correction"] else {}
+    statistics = empty_statistics(tensors, kind, axes)
     feeds, total = data.feeds(model), data.batches()
     if observers:
         engine = partial(run_here, observers=observers)

@@ -22,7 +22,6 @@ from .program.quantizable import (
     find_weighted_ops,
 )
 from .program.reads import reads_of_types
-from .program.same_values import first_of_same_values
 from .program.targets import Target, target_of, why_float
 
 Writer = Union[QdqWriter, OneDnnWriter]
@@ -53,9 +52,9 @@ class Plan:
             return OneDnnWriter(model, ops)
         return QdqWriter(model, ops, self.target, self.skip_tensors)
 
-    def observed(self, model: Model) -> dict[str, str]:
-        """The tensor to observe for each activation: itself, or another of the same values."""
-        return first_of_same_values(model, self.writer(model, self.ops).observed)
+    def observed(self, model: Model) -> Collection[str]:
+        """The activations whose ranges have to be known."""
+        return self.writer(model, self.ops).observed
 
 
 def plan_static(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from .accuracy import Control, Metric, control, rank
 from .activation_ranges import ActivationRanges
@@ -15,8 +12,10 @@ from .calibration.output_error import mean_error
 from .equalize import Equalization, equalize
 from .observation import Arguments, Seen
 from .plan import Plan
+from .program.corrections import add_to_outputs
 from .program.folding.scaling import store_factors
 from .program.model import Model, copy_model
+from .program.parameters import Array
 from .program.quantizable import WeightedOp
 from .program.ranges import Range
 from .program.weights import QuantizedWeight, quantize_weights
@@ -85,22 +84,20 @@ class Stages:
         rounded = {}
         if self._arguments["round_type"] == "adaround":
             rounded = rounded_weights(self._seen.moments, weights)
-        elif self._arguments["bias_correction"] and not self._plan.target.has_biases:
-            rounded = {op.weight: weights[op.weight].with_means_kept() for op in self._ops}
         for name, integers in rounded.items():
             weights[name] = replace(weights[name], rounded=integers)
-        if self._arguments["bias_correction"] and self._plan.target.has_biases:
-            self._correct(weights)
         return weights
 
-    def _correct(self, weights: dict[str, QuantizedWeight]) -> None:
-        """Let weights of one op tell what its outputs lack on average."""
-        readers = Counter(op.weight for op in self._ops)
-        for op in self._ops:
-            if readers[op.weight] == 1 and op.activation in self._seen.samples:
-                means = self._seen.samples[op.activation].rows.mean(axis=0, dtype=np.float64)
-                lacking = mean_error(op, weights[op.weight], means)
-                weights[op.weight] = replace(weights[op.weight], correction=lacking)
+    def _corrections(
+        self, ops: Sequence[WeightedOp], weights: Mapping[str, QuantizedWeight]
+    ) -> dict[WeightedOp, Array]:
+        """Return what the outputs of ops lack on average by their integers, where it is known."""
+        means = self._seen.means
+        return {
+            op: mean_error(op, weights[op.weight], means[op.activation])
+            for op in ops
+            if op.block == 0 and op.activation in means
+        }
 
     def control(
         self,
@@ -120,10 +117,16 @@ class Stages:
     ) -> tuple[Model, dict[str, Range]]:
         """Return the program in which ``ops`` are int8, and the ranges of their activations."""
         written = copy_model(self._model)
+        weight_only, count = self._plan.weight_only, len(ops)
+        corrections = self._corrections(ops, weights)
+        if corrections:
+            inserts = not self._plan.target.fused
+            moved = add_to_outputs(written, corrections, [*ops, *weight_only], inserts)
+            ops, weight_only = moved[:count], moved[count:]
         writer = self._plan.writer(written, ops)
         ranges, _ = self._ranges.find(writer)
         inserted = self._equalization.inserted
-        writer.write(ranges, weights, self._plan.weight_only, inserted)
+        writer.write(ranges, weights, weight_only, inserted)
         read = {op.activation for op in ops}
         divided = {name: factors for name, factors in inserted.items() if name in read}
         store_factors(written, {**self._equalization.taken, **divided})

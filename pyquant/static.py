@@ -83,7 +83,7 @@ def quant_post_static(
     algo: str = "mse",
     round_type: str = "round",
     hist_percent: float = 0.9999,
-    bias_correction: bool = False,
+    bias_correction: bool = True,
     quantizable_op_type: Collection[str] = tuple(ACTIVATION_OP_TYPES),
     is_full_quantize: bool = False,
     weight_bits: int = 8,
@@ -138,9 +138,8 @@ def quant_post_static(
         round_type: ``"round"`` takes the nearest integer for each weight; ``"adaround"`` those that
             together change the outputs of an op least on the calibration data (arXiv 2004.10568).
         hist_percent: the share of an activation's values that ``hist`` keeps in range.
-        bias_correction: make up for what rounding the weights costs the outputs on average (arXiv
-            1810.05723): for ``"OneDNN"`` on the data, by the biases; in QDQ by rounding so that
-            each channel of a weight keeps its mean.
+        bias_correction: make up by the biases for what rounding the weights costs the outputs on
+            the data on average (arXiv 1810.05723). PaddleSlim's default is False.
         quantizable_op_type: op types to quantize.
         is_full_quantize: quantize whatever ``deploy_backend`` can run as int8, of any op type, also
             where that loses accuracy or time. For TensorRT these are ops without a weight, too.
@@ -284,17 +283,11 @@ def _check_target(arguments: dict[str, Any]) -> None:
 
 def _check_rounding(arguments: dict[str, Any]) -> None:
     elsewhere = [name for name in ("calibration", "checkpoint", "engine") if arguments[name]]
-    if arguments["round_type"] == "adaround" and arguments["bias_correction"]:
-        raise SettingError(
-            "bias_correction: round_type='adaround' rounds by what the data show, which is more. "
-            "Choose one of them."
-        )
     if arguments["equalize"] and arguments["algo"] == "avg":
         raise SettingError(
             "equalize: algo='avg' takes the maxima of whole samples, which no factor of a channel "
             "changes as it should. Choose another algo."
         )
-    target = target_of(arguments["deploy_backend"])
     wanting = [
         name
         for name, wants in (
@@ -302,7 +295,6 @@ def _check_rounding(arguments: dict[str, Any]) -> None:
             ("eval_function", arguments["eval_function"] is not None),
             ("algo='auto'", arguments["algo"] == AUTO),
             ("equalize", arguments["equalize"]),
-            ("bias_correction", arguments["bias_correction"] and target.has_biases),
         )
         if wants
     ]

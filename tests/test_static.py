@@ -477,23 +477,6 @@ def test_thresholds_can_be_given_and_shared(tmp_path: Path, source: Path) -> Non
         thresholds(same_scale_tensor_list=["x"])
 
 
-def test_bias_correction_keeps_the_means_of_weights(tmp_path: Path, source: Path) -> None:
-    floats = load_model(source).parameters
-
-    def mean_errors(**options: Any) -> Any:
-        quant_post_static(
-            None, source, tmp_path / "out", data_loader=BATCHES, optimize_model=False, **options
-        )
-        stored = load_model(tmp_path / "out").parameters
-        steps = stored["first.w@scale"] / np.float32(127)
-        made = stored["first.w"] * steps[:, None, None, None]
-        return np.abs((made - floats["first.w"]).mean(axis=(1, 2, 3)))
-
-    assert mean_errors(bias_correction=True).mean() < 0.7 * mean_errors().mean()
-    with pytest.raises(SettingError, match="Choose one of them"):
-        mean_errors(bias_correction=True, round_type="adaround")
-
-
 def test_rounding_by_data_needs_them(tmp_path: Path, source: Path) -> None:
     calibration = calibrate(source, data_loader=BATCHES)
     with pytest.raises(UnsupportedError, match="it needs the data themselves"):

@@ -211,7 +211,7 @@ def test_the_simulation_computes_what_the_integers_say(
     tmp_path: Path, backend: str, op_type: str
 ) -> None:
     net, data = one_op(op_type)
-    quantized(net, tmp_path, data, deploy_backend=backend)
+    quantized(net, tmp_path, data, deploy_backend=backend, bias_correction=False)
     expected = outputs_of_integers(net, tmp_path, data, 8)
     simulated = outputs(tmp_path, "int8", data)
     assert relative_error(simulated, expected) < 1e-5
@@ -414,7 +414,8 @@ def test_weights_of_fewer_bits(
     tmp_path: Path, bits: int, op_type: str, backend: str | None
 ) -> None:
     net, data = one_op(op_type)
-    result = quantized(net, tmp_path, data, weight_bits=bits, deploy_backend=backend)
+    options: Any = {"weight_bits": bits, "deploy_backend": backend, "bias_correction": False}
+    result = quantized(net, tmp_path, data, **options)
     (weight,) = (tensor for tensor in result.quantized if tensor.kind == "weight")
     assert weight.bits == bits
     stored = load_model(tmp_path / "int8").parameters[weight.name]

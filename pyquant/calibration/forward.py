@@ -16,6 +16,7 @@ from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array
 from .data import Feed
+from .layouts import Layout, found_layout
 from .predictor import Optimization, all_cores, make_predictor, run_failure
 from .statistic import Statistics
 
@@ -122,6 +123,7 @@ class Forward:
     def weaken(self) -> None:
         """Make the Predictor anew, with the next kind of optimization that works."""
         self._predictor = None  # the last one's memory is given back first
+        self._layouts: dict[tuple[str, tuple[int, ...]], Layout] = {}
         while self._predictor is None:
             self.optimization = self._rest.pop(0)
             try:
@@ -140,7 +142,7 @@ class Forward:
         for name, array in feed.items():
             self._predictor.get_input_handle(name).copy_from_cpu(array)
         try:
-            with guard(CPUPlace()):  # for `_in_order`, whatever mode the caller is in
+            with guard(CPUPlace()):  # for `_plain`, whatever mode the caller is in
                 self._predictor.run()
         except Exception as error:
             if self._error is not None:
@@ -160,7 +162,7 @@ class Forward:
             return
         try:
             if tensor._is_initialized() or 0 in tensor.shape:
-                self._observe(name, view_values(self._in_order(name, tensor)))
+                self._observe(name, *self._viewed(name, tensor))
         except Exception as error:
             # Paddle need not hand an exception of a hook on as it is: keep it.
             self._error = error
@@ -168,20 +170,25 @@ class Forward:
         if self._all_seen():
             raise _AllSeen
 
-    def _in_order(self, name: str, tensor: Any) -> Any:
-        """Return ``tensor`` so that its memory holds its values alone, sample by sample."""
-        if tensor.layout != "ONEDNN" or (
-            name in self._in_sample_order
-            and name not in self._observers
-            and len(tensor.shape) == 4
-            and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
-        ):
-            return tensor
-        from paddle import _C_ops
+    def _viewed(self, name: str, tensor: Any) -> tuple[Array, Layout | None]:
+        """Return values in memory sample by sample, and their layout if they are not in order."""
+        if tensor.layout != "ONEDNN":
+            return view_values(tensor), None
+        is_dense = len(tensor.shape) == 4 and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
+        if not is_dense or name not in self._in_sample_order or name in self._observers:
+            return _plain(tensor), None
+        array = view_values(tensor)
+        if self._statistics[name].channels is None:
+            return array, None
+        key = name, array.shape
+        if key not in self._layouts:
+            layout = found_layout(array[:1], _first_plain(tensor))
+            if layout is None:
+                return _plain(tensor), None
+            self._layouts[key] = layout
+        return array, self._layouts[key]
 
-        return _C_ops.assign(tensor)  # which has no oneDNN kernel: Paddle makes it a plain tensor
-
-    def _observe(self, name: str, array: Array) -> None:
+    def _observe(self, name: str, array: Array, layout: Layout | None = None) -> None:
         self._seen.add(name)
         if array.size == 0:
             raise _empty(name, self._batch)
@@ -194,8 +201,26 @@ class Forward:
                 f"{array.size} in batch {self._batch}. Repair that input or the model, or name the "
                 "activation in skip_tensor_list."
             )
+        if statistic.channels is not None and layout is not None:
+            statistic.channels.add(layout.channel_sums(array, dtype), array.size)
+        elif statistic.channels is not None:
+            statistic.channels.observe(array, dtype)
         for observer in self._observers.get(name, ()):
             observer.observe(array)
+
+
+def _plain(tensor: Any) -> Array:
+    from paddle import _C_ops
+
+    # assign has no oneDNN kernel: Paddle makes a plain tensor first.
+    return view_values(_C_ops.assign(tensor))
+
+
+def _first_plain(tensor: Any) -> Array:
+    """Return the first sample alone, which spares a copy of all."""
+    from paddle import _C_ops, to_tensor
+
+    return view_values(_C_ops.index_select(tensor, to_tensor([0]), 0))
 
 
 def _empty(name: str, batch: int) -> ActivationError:

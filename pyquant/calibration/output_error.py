@@ -107,11 +107,9 @@ def mean_error(op: WeightedOp, weight: QuantizedWeight, means: Array) -> Array:
         weight: its weight as integers, one threshold per channel or per tensor.
         means: float64[channels] of its activation.
     """
-    integers = np.concatenate(list(weight.values.chunks())).astype(np.float64)
-    rows = np.moveaxis(weight.source.astype(np.float64), op.channel_axis, 0)
-    steps = weight.step.astype(np.float64).reshape(-1, *(1,) * (rows.ndim - 1))
-    lacking = rows - np.moveaxis(integers, op.channel_axis, 0) * steps
-    by_input = lacking.reshape(*lacking.shape[:2], -1).sum(axis=-1)
+    rounded = np.concatenate(list(weight.dequantized.chunks()))
+    lacking = np.moveaxis(weight.source - rounded, op.channel_axis, 0)
+    by_input = lacking.reshape(*lacking.shape[:2], -1).sum(axis=-1, dtype=np.float64)
     groups = len(means) // by_input.shape[1]
     by_group = by_input.reshape(groups, -1, by_input.shape[1]) * means.reshape(groups, 1, -1)
     lack: Array = by_group.sum(axis=-1).reshape(-1)

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from ..program.folding.fold import fold
 from ..program.model import Model, load_model
+from .channel_sums import ChannelSums
 from .data import Feed
 from .forward import Forward
 from .run import NumberedFeed
@@ -30,13 +31,14 @@ class _Task(NamedTuple):
         model_path: the program, at the same place on every machine.
         params_path: its parameters; None if each has a file of its own.
         folded: the arguments of `fold`, once it is read; None if it is not folded.
-        kinds: the activations to observe and the kinds of statistic.
+        kinds: the activations to observe, the kinds of statistic, and the axes of the channels of
+            which the sums are asked for.
     """
 
     model_path: str
     params_path: str | None
     folded: tuple[tuple[str, ...], bool] | None
-    kinds: tuple[tuple[str, type[ActivationMaxima]], ...]
+    kinds: tuple[tuple[str, type[ActivationMaxima], int | None], ...]
 
 
 class RayEngine:
@@ -92,12 +94,18 @@ def _task(model: Model, statistics: Statistics) -> _Task:
         str(model.model_path.resolve()),
         None if model.params_path is None else str(model.params_path.resolve()),
         None if model.folded is None else (model.folded.keep, model.folded.shifts),
-        tuple((name, type(statistic)) for name, statistic in statistics.items()),
+        tuple(
+            (name, type(statistic), None if statistic.channels is None else statistic.channels.axis)
+            for name, statistic in statistics.items()
+        ),
     )
 
 
 def _observe(task: _Task, number: int, feed: Feed) -> Statistics:
-    statistics = {name: kind() for name, kind in task.kinds}
+    statistics = {
+        name: kind(channels=None if axis is None else ChannelSums.empty(axis))
+        for name, kind, axis in task.kinds
+    }
     _forward(task).run(feed, number, statistics)
     return statistics
 
@@ -110,4 +118,4 @@ def _forward(task: _Task) -> Forward:
     model = load_model(directory, filename, params_path)
     if folded is not None:
         fold(model, *folded, settle=False)
-    return Forward(model, [name for name, _ in kinds], _THREADS)
+    return Forward(model, [name for name, *_ in kinds], _THREADS)

@@ -9,7 +9,7 @@ from copy import copy
 import numpy as np
 
 from .. import kernels
-from ..program.folding.linear import linear_op
+from ..program.channels import channel_axes
 from ..program.model import Model
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
@@ -65,15 +65,4 @@ Samples = Mapping[str, ActivationSample]
 
 def samples_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, ActivationSample]:
     """Return the samples to collect of what ``ops`` read, if all of them read the same channels."""
-    dims = model.dims()
-    axes: dict[str, set[int | None]] = {}
-    for op in ops:
-        desc = model.program.blocks[op.block].ops[op.position]
-        linear = linear_op(desc, len(dims.get(op.activation, ())), model.parameters)
-        axis = None if linear is None else linear.channel_axis
-        axes.setdefault(op.activation, set()).add(axis)
-    return {
-        name: ActivationSample(axis)
-        for name, found in axes.items()
-        if len(found) == 1 and (axis := next(iter(found))) is not None
-    }
+    return {name: ActivationSample(axis) for name, axis in channel_axes(model, ops).items()}

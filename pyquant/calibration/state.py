@@ -7,6 +7,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from ..errors import CalibrationFileError, SettingError
 from ..program.model import Model, program_bytes
 from ..program.output_files import OutputFiles
 from ..program.parameters import Array
+from .channel_sums import ChannelSums
 from .data import Feed
 from .statistic import BINS, ActivationHistogram
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _FORMAT = "pyquant calibration"
 _UNREADABLE = (
@@ -113,7 +115,9 @@ class Calibration:
             raise SettingError("merge: no calibration was given. Give one at least.")
         merged = replace(first, statistics={}, progress=None)
         for name, statistic in first.statistics.items():
-            merged.statistics[name] = replace(statistic, counts=statistic.counts.copy())
+            channels = copy(statistic.channels)
+            counts = statistic.counts.copy()
+            merged.statistics[name] = replace(statistic, counts=counts, channels=channels)
         for other in remaining:
             merged.check_same(other.model_fingerprint, other.statistics.keys(), "merge")
             for name, statistic in other.statistics.items():
@@ -160,9 +164,17 @@ _FIELDS: Mapping[str, type[np.generic]] = {
 }
 
 
+_SUMS = ("whole", "fraction")
+
+
 def _arrays(calibration: Calibration) -> dict[str, Array]:
     statistics = calibration.statistics.values()
     progress = calibration.progress
+    channels = {
+        name: statistic.channels
+        for name, statistic in calibration.statistics.items()
+        if statistic.channels is not None
+    }
     header = {
         "format": _FORMAT,
         "version": FORMAT_VERSION,
@@ -173,12 +185,19 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
         "width_exponents": [statistic.width_exponent for statistic in statistics],
         # Whole numbers of any size.
         "sample_abs_max_sums": [hex(statistic.sample_abs_max_sum) for statistic in statistics],
+        # Of each activation whose channels are summed: the axis, the positions, the channels.
+        "channels": {
+            name: [sums.axis, sums.positions, sums.whole.size] for name, sums in channels.items()
+        },
     }
     arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
     for name, dtype in _FIELDS.items():
         arrays[name] = np.array([getattr(statistic, name) for statistic in statistics], dtype)
     counts = [statistic.counts for statistic in statistics]
     arrays["counts"] = np.array(counts, np.uint64).reshape(-1, BINS)
+    for part in _SUMS:
+        parts = [getattr(sums, part) for sums in channels.values()]
+        arrays[part] = np.concatenate([np.zeros(0, np.int64), *parts])
     return arrays
 
 
@@ -190,6 +209,7 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
             f"{_FORMAT} {FORMAT_VERSION}. Use the pyquant that wrote it, or calibrate again."
         )
     statistics = {}
+    channels = _channel_sums(header["channels"], arrays)
     for index, tensor in enumerate(header["tensors"]):
         values = {name: arrays[name][index].item() for name in _FIELDS}
         statistics[tensor] = ActivationHistogram(
@@ -197,10 +217,24 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
             sample_abs_max_sum=int(header["sample_abs_max_sums"][index], 16),
             counts=arrays["counts"][index].copy(),
             width_exponent=header["width_exponents"][index],
+            channels=channels.get(tensor),
         )
         _check(tensor, statistics[tensor])
     progress = None if header["progress"] is None else Progress(*header["progress"])
     return Calibration(header["model"], statistics, header["batches"], progress)
+
+
+def _channel_sums(
+    header: Mapping[str, list[int]], arrays: Mapping[str, Array]
+) -> dict[str, ChannelSums]:
+    found, begin = {}, 0
+    for tensor, (axis, positions, count) in header.items():
+        parts = [arrays[part][begin : begin + count].astype(np.int64) for part in _SUMS]
+        found[tensor] = ChannelSums(axis, positions, *parts)
+        begin += count
+        if any(part.size != count for part in parts):
+            raise ValueError(f"the sums of the channels of '{tensor}' are missing")
+    return found
 
 
 def _check(tensor: str, statistic: ActivationHistogram) -> None:

@@ -7,15 +7,17 @@ nor on which of several statistics saw which of them before they were merged.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
 from ..program.ranges import Range
+from .channel_sums import ChannelSums
 
 BINS = 4096
 """Bins of every histogram; half of them at least lie within [0, abs max]."""
@@ -41,6 +43,7 @@ class ActivationMaxima:
         samples: how many samples (entries along axis 0) they were of.
         sample_abs_max_sum: the sum of every sample's largest magnitude, in units of 2^-149: exact.
         non_finite: how many values were NaN or infinite; then the rest is void.
+        channels: the sums of its channels, if they are asked for.
     """
 
     abs_max: float = 0.0
@@ -48,6 +51,7 @@ class ActivationMaxima:
     samples: int = 0
     sample_abs_max_sum: int = 0
     non_finite: int = 0
+    channels: ChannelSums | None = None
 
     @property
     def mean_abs_max(self) -> float:
@@ -82,6 +86,8 @@ class ActivationMaxima:
         self.samples += other.samples
         self.sample_abs_max_sum += other.sample_abs_max_sum
         self.non_finite += other.non_finite
+        if self.channels is not None and other.channels is not None:
+            self.channels.merge(other.channels)
 
     def _add(self, samples: NDArray[np.generic], sample_abs_max: NDArray[np.float32]) -> None:
         self.values += samples.size
@@ -172,6 +178,19 @@ class ActivationHistogram(ActivationMaxima):
 
 Statistics = Mapping[str, ActivationMaxima]
 """By the name of the tensor."""
+
+
+Kind = TypeVar("Kind", bound=ActivationMaxima)
+
+
+def empty_statistics(
+    names: Collection[str], kind: type[Kind], axes: Mapping[str, int]
+) -> dict[str, Kind]:
+    """Return a statistic for each of ``names``, with the sums of those whose channels lie known."""
+    return {
+        name: kind(channels=ChannelSums.empty(axes[name]) if name in axes else None)
+        for name in names
+    }
 
 
 def _widened(

@@ -109,7 +109,7 @@ class Quantization:
     Attributes:
         activations: by the variable that holds them dequantized.
         weights: likewise.
-        outputs: the outputs of the ops that read these.
+        outputs: the outputs of the ops that read these, behind a bias if there is one.
         op_types: of the ops that read each, by the same variable.
         weights_beside: the names of the weights that ops read beside an activation, by its name.
         factors: by which activations are divided, channel by channel, by the names that these have
@@ -155,6 +155,7 @@ class _Reader:
         self._cast: dict[str, str] = {}
         self._restated: dict[str, str] = {}  # a weight that is quantized again, as `Rewriter` does
         self._products: dict[str, tuple[str, int]] = {}  # of such a one, and which output it is
+        self._unbiased: dict[str, int] = {}  # outputs of ops, and which of the outputs they are
         self._carried: dict[str, str] = {}  # integers that an op moved: where they come from
         self._kinds: dict[str, Callable[[Any, str, str], bool]] = {
             "quantize_linear": self._quantize,
@@ -244,6 +245,12 @@ class _Reader:
         return True
 
     def _add_bias(self, op: Any, source: str, output: str) -> bool:
+        """Let a sum stand for the op and its bias, which may make up for the op's integers."""
+        addend = next(iter(proto.arguments(op.inputs, "Y")), "")
+        if source in self._unbiased and addend in self._model.parameters:
+            index = self._unbiased.pop(source)
+            value = Written(output, self._writes[output])
+            self.found.outputs[index] = self.found.outputs[index]._replace(value=value)
         if source in self._products:
             self._products[output] = self._products.pop(source)
         return False
@@ -304,6 +311,7 @@ class _Reader:
                 self.found.weights_beside.setdefault(value.name, set()).update(weights)
         if read and op.type != "fetch":
             value = Written(outputs[0], self._writes[outputs[0]])
+            self._unbiased[value.name] = len(self.found.outputs)
             self.found.outputs.append(Output(value, op.type))
             for name in read:
                 if name in self._restated:

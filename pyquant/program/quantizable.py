@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from ..errors import SettingError, UnsupportedError
@@ -115,6 +115,28 @@ def find_weighted_ops(
             f"quantized.{why} Look at the model by 'pyquant inspect'."
         )
     return weighted, kept
+
+
+def located(
+    model: Model, ops: Iterable[WeightedOp], outputs: Mapping[str, str]
+) -> list[WeightedOp]:
+    """Return ``ops`` with the positions that they have now.
+
+    Args:
+        model: whose program was edited.
+        ops: of it.
+        outputs: what an op writes now, by what it wrote, where that changed.
+    """
+    positions = {
+        (block, name): position
+        for block, position, op in model.numbered_ops()
+        for name in proto.names(op.outputs)
+    }
+    found = []
+    for op in ops:
+        output = outputs.get(op.output, op.output)
+        found.append(replace(op, position=positions[op.block, output], output=output))
+    return found
 
 
 def check_quantizable(model: Model, skip_tensors: Collection[str]) -> None:

@@ -60,7 +60,6 @@ class Target:
         form: of the program: ``"qdq"`` or ``"onednn"``.
         takes_zero_points: whether the integers of an activation may have a zero point.
         rules: which ops stay in float but for their weight.
-        has_biases: whether int8 ops have biases, to make up for what rounding costs on average.
         runs_here: whether Paddle's Predictor on this CPU runs the int8 program.
         equalizes_products: whether the columns of matrix products have to be of one magnitude
             (see `Rewriter.equalize_products`).
@@ -75,7 +74,6 @@ class Target:
     form: str
     takes_zero_points: bool
     rules: tuple[Rule, ...]
-    has_biases: bool = False
     runs_here: bool = True
     equalizes_products: bool = False
     stores_integers: bool = True
@@ -246,7 +244,6 @@ QDQ = Target(
 ONEDNN = Target(
     "onednn",
     takes_zero_points=True,
-    has_biases=True,
     rules=(
         Rule(_is_of("conv2d_transpose"), "Paddle has no int8 kernel for conv2d_transpose"),
         Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),

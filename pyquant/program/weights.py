@@ -35,8 +35,6 @@ class QuantizedWeight:
         file: where the parameter was read from, for messages.
         rounded: the integers, if they are not just the nearest ones.
         make: what makes the parameter, if it is pending.
-        correction: what the op's outputs lack on average by the integers: float64[channels], None
-            if that is not known.
     """
 
     name: str
@@ -46,7 +44,6 @@ class QuantizedWeight:
     file: Path
     rounded: Array | None = None
     make: Callable[[], Array] | None = None
-    correction: Array | None = None
 
     @property
     def source(self) -> Array:
@@ -113,26 +110,6 @@ class QuantizedWeight:
     def dequantized(self) -> DerivedTensor:
         """The float values that the quantized program computes with, bit for bit."""
         return DerivedTensor(self.stored.shape, self.stored.dtype, self._floats)
-
-    def with_means_kept(self) -> Array:
-        """Return the integers by which every channel keeps the mean of its float values.
-
-        Rounding moves it, and with it the mean of what the channel computes (arXiv 1810.05723,
-        section 2.2). It is put back by rounding the other way what was nearest to that.
-        """
-        integers = np.concatenate(list(self._integers()))
-        axis = max(self.axis, 0)
-        rows = np.moveaxis(integers, axis, 0).reshape(integers.shape[axis], -1).astype(np.int32)
-        values = np.moveaxis(self.source, axis, 0).reshape(rows.shape).astype(np.float64)
-        errors = values / self.step.reshape(-1, 1) - rows
-        for row, error in zip(rows, errors):
-            missing = int(np.rint(error.sum()))
-            nearest = np.argsort(-error * np.sign(missing), kind="stable")[: abs(missing)]
-            row[nearest] += np.sign(missing)
-        levels = 2 ** (self.bits - 1) - 1
-        moved = np.clip(rows, -levels, levels).astype(integers.dtype)
-        shape = np.moveaxis(integers, axis, 0).shape
-        return np.ascontiguousarray(np.moveaxis(moved.reshape(shape), 0, axis))
 
     def with_sums_of_zero(self) -> QuantizedWeight:
         """Return the filter with more inputs, by which the integers at each tap add up to zero."""

@@ -7,7 +7,7 @@ cannot: activations of any zero point, the right scales of fc, residuals that ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +19,7 @@ from ..graph import Graph
 from ..model import Model
 from ..parameters import Array
 from ..products import PRODUCTS
-from ..quantizable import CONVOLUTIONS, WeightedOp
+from ..quantizable import CONVOLUTIONS, WeightedOp, located
 from ..ranges import Grid, Range, fitted_grid, symmetric_grid
 from ..rewrite import Rewriter, make_multiplication, reciprocals_of
 from ..weights import QuantizedWeight
@@ -101,8 +101,8 @@ class OneDnnWriter:
         rewriter = Rewriter(self._model)
         outputs = {one.op.output: one.output for one in self._fused}
         ops = [one.op for one in self._fused]
-        located = _located(self._model, [*ops, *weight_only], outputs)
-        rewriter.dequantize_weights_by_scale(self._weights, located)
+        written = located(self._model, [*ops, *weight_only], outputs)
+        rewriter.dequantize_weights_by_scale(self._weights, written)
         rewriter.apply()
         write_in_place(self._model)
 
@@ -136,8 +136,6 @@ class OneDnnWriter:
             before, source = self._integers(one.op.activation, scale)
         is_direct = one.output in self._flow.direct
         bias = one.bias
-        if weight.correction is not None:
-            bias = bias + weight.correction
         if scale.zero_point:
             bias = bias - scale.zero_point / scale.factor * _sums(weight, one.op.channel_axis)
         attributes: dict[str, Any] = {
@@ -331,20 +329,6 @@ def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:
     totals = [part.sum(axis=others, dtype=np.int64) for part in weight.values.chunks()]
     summed = np.concatenate(totals) if channel_axis == 0 else np.sum(totals, axis=0)
     return summed * weight.step.astype(np.float64)
-
-
-def _located(
-    model: Model, ops: Iterable[WeightedOp], outputs: Mapping[str, str]
-) -> list[WeightedOp]:
-    """Return ``ops`` with the positions that they have now, by what they write now."""
-    positions = {
-        (block, name): position
-        for block, position, op in model.numbered_ops()
-        for name in proto.names(op.outputs)
-    }
-    return [
-        replace(op, position=positions[op.block, outputs.get(op.output, op.output)]) for op in ops
-    ]
 
 
 _Inputs = dict[str, list[str]]

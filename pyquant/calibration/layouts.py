@@ -1,0 +1,77 @@
+"""In which order images lie in memory, and the sums of their channels in each.
+
+oneDNN chooses the order for each op, and Paddle does not tell it: it is found by a plain copy.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import kernels
+from ..program.parameters import Array
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An order of [samples, channels, ...].
+
+    Attributes:
+        block: so many channels lie beside one another at each position; 0 stands for all.
+    """
+
+    block: int
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether images of a shape can lie so."""
+        return shape[1] % (self.block or shape[1]) == 0
+
+    def channel_sums(self, array: Array, dtype: str | None = None) -> NDArray[np.float64]:
+        """Return the sums of the channels of what lies so in memory: float64[samples, channels].
+
+        Args:
+            array: of the shape [samples, channels, ...], with its values as they lie in memory.
+            dtype: ``"bfloat16"`` for raw ``uint16``.
+        """
+        blocks = self._blocks(array)
+        sums = kernels.channel_sums(blocks.reshape(-1, *blocks.shape[2:]), 2, dtype=dtype)
+        reshaped: NDArray[np.float64] = sums.reshape(array.shape[:2])
+        return reshaped
+
+    def in_order(self, array: Array) -> Array:
+        """Return what lies so in memory in the order of its shape."""
+        ordered: Array = self._blocks(array).swapaxes(2, 3).reshape(array.shape)
+        return ordered
+
+    def _blocks(self, array: Array) -> Array:
+        samples, channels, *sizes = array.shape
+        block = self.block or channels
+        return array.reshape(samples, channels // block, math.prod(sizes), block)
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "nchw": Layout(1),
+    "nChw16c": Layout(16),
+    "nChw8c": Layout(8),
+    "nhwc": Layout(0),
+}
+"""By oneDNN's names."""
+
+
+def found_layout(array: Array, plain: Array) -> Layout | None:
+    """Return how values lie in memory, None if that cannot be told.
+
+    Args:
+        array: [samples, channels, ...], with its values as they lie in memory.
+        plain: the same in order.
+    """
+    found = {
+        layout
+        for layout in LAYOUTS.values()
+        if layout.fits(array.shape) and np.array_equal(layout.in_order(array), plain)
+    }
+    return found.pop() if len(found) == 1 else None

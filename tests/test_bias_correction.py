@@ -1,0 +1,184 @@
+"""Biases that make up for what rounded weights cost the outputs on average."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+from paddle_run import observe, predict
+from programs import CONV, Net
+
+from pyquant import Calibration, calibrate, load_model, quant_post_static
+from pyquant.calibration.channel_sums import ChannelSums
+from pyquant.calibration.forward import Forward
+from pyquant.calibration.layouts import LAYOUTS, found_layout
+from pyquant.calibration.predictor import Optimization
+from pyquant.calibration.statistic import ActivationHistogram
+from pyquant.program import proto
+
+UNPADDED = {**CONV, "paddings": [0, 0]}
+STRAIGHT = {"trans_x": False, "trans_y": False}
+RUN = {None: "int8", "OneDNN": "float"}
+IMAGES = programs.random((6, 8, 12, 12), 3) + np.float32(1)  # whose mean is not zero
+ROWS = programs.random((6, 5, 32), 3) + np.float32(1)
+
+
+def convolution() -> Net:
+    return Net([6, 8, 12, 12]).conv(8, UNPADDED)
+
+
+NETS: dict[str, Callable[[], Net]] = {
+    "no bias": convolution,
+    "bias": lambda: convolution().constant("elementwise_add", np.linspace(-1, 1, 8), 1),
+    "relu": lambda: convolution().act("relu"),
+    "groups": lambda: Net([6, 8, 12, 12]).conv(8, {**UNPADDED, "groups": 2}),
+    "product": lambda: Net([6, 5, 32]).matmul(16, **STRAIGHT),
+    "biased product": lambda: (
+        Net([6, 5, 32])
+        .matmul(16, **STRAIGHT)
+        .constant("elementwise_add", np.linspace(-1, 1, 16), -1)
+    ),
+    "shared bias": lambda: shared_bias(),
+}
+
+
+def shared_bias() -> Net:
+    """Two convolutions in a row whose outputs the same parameter is added to."""
+    net = convolution().constant("elementwise_add", np.linspace(-1, 1, 8), 1)
+    bias = proto.arguments(net.block.ops[-1].inputs, "Y")[0]
+    net.conv(8, UNPADDED)
+    return net.then("elementwise_add", {"X": net.last, "Y": bias}, "Out", {"axis": 1})
+
+
+@pytest.mark.parametrize("backend", [None, "OneDNN"])
+@pytest.mark.parametrize("name", NETS)
+def test_the_means_of_outputs_are_kept(tmp_path: Path, name: str, backend: str | None) -> None:
+    net = NETS[name]()
+    data = IMAGES if len(net.dims) == 4 else ROWS
+    source = net.end().save(tmp_path / "in")
+    expected = outputs(load_model(source), data, "plain")
+
+    def mean_error(**options: Any) -> float:
+        result = quant_post_static(
+            None,
+            source,
+            tmp_path / "out",
+            data_loader=[data[:2], data[2:]],
+            deploy_backend=backend,
+            algo="abs_max",
+            weight_bits=4,
+            **options,
+        )
+        wrong = outputs(load_model(result.model_path), data, RUN[backend]) - expected
+        channels = np.moveaxis(wrong, 1 if wrong.ndim == 4 else -1, 0)
+        return float(np.abs(channels.reshape(len(channels), -1).mean(axis=1)).mean())
+
+    assert mean_error() < 0.4 * mean_error(bias_correction=False)
+
+
+@pytest.mark.parametrize("backend", ["TensorRT", "ARM"])
+@pytest.mark.parametrize("name", NETS)
+def test_of_every_target(tmp_path: Path, name: str, backend: str) -> None:
+    """TensorRT gets no more ops, which would part an op from what is fused to it."""
+    net = NETS[name]()
+    data = IMAGES if len(net.dims) == 4 else ROWS
+    source = net.end().save(tmp_path / "in")
+    sums = {}
+    for corrects in (True, False):
+        quant_post_static(
+            None,
+            source,
+            tmp_path / "out",
+            data_loader=[data],
+            deploy_backend=backend,
+            bias_correction=corrects,
+        )
+        ops = load_model(tmp_path / "out").ops()
+        sums[corrects] = sum(op.type == "elementwise_add" for op in ops)
+    has_bias = "bias" in name and name != "no bias"
+    assert sums[True] == sums[False] + (backend == "ARM" and not has_bias)
+
+
+@pytest.mark.parametrize("backend", [None, "OneDNN"])
+def test_it_is_the_same_from_saved_calibrations(tmp_path: Path, backend: str | None) -> None:
+    net = NETS["bias"]().act("relu").conv(8)
+    source = net.end().save(tmp_path / "in")
+    shards = [
+        calibrate(source, data_loader=[part], deploy_backend=backend)
+        for part in (IMAGES[3:], IMAGES[:1], IMAGES[1:3])
+    ]
+    Calibration.merge(shards).save(tmp_path / "all.npz")
+    ways = {
+        "here": {"data_loader": [IMAGES[:4], IMAGES[4:]]},
+        "merged": {"calibration": tmp_path / "all.npz"},
+        "checkpoint": {"data_loader": [IMAGES], "checkpoint": tmp_path / "state.npz"},
+    }
+    written = set()
+    for name, data in ways.items():
+        result = quant_post_static(None, source, tmp_path / name, deploy_backend=backend, **data)
+        assert result.params_path is not None
+        written.add((result.model_path.read_bytes(), result.params_path.read_bytes()))
+    assert len(written) == 1
+
+
+def test_sums_do_not_depend_on_the_order() -> None:
+    generator = np.random.default_rng(0)
+    scales = np.float32(10.0) ** generator.integers(-6, 7, (40, 5, 1, 1))
+    data = (generator.standard_normal((40, 5, 3, 7)) * scales).astype(np.float32)
+    whole = ChannelSums.empty(1)
+    whole.observe(data)
+    parts = []
+    for begin in (30, 0, 11, 12):
+        part = ChannelSums.empty(1)
+        part.observe(data[begin : {30: 40, 0: 11, 11: 12, 12: 30}[begin]])
+        parts.append(part)
+    merged = ChannelSums.empty(1)
+    for part in parts:
+        merged.merge(part)
+    assert merged.positions == whole.positions == 40 * 21
+    np.testing.assert_array_equal(merged.means, whole.means)
+    expected = data.astype(np.float64).mean(axis=(0, 2, 3))
+    np.testing.assert_allclose(whole.means, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_layouts_are_found_and_summed(name: str) -> None:
+    layout = LAYOUTS[name]
+    plain = programs.random((3, 32, 5, 6))
+    block = layout.block or 32
+    lying = plain.reshape(3, 32 // block, block, 30).swapaxes(2, 3).copy().reshape(plain.shape)
+    assert found_layout(lying, plain) == layout
+    sums = layout.channel_sums(lying)
+    np.testing.assert_allclose(sums, plain.sum(axis=(2, 3), dtype=np.float64), atol=1e-12)
+    assert found_layout(np.zeros_like(plain), np.zeros_like(plain)) is None
+    assert found_layout(plain + 1, plain) is None
+
+
+@pytest.mark.parametrize("optimization", Optimization)
+def test_means_of_any_layout(tmp_path: Path, optimization: Optimization) -> None:
+    """Channels in blocks and not, behind what oneDNN computes and what it does not."""
+    net = Net([6, 8, 12, 12]).conv(16).act("relu").conv(32).act("hard_swish").conv(12)
+    net.act("relu").conv(16)
+    model = load_model(net.end().save(tmp_path / "in"))
+    names = [name for op in model.ops() for name in proto.names(op.outputs) if op.type != "fetch"]
+    statistics = {name: ActivationHistogram(channels=ChannelSums.empty(1)) for name in names}
+    forward = Forward(model, names)
+    while forward.optimization is not optimization:
+        forward.weaken()
+    for batch, data in enumerate((IMAGES[:2], IMAGES[2:4], IMAGES[4:])):
+        forward.run({"x": data}, batch, statistics)
+    _, seen = observe(model.model_path, model.params_path, {"x": IMAGES}, names)
+    assert seen
+    for name, values in seen.items():
+        channels = statistics[name].channels
+        assert channels is not None
+        scale = np.abs(values).max()
+        np.testing.assert_allclose(channels.means, values.mean(axis=(0, 2, 3)), atol=1e-5 * scale)
+
+
+def outputs(model: Any, data: Any, how: str) -> Any:
+    return predict(model.model_path, model.params_path, {"x": data}, how)[0]
