@@ -42,7 +42,7 @@ RECIPES: Mapping[str, Recipe] = {
     "mobilenet_v2": Recipe(33, 3, 0.1, arguments={"scale": 0.5}),
     "mobilenet_v3_small": Recipe(48, 4, 0.1, arguments={"scale": 0.5}),
     "resnet18": Recipe(33, 2, 0.1, CACHE),
-    "resnet50": Recipe(33, 0.5, 0.1, CACHE),
+    "resnet50": Recipe(33, 2, 0.1, CACHE),
 }
 
 
