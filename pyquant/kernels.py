@@ -106,8 +106,8 @@ def channel_sums(
 ) -> NDArray[np.float64]:
     """Return the sum of every channel along `axis` of each sample, float64[samples, channels].
 
-    Samples lie along axis 0. The order in which values are added depends on the shape of a sample
-    alone.
+    Samples lie along axis 0. A channel's values are added up in the order of their positions, so
+    that a transposed array gives the same sums.
 
     Raises:
         ValueError: `axis` is 0 or out of range.

@@ -149,6 +149,8 @@ def test_channel_sums_of_layouts(shape, axis, element):
     assert (np.abs(alone - values.sum(axis=others)) <= bound).all()
     for threads in (2, 7):
         same(kernels.channel_sums(axis=axis, num_threads=threads, **x), alone)
+    turned = np.ascontiguousarray(np.moveaxis(bits, axis, -1))
+    same(kernels.channel_sums(axis=-1, **from_bits(turned, element)), alone)
 
 
 def test_every_16_bit_pattern_widens_exactly():

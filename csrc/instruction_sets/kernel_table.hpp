@@ -8,6 +8,9 @@ namespace pyquant {
 // The parts of an array that `raise_abs_max` reads side by side.
 constexpr std::size_t kStreams = 6;
 
+// The rows that are summed side by side: each sum has to wait for the last one of its row.
+constexpr std::size_t kSummedRows = 8;
+
 // How |x| maps to a bin. Two more than `bins` exist, for what is not counted: values beyond the
 // range, and NaN.
 template <typename Real>
@@ -107,8 +110,8 @@ struct KernelTable {
   void (*dequantize_16)(const std::int16_t* quantized, std::size_t size, const float* thresholds,
                         bool uniform, float levels, float* values);
 
-  // Of all values, in an order that `size` alone determines.
-  double (*sum)(const float* values, std::size_t size);
+  // sums += the values of each of kSummedRows rows, one after the other.
+  void (*add_rows)(const float* const* rows, std::size_t size, double* sums);
   // sums += values.
   void (*add)(const float* values, std::size_t size, double* sums);
   // sums += factor * values.

@@ -323,17 +323,12 @@ void add_products(const float* __restrict samples, size_t stride, size_t count, 
   }
 }
 
-// Side by side in as many lanes as fill vectors, which are then added up pairwise.
-double sum(const float* __restrict values, size_t size) {
-  constexpr size_t lanes = 32;
-  double sums[lanes] = {};
-  size_t i = 0;
-  for (; i + lanes <= size; i += lanes)
-    for (size_t lane = 0; lane < lanes; ++lane) sums[lane] += values[i + lane];
-  for (size_t lane = 0; i + lane < size; ++lane) sums[lane] += values[i + lane];
-  for (size_t width = lanes / 2; width > 0; width /= 2)
-    for (size_t lane = 0; lane < width; ++lane) sums[lane] += sums[lane + width];
-  return sums[0];
+void add_rows(const float* const* rows, size_t size, double* sums) {
+  double totals[kSummedRows];
+  for (size_t row = 0; row < kSummedRows; ++row) totals[row] = sums[row];
+  for (size_t i = 0; i < size; ++i)
+    for (size_t row = 0; row < kSummedRows; ++row) totals[row] += rows[row][i];
+  for (size_t row = 0; row < kSummedRows; ++row) sums[row] = totals[row];
 }
 
 void add(const float* __restrict values, size_t size, double* __restrict sums) {
@@ -364,7 +359,7 @@ constexpr KernelTable kernel_table(const char* name) {
           quantize<int16_t>,
           dequantize<int8_t>,
           dequantize<int16_t>,
-          sum,
+          add_rows,
           add,
           add_scaled,
           add_products};

@@ -221,25 +221,35 @@ std::vector<Bits> channel_magnitudes(const Bits* bits, const ChannelShape& shape
                                  : channel_magnitudes_by_column(bits, shape, requested);
 }
 
-// Adds to the sums of a part of the channels those of their rows, of `inner` values each.
+// Adds to the sums of a part of the channels those of their rows, of `inner` values each. Every sum
+// is taken in the order of the positions, however channels and positions lie in memory.
 void add_sums(const Tensor& tensor, std::size_t first_row, Part channels, std::size_t inner,
               double* sums) {
   const KernelTable& table = kernels();
-  float buffer[kBlockSize];
-  const auto in_blocks = [](std::size_t begin, std::size_t end, const auto& action) {
-    for (; begin < end; begin += kBlockSize) action(begin, std::min(kBlockSize, end - begin));
-  };
   if (inner == 1) {
-    in_blocks(channels.begin, channels.end, [&](std::size_t channel, std::size_t size) {
+    float buffer[kBlockSize];
+    for (std::size_t channel = channels.begin; channel < channels.end; channel += kBlockSize) {
+      const std::size_t size = std::min(kBlockSize, channels.end - channel);
       table.add(read_block(table, tensor, first_row + channel, size, buffer), size, sums + channel);
-    });
+    }
     return;
   }
-  for (std::size_t channel = channels.begin; channel < channels.end; ++channel) {
-    const std::size_t row = (first_row + channel) * inner;
-    in_blocks(row, row + inner, [&](std::size_t begin, std::size_t size) {
-      sums[channel] += table.sum(read_block(table, tensor, begin, size, buffer), size);
-    });
+  float buffers[kSummedRows][kBlockSize];
+  for (std::size_t channel = channels.begin; channel < channels.end; channel += kSummedRows) {
+    const std::size_t count = std::min(kSummedRows, channels.end - channel);
+    double totals[kSummedRows] = {};
+    std::copy_n(sums + channel, count, totals);
+    for (std::size_t begin = 0; begin < inner; begin += kBlockSize) {
+      const std::size_t size = std::min(kBlockSize, inner - begin);
+      const float* rows[kSummedRows];
+      for (std::size_t i = 0; i < kSummedRows; ++i) {
+        // Where there are fewer rows, the last one is read once more, for nothing.
+        const std::size_t row = first_row + channel + std::min(i, count - 1);
+        rows[i] = read_block(table, tensor, row * inner + begin, size, buffers[i]);
+      }
+      table.add_rows(rows, size, totals);
+    }
+    std::copy_n(totals, count, sums + channel);
   }
 }
 
