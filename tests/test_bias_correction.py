@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
-from paddle_run import observe, predict
+from paddle_run import observe, predict, relative_error
 from programs import CONV, Net
 
 from pyquant import Calibration, calibrate, kernels, load_model, quant_post_static
@@ -24,6 +24,7 @@ UNPADDED = {**CONV, "paddings": [0, 0]}
 STRAIGHT = {"trans_x": False, "trans_y": False}
 RUN = {None: "int8", "OneDNN": "float"}
 IMAGES = programs.random((6, 8, 12, 12), 3) + np.float32(1)  # whose mean is not zero
+LAST = programs.random((6, 12, 16, 8), 3) + np.float32(1)
 ROWS = programs.random((6, 5, 32), 3) + np.float32(1)
 
 
@@ -44,6 +45,28 @@ NETS: dict[str, Callable[[], Net]] = {
     ),
     "shared bias": lambda: shared_bias(),
 }
+
+
+def four_axes() -> Net:
+    """A product behind what oneDNN computes of images, whose channels it does not read."""
+    net = Net([6, 8, 12, 12]).conv(16).act("relu")
+    return net.matmul(8, **STRAIGHT)
+
+
+def channels_last() -> Net:
+    """Convolutions that read and write [samples, height, width, channels]."""
+    net = Net([6, 12, 16, 8])
+    for inputs in (8, 16):
+        weight = net.parameter(f"w{inputs}", programs.random((16, inputs, 1, 1), inputs))
+        net.dims = [6, 12, 16, 16]
+        attributes = {**UNPADDED, "data_format": "NHWC"}
+        net.then("conv2d", {"Input": net.last, "Filter": weight}, "Output", attributes)
+    return net
+
+
+def vector() -> Net:
+    """A product of one axis, which has no samples."""
+    return Net([32]).matmul(8, **STRAIGHT)
 
 
 def shared_bias() -> Net:
@@ -103,6 +126,22 @@ def test_of_every_target(tmp_path: Path, name: str, backend: str) -> None:
     assert sums[True] == sums[False] + (backend == "ARM" and not has_bias)
 
 
+@pytest.mark.parametrize("backend", ["TensorRT", "ARM"])
+@pytest.mark.parametrize(
+    ("make", "data"), [(four_axes, IMAGES), (vector, ROWS[0, 0]), (channels_last, LAST)]
+)
+def test_channels_along_other_axes(
+    tmp_path: Path, make: Callable[[], Net], data: Any, backend: str
+) -> None:
+    source = make().end().save(tmp_path / "in")
+    expected = outputs(load_model(source), data, "plain")
+    result = quant_post_static(
+        None, source, tmp_path / "out", data_loader=[{"x": data}], deploy_backend=backend
+    )
+    assert any(tensor.kind == "activation" for tensor in result.quantized)
+    assert relative_error(outputs(load_model(result.model_path), data, "plain"), expected) < 0.05
+
+
 @pytest.mark.parametrize("backend", [None, "OneDNN"])
 def test_it_is_the_same_from_saved_calibrations(tmp_path: Path, backend: str | None) -> None:
     net = NETS["bias"]().act("relu").conv(8)
@@ -143,6 +182,14 @@ def test_sums_do_not_depend_on_the_order() -> None:
     np.testing.assert_array_equal(merged.means, whole.means)
     expected = data.astype(np.float64).mean(axis=(0, 2, 3))
     np.testing.assert_allclose(whole.means, expected, rtol=1e-12)
+
+
+def test_one_block_of_channels_is_all_of_them() -> None:
+    plain = programs.random((2, 16, 5, 6))
+    lying = plain.transpose(0, 2, 3, 1).copy().reshape(plain.shape)
+    layout = found_layout(lying, plain)
+    assert layout is not None
+    np.testing.assert_array_equal(layout.channel_sums(lying), kernels.channel_sums(plain, 1))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

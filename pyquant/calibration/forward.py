@@ -177,8 +177,11 @@ class Forward:
         is_dense = len(tensor.shape) == 4 and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
         if not is_dense or name not in self._in_sample_order or name in self._observers:
             return _plain(tensor), None
+        channels = self._statistics[name].channels
+        if channels is not None and channels.axis not in (1, -3):
+            return _plain(tensor), None
         array = view_values(tensor)
-        if self._statistics[name].channels is None:
+        if channels is None:
             return array, None
         key = name, array.shape
         if key not in self._layouts:

@@ -69,9 +69,10 @@ def found_layout(array: Array, plain: Array) -> Layout | None:
         array: [samples, channels, ...], with its values as they lie in memory.
         plain: the same in order.
     """
+    channels = array.shape[1]
     found = {
-        layout
+        layout.block or channels: layout  # of one block, two of them are the same
         for layout in LAYOUTS.values()
         if layout.fits(array.shape) and np.array_equal(layout.in_order(array), plain)
     }
-    return found.pop() if len(found) == 1 else None
+    return next(iter(found.values())) if len(found) == 1 else None
