@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from . import proto
+from .folding.addition import make_addition
 from .folding.affine import Vector, affine_op
 from .folding.linear import linear_op
 from .graph import Graph
@@ -65,10 +64,7 @@ def _insert_bias(graph: Graph, op: WeightedOp, correction: Vector) -> str:
 
 
 def _addition(graph: Graph, op: WeightedOp, source: str, output: str, vector: Vector) -> Any:
-    name = graph.add_parameter(f"{output}.corrected", vector.astype(np.float32))
-    attributes = {"axis": _channel_axis(graph, op)}
-    inputs, outputs = {"X": [source], "Y": [name]}, {"Out": [output]}
-    return proto.make_op("elementwise_add", inputs, outputs, attributes)
+    return make_addition(graph, source, output, vector, _channel_axis(graph, op), "corrected")
 
 
 def _channel_axis(graph: Graph, op: WeightedOp) -> int:

@@ -17,6 +17,7 @@ from .. import proto
 from ..graph import Graph
 from ..model import Folding, Model, copy_model
 from ..parameters import Array
+from .addition import make_addition
 from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op
 from .constants import compute_constants
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
@@ -246,7 +247,7 @@ def _replace(
         op = proto.make_op("scale", {"X": [source]}, {"Out": [output]}, attributes)
     else:
         assert reader is not None
-        op = _add(graph, source, output, affine.shift, reader.channel_axis)
+        op = make_addition(graph, source, output, affine.shift, reader.channel_axis)
     graph.replace(max(chain), op)
 
 
@@ -264,7 +265,7 @@ def _emit(graph: Graph, position: int, linear: LinearOp) -> None:
         product = graph.add_variable(f"{product}.product", linear.output)
         proto.rename(op.outputs, {linear.output: product})
     bias = np.broadcast_to(linear.bias, linear.outputs)
-    add = _add(graph, product, linear.output, bias, linear.channel_axis)
+    add = make_addition(graph, product, linear.output, bias, linear.channel_axis)
     graph.replace(position, op, add)
 
 
@@ -275,12 +276,6 @@ def _store(graph: Graph, position: int, linear: LinearOp, op: Any) -> None:
         name = graph.add_parameter(f"{name}.{linear.output}", old)
         proto.rename(op.inputs, {linear.weight: name})
     graph.model.pending[name] = lambda: linear.values
-
-
-def _add(graph: Graph, source: str, output: str, vector: Vector, channel_axis: int) -> Any:
-    name = graph.add_parameter(f"{output}.bias", vector.astype(np.float32))
-    inputs = {"X": [source], "Y": [name]}
-    return proto.make_op("elementwise_add", inputs, {"Out": [output]}, {"axis": channel_axis})
 
 
 def _affine(graph: Graph, position: int, channel_axis: int) -> AffineOp | None:
