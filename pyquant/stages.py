@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .accuracy import Control, Metric, control, rank
@@ -25,7 +25,11 @@ _BITS_OF_FLOAT_OPS = 16
 
 
 class Stages:
-    """What is done with a model, stage by stage."""
+    """What is done with a model, stage by stage.
+
+    Attributes:
+        weights: of the ops, and of those that run in float, as integers by their names.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,8 @@ class Stages:
         self._arguments = arguments
         self._equalization = Equalization()
         self._ranges = ActivationRanges(model, ops, seen, arguments)
+        self._corrections: dict[WeightedOp, Array] = {}
+        self.weights: dict[str, QuantizedWeight] = {}
 
     def equalize(self) -> None:
         """Divide activations by factors, and go on with what is seen behind them."""
@@ -71,8 +77,8 @@ class Stages:
         self._ranges.check_names(writer)
         self._ranges.find(writer)
 
-    def weights(self) -> dict[str, QuantizedWeight]:
-        """Describe the weights of the ops, and of those that run in float, as integers."""
+    def round_weights(self) -> None:
+        """Make weights integers, and find what the outputs lack on average by them."""
         per_channel = self._arguments["weight_quantize_type"] != "abs_max"
         bits, factors = self._arguments["weight_bits"], self._equalization.weight_factors
         weights = {
@@ -86,39 +92,26 @@ class Stages:
             rounded = rounded_weights(self._seen.moments, weights)
         for name, integers in rounded.items():
             weights[name] = replace(weights[name], rounded=integers)
-        return weights
-
-    def _corrections(
-        self, ops: Sequence[WeightedOp], weights: Mapping[str, QuantizedWeight]
-    ) -> dict[WeightedOp, Array]:
-        """Return what the outputs of ops lack on average by their integers, where it is known."""
+        self.weights = weights
         means = self._seen.means
-        return {
+        self._corrections = {
             op: mean_error(op, weights[op.weight], means[op.activation])
-            for op in ops
+            for op in self._ops
             if op.block == 0 and op.activation in means
         }
 
-    def control(
-        self,
-        source: Model,
-        weights: Mapping[str, QuantizedWeight],
-        metric: Metric,
-        max_drop: float,
-    ) -> Control:
+    def control(self, source: Model, metric: Metric, max_drop: float) -> Control:
         """Find the ops to keep in float; see `pyquant.accuracy.control`."""
         ranges, bits = self._ranges.find(self._plan.writer(self._model, self._ops))
         seen = self._seen
-        ranked = rank(self._ops, seen.moments, weights, ranges, bits, seen.statistics)
-        return control(source, lambda ops: self.write(ops, weights)[0], ranked, metric, max_drop)
+        ranked = rank(self._ops, seen.moments, self.weights, ranges, bits, seen.statistics)
+        return control(source, lambda ops: self.write(ops)[0], ranked, metric, max_drop)
 
-    def write(
-        self, ops: Sequence[WeightedOp], weights: Mapping[str, QuantizedWeight]
-    ) -> tuple[Model, dict[str, Range]]:
+    def write(self, ops: Sequence[WeightedOp]) -> tuple[Model, dict[str, Range]]:
         """Return the program in which ``ops`` are int8, and the ranges of their activations."""
         written = copy_model(self._model)
         weight_only, count = self._plan.weight_only, len(ops)
-        corrections = self._corrections(ops, weights)
+        corrections = {op: self._corrections[op] for op in ops if op in self._corrections}
         if corrections:
             inserts = not self._plan.target.fused
             moved = add_to_outputs(written, corrections, [*ops, *weight_only], inserts)
@@ -126,7 +119,7 @@ class Stages:
         writer = self._plan.writer(written, ops)
         ranges, _ = self._ranges.find(writer)
         inserted = self._equalization.inserted
-        writer.write(ranges, weights, weight_only, inserted)
+        writer.write(ranges, self.weights, weight_only, inserted)
         read = {op.activation for op in ops}
         divided = {name: factors for name, factors in inserted.items() if name in read}
         store_factors(written, {**self._equalization.taken, **divided})

@@ -202,18 +202,18 @@ def quant_post_static(
         watch.lap("equalize")
     stages.find_thresholds()
     watch.lap("thresholds")
-    weights = stages.weights()
+    stages.round_weights()
     notes = [*_notes(arguments), *_format_notes(model)]
     watch.lap("quantize")
     kept = plan.kept + dead
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        found = stages.control(source, weights, eval_function, max_drop)
+        found = stages.control(source, eval_function, max_drop)
         ops = [op for op in ops if op not in found.kept]
         kept = [*kept, *_kept_for_accuracy(found)]
         notes.append(str(found))
         watch.lap("accuracy control")
-    quantized, ranges = stages.write(ops, weights)
+    quantized, ranges = stages.write(ops)
     watch.lap("quantize")
     paths = save_model(quantized, quantize_model_path, save_model_filename, save_params_filename)
     watch.lap("save")
@@ -223,7 +223,7 @@ def quant_post_static(
         params_path=None if save_params_filename is None else paths[1],
         quantized=[
             *_activation_tensors(ranges, ops, activation_bits),
-            *weight_tensors({op.weight: weights[op.weight] for op in written}, written),
+            *weight_tensors({op.weight: stages.weights[op.weight] for op in written}, written),
         ],
         kept_float=kept,
         bytes_before=file_bytes(model.source_files),

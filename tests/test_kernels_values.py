@@ -135,6 +135,8 @@ def test_channel_abs_max_of_layouts(shape, axis, element):
         ((7, 1300), 1),
         ((2, 6, 5, 4), 2),
         ((1, 3, 70000), 1),
+        ((2, 200, 123), -1),  # strips of columns of each width, and some that are left
+        ((2, 40, 9001), -1),  # more columns than are summed at a time
         ((3, 0, 5), 2),
     ],
 )

@@ -112,8 +112,9 @@ struct KernelTable {
 
   // sums += the values of each of kSummedRows rows, one after the other.
   void (*add_rows)(const float* const* rows, std::size_t size, double* sums);
-  // sums += values.
-  void (*add)(const float* values, std::size_t size, double* sums);
+  // sums += each of the rows, one after the other, which begin `stride` values apart.
+  void (*add_columns)(const float* values, std::size_t rows, std::size_t stride,
+                      std::size_t columns, double* sums);
   // sums += factor * values.
   void (*add_scaled)(double factor, const double* values, std::size_t size, double* sums);
   // sums += the products of column `of` with `width` columns from `begin` on, sample by sample.

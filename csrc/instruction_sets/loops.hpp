@@ -331,8 +331,38 @@ void add_rows(const float* const* rows, size_t size, double* sums) {
   for (size_t row = 0; row < kSummedRows; ++row) sums[row] = totals[row];
 }
 
-void add(const float* __restrict values, size_t size, double* __restrict sums) {
-  for (size_t i = 0; i < size; ++i) sums[i] += values[i];
+// Columns of so many vectors at once, from `column` on, for their sums to stay in registers.
+template <size_t vectors>
+void add_vectors(const float* values, size_t rows, size_t stride, size_t columns, size_t& column,
+                 double* sums) {
+  using Floats = float __attribute__((vector_size(32)));
+  using Doubles = double __attribute__((vector_size(64)));
+  constexpr size_t width = vectors * 8;
+  for (; column + width <= columns; column += width) {
+    Doubles totals[vectors];
+    memcpy(totals, sums + column, sizeof totals);
+    for (size_t row = 0; row < rows; ++row) {
+      Floats read[vectors];
+      memcpy(read, values + row * stride + column, sizeof read);
+      for (size_t i = 0; i < vectors; ++i) totals[i] += __builtin_convertvector(read[i], Doubles);
+    }
+    memcpy(sums + column, totals, sizeof totals);
+  }
+}
+
+void add_columns(const float* values, size_t rows, size_t stride, size_t columns, double* sums) {
+  // Long rows are read faster one after the other, their sums in the first cache.
+  constexpr size_t long_row = 256;
+  size_t column = 0;
+  if (columns < long_row) {
+    add_vectors<8>(values, rows, stride, columns, column, sums);
+    add_vectors<4>(values, rows, stride, columns, column, sums);
+    add_vectors<2>(values, rows, stride, columns, column, sums);
+    add_vectors<1>(values, rows, stride, columns, column, sums);
+  }
+  if (column == columns) return;
+  for (size_t row = 0; row < rows; ++row)
+    for (size_t i = column; i < columns; ++i) sums[i] += values[row * stride + i];
 }
 
 constexpr KernelTable kernel_table(const char* name) {
@@ -360,7 +390,7 @@ constexpr KernelTable kernel_table(const char* name) {
           dequantize<int8_t>,
           dequantize<int16_t>,
           add_rows,
-          add,
+          add_columns,
           add_scaled,
           add_products};
 }

@@ -221,19 +221,37 @@ std::vector<Bits> channel_magnitudes(const Bits* bits, const ChannelShape& shape
                                  : channel_magnitudes_by_column(bits, shape, requested);
 }
 
-// Adds to the sums of a part of the channels those of their rows, of `inner` values each. Every sum
-// is taken in the order of the positions, however channels and positions lie in memory.
-void add_sums(const Tensor& tensor, std::size_t first_row, Part channels, std::size_t inner,
+// So many values are summed at a time: they stay in the first cache for all of their columns.
+constexpr std::size_t kSummedValues = 8192;
+
+// Adds to the sums of a part of the channels those of positions that have all channels together.
+void add_positions(const Tensor& tensor, std::size_t first, std::size_t positions,
+                   std::size_t channels, Part part, double* sums) {
+  const KernelTable& table = kernels();
+  const std::size_t columns = std::min(part.end - part.begin, kSummedValues);
+  const std::size_t rows = kSummedValues / std::max<std::size_t>(columns, 1);
+  std::vector<float> buffer(tensor.element == Element::kFloat32 ? 0 : rows * columns);
+  for (std::size_t position = 0; position < positions; position += rows) {
+    const std::size_t count = std::min(rows, positions - position);
+    for (std::size_t column = part.begin; column < part.end; column += columns) {
+      const std::size_t width = std::min(columns, part.end - column);
+      const std::size_t begin = (first + position) * channels + column;
+      if (buffer.empty()) {
+        const float* values = static_cast<const float*>(tensor.data) + begin;
+        table.add_columns(values, count, channels, width, sums + column);
+        continue;
+      }
+      for (std::size_t row = 0; row < count; ++row)
+        read_block(table, tensor, begin + row * channels, width, &buffer[row * width]);
+      table.add_columns(buffer.data(), count, width, width, sums + column);
+    }
+  }
+}
+
+// Adds to the sums of a part of the channels those of their rows, of `inner` values each.
+void add_rows(const Tensor& tensor, std::size_t first_row, Part channels, std::size_t inner,
               double* sums) {
   const KernelTable& table = kernels();
-  if (inner == 1) {
-    float buffer[kBlockSize];
-    for (std::size_t channel = channels.begin; channel < channels.end; channel += kBlockSize) {
-      const std::size_t size = std::min(kBlockSize, channels.end - channel);
-      table.add(read_block(table, tensor, first_row + channel, size, buffer), size, sums + channel);
-    }
-    return;
-  }
   float buffers[kSummedRows][kBlockSize];
   for (std::size_t channel = channels.begin; channel < channels.end; channel += kSummedRows) {
     const std::size_t count = std::min(kSummedRows, channels.end - channel);
@@ -251,6 +269,18 @@ void add_sums(const Tensor& tensor, std::size_t first_row, Part channels, std::s
     }
     std::copy_n(totals, count, sums + channel);
   }
+}
+
+// Adds to the sums of a part of a sample's channels. Every sum is taken in the order of the
+// positions, however channels and positions lie in memory.
+void add_sample(const Tensor& tensor, std::size_t sample, const ChannelShape& shape, Part channels,
+                double* sums) {
+  if (shape.inner == 1) {
+    add_positions(tensor, sample * shape.outer, shape.outer, shape.channels, channels, sums);
+    return;
+  }
+  for (std::size_t i = 0; i < shape.outer; ++i)
+    add_rows(tensor, (sample * shape.outer + i) * shape.channels, channels, shape.inner, sums);
 }
 
 }  // namespace
@@ -302,9 +332,7 @@ void channel_sums(const Tensor& tensor, std::size_t samples, const ChannelShape&
   parallel_for(samples * parts, threads, [&](std::size_t task) {
     const std::size_t sample = task / parts;
     const Part channels = part_of(shape.channels, parts, task % parts);
-    for (std::size_t i = 0; i < shape.outer; ++i)
-      add_sums(tensor, (sample * shape.outer + i) * shape.channels, channels, shape.inner,
-               sums + sample * shape.channels);
+    add_sample(tensor, sample, shape, channels, sums + sample * shape.channels);
   });
   // Which of several NaN an addition hands on depends on the instruction.
   std::replace_if(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..program.parameters import Array
+from .positions import spread
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ class Layout:
         reshaped: NDArray[np.float64] = sums.reshape(array.shape[:2])
         return reshaped
 
-    def in_order(self, array: Array) -> Array:
-        """Return what lies so in memory in the order of its shape."""
-        ordered: Array = self._blocks(array).swapaxes(2, 3).reshape(array.shape)
+    def in_order(self, array: Array, positions: Array | slice) -> Array:
+        """Return what lies so in memory at some positions: [samples, channels, positions]."""
+        chosen = self._blocks(array)[:, :, positions].swapaxes(2, 3)
+        ordered: Array = chosen.reshape(*array.shape[:2], -1)
         return ordered
 
     def _blocks(self, array: Array) -> Array:
@@ -70,9 +72,13 @@ def found_layout(array: Array, plain: Array) -> Layout | None:
         plain: the same in order.
     """
     channels = array.shape[1]
-    found = {
-        layout.block or channels: layout  # of one block, two of them are the same
-        for layout in LAYOUTS.values()
-        if layout.fits(array.shape) and np.array_equal(layout.in_order(array), plain)
-    }
-    return next(iter(found.values())) if len(found) == 1 else None
+    # Of one block, two of them are the same.
+    fitting = {one.block or channels: one for one in LAYOUTS.values() if one.fits(array.shape)}
+    in_order = plain.reshape(*plain.shape[:2], -1)
+    found = list(fitting.values())
+    for positions in (spread(in_order.shape[2]), slice(None)):
+        there = in_order[:, :, positions]
+        found = [one for one in found if np.array_equal(one.in_order(array, positions), there)]
+        if len(found) <= 1:
+            break
+    return found[0] if len(found) == 1 else None

@@ -6,6 +6,7 @@ channels and taps are taken to be independent, as those of rounding nearly are: 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..program import proto
 from ..program.model import Model
-from ..program.parameters import Array
+from ..program.parameters import Array, row_chunks
 from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
@@ -107,13 +108,17 @@ def mean_error(op: WeightedOp, weight: QuantizedWeight, means: Array) -> Array:
         weight: its weight as integers, one threshold per channel or per tensor.
         means: float64[channels] of its activation.
     """
-    rounded = np.concatenate(list(weight.dequantized.chunks()))
-    lacking = np.moveaxis(weight.source - rounded, op.channel_axis, 0)
-    by_input = lacking.reshape(*lacking.shape[:2], -1).sum(axis=-1, dtype=np.float64)
-    groups = len(means) // by_input.shape[1]
-    by_group = by_input.reshape(groups, -1, by_input.shape[1]) * means.reshape(groups, 1, -1)
-    lack: Array = by_group.sum(axis=-1).reshape(-1)
-    return lack
+    source = weight.source
+    lacking = np.empty_like(source)
+    for part, rounded in zip(row_chunks(source), weight.dequantized.chunks()):
+        np.subtract(source[part], rounded, out=lacking[part])
+    rows = np.moveaxis(lacking, op.channel_axis, 0)
+    inputs = rows.shape[1]
+    by_group = rows.reshape(len(means) // inputs, -1, math.prod(rows.shape[1:]))
+    of_taps = np.repeat(means, by_group.shape[2] // inputs).reshape(len(by_group), -1)
+    # einsum multiplies by loops of its own: a BLAS would add up in an order of each processor.
+    lack: Array = np.einsum("gor,gr->go", by_group, of_taps.astype(np.float32))
+    return lack.reshape(-1).astype(np.float64)
 
 
 def _mean_square(values: Array) -> Array:

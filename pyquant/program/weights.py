@@ -164,9 +164,11 @@ class QuantizedWeight:
         shape[self.axis] = -1
         for rows, integers in zip(row_chunks(self.stored), self._integers()):
             step = self.step[rows] if self.axis == 0 else self.step
-            values = integers.astype(np.float32) * step.reshape(shape)
+            values = integers.astype(np.float32)
+            values *= step.reshape(shape)
             is_bfloat16 = self.stored.dtype == np.uint16
-            yield bfloat16_bits(values) if is_bfloat16 else values.astype(self.stored.dtype)
+            dtype = self.stored.dtype
+            yield bfloat16_bits(values) if is_bfloat16 else values.astype(dtype, copy=False)
 
 
 def quantize_weights(
