@@ -44,7 +44,7 @@ class OneDnnWriter:
         fused = [self._fuse(op) for op in ops]
         self._fused = sorted(fused, key=lambda one: one.position)
         self._flow = Flow(self._graph, self._fused)
-        self._scales: dict[str, Grid] = {}
+        self._grids: dict[str, Grid] = {}
         self._quantized: dict[str, str] = {}
         self._floats: dict[str, str] = {}
         self._factors: Mapping[str, Array] = {}
@@ -120,29 +120,29 @@ class OneDnnWriter:
             return fitted_grid(given)
         return symmetric_grid(given, given.minimum >= 0)
 
-    def _scale(self, name: str, ranges: Mapping[str, Range]) -> Grid:
+    def _grid_of(self, name: str, ranges: Mapping[str, Range]) -> Grid:
         root = self._flow.roots.get(name, name)
-        if root not in self._scales:
+        if root not in self._grids:
             of_one_scale = [other for other, known in self._flow.roots.items() if known == root]
             found = [ranges[other] for other in of_one_scale or [root] if other in ranges]
-            self._scales[root] = self.grid(root, max(found, key=lambda one: one.threshold))
-        return self._scales[root]
+            self._grids[root] = self.grid(root, max(found, key=lambda one: one.threshold))
+        return self._grids[root]
 
     def _emit(self, one: FusedOp, ranges: Mapping[str, Range], weight: QuantizedWeight) -> None:
-        scale = self._scale(one.op.activation, ranges)
-        if scale.zero_point and one.op.position in self._flow.padded:
-            weight, before, source = self._bordered_integers(one, scale, weight)
+        grid = self._grid_of(one.op.activation, ranges)
+        if grid.zero_point and one.op.position in self._flow.padded:
+            weight, before, source = self._bordered_integers(one, grid, weight)
         else:
-            before, source = self._integers(one.op.activation, scale)
+            before, source = self._integers(one.op.activation, grid)
         is_direct = one.output in self._flow.direct
         bias = one.bias
-        if scale.zero_point:
-            bias = bias - scale.zero_point / scale.factor * _sums(weight, one.op.channel_axis)
+        if grid.zero_point:
+            bias = bias - grid.zero_point / grid.factor * _sums(weight, one.op.channel_axis)
         attributes: dict[str, Any] = {
             **_ONEDNN,
-            "Scale_in": scale.factor,
+            "Scale_in": grid.factor,
             "Scale_weights": (1 / weight.step.astype(np.float64)).tolist(),
-            "Scale_out": self._scale(one.output, ranges).factor if is_direct else 1.0,
+            "Scale_out": self._grid_of(one.output, ranges).factor if is_direct else 1.0,
             "force_fp32_output": not is_direct and one.residual is None,
             "fuse_activation": one.activation.name,
             "fuse_alpha": one.activation.alpha,
@@ -157,7 +157,7 @@ class OneDnnWriter:
             attributes["fuse_residual_connection"] = True
             residual = one.residual if is_direct else self._floats.get(one.residual, one.residual)
             inputs["ResidualData"] = [residual]
-            factor = self._scale(one.residual, ranges).factor if is_direct else 1.0
+            factor = self._grid_of(one.residual, ranges).factor if is_direct else 1.0
             attributes["Scale_in_eltwise"] = factor
         rank = len(self._graph.dims(one.output) or ())
         desc = self._graph.ops[one.op.position]
@@ -167,20 +167,20 @@ class OneDnnWriter:
             self._graph.remove(position)
         self._graph.replace(one.position, *before, made, *after)
 
-    def _integers(self, name: str, scale: Grid) -> tuple[list[Any], str]:
+    def _integers(self, name: str, grid: Grid) -> tuple[list[Any], str]:
         """Return ops that quantize ``name``, if they are needed, and the integers' name."""
         if name in self._flow.roots:
             return [], name
         if name not in self._quantized and name in self._flow.moved and name not in self._factors:
-            self._quantized[name] = self._carry(name, scale)
+            self._quantized[name] = self._carry(name, grid)
         if name in self._quantized:
             return [], self._quantized[name]
         divided, source = self._divided(name)
-        quantized, self._quantized[name] = self._quantize(source, name, scale)
+        quantized, self._quantized[name] = self._quantize(source, name, grid)
         return [*divided, quantized], self._quantized[name]
 
     def _bordered_integers(
-        self, one: FusedOp, scale: Grid, weight: QuantizedWeight
+        self, one: FusedOp, grid: Grid, weight: QuantizedWeight
     ) -> tuple[QuantizedWeight, list[Any], str]:
         """Return what lets a convolution pad integers that have a zero point.
 
@@ -200,11 +200,11 @@ class OneDnnWriter:
         zeros = weight.stored.shape[1] - dims[1]
         position = self._flow.moved.get(name)
         if position is not None and self._is_of_channels(position) and self._is_alone(name):
-            return weight, [], self._carry(name, scale, zeros)
-        made, source = self._integers(name, scale)
+            return weight, [], self._carry(name, grid, zeros)
+        made, source = self._integers(name, grid)
         dims[1] += zeros
-        added, others = self._zeros(source, name, zeros, scale)
-        output = self._graph.add_tensor(f"{name}.bordered", dims, _data_type(scale))
+        added, others = self._zeros(source, name, zeros, grid)
+        output = self._graph.add_tensor(f"{name}.bordered", dims, _data_type(grid))
         inputs, outputs = {"X": [source, others]}, {"Out": [output]}
         concat = proto.make_op("concat", inputs, outputs, {**_ENABLED, "axis": 1})
         return weight, [*made, *added, concat], output
@@ -218,14 +218,14 @@ class OneDnnWriter:
     def _is_alone(self, name: str) -> bool:
         return len(self._graph.readers(name)) == 1 and name not in self._factors
 
-    def _zeros(self, like: str, name: str, count: int, scale: Grid) -> tuple[list[Any], str]:
+    def _zeros(self, like: str, name: str, count: int, grid: Grid) -> tuple[list[Any], str]:
         """Return ops that make ``count`` channels of zeros, and the name of their integers.
 
         Args:
             like: integers of as many positions.
             name: the floats that they stand for.
             count: the channels.
-            scale: of the integers.
+            grid: of the integers.
         """
         dims = list(self._graph.dims(name) or ())
         filters = np.zeros((count, dims[1], 1, 1), np.float32)
@@ -242,15 +242,15 @@ class OneDnnWriter:
         }
         inputs = {"Input": [like], "Filter": [self._graph.add_parameter(f"{floats}.w", filters)]}
         made = proto.make_op("fused_conv2d", inputs, {"Output": [floats]}, attributes)
-        quantized, output = self._quantize(floats, floats, scale)
+        quantized, output = self._quantize(floats, floats, grid)
         return [made, quantized], output
 
-    def _carry(self, name: str, scale: Grid, zeros: int = 0) -> str:
+    def _carry(self, name: str, grid: Grid, zeros: int = 0) -> str:
         """Let the op that computes ``name`` take integers; return what it then writes.
 
         Args:
             name: a tensor that is to be computed of integers.
-            scale: of the integers.
+            grid: of the integers.
             zeros: how many channels of zeros are concatenated, too.
         """
         position = self._flow.moved[name]
@@ -258,32 +258,32 @@ class OneDnnWriter:
         before = []
         for source in dict.fromkeys(self._flow.carriers[position].inputs):
             if source in self._flow.moved:
-                output = self._carry(source, scale)
+                output = self._carry(source, grid)
             else:
-                made, output = self._quantize(source, source, scale)
+                made, output = self._quantize(source, source, grid)
                 before.append(made)
             proto.rename(op.inputs, {source: output})
         dims = list(self._graph.dims(name) or ())
         if zeros:
-            added, others = self._zeros(output, source, zeros, scale)
+            added, others = self._zeros(output, source, zeros, grid)
             before += added
             next(slot for slot in op.inputs if slot.parameter == "X").arguments.append(others)
             dims[1] += zeros
-        output = self._graph.add_tensor(f"{name}.quantized", dims, _data_type(scale))
+        output = self._graph.add_tensor(f"{name}.quantized", dims, _data_type(grid))
         proto.rename(op.outputs, {name: output})
         for attribute, value in _ENABLED.items():
             proto.set_attribute(op, attribute, value)
         self._graph.replace(position, *before, op)
         return output
 
-    def _quantize(self, source: str, name: str, scale: Grid) -> tuple[Any, str]:
+    def _quantize(self, source: str, name: str, grid: Grid) -> tuple[Any, str]:
         """Return an op that makes integers of ``source``, which stands for ``name``."""
-        output = self._graph.add_variable(f"{name}.quantized", name, _data_type(scale))
+        output = self._graph.add_variable(f"{name}.quantized", name, _data_type(grid))
         attributes: dict[str, Any] = {
             **_ENABLED,
-            "Scale": scale.factor,
-            "Shift": float(scale.zero_point),
-            "is_negative_input": not scale.unsigned,
+            "Scale": grid.factor,
+            "Shift": float(grid.zero_point),
+            "is_negative_input": not grid.unsigned,
             "output_format": "NHWC",
             "bfloat16": False,
         }
@@ -309,7 +309,7 @@ class OneDnnWriter:
         self._floats[name] = output
         for position in readers:
             self._graph.rename_input(position, name, output)
-        attributes = {**_ENABLED, "Scale": self._scale(name, ranges).factor, "Shift": 0.0}
+        attributes = {**_ENABLED, "Scale": self._grid_of(name, ranges).factor, "Shift": 0.0}
         return [proto.make_op("dequantize", {"Input": [name]}, {"Output": [output]}, attributes)]
 
     def _reads_directly(self, position: int, name: str) -> bool:
