@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 _SHORTEST = 0.01  # seconds that one sample lasts at least
@@ -15,8 +17,14 @@ def median_seconds(functions: Mapping[str, Callable[[], Any]], rounds: int) -> d
     """Return the median seconds per call of each function.
 
     The functions take turns, so that what else the machine does slows all of them alike: compare
-    the numbers of one call with each other, not with those of another.
+    the numbers of one call with each other, not with those of another. As in `timeit`, garbage is
+    not collected meanwhile: what Paddle imports takes Python a while to go through.
     """
+    with _no_collection():
+        return _medians(functions, rounds)
+
+
+def _medians(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     samples = {name: [_seconds(function, 1)] for name, function in functions.items()}
     again = {name: function for name, function in functions.items() if samples[name][0] < _LONGEST}
     repeats = {}
@@ -34,3 +42,14 @@ def _seconds(function: Callable[[], Any], repeats: int) -> float:
     for _ in range(repeats):
         function()
     return (time.perf_counter() - start) / repeats
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
