@@ -546,3 +546,16 @@ def test_a_shared_weight_of_upsampling(tmp_path: Path) -> None:
     net.then("conv2d_transpose", {"Input": "x", "Filter": "up1"}, "Output", attributes).end()
     counts = folded(net, tmp_path, {"x": programs.random((2, 32, 5, 6), 9)})
     assert counts == {"conv2d": 2, "elementwise_add": 1, "relu": 1, "pixel_shuffle": 2}
+
+
+def test_a_scale_without_attributes_is_the_identity(tmp_path: Path) -> None:
+    net = Net([4, 8, 6, 6]).conv(8)
+    net.then("scale", {"X": net.last}, "Out", {}).conv(8).end()
+    source = net.save(tmp_path / "in")
+    model = load_model(source)
+    fold(model)
+    paths = save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
+    feed = {"x": programs.random((4, 8, 6, 6), 1)}
+    (expected,) = paddle_run.predict(source / "m.pdmodel", source / "m.pdiparams", feed)
+    (actual,) = paddle_run.predict(paths[0], paths[1], feed)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)

@@ -136,7 +136,7 @@ def _scale(
 ) -> tuple[str, str, Affine] | None:
     if proto.arguments(op.inputs, "ScaleTensor"):
         return None
-    scale, bias = (proto.attribute(op, name, 0.0) for name in ("scale", "bias"))
+    scale, bias = (proto.attribute(op, *given) for given in (("scale", 1.0), ("bias", 0.0)))
     if not proto.attribute(op, "bias_after_scale", True):
         bias *= scale
     return proto.arguments(op.inputs, "X")[0], "Out", Affine(np.array([scale]), np.array([bias]))
