@@ -31,8 +31,10 @@ from pyquant import (
     save_model,
     save_page,
 )
+from pyquant.calibration.statistic import ActivationHistogram
 from pyquant.cli import main
 from pyquant.comparison import paired
+from pyquant.comparison.pictures import histogram_picture
 from pyquant.comparison.quantization import read_quantization
 from pyquant.comparison.report import ComparedTensor
 from pyquant.comparison.weights import compare_weight
@@ -707,3 +709,10 @@ def test_onednn_scales_that_are_refused(onednn: tuple[Path, Path], tmp_path: Pat
             compare(source, tmp_path / "out", data_loader=BATCHES)
     with pytest.raises(SettingError, match=r"model\.pdmodel: it is quantized. Give the float"):
         compare(quantized, source, data_loader=BATCHES)
+
+
+def test_a_picture_of_zeros_is_none() -> None:
+    statistic = ActivationHistogram()
+    statistic.observe(np.zeros((2, 8), np.float32))
+    tensor = ComparedTensor("x", "activation", (), None, threshold=0.0, histogram=statistic)
+    assert histogram_picture(tensor) == ""

@@ -64,6 +64,8 @@ def histogram_picture(tensor: ComparedTensor) -> str:
     ends = [threshold] if tensor.least in (None, 0) else [threshold, abs(tensor.least or 0)]
     furthest = max(ends)
     bins = math.ceil(max(statistic.abs_max, furthest) * 1.01 / statistic.bin_width)
+    if not bins:
+        return ""
     bins_per_bar = max(1, math.ceil(bins / _BARS))
     counts = np.add.reduceat(statistic.counts, np.arange(0, statistic.counts.size, bins_per_bar))
     bar = bins_per_bar * statistic.bin_width
