@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def _read(file: Path) -> dict[str, Array]:
             return {"arr_0": loaded}
         with loaded:
             return dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CalibrationDataError(
             f"{file}: cannot be read as .npz or .npy ({error}). Write it by numpy.savez."
         ) from error
