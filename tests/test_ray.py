@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,15 @@ import numpy as np
 import programs
 import pytest
 
-from pyquant import ActivationError, Calibration, calibrate, cli, quant_post_static
+from pyquant import (
+    ActivationError,
+    Calibration,
+    calibrate,
+    cli,
+    load_model,
+    quant_post_static,
+)
+from pyquant.program import proto
 
 ray = pytest.importorskip("ray")  # an optional extra
 
@@ -118,3 +127,18 @@ def test_the_command_line(tmp_path: Path, source: Path) -> None:
         assert cli.main([*arguments, "-o", str(tmp_path / name), *more]) == 0
     for file in ("model.pdmodel", "model.pdiparams"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+
+
+def test_a_model_by_links_to_names_without_a_suffix(tmp_path: Path) -> None:
+    """As the cache of a model hub has it."""
+    data = Path(__file__).parent / "data"
+    (tmp_path / "hub").mkdir()
+    for number, suffix in enumerate((".json", ".pdiparams")):
+        shutil.copy(data / f"small{suffix}", tmp_path / str(number))
+        (tmp_path / "hub" / f"model{suffix}").symlink_to(tmp_path / str(number))
+    dims = {var.name: list(proto.tensor_desc(var).dims) for var in load_model(data).feeds}
+    sizes = {name: [8 if size < 0 else size for size in shape[1:]] for name, shape in dims.items()}
+    feed = {name: programs.random((2, *shape)) for name, shape in sizes.items()}
+    expected = calibrate(tmp_path / "hub", data_loader=[feed])
+    seen = calibrate(tmp_path / "hub", data_loader=[feed], engine=ray)
+    assert seen.statistics.keys() == expected.statistics.keys()

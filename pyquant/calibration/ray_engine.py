@@ -91,8 +91,9 @@ class RayEngine:
 
 def _task(model: Model, statistics: Statistics) -> _Task:
     return _Task(
-        str(model.model_path.resolve()),
-        None if model.params_path is None else str(model.params_path.resolve()),
+        # As they are named: a link may lead to a name without a suffix.
+        str(model.model_path.absolute()),
+        None if model.params_path is None else str(model.params_path.absolute()),
         None if model.folded is None else (model.folded.keep, model.folded.shifts),
         tuple(
             (name, type(statistic), None if statistic.channels is None else statistic.channels.axis)
