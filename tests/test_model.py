@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from paddle_run import predict
-from programs import conv_net, random
+from programs import ProgramBuilder, conv_net, random
 
 from pyquant import (
     ModelFileError,
@@ -135,3 +135,17 @@ def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["m"]
     with pytest.raises(OutputError, match="cannot be written"):
         save_model(model, Path("/proc/pyquant"), "m", "p")
+
+
+@pytest.mark.parametrize("names", [("../../strange",), ("a", "a/b")])
+def test_parameters_are_written_into_the_directory_alone(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    net = ProgramBuilder()
+    net.fetch(net.feed("x", [-1, 4]))
+    for name in names:
+        net.parameter(name, random((4,)))
+    model = load_model(net.save(tmp_path / "in"))
+    with pytest.raises(SettingError, match="by save_params_filename"):
+        save_model(model, tmp_path / "deep" / "out", "m.pdmodel", None)
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]

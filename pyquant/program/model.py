@@ -236,17 +236,30 @@ def write_model(
     params_filename: str | None,
 ) -> tuple[Path, ...]:
     """Write ``model`` as `save_model` does, together with what else ``files`` gathers."""
-    if model_filename.endswith(".json"):
-        raise SettingError(
-            f"{model_filename}: programs are written as .pdmodel; only quant_post_dynamic writes a "
-            "model that was read from .json as .json. Name it .pdmodel."
-        )
+    check_targets(model, directory, model_filename, params_filename)
     targets = parameter_files(
         files, model, model.tensors(), directory, model_filename, params_filename
     )
     with files.open(targets[0]) as stream:
         stream.write(program_bytes(model.program))
     return targets
+
+
+def check_targets(
+    model: Model, directory: Path, model_filename: str, params_filename: str | None
+) -> None:
+    """Refuse names under which `save_model` cannot write what is made from ``model``.
+
+    Raises:
+        SettingError: they are of another format, or of the files that the model was read from.
+    """
+    if model_filename.endswith(".json"):
+        raise SettingError(
+            f"{model_filename}: programs are written as .pdmodel; only quant_post_dynamic writes a "
+            "model that was read from .json as .json. Name it .pdmodel."
+        )
+    filenames = [model_filename] if params_filename is None else [model_filename, params_filename]
+    _refuse_overwriting_source(model, [directory / name for name in filenames])
 
 
 def parameter_files(
@@ -274,6 +287,7 @@ def parameter_files(
         )
     targets = (model_path, *contents)
     _refuse_overwriting_source(model, targets)
+    _refuse_strange_places(directory, targets)
     for path, together in contents.items():
         with files.open(path) as stream:
             write_combined(stream, together)
@@ -297,6 +311,18 @@ def _refuse_overwriting_source(model: Model, targets: Iterable[Path]) -> None:
             raise SettingError(
                 f"{target}: the quantized model would overwrite the model that it is made from. "
                 "Choose another directory or file name."
+            )
+
+
+def _refuse_strange_places(directory: Path, targets: Iterable[Path]) -> None:
+    """Refuse files outside of ``directory``, and in one another, as parameters may be called."""
+    root, places = directory.resolve(), {target.resolve() for target in targets}
+    for place in places:
+        if root not in place.parents or not places.isdisjoint(place.parents):
+            raise SettingError(
+                f"{place}: a file of the model cannot be there: it is outside of {directory}, or "
+                "in another of its files. Write the parameters into one file, by "
+                "save_params_filename."
             )
 
 
