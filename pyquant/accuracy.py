@@ -6,6 +6,7 @@ data tells for all of them. The worst are kept in float, as few as will do.
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,7 @@ from .calibration.predictor import (
     make_predictor,
 )
 from .calibration.statistic import Statistics
+from .errors import SettingError
 from .program.model import Model, load_model, save_model
 from .program.quantizable import WeightedOp
 from .program.ranges import Range
@@ -53,7 +55,7 @@ class Control:
     Attributes:
         kept: the ops to keep in float, worst first.
         errors: of these, relative, in their outputs.
-        trials: the float model's first, of which ``kept`` is -1; the last one tried is the last.
+        trials: in the order in which they ran; the first is the float model's, its ``kept`` is -1.
         is_met: whether the metric holds.
     """
 
@@ -157,5 +159,15 @@ def _try(kept: int, metric: Metric, model: Model) -> Trial:
 
 def _evaluated(kept: int, metric: Metric, predictor: Any) -> Trial:
     start = time.perf_counter()
-    value = float(metric(predictor))
-    return Trial(kept, value, time.perf_counter() - start)
+    value = metric(predictor)
+    seconds = time.perf_counter() - start
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise SettingError(
+            f"eval_function: it returned {value!r}, which is no finite number. Let it return a "
+            "metric, the greater the better."
+        )
+    return Trial(kept, number, seconds)

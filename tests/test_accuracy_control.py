@@ -93,3 +93,40 @@ def test_bad_arguments(tmp_path: Path) -> None:
         quant_post_static(
             None, source, tmp_path / "out", calibration=calibration, eval_function=Closeness()
         )
+
+
+@pytest.mark.parametrize("backend", [None, "OneDNN"])
+def test_a_weight_of_two_ops(tmp_path: Path, backend: str | None) -> None:
+    """Whichever of them is the worse, the earlier one reads the weight first."""
+    net = Net([8, 4, 10, 10]).conv(4).act("relu")
+    weight = {"Input": net.last, "Filter": "w1"}
+    net.then("conv2d", weight, "Output", CONV).act("tanh").end()
+    source = net.save(tmp_path / "in")
+    metrics = iter([1.0, 0.0, 1.0, 1.0])
+
+    def metric(predictor: Any) -> float:
+        run(predictor)
+        return next(metrics)
+
+    result = quant_post_static(
+        None,
+        source,
+        tmp_path / "out",
+        data_loader=[IMAGES],
+        deploy_backend=backend,
+        eval_function=metric,
+    )
+    assert len(result.kept_float) == 1
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "good"])
+def test_a_metric_is_a_finite_number(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(SettingError, match=r"eval_function: it returned .* no finite number"):
+        quant_post_static(
+            None,
+            spoiled_net(tmp_path),
+            tmp_path / "out",
+            data_loader=[IMAGES],
+            eval_function=lambda predictor: value,
+        )
+    assert not (tmp_path / "out").exists()

@@ -31,6 +31,11 @@ class Rewriter:
         self._dequantized: dict[tuple[int, str, int], str] = {}
         self._writes = _positions_of_writes(model)
         self._variables = {var.name: var for block in model.program.blocks for var in block.vars}
+        self._declared = {
+            (index, var.name)
+            for index, block in enumerate(model.program.blocks)
+            for var in block.vars
+        }
 
     def dequantize_weights_by_scale(
         self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
@@ -131,7 +136,7 @@ class Rewriter:
     ) -> None:
         integers = {op.weight: weights[op.weight].values for op in ops}
         stored = store_weights(self._model, integers, ops)
-        for op in ops:
+        for op in sorted(ops, key=lambda op: (op.block, op.position)):
             key = (op.block, op.weight, 0)
             if key not in self._dequantized:
                 made, name = make(op.block, weights[op.weight], stored[op.weight])
@@ -269,9 +274,10 @@ class Rewriter:
     def _variable(
         self, block: int, name: str, dims: Iterable[int], data_type: int = proto.FP32
     ) -> str:
-        if name not in self._variables:
+        if (block, name) not in self._declared:  # a variable of a branch is not seen in another
             added = proto.add_var(self._model.program.blocks[block], name, data_type, dims)
             self._variables[name] = added
+            self._declared.add((block, name))
         return name
 
 
