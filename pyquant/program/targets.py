@@ -6,7 +6,7 @@ weight, each with the reason that the user is told.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ class Candidate(NamedTuple):
         model: its model.
         desc: its ``OpDesc``.
         producers: the op that writes each variable of the program.
-        readers: the types of the ops that read its output.
+        readers: the types of the ops that read each variable.
         dims: the declared dims of its activation.
     """
 
@@ -34,7 +34,7 @@ class Candidate(NamedTuple):
     model: Model
     desc: Any
     producers: Mapping[str, Any]
-    readers: Sequence[str]
+    readers: Mapping[str, Sequence[str]]
     dims: list[int]
 
 
@@ -118,7 +118,7 @@ def why_float(
     stored = "its weight is int16, it" if target.stores_integers else "it"
     for op in ops:
         desc = model.program.blocks[op.block].ops[op.position]
-        around = producers, readers.get(op.output, []), dims.get(op.activation, [])
+        around = producers, readers, dims.get(op.activation, [])
         candidate = Candidate(op, model, desc, *around)
         reason = next((rule.reason for rule in target.rules if rule.holds(candidate)), None)
         reasons[op] = None if reason is None else f"{stored} runs in float: {reason}"
@@ -131,17 +131,58 @@ def _is_of(*op_types: str) -> Callable[[Candidate], bool]:
 
 def _is_behind_average_pooling(candidate: Candidate) -> bool:
     """Return whether the op reads an average pooling, directly or through carriers of a scale."""
+    return any(
+        op.type == "pool2d" and proto.attribute(op, "pooling_type", "max") == "avg"
+        for op in _carriers_in_front(candidate)
+    )
+
+
+def _is_behind_mixed_concat(candidate: Candidate) -> bool:
+    """Return whether it reads a concatenation of which the passes would make uint8 and int8."""
+    return any(
+        op.type == "concat" and _is_mixed(candidate, _all_carried(op))
+        for op in _carriers_in_front(candidate)
+    )
+
+
+def _is_mixed(candidate: Candidate, names: Sequence[str]) -> bool:
+    """Return whether but some of what is concatenated becomes uint8: relus that it alone reads."""
+    found = [_relu_of_weighted(candidate, name) for name in names]
+    return any(found) and not all(found)
+
+
+def _relu_of_weighted(candidate: Candidate, name: str) -> bool:
+    """Return whether it is a relu of an op with a weight, carried or not, and read once."""
+    producer = candidate.producers.get(name)
+    while producer is not None and producer.type in (*_SCALE_CARRIERS, *_BEFORE_RELU):
+        if len(candidate.readers.get(name, ())) > 1:
+            return False
+        if producer.type in ("relu", "relu6"):
+            return _is_of_weighted(candidate, _carried(producer))
+        name = _carried(producer)
+        producer = candidate.producers.get(name)
+    return False
+
+
+def _is_of_weighted(candidate: Candidate, name: str) -> bool:
+    """Return whether an op with a weight writes it, but for a bias or normalization."""
+    producer = candidate.producers.get(name)
+    while producer is not None and producer.type in _BEFORE_RELU:
+        producer = candidate.producers.get(_carried(producer))
+    return producer is not None and producer.type in QUANTIZABLE_OPS
+
+
+def _carriers_in_front(candidate: Candidate) -> Iterator[Any]:
+    """Yield the ops that carry a scale to what the op reads."""
     names, seen = [candidate.op.activation], set()
     while names:
         name = names.pop()
         producer = candidate.producers.get(name)
         if name in seen or producer is None or producer.type not in _SCALE_CARRIERS:
             continue
-        if producer.type == "pool2d" and proto.attribute(producer, "pooling_type", "max") == "avg":
-            return True
+        yield producer
         seen.add(name)
         names += _all_carried(producer)
-    return False
 
 
 def _is_depthwise_on_others(candidate: Candidate) -> bool:
@@ -151,9 +192,7 @@ def _is_depthwise_on_others(candidate: Candidate) -> bool:
     producer = candidate.producers.get(candidate.op.activation)
     if producer is None or producer.type not in ("relu", "relu6"):
         return True
-    while producer is not None and producer.type in _BEFORE_RELU:
-        producer = candidate.producers.get(_carried(producer))
-    return producer is None or producer.type not in QUANTIZABLE_OPS
+    return not _is_of_weighted(candidate, _carried(producer))
 
 
 def _carried(op: Any) -> str:
@@ -195,8 +234,9 @@ def _has_a_bias_of_its_own(candidate: Candidate) -> bool:
 
 def _is_read_as_int8_alone(candidate: Candidate) -> bool:
     """Return whether it is a product of which all readers are ops with a weight."""
-    is_product = candidate.op.op_type in PRODUCTS and bool(candidate.readers)
-    return is_product and all(op_type in QUANTIZABLE_OPS for op_type in candidate.readers)
+    readers = candidate.readers.get(candidate.op.output, ())
+    is_product = candidate.op.op_type in PRODUCTS and bool(readers)
+    return is_product and all(op_type in QUANTIZABLE_OPS for op_type in readers)
 
 
 def _has_one_position(candidate: Candidate) -> bool:
@@ -235,6 +275,11 @@ QDQ = Target(
             _is_behind_average_pooling,
             "its activation is an average pooling, whose input Paddle's int8 passes would clip to "
             "the range of its output (UpdateScales in compute_propagate_scales_onednn_pass.cc)",
+        ),
+        Rule(
+            _is_behind_mixed_concat,
+            "its activation is a concatenation of relus and others, of which Paddle's int8 passes "
+            "make uint8 and int8, and oneDNN concatenates neither with the other",
         ),
         _DEPTHWISE_ON_OTHERS,
     ),
