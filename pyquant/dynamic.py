@@ -11,8 +11,10 @@ from .errors import SettingError
 from .program import proto
 from .program.model import Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
+from .program.products import why_misread
 from .program.quantizable import (
     WEIGHT_ONLY_OP_TYPES,
+    FloatOp,
     WeightedOp,
     check_quantizable,
     find_weighted_ops,
@@ -78,6 +80,10 @@ def quant_post_dynamic(
     model = load_model(model_dir, model_filename, params_filename)
     check_quantizable(model, skip_tensor_list or ())
     ops, kept = find_weighted_ops(model, quantizable_op_type, skip_tensor_list or ())
+    if not lite_format:
+        misread = why_misread(model, ops)
+        kept += [FloatOp(op.op_type, op.output, why) for op, why in misread.items()]
+        ops = [op for op in ops if op not in misread]
     watch.lap("load")
     weights = quantize_weights(model, ops, weight_bits, weight_quantize_type != "abs_max")
     watch.lap("quantize")

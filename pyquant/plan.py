@@ -13,6 +13,7 @@ from .program.folding.fold import fold
 from .program.graph import Graph
 from .program.model import Model
 from .program.onednn.writer import OneDnnWriter
+from .program.products import why_misread
 from .program.qdq import QdqWriter
 from .program.quantizable import (
     ACTIVATION_OP_TYPES,
@@ -89,10 +90,12 @@ def plan_static(
     kept = [op for op in kept if op.name not in int8_names]
     plan = Plan([], [], kept, target, skip_tensors)
     axes = {op.weight: op.channel_axis for op in reversed(found)}
-    reasons = why_float(model, found, target)
+    reasons, misread = why_float(model, found, target), why_misread(model, found)
     int8_weights = {op.weight for op in found if reasons[op] is None}
     for op in found:
         reason = _why_float(model, op, axes[op.weight])
+        if reason is None and target.stores_integers:
+            reason = misread.get(op)
         if reason is None and reasons[op] is None:
             plan.ops.append(op)
             continue

@@ -7,7 +7,7 @@ Only as ``fc`` does a product run as int8 on the CPU (``gpu_cpu_map_matmul_v2_to
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from . import proto
 from .model import Model
-from .quantizable import WeightedOp
+from .quantizable import CONVOLUTIONS, WeightedOp
 
 PRODUCTS = ("mul", "matmul", "matmul_v2")
 
@@ -38,6 +38,54 @@ def is_fc(op: WeightedOp, desc: Any, rank: int, weight_rank: int) -> bool:
     if weight_rank != 2 or rank not in _ACTIVATION_RANKS:
         return False
     return op.op_type != "mul" or bool(proto.attribute(desc, "x_num_col_dims", 1) == rank - 1)
+
+
+def _misreads_image(op: WeightedOp, producers: Mapping[str, Any], dims: Sequence[int]) -> bool:
+    """Return whether a product is wrong under oneDNN once its weight is computed.
+
+    Of a weight that is a parameter Paddle makes another op. Otherwise the kernel of ``matmul_v2``
+    reads an image as if it lay in order, where convolutions write the channels of a position
+    beside one another (3.3.1; it does so even of a parameter that is read transposed).
+
+    Args:
+        op: a product.
+        producers: the op that writes each variable.
+        dims: of its activation.
+    """
+    if op.op_type not in PRODUCTS or len(dims) < _IMAGE_RANK:
+        return False
+    pending, seen = [op.activation], set()
+    while pending:
+        name = pending.pop()
+        producer = producers.get(name)
+        if name in seen or producer is None or producer.type in _WRITE_IN_ORDER:
+            continue
+        if producer.type in _WRITE_IMAGES:
+            return True
+        seen.add(name)
+        pending += proto.names(producer.inputs)
+    return False
+
+
+def why_misread(model: Model, ops: Iterable[WeightedOp]) -> dict[WeightedOp, str]:
+    """Return which of ``ops`` have to keep their weight a float parameter, and why."""
+    producers, dims = model.producers(), model.dims()
+    return {
+        op: f"oneDNN would read '{op.activation}', an image, wrongly if its weight were computed"
+        for op in ops
+        if _misreads_image(op, producers, dims.get(op.activation, ()))
+    }
+
+
+_IMAGE_RANK = 4
+_WRITE_IMAGES = (
+    *(*CONVOLUTIONS, "conv2d_transpose", "pool2d", "batch_norm"),
+    *("nearest_interp", "nearest_interp_v2", "bilinear_interp", "bilinear_interp_v2"),
+)
+_WRITE_IN_ORDER = (
+    *(*PRODUCTS, "reshape2", "transpose2", "flatten2", "flatten_contiguous_range"),
+    *("squeeze2", "unsqueeze2", "layer_norm", "lookup_table_v2"),
+)
 
 
 @dataclass(frozen=True)
