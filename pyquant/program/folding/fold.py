@@ -63,7 +63,7 @@ def fold(
     rescaled: set[str] = set()
     changed |= _fold_preceding(graph, linear, shifts, rescaled)
     for position in changed:
-        _emit(graph, position, linear[position])
+        _emit(graph, position, linear[position], rescaled)
     _join_scalars(graph)
     if graph.is_edited:
         graph.write_back()
@@ -251,8 +251,11 @@ def _replace(
     graph.replace(max(chain), op)
 
 
-def _emit(graph: Graph, position: int, linear: LinearOp) -> None:
-    """Put a linear op that took others in into the program."""
+def _emit(graph: Graph, position: int, linear: LinearOp, rescaled: set[str]) -> None:
+    """Put a linear op that took others in into the program.
+
+    What it computes without its bias is added to ``rescaled``.
+    """
     op = proto.copy_op(graph.ops[position])
     if linear.is_rescaled:
         _store(graph, position, linear, op)
@@ -261,6 +264,7 @@ def _emit(graph: Graph, position: int, linear: LinearOp) -> None:
         graph.replace(position, op)
         return
     product = next(proto.names(op.outputs))
+    rescaled.add(product)
     if product == linear.output:
         product = graph.add_variable(f"{product}.product", linear.output)
         proto.rename(op.outputs, {linear.output: product})
