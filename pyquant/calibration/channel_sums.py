@@ -12,7 +12,8 @@ from .. import kernels
 # The sum of a sample is kept in whole numbers and in fractions of 2^-40, as integers: what is added
 # up does not depend on the order.
 _FRACTION_BITS = 40
-_LARGEST = 2.0**45  # 2^18 of them can be added up
+_LARGEST = 2.0**45  # 2^17 of them can be added up
+_AT_ONCE = 2**20  # samples, of which each adds less than 2^40 fractions
 
 
 @dataclass
@@ -23,7 +24,7 @@ class ChannelSums:
         axis: of the channels; negative from the end.
         positions: that were seen.
         whole: int64[channels], the whole part of the sums; empty while nothing was seen.
-        fraction: int64[channels], the rest in units of 2^-40.
+        fraction: int64[channels], the rest in units of 2^-40, less than one.
     """
 
     axis: int
@@ -50,21 +51,24 @@ class ChannelSums:
 
     def add(self, sums: NDArray[np.float64], size: int) -> None:
         """Add one batch by its sums, [samples, channels], of ``size`` values."""
-        sums = np.clip(sums, -_LARGEST, _LARGEST)
-        whole = np.floor(sums)
-        fraction = np.ldexp(sums - whole, _FRACTION_BITS)
-        self._add(size // sums.shape[1], _total(whole), _total(fraction))
+        self.positions += size // sums.shape[1]
+        for start in range(0, len(sums), _AT_ONCE):
+            part = np.clip(sums[start : start + _AT_ONCE], -_LARGEST, _LARGEST)
+            whole = np.floor(part)
+            fraction = np.ldexp(part - whole, _FRACTION_BITS)
+            self._add(_total(whole), _total(fraction))
 
     def merge(self, other: ChannelSums) -> None:
         """Add those of the same activation over other data."""
-        self._add(other.positions, other.whole, other.fraction)
+        self.positions += other.positions
+        self._add(other.whole, other.fraction)
 
-    def _add(self, positions: int, whole: NDArray[np.int64], fraction: NDArray[np.int64]) -> None:
-        self.positions += positions
-        if not self.whole.size:
-            self.whole, self.fraction = whole, fraction
-        elif whole.size:
-            self.whole, self.fraction = self.whole + whole, self.fraction + fraction
+    def _add(self, whole: NDArray[np.int64], fraction: NDArray[np.int64]) -> None:
+        if self.whole.size and whole.size:
+            whole, fraction = self.whole + whole, self.fraction + fraction
+        if whole.size:
+            carried = fraction >> _FRACTION_BITS
+            self.whole, self.fraction = whole + carried, fraction - (carried << _FRACTION_BITS)
 
 
 def _total(parts: NDArray[np.float64]) -> NDArray[np.int64]:
