@@ -19,7 +19,12 @@ from .errors import PyquantError, SettingError, UnsupportedError
 from .program import proto
 from .program.folding.fold import fold
 from .program.model import Model, load_model, save_model
-from .program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS, WEIGHT_ONLY_OP_TYPES
+from .program.quantizable import (
+    ACTIVATION_OP_TYPES,
+    QUANTIZABLE_OPS,
+    WEIGHT_ONLY_OP_TYPES,
+    refuse_quantized,
+)
 from .program.targets import DEPLOY_BACKENDS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import ROUND_TYPES, quant_post_static
@@ -174,6 +179,7 @@ def _convert(options: argparse.Namespace) -> None:
 
 def _fold(options: argparse.Namespace) -> None:
     model = load_model(options.model, options.model_filename, options.params_filename)
+    refuse_quantized(model)
     before = sum(1 for _ in model.ops())
     fold(model)
     name = model.model_path.stem

@@ -146,17 +146,24 @@ def check_quantizable(model: Model, skip_tensors: Collection[str]) -> None:
         UnsupportedError: the model is quantized already.
         SettingError: a name of ``skip_tensors`` is not in the program.
     """
-    _refuse_quantized(model)
+    refuse_quantized(model)
     _check_names(model, skip_tensors)
 
 
-def _refuse_quantized(model: Model) -> None:
+def refuse_quantized(model: Model) -> None:
+    """Raise UnsupportedError if a model is quantized already."""
+    scaled = {name[: -len("@scale")] for name in model.parameters if name.endswith("@scale")}
     for op in model.ops():
-        if op.type.startswith(("quantize_linear", "dequantize_linear", "fake_")):
+        is_of_integers = op.type == "cast" and not scaled.isdisjoint(proto.names(op.inputs))
+        if is_of_integers or op.type in _INT8_OPS or op.type.startswith("fake_"):
             raise UnsupportedError(
-                f"{model.model_path}: it has '{op.type}' ops, so it is quantized already. "
+                f"{model.model_path}: it has '{op.type}' ops"
+                f"{' of integer weights' if is_of_integers else ''}, so it is quantized already. "
                 "Give the float model."
             )
+
+
+_INT8_OPS = ("quantize_linear", "dequantize_linear", "quantize", "dequantize")
 
 
 def _check_names(model: Model, names: Collection[str]) -> None:
