@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from numbers import Integral
 from typing import Any
 
 from .errors import SettingError
 
 
+def is_choice(value: Any, choices: Collection[Any]) -> bool:
+    """Return whether a value is one of ``choices``; 8.0 is not, where 8 is meant."""
+    is_whole = isinstance(value, Integral)
+    return any(value == choice and is_whole == isinstance(choice, Integral) for choice in choices)
+
+
 def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
     """Raise SettingError if argument ``name`` is not one of ``choices``."""
-    if value not in choices:
+    if not is_choice(value, choices):
         raise SettingError(
             f"{name}: {value!r} is not possible. Choose among {', '.join(map(repr, choices))}."
         )

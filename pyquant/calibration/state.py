@@ -129,15 +129,16 @@ class Calibration:
         """Raise CalibrationFileError unless this is of that model and of those activations."""
         if fingerprint != self.model_fingerprint:
             raise CalibrationFileError(
-                f"{where}: the calibration is of another model (SHA-256 "
-                f"{self.model_fingerprint[:12]} and {fingerprint[:12]}). Calibrate this model."
+                f"{where}: the calibration is of another model, or of this one folded otherwise "
+                f"(SHA-256 {self.model_fingerprint[:12]} and {fingerprint[:12]}). Calibrate this "
+                "model, with the same deploy_backend, optimize_model and skip_tensor_list."
             )
         differing = sorted(self.statistics.keys() ^ set(tensors))
         if differing:
             raise CalibrationFileError(
                 f"{where}: the calibrations are of different activations; '{differing[0]}' and "
-                f"{len(differing) - 1} more are in one alone. Give the same "
-                "quantizable_op_type and skip_tensor_list to all."
+                f"{len(differing) - 1} more are in one alone. Give the same deploy_backend, "
+                "quantizable_op_type, is_full_quantize and skip_tensor_list to all."
             )
 
 
