@@ -49,16 +49,6 @@ class ActivationRanges:
         self._weight_factors = weight_factors
         self._thresholds: dict[tuple[str, int], float] = {}
 
-    def check_names(self, writer: Writer) -> None:
-        """Refuse thresholds that are given for what ``writer`` does not ask for.
-
-        Raises:
-            SettingError: there is one.
-        """
-        shared = self._arguments["same_scale_tensor_list"] or ()
-        _check_quantized("same_scale_tensor_list", chain(*shared), writer.observed)
-        _check_quantized("scale_dict", self._arguments["scale_dict"] or (), writer.observed)
-
     def find(self, writer: Writer) -> tuple[dict[str, Range], dict[str, int]]:
         """Return the ranges of what ``writer`` asks for, and of how many bits they are."""
         ranges, bits = {}, {}
@@ -67,12 +57,12 @@ class ActivationRanges:
             bits[name] = writer.bits(name, statistic.range(statistic.abs_max))
             ranges[name] = statistic.range(self._threshold(name, bits[name], writer))
         for group in self._arguments["same_scale_tensor_list"] or ():
-            together = [name for name in group if name in ranges]
-            shared = max((ranges[name].threshold for name in together), default=0.0)
-            ranges.update({name: ranges[name].up_to(shared) for name in together})
+            together = {name: ranges[name] for name in group if name in ranges}
+            if together:
+                ranges.update(dict.fromkeys(together, _joined(together.values())))
         for name, threshold in (self._arguments["scale_dict"] or {}).items():
             if name in ranges:
-                ranges[name] = ranges[name].up_to(float(threshold))
+                ranges[name] = ranges[name].filled(float(threshold))
         return ranges, bits
 
     def searched(self, statistic: ActivationMaxima, bits: int) -> float:
@@ -104,6 +94,23 @@ class ActivationRanges:
                 rows, writer.grid(name, statistic.range(threshold)), readers, unscaled
             ),
         )
+
+
+def check_given(arguments: Arguments, observed: Collection[str]) -> None:
+    """Refuse thresholds that are given for what is not among ``observed``.
+
+    Raises:
+        SettingError: there is one.
+    """
+    shared = arguments["same_scale_tensor_list"] or ()
+    _check_quantized("same_scale_tensor_list", chain(*shared), observed)
+    _check_quantized("scale_dict", arguments["scale_dict"] or (), observed)
+
+
+def _joined(ranges: Collection[Range]) -> Range:
+    """Return a range that covers several."""
+    thresholds, minima, maxima = zip(*ranges)
+    return Range(max(thresholds), min(minima), max(maxima))
 
 
 def _check_quantized(argument: str, names: Iterable[str], observed: Collection[str]) -> None:

@@ -21,7 +21,7 @@ from .calibration.statistic import (
     Statistics,
     empty_statistics,
 )
-from .calibration.thresholds import ALGORITHMS, AUTO
+from .calibration.thresholds import AUTO, statistic_of
 from .errors import ActivationError
 from .plan import Plan
 from .program.channels import channel_axes
@@ -154,7 +154,7 @@ def _collected(
         return calibration.batches, calibration.statistics
     kind: type[ActivationMaxima] = ActivationHistogram
     if not (plan.target.takes_zero_points or observers):
-        kind = ALGORITHMS[arguments["algo"]].statistic
+        kind = statistic_of(arguments["algo"])
     axes = channel_axes(model, plan.ops) if arguments["bias_correction"] else {}
     statistics = empty_statistics(tensors, kind, axes)
     feeds, total = data.feeds(model), data.batches()

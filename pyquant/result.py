@@ -26,7 +26,8 @@ class QuantizedTensor:
         op_types: the types of the ops that read it quantized.
         bits: of its integers.
         axis: the axis of the channels; None for one threshold per tensor.
-        threshold: the magnitude that maps to 2^(bits-1)-1: a float, or float32[channels].
+        threshold: the magnitude beyond which nothing is kept: a float, or float32[channels].
+        step: between neighbouring integers, if these do not map it to 2^(bits-1)-1.
     """
 
     name: str
@@ -35,10 +36,13 @@ class QuantizedTensor:
     bits: int
     axis: int | None
     threshold: float | NDArray[Any]
+    step: float | None = None
 
     @property
     def scale(self) -> float | NDArray[Any]:
-        """The step between neighbouring integers, threshold / (2^(bits-1)-1)."""
+        """The step between neighbouring integers."""
+        if self.step is not None:
+            return self.step
         step: float | NDArray[Any] = self.threshold / (2 ** (self.bits - 1) - 1)
         return step
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .accuracy import Control, Metric, control, rank
-from .activation_ranges import ActivationRanges
+from .activation_ranges import ActivationRanges, check_given
 from .calibration.moments import rounded_weights
 from .calibration.output_error import mean_error
 from .equalize import Equalization, equalize
@@ -74,7 +74,7 @@ class Stages:
             SettingError: thresholds are given for what is none of them.
         """
         writer = self._plan.writer(self._model, self._ops)
-        self._ranges.check_names(writer)
+        check_given(self._arguments, writer.observed)
         self._ranges.find(writer)
 
     def round_weights(self) -> None:
@@ -93,9 +93,9 @@ class Stages:
         for name, integers in rounded.items():
             weights[name] = replace(weights[name], rounded=integers)
         self.weights = weights
-        means = self._seen.means
+        means, descs = self._seen.means, self._model.program.blocks[0].ops
         self._corrections = {
-            op: mean_error(op, weights[op.weight], means[op.activation])
+            op: mean_error(descs[op.position], weights[op.weight], means[op.activation])
             for op in self._ops
             if op.block == 0 and op.activation in means
         }
@@ -107,8 +107,11 @@ class Stages:
         ranked = rank(self._ops, seen.moments, self.weights, ranges, bits, seen.statistics)
         return control(source, lambda ops: self.write(ops)[0], ranked, metric, max_drop)
 
-    def write(self, ops: Sequence[WeightedOp]) -> tuple[Model, dict[str, Range]]:
-        """Return the program in which ``ops`` are int8, and the ranges of their activations."""
+    def write(self, ops: Sequence[WeightedOp]) -> tuple[Model, dict[str, Range], dict[str, float]]:
+        """Return the program in which ``ops`` are int8.
+
+        Behind it, the ranges of their activations, and the steps of the integers of these.
+        """
         written = copy_model(self._model)
         weight_only, count = self._plan.weight_only, len(ops)
         corrections = {op: self._corrections[op] for op in ops if op in self._corrections}
@@ -123,4 +126,4 @@ class Stages:
         read = {op.activation for op in ops}
         divided = {name: factors for name, factors in inserted.items() if name in read}
         store_factors(written, {**self._equalization.taken, **divided})
-        return written, ranges
+        return written, ranges, writer.steps(ranges)

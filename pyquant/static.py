@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .accuracy import Control, Metric
+from .activation_ranges import check_given
 from .calibrate import CHECKPOINT_EVERY, checkpoint_at, engine_of
 from .calibration.data import Source
 from .calibration.state import Calibration
@@ -15,7 +16,7 @@ from .calibration.thresholds import ALGORITHMS, AUTO
 from .errors import CalibrationDataError, SettingError, UnsupportedError
 from .observation import SOURCES, calibration_data, observe, without_dead
 from .plan import plan_static
-from .program.model import Model, load_model, save_model
+from .program.model import Model, check_targets, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
 from .program.targets import target_of
@@ -28,7 +29,7 @@ from .result import (
     readers_by_tensor,
     weight_tensors,
 )
-from .settings import check_choice, check_list, check_op_types
+from .settings import check_choice, check_list, check_op_types, is_choice
 from .stages import Stages
 
 ROUND_TYPES = ("round", "adaround")
@@ -192,6 +193,9 @@ def quant_post_static(
     skip = skip_tensor_list or ()
     types, is_full = quantizable_op_type, is_full_quantize
     plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
+    check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
+    if scale_dict or same_scale_tensor_list:
+        check_given(arguments, plan.observed(model))
     watch.lap("load")
     seen = observe(model, plan, arguments)
     watch.lap("calibrate")
@@ -213,7 +217,7 @@ def quant_post_static(
         kept = [*kept, *_kept_for_accuracy(found)]
         notes.append(str(found))
         watch.lap("accuracy control")
-    quantized, ranges = stages.write(ops)
+    quantized, ranges, steps = stages.write(ops)
     watch.lap("quantize")
     paths = save_model(quantized, quantize_model_path, save_model_filename, save_params_filename)
     watch.lap("save")
@@ -222,7 +226,7 @@ def quant_post_static(
         model_path=paths[0],
         params_path=None if save_params_filename is None else paths[1],
         quantized=[
-            *_activation_tensors(ranges, ops, activation_bits),
+            *_activation_tensors(ranges, steps, ops, activation_bits),
             *weight_tensors({op.weight: stages.weights[op.weight] for op in written}, written),
         ],
         kept_float=kept,
@@ -239,7 +243,7 @@ quant_post = quant_post_static
 
 def _check(arguments: dict[str, Any]) -> None:
     for name, (values, reason) in _SUPPORTED.items():
-        if arguments[name] not in values:
+        if not is_choice(arguments[name], values):
             raise UnsupportedError(f"{name}={arguments[name]!r} is not supported: {reason}")
     _check_target(arguments)
     check_op_types(arguments["quantizable_op_type"], ACTIVATION_OP_TYPES)
@@ -323,11 +327,13 @@ def _kept_for_accuracy(found: Control) -> list[FloatOp]:
 
 
 def _activation_tensors(
-    ranges: dict[str, Range], ops: list[WeightedOp], bits: int
+    ranges: dict[str, Range], steps: dict[str, float], ops: list[WeightedOp], bits: int
 ) -> list[QuantizedTensor]:
     readers = readers_by_tensor((op.activation, op.op_type) for op in ops)
     return [
-        QuantizedTensor(name, "activation", readers.get(name, ()), bits, None, given.threshold)
+        QuantizedTensor(
+            name, "activation", readers.get(name, ()), bits, None, given.threshold, steps[name]
+        )
         for name, given in ranges.items()
     ]
 

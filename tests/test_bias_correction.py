@@ -229,3 +229,56 @@ def test_means_of_any_layout(tmp_path: Path, optimization: Optimization) -> None
 
 def outputs(model: Any, data: Any, how: str) -> Any:
     return predict(model.model_path, model.params_path, {"x": data}, how)[0]
+
+
+BY_TAPS: dict[str, Callable[[], Net]] = {
+    "strided": lambda: Net([6, 8, 12, 12]).upsample(8),
+    "strided more": lambda: Net([6, 8, 12, 12]).upsample(8, (4, 4)),
+    "grouped": lambda: Net([6, 8, 12, 12]).upsample(8, groups=2),
+    "multiplied": lambda: multiplied(),
+}
+
+
+def multiplied() -> Net:
+    net = Net([6, 5, 32])
+    weight = net.parameter("w1", programs.random((32, 16), 1))
+    net.dims = [6, 5, 16]
+    attributes = {"transpose_X": False, "transpose_Y": False, "alpha": 0.05}
+    return net.then("matmul", {"X": "x", "Y": weight}, "Out", attributes)
+
+
+@pytest.mark.parametrize("name", BY_TAPS)
+def test_a_weight_counts_for_what_reaches_an_output(tmp_path: Path, name: str) -> None:
+    """Of the taps of a transposed convolution that is a share, of a product it may be a factor."""
+    net = BY_TAPS[name]()
+    channels, axis = net.dims[1 if len(net.dims) == 4 else -1], 1 if len(net.dims) == 4 else -1
+    data = IMAGES if axis == 1 else ROWS
+    net.constant("elementwise_add", np.linspace(-1, 1, channels), axis)
+    source = net.end().save(tmp_path / "in")
+    expected = outputs(load_model(source), data, "plain")
+    errors = []
+    for corrects in (True, False):
+        result = quant_post_static(
+            None,
+            source,
+            tmp_path / "out",
+            data_loader=[data],
+            deploy_backend="TensorRT",
+            algo="abs_max",
+            weight_bits=4,
+            bias_correction=corrects,
+        )
+        wrong = outputs(load_model(result.model_path), data, "plain") - expected
+        by_channel = np.moveaxis(wrong, axis, 0).reshape(channels, -1)
+        errors.append(float(np.abs(by_channel.mean(axis=1)).mean()))
+    assert errors[0] < 0.4 * errors[1]
+
+
+def test_sums_of_many_samples_do_not_overflow() -> None:
+    """Each adds less than 2^40 fractions to 63 bits."""
+    sums = ChannelSums.empty(1)
+    part = np.full((2**21, 1), 0.75)
+    for _ in range(9):
+        sums.add(part, part.size)
+    assert sums.positions == 9 * 2**21
+    assert sums.means.tolist() == [0.75]

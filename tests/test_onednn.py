@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from onednn_log import executed
 from programs import CONV, POOLING, Net
 from simulated_run import HAS_VNNI, disagreement
 
-from pyquant import load_model, quant_post_static
+from pyquant import load_model, quant_post_dynamic, quant_post_static
 from pyquant.program import proto
+from pyquant.program.onednn.writer import OneDnnWriter
+from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
 
 UNPADDED = {**CONV, "paddings": [0, 0]}
 IMAGES = [4, 8, 12, 12]
@@ -467,3 +470,80 @@ def test_every_convolution_runs_in_int8(tmp_path: Path) -> None:
     assert len(convolutions) == 8
     assert all(one.reads_int8 for one in convolutions)
     assert sum(one.writes_float for one in convolutions) <= 1
+
+
+SUBSETS: dict[str, Callable[[], Net]] = {
+    "residuals": lambda: residual("relu", False),
+    "a pooled sum": lambda: summed_and_pooled(),
+    "pooled": lambda: pooled().end(),
+    "joined": lambda: joined("relu", "relu", 8),
+}
+
+
+def summed_and_pooled() -> Net:
+    """What a sum of integers is pooled to is all that is read of it."""
+    net = Net(IMAGES).conv(8).act("relu")
+    side = net.last
+    net.conv(8)
+    net.then("elementwise_add", {"X": net.last, "Y": side}, "Out", {"axis": -1}).act("relu")
+    net.dims = [4, 8, 6, 6]
+    return net.then("pool2d", {"X": net.last}, "Out", POOLING).conv(8).end()
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_what_fewer_ops_need_is_observed_for_all(name: str, tmp_path: Path) -> None:
+    """Accuracy control, and activations of zeros, leave some of the ops in float afterwards."""
+    model = load_model(SUBSETS[name]().save(tmp_path / "float"))
+    ops, _ = find_weighted_ops(model, ACTIVATION_OP_TYPES, ())
+    known = set(OneDnnWriter(model, ops).observed)
+    for count in range(len(ops)):
+        for some in combinations(ops, count):
+            assert known.issuperset(OneDnnWriter(model, some).observed)
+
+
+@pytest.mark.parametrize("act", ["relu", "sigmoid"])
+def test_a_product_of_an_image_keeps_its_weight(act: str, tmp_path: Path) -> None:
+    """Of a computed weight oneDNN's product would read the image in the wrong order."""
+    data = images()
+    net = Net(IMAGES).conv(16).act(act).matmul(10, trans_x=False, trans_y=False).end()
+    result = quantized(net, tmp_path, data)
+    assert ["an image, wrongly" in op.reason for op in result.kept_float] == [True]
+    quant_post_dynamic(tmp_path / "float", tmp_path / "dynamic")
+    (expected,) = outputs(tmp_path, "float", data, "plain")
+    for name in ("int8", "dynamic/quantized_model"):
+        (actual,) = outputs(tmp_path, name, data, "float")
+        assert paddle_run.relative_error(actual, expected) < 0.05
+
+
+def test_given_thresholds_are_those_of_integers_with_a_zero_point(tmp_path: Path) -> None:
+    net = Net([4, 32, 6, 6])
+    twice = net.then("scale", {"X": net.last}, "Out", {"scale": 2.0}).last
+    net.act("abs").then("scale", {"X": net.last}, "Out", {"scale": 1.0, "bias": -0.3})
+    lopsided = net.last
+    net.conv(8, UNPADDED)
+    side, net.last, net.dims = net.last, twice, [4, 32, 6, 6]
+    net.conv(8, UNPADDED)
+    net.then("elementwise_add", {"X": net.last, "Y": side}, "Out", {"axis": -1}).end()
+    data = images(1, (4, 32, 6, 6))
+
+    def grids(**options: Any) -> Any:
+        result = quantized(net, tmp_path, data, algo="abs_max", optimize_model=False, **options)
+        quantize = [op for op in load_model(tmp_path / "int8").ops() if op.type == "quantize"]
+        found = {
+            proto.arguments(op.inputs, "Input")[0]: (
+                proto.attribute(op, "Scale", 0.0),
+                proto.attribute(op, "Shift", 0.0),
+            )
+            for op in quantize
+        }
+        for tensor in result.quantized:
+            if tensor.kind == "activation":
+                assert tensor.scale == pytest.approx(1 / found[tensor.name][0])
+        return found
+
+    alone = grids()
+    assert alone[lopsided] != alone[twice]
+    shared = grids(same_scale_tensor_list=[[lopsided, twice]])
+    assert shared[lopsided] == shared[twice]
+    given = grids(scale_dict={lopsided: 20.0})
+    assert given[lopsided] == (pytest.approx(255 / 40), 128)

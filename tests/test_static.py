@@ -21,10 +21,13 @@ from pyquant import (
     calibrate,
     load_model,
     quant_post,
+    quant_post_dynamic,
     quant_post_static,
 )
 from pyquant.calibration.thresholds import ALGORITHMS
 from pyquant.program import proto
+from pyquant.program.reads import Read
+from pyquant.program.rewrite import Rewriter
 
 IMAGES = programs.random((12, 3, 8, 8), 9)
 BATCHES = [IMAGES[:5], IMAGES[5:6], IMAGES[6:]]
@@ -483,3 +486,79 @@ def test_rounding_by_data_needs_them(tmp_path: Path, source: Path) -> None:
         quant_post_static(
             None, source, tmp_path / "out", calibration=calibration, round_type="adaround"
         )
+
+
+def test_weights_of_what_is_always_zero_are_not_rounded_by_data(tmp_path: Path) -> None:
+    net = programs.Net([12, 3, 8, 8])
+    net.then("scale", {"X": "x"}, "Out", {"scale": 0.0, "bias": 0.0}).act("abs").conv(4)
+    dead, net.last, net.dims = net.last, "x", [12, 3, 8, 8]
+    net.conv(4).then("elementwise_add", {"X": net.last, "Y": dead}, "Out", {"axis": -1}).end()
+    result = quant_post_static(
+        None,
+        net.save(tmp_path / "in"),
+        tmp_path / "out",
+        data_loader=BATCHES,
+        round_type="adaround",
+        optimize_model=False,
+    )
+    assert ["zero in all" in op.reason for op in result.kept_float] == [True]
+
+
+def test_thresholds_are_chosen_of_nothing_where_nothing_is_int8(tmp_path: Path) -> None:
+    source = programs.transposed_conv_net().save(tmp_path / "in")
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES, algo="auto")
+    assert not result.thresholds()
+
+
+WRONG_FROM_THE_START: dict[str, dict[str, Any]] = {
+    "programs are written as .pdmodel": {"save_model_filename": "m.json"},
+    "would overwrite": {"quantize_model_path": "in", "save_model_filename": "m.pdmodel"},
+    "'ghost' is no activation": {"scale_dict": {"ghost": 1.0}},
+    "weight_bits=8.0 is not supported": {"weight_bits": 8.0},
+}
+
+
+@pytest.mark.parametrize("message", WRONG_FROM_THE_START)
+def test_what_is_wrong_is_said_before_the_data_run(
+    tmp_path: Path, source: Path, message: str
+) -> None:
+    options = {"quantize_model_path": "out", **WRONG_FROM_THE_START[message]}
+    options["quantize_model_path"] = tmp_path / options["quantize_model_path"]
+
+    def batches() -> Iterator[Any]:
+        raise AssertionError("the data are asked for")
+        yield
+
+    with pytest.raises((SettingError, UnsupportedError), match=message):
+        quant_post_static(None, source, data_loader=batches, **options)
+
+
+@pytest.mark.parametrize("backend", [None, "OneDNN"])
+def test_what_pyquant_wrote_is_not_quantized_again(
+    tmp_path: Path, source: Path, backend: str | None
+) -> None:
+    quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES, deploy_backend=backend)
+    quant_post_dynamic(source, tmp_path / "dynamic")
+    for again in ("int8", "dynamic/quantized_model"):
+        with pytest.raises(UnsupportedError, match="quantized already"):
+            quant_post_static(None, tmp_path / again, tmp_path / "out", data_loader=BATCHES)
+        with pytest.raises(UnsupportedError, match="quantized already"):
+            quant_post_dynamic(tmp_path / again, tmp_path / "out")
+
+
+def test_branches_that_read_the_same_declare_it_each(tmp_path: Path) -> None:
+    """What one branch of a program declares is not seen in another."""
+    net = programs.Net([12, 3, 8, 8]).act("relu")
+    read = net.last
+    model = load_model(net.conv(4).end().save(tmp_path / "in"))
+    for index in (1, 2):
+        block = model.program.blocks.add(idx=index, parent_idx=0)
+        block.ops.add().CopyFrom(next(op for op in model.ops() if op.type == "conv2d"))
+    rewriter = Rewriter(model)
+    rewriter.quantize_activations({read: 1.0}, [Read(1, 0, read), Read(2, 0, read)], {})
+    rewriter.apply()
+    for block in list(model.program.blocks)[1:]:
+        written = {name for op in block.ops for name in proto.names(op.outputs)}
+        declared = {var.name for var in block.vars}
+        assert [name for name in written if name.startswith(read)]
+        assert {name for name in written if name.startswith(read)} <= declared

@@ -5,7 +5,7 @@ Neither a GPU nor an ARM device is asked: the tests read the written program as 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -444,3 +444,80 @@ def test_other_widths_are_refused_with_the_reason(
 ) -> None:
     with pytest.raises(UnsupportedError, match=reason):
         quantized(every_op(), tmp_path, IMAGES, **options)
+
+
+SCALED: dict[str, Callable[[], Net]] = {
+    "product": lambda: (
+        rows().matmul(30, trans_x=False, trans_y=False).constant("elementwise_mul", np.full(30, 3))
+    ),
+    "depthwise": lambda: (
+        images().conv(8, DEPTHWISE, "depthwise_conv2d").constant("elementwise_mul", [3.0], 1)
+    ),
+    "transposed": lambda: (
+        images().conv(8, CONV, "conv2d_transpose").constant("elementwise_mul", [3.0], 1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCALED)
+def test_ranges_are_those_of_the_folded_program(name: str, tmp_path: Path) -> None:
+    net = SCALED[name]()
+    channels, axis = net.dims[1 if len(net.dims) == 4 else -1], 1 if len(net.dims) == 4 else -1
+    net.constant("elementwise_add", np.linspace(-1, 1, channels), axis).act("relu").end()
+    data = programs.random(tuple(net.dims[:1]) + tuple(read_dims(net)), 3)
+    quantized(net, tmp_path, data, deploy_backend="TensorRT")
+    expected, actual = (outputs(tmp_path, name, data) for name in ("float", "int8"))
+    assert relative_error(actual, expected) < 0.05
+
+
+def read_dims(net: Net) -> list[int]:
+    return list(proto.tensor_desc(net.block.vars[2]).dims)[1:]
+
+
+ODD: dict[str, tuple[Callable[[], Net], str | None]] = {
+    "channels last": (lambda: channels_last(), None),
+    "flattened": (lambda: flattened(), "TensorRT"),
+    "transposed": (lambda: transposed_rows(), "ARM"),
+}
+
+
+def channels_last() -> Net:
+    net = Net([4, 10, 12, 8])
+    weight = net.parameter("w1", programs.random((16, 8, 3, 3), 1))
+    net.dims = [4, 10, 12, 16]
+    attributes = {**CONV, "data_format": "NHWC"}
+    return net.then("conv2d", {"Input": "x", "Filter": weight}, "Output", attributes)
+
+
+def flattened() -> Net:
+    """A product that takes all axes but the first for one."""
+    net = Net([4, 8, 6, 6])
+    weight = net.parameter("w1", programs.random((288, 16), 1))
+    net.dims = [4, 16]
+    attributes = {"x_num_col_dims": 1, "y_num_col_dims": 1}
+    return net.then("mul", {"X": "x", "Y": weight}, "Out", attributes)
+
+
+def transposed_rows() -> Net:
+    """A product that reads its rows as columns."""
+    net = Net([4, 6, 32])
+    weight = net.parameter("w1", programs.random((6, 16), 1))
+    net.dims = [4, 32, 16]
+    attributes = {"trans_x": True, "trans_y": False}
+    return net.then("matmul_v2", {"X": "x", "Y": weight}, "Out", attributes)
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_rounding_by_data_of_whatever_lies_otherwise(name: str, tmp_path: Path) -> None:
+    make, backend = ODD[name]
+    net = make().end()
+    # Of values that go together, errors of weights can make up for one another.
+    data = programs.random((4, *read_dims(net)), 3) + np.float32(2)
+    options = {"deploy_backend": backend, "bias_correction": False}
+    errors = []
+    for round_type in ("adaround", "round"):
+        quantized(net, tmp_path, data, weight_bits=3, round_type=round_type, **options)
+        expected, actual = (outputs(tmp_path, name, data) for name in ("float", "int8"))
+        errors.append(relative_error(actual, expected))
+    assert errors[0] < errors[1]
+    quantized(net, tmp_path, data, algo="auto", equalize=True, **options)

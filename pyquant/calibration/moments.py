@@ -25,6 +25,8 @@ from .positions import spread
 # 2210.17323).
 _DAMPING = 1e-2
 
+_TRANSPOSED_INPUT = ("trans_x", "transpose_X")  # of matmul_v2 and matmul
+
 
 class InputMoments:
     """The second moments of one op's inputs, over a few positions of each sample.
@@ -42,6 +44,10 @@ class InputMoments:
         size = weight.shape[1 - op.channel_axis] if self._is_product else weight[0].size
         self.sums = np.zeros((self._groups, size, size))
         self._samples = 0
+        is_mul = op.op_type == "mul"
+        self._columns = proto.attribute(desc, "x_num_col_dims", 1) if is_mul else None
+        self._transposed = any(proto.attribute(desc, name, False) for name in _TRANSPOSED_INPUT)
+        self._channels_last = proto.attribute(desc, "data_format", "NCHW") == "NHWC"
         if not self._is_product:
             self._kernel = weight.shape[2:]
             self._strides = tuple(proto.attribute(desc, "strides", (1, 1)))
@@ -99,12 +105,18 @@ class InputMoments:
         return np.ascontiguousarray(rows.reshape(len(rows), -1)), rows.shape
 
     def _rows(self, array: Array) -> Array:
+        if self._columns is not None:  # the axes behind them are one
+            array = array.reshape(*array.shape[: self._columns], -1)
+        if self._transposed:
+            array = array.swapaxes(-1, -2)
         rows = array.reshape(len(array), -1, array.shape[-1])
         chosen = rows[:, spread(rows.shape[1])]
         inputs: Array = chosen.reshape(-1, array.shape[-1])
         return inputs
 
     def _patches(self, array: Array) -> Array:
+        if self._channels_last:
+            array = np.moveaxis(array, -1, 1)
         padded = np.pad(array, ((0, 0), (0, 0), *self._padding_of(array)))
         spans = [(size - 1) * step + 1 for size, step in zip(self._kernel, self._dilations)]
         windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
@@ -146,8 +158,8 @@ def rounded_weights(moments: Moments, weights: Mapping[str, QuantizedWeight]) ->
     rounded: dict[str, Array] = {}
     for several in moments.values():
         for one in several:
-            weight = weights[one.op.weight]
-            if one.op.weight not in rounded:
+            weight = weights.get(one.op.weight)  # none if what the op reads was always zero
+            if weight is not None and one.op.weight not in rounded:
                 rounded[one.op.weight] = one.round(weight)
     return rounded
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ..program import proto
+from ..program.folding.linear import grouped
 from ..program.model import Model
 from ..program.parameters import Array, row_chunks
-from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
 from ..program.weights import QuantizedWeight
@@ -31,12 +31,9 @@ class Reader:
         taps: how many weights there are of each.
     """
 
-    def __init__(self, op: WeightedOp, desc: Any, weight: Array) -> None:
+    def __init__(self, desc: Any, weight: Array) -> None:
         """Take them from a float32 weight, and the groups from the op's ``OpDesc``."""
-        groups = 1 if op.op_type in PRODUCTS else int(proto.attribute(desc, "groups", 1))
-        rows = np.moveaxis(weight, op.channel_axis, 0)
-        outputs, inputs = rows.shape[0] // groups, rows.shape[1]
-        taps = rows.reshape(groups, outputs, inputs, -1)
+        taps = grouped(desc, weight)
         self.energy = (taps.astype(np.float64) ** 2).sum(axis=-1)
         self.magnitude = np.abs(taps).max(axis=-1)
         self.taps = taps.shape[-1]
@@ -66,7 +63,7 @@ def readers_of(
         weight = model.made(op.weight)
         if factors and op.weight in factors:
             weight = weight * factors[op.weight]
-        readers.append(Reader(op, model.program.blocks[op.block].ops[op.position], weight))
+        readers.append(Reader(model.program.blocks[op.block].ops[op.position], weight))
     return readers
 
 
@@ -97,14 +94,14 @@ def weight_error(rows: Array, readers: Sequence[Reader], factors: Array, levels:
     return total
 
 
-def mean_error(op: WeightedOp, weight: QuantizedWeight, means: Array) -> Array:
+def mean_error(desc: Any, weight: QuantizedWeight, means: Array) -> Array:
     """Return what an op's outputs lack on average by its integers, float64[outputs].
 
     Added to the bias, it corrects them (arXiv 1810.05723, section 2.2). Where zeros are padded,
     less is lacking.
 
     Args:
-        op: the op.
+        desc: the op's ``OpDesc``.
         weight: its weight as integers, one threshold per channel or per tensor.
         means: float64[channels] of its activation.
     """
@@ -112,13 +109,20 @@ def mean_error(op: WeightedOp, weight: QuantizedWeight, means: Array) -> Array:
     lacking = np.empty_like(source)
     for part, rounded in zip(row_chunks(source), weight.dequantized.chunks()):
         np.subtract(source[part], rounded, out=lacking[part])
-    rows = np.moveaxis(lacking, op.channel_axis, 0)
-    inputs = rows.shape[1]
-    by_group = rows.reshape(len(means) // inputs, -1, math.prod(rows.shape[1:]))
-    of_taps = np.repeat(means, by_group.shape[2] // inputs).reshape(len(by_group), -1)
+    taps = grouped(desc, lacking)
+    groups, _, inputs, count = taps.shape
+    by_group = taps.reshape(groups, -1, inputs * count)
+    of_taps = np.repeat(means, count).reshape(groups, -1).astype(np.float32)
     # einsum multiplies by loops of its own: a BLAS would add up in an order of each processor.
-    lack: Array = np.einsum("gor,gr->go", by_group, of_taps.astype(np.float32))
-    return lack.reshape(-1).astype(np.float64)
+    lack: Array = np.einsum("gor,gr->go", by_group, of_taps)
+    return lack.reshape(-1).astype(np.float64) * _share_of_taps(desc)
+
+
+def _share_of_taps(desc: Any) -> float:
+    """Return what each weight counts for in an output, on average."""
+    if desc.type == "conv2d_transpose":  # of the taps, those that a stride leads to
+        return 1 / float(math.prod(proto.attribute(desc, "strides", (1, 1))))
+    return float(proto.attribute(desc, "alpha", 1.0))
 
 
 def _mean_square(values: Array) -> Array:

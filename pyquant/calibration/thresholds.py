@@ -84,3 +84,8 @@ ALGORITHMS: dict[str, Algorithm] = {
 
 AUTO = "auto"
 """The name of the choice among several, for each activation by what they cost the outputs."""
+
+
+def statistic_of(algorithm: str) -> type[ActivationMaxima]:
+    """Return the kind of statistic that an algorithm takes, or all those of `AUTO`."""
+    return ActivationHistogram if algorithm == AUTO else ALGORITHMS[algorithm].statistic

@@ -53,6 +53,10 @@ class QdqWriter:
         """Return the integers of a tensor of `observed` whose range is given."""
         return symmetric_grid(given, False)
 
+    def steps(self, ranges: Mapping[str, Range]) -> dict[str, float]:
+        """Return the steps of the integers of `observed`, of these ranges."""
+        return {name: 1 / self.grid(name, given).factor for name, given in ranges.items()}
+
     def bits(self, name: str, given: Range) -> int:
         """Return of how many bits the signed integers of a tensor are."""
         return 8

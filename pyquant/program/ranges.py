@@ -24,9 +24,9 @@ class Range(NamedTuple):
     minimum: float
     maximum: float
 
-    def up_to(self, threshold: float) -> Range:
-        """Return the same values, cut beyond another threshold."""
-        return self._replace(threshold=threshold)
+    def filled(self, threshold: float) -> Range:
+        """Return the values of the same signs that reach as far as a threshold."""
+        return Range(threshold, -threshold if self.minimum < 0 else 0.0, threshold)
 
 
 class Grid(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -109,6 +110,10 @@ class _Layout:
         """Sum the weight over everything but the output channels."""
         raise NotImplementedError
 
+    def grouped(self, weight: Array) -> Array:
+        """Shape a weight as [groups, outputs, inputs, taps], these two of a group."""
+        raise NotImplementedError
+
     def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
         """Return the weight, float64, of ``values`` behind ``before``, which lies as ``first``.
 
@@ -138,6 +143,10 @@ class _Convolution(_Layout):
     def total(self, weighted: Any) -> Vector:
         total: Vector = weighted.sum(axis=(1, 2, 3))
         return total
+
+    def grouped(self, weight: Array) -> Array:
+        taps = math.prod(weight.shape[2:])
+        return weight.reshape(self._groups, -1, weight.shape[1], taps)
 
     def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
         if not isinstance(first, _Convolution) or {self._groups, first._groups} != {1}:
@@ -170,6 +179,11 @@ class _TransposedConvolution(_Layout):
         per_group = vector.reshape(self._groups, -1)
         return np.repeat(per_group, self.inputs // self._groups, axis=0)[:, :, None, None]
 
+    def grouped(self, weight: Array) -> Array:
+        taps = math.prod(weight.shape[2:])
+        by_group: Array = weight.reshape(self._groups, -1, weight.shape[1], taps).swapaxes(1, 2)
+        return by_group
+
 
 class _Product(_Layout):
     """Weight [inputs, outputs], or the other way round if it is read transposed."""
@@ -192,6 +206,10 @@ class _Product(_Layout):
     def total(self, weighted: Any) -> Vector:
         total: Vector = self._alpha * weighted.sum(axis=1 if self._transposed else 0)
         return total
+
+    def grouped(self, weight: Array) -> Array:
+        matrix: Array = weight if self._transposed else weight.T
+        return matrix[None, :, :, None]
 
     def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
         if not isinstance(first, _Product):
@@ -244,6 +262,11 @@ def along_inputs(op: Any, shape: tuple[int, ...], vector: Vector) -> Any:
 def along_outputs(op: Any, shape: tuple[int, ...], vector: Vector) -> Any:
     """Shape one value per output channel likewise."""
     return _LAYOUTS[op.type](op, shape).along_outputs(vector)
+
+
+def grouped(op: Any, weight: Array) -> Array:
+    """Shape a linear op's weight as [groups, outputs, inputs, taps], these two of a group."""
+    return _LAYOUTS[op.type](op, weight.shape).grouped(weight)
 
 
 def input_channels(op: Any, shape: tuple[int, ...]) -> int:

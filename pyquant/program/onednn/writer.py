@@ -54,8 +54,10 @@ class OneDnnWriter:
     def observed(self) -> Collection[str]:
         """The tensors whose ranges have to be known."""
         names = dict.fromkeys(one.op.activation for one in self._fused)
-        for name in self._flow.direct:
-            if names.keys().isdisjoint(self._flow.carried_from(name)):
+        for name, one in self._flow.direct.items():
+            # A sum of integers may have none but float readers once fewer ops are int8.
+            is_sum = one.residual is not None
+            if is_sum or names.keys().isdisjoint(self._flow.carried_from(name)):
                 names[name] = None
         return list(names)
 
@@ -119,6 +121,10 @@ class OneDnnWriter:
         if self._flow.takes_zero_point(root):
             return fitted_grid(given)
         return symmetric_grid(given, given.minimum >= 0)
+
+    def steps(self, ranges: Mapping[str, Range]) -> dict[str, float]:
+        """Return the steps of the integers of `observed`, of these ranges."""
+        return {name: 1 / self._grid_of(name, ranges).factor for name in ranges}
 
     def _grid_of(self, name: str, ranges: Mapping[str, Range]) -> Grid:
         root = self._flow.roots.get(name, name)
