@@ -45,7 +45,7 @@ def calibrate(
     """Run data through a model and return histograms of the activations that would be quantized.
 
     What it returns can be saved, merged with others of the same model, and given to
-    `quant_post_static` instead of data, with any ``algo``.
+    `quant_post_static` instead of data, with any ``algo`` but ``"auto"``.
 
     Args:
         model_dir: directory of the model (see `pyquant.load_model`).

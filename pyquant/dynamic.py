@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +85,6 @@ def quant_post_dynamic(
         ops = [op for op in ops if op not in misread]
     watch.lap("load")
     weights = quantize_weights(model, ops, weight_bits, weight_quantize_type != "abs_max")
-    watch.lap("quantize")
     filename = save_model_filename or _default_filename(model, lite_format)
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
@@ -183,7 +181,7 @@ def _store_for_lite(
 def _dequantized_twin(
     model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
 ) -> Model:
-    twin = copy_model(replace(model, derived={}))
+    twin = copy_model(model)
     floats = {name: weight.dequantized for name, weight in weights.items()}
     stored = store_weights(twin, floats, ops)
     for op in ops:

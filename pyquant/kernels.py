@@ -30,6 +30,7 @@ from .arrays import Values, view_values
 __all__ = [
     "Observation",
     "abs_max",
+    "add_moments",
     "channel_abs_max",
     "channel_sums",
     "dequantize",
@@ -42,6 +43,7 @@ __all__ = [
     "observe",
     "percentile_threshold",
     "quantize",
+    "round_by_moments",
 ]
 
 

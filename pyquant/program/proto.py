@@ -13,9 +13,7 @@ import numpy as np
 from paddle.base.proto import framework_pb2
 
 ProgramDesc = framework_pb2.ProgramDesc
-BlockDesc = framework_pb2.BlockDesc
 OpDesc = framework_pb2.OpDesc
-VarDesc = framework_pb2.VarDesc
 TensorDesc = framework_pb2.VarType.TensorDesc
 
 AttributeValue = Union[bool, int, float, str, list[int], list[float]]
