@@ -11,7 +11,7 @@ import paddle_run
 import programs
 import pytest
 import qdq
-from programs import CONV, Net
+from programs import CONV, POOLING, Net
 from simulated_run import HAS_VNNI
 from test_ocr_models import inputs
 
@@ -133,7 +133,7 @@ def test_what_concatenates_an_average_pooling_stays_in_float(tmp_path: Path) -> 
     assert paddle_run.relative_error(int8, simulated) < 1e-5
 
 
-def joined(*acts: str | None) -> Net:
+def concatenated(*acts: str | None) -> Net:
     """A concatenation of convolutions behind these activations."""
     net = Net([4, 8, 12, 12])
     outputs = []
@@ -141,7 +141,11 @@ def joined(*acts: str | None) -> Net:
         net.last, net.dims = "x", [4, 8, 12, 12]
         net.conv(16)
         outputs.append((net if act is None else net.act(act)).last)
-    return net.concat(*outputs).conv(3).end()
+    return net.concat(*outputs)
+
+
+def joined(*acts: str | None) -> Net:
+    return concatenated(*acts).conv(3).end()
 
 
 def dense() -> Net:
@@ -149,6 +153,16 @@ def dense() -> Net:
     net = Net([4, 8, 12, 12]).conv(16).act("relu")
     first = net.last
     return net.conv(16).act("relu").concat(first, net.last).conv(3).end()
+
+
+def carried() -> Net:
+    """A concatenation of a pooled one of relus, and of another function of that."""
+    net = concatenated("relu", "relu")
+    first = net.last
+    pooling = {**POOLING, "ksize": [3, 3], "strides": [1, 1], "paddings": [1, 1]}
+    pooled = net.then("pool2d", {"X": first}, "Out", pooling).last
+    net.last = first
+    return net.act("tanh").concat(pooled, net.last).conv(3).end()
 
 
 @pytest.mark.parametrize(
@@ -159,6 +173,7 @@ def dense() -> Net:
         (joined("relu", None), False),
         (joined("relu", "tanh"), False),
         (dense(), False),
+        (carried(), False),
     ],
 )
 def test_concatenations_of_both_types_of_integers(net: Net, runs: bool, tmp_path: Path) -> None:

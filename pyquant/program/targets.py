@@ -7,6 +7,7 @@ weight, each with the reason that the user is told.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -28,6 +29,7 @@ class Candidate(NamedTuple):
         producers: the op that writes each variable of the program.
         readers: the types of the ops that read each variable.
         dims: the declared dims of its activation.
+        int8: what the ops before it that can be int8 write.
     """
 
     op: WeightedOp
@@ -36,6 +38,7 @@ class Candidate(NamedTuple):
     producers: Mapping[str, Any]
     readers: Mapping[str, Sequence[str]]
     dims: list[int]
+    int8: AbstractSet[str]
 
 
 class Rule(NamedTuple):
@@ -115,13 +118,16 @@ def why_float(
         for name in proto.names(op.inputs):
             readers.setdefault(name, []).append(op.type)
     reasons: dict[WeightedOp, str | None] = {}
+    int8: set[str] = set()
     stored = "its weight is int16, it" if target.stores_integers else "it"
     for op in ops:
         desc = model.program.blocks[op.block].ops[op.position]
-        around = producers, readers, dims.get(op.activation, [])
+        around = producers, readers, dims.get(op.activation, []), int8
         candidate = Candidate(op, model, desc, *around)
         reason = next((rule.reason for rule in target.rules if rule.holds(candidate)), None)
         reasons[op] = None if reason is None else f"{stored} runs in float: {reason}"
+        if reason is None:
+            int8.add(op.output)
     return reasons
 
 
@@ -146,35 +152,47 @@ def _is_behind_mixed_concat(candidate: Candidate) -> bool:
 
 
 def _is_mixed(candidate: Candidate, names: Sequence[str]) -> bool:
-    """Return whether but some of what is concatenated becomes uint8: relus that it alone reads."""
-    found = [_relu_of_weighted(candidate, name) for name in names]
-    return any(found) and not all(found)
+    """Return whether some of what is concatenated may become uint8, and some may not.
+
+    A relu that is carried, or read apart from it, may; a relu of an int8 op that it alone reads
+    does.
+    """
+    may = any(_is_carried_from_relu(candidate, name) for name in names)
+    return may and not all(_is_relu_of_int8(candidate, name) for name in names)
 
 
-def _relu_of_weighted(candidate: Candidate, name: str) -> bool:
-    """Return whether it is a relu of an op with a weight, carried or not, and read once."""
+def _is_carried_from_relu(candidate: Candidate, name: str) -> bool:
+    written = [name, *(n for op in _carriers_to(candidate, name) for n in _all_carried(op))]
+    producers = [candidate.producers.get(one) for one in written]
+    return any(op is not None and op.type in ("relu", "relu6") for op in producers)
+
+
+def _is_relu_of_int8(candidate: Candidate, name: str) -> bool:
+    """Return whether it is a relu of an int8 op, and read once."""
     producer = candidate.producers.get(name)
-    while producer is not None and producer.type in (*_SCALE_CARRIERS, *_BEFORE_RELU):
-        if len(candidate.readers.get(name, ())) > 1:
-            return False
-        if producer.type in ("relu", "relu6"):
-            return _is_of_weighted(candidate, _carried(producer))
-        name = _carried(producer)
-        producer = candidate.producers.get(name)
-    return False
+    is_relu = producer is not None and producer.type in ("relu", "relu6")
+    if not is_relu or len(candidate.readers.get(name, ())) != 1:
+        return False
+    weighted = _weighted_before_relu(candidate, _carried(producer))
+    return weighted is not None and not candidate.int8.isdisjoint(proto.names(weighted.outputs))
 
 
-def _is_of_weighted(candidate: Candidate, name: str) -> bool:
-    """Return whether an op with a weight writes it, but for a bias or normalization."""
+def _weighted_before_relu(candidate: Candidate, name: str) -> Any:
+    """Return the op with a weight that writes it, but for a bias or normalization, or None."""
     producer = candidate.producers.get(name)
     while producer is not None and producer.type in _BEFORE_RELU:
         producer = candidate.producers.get(_carried(producer))
-    return producer is not None and producer.type in QUANTIZABLE_OPS
+    return producer if producer is not None and producer.type in QUANTIZABLE_OPS else None
 
 
 def _carriers_in_front(candidate: Candidate) -> Iterator[Any]:
     """Yield the ops that carry a scale to what the op reads."""
-    names, seen = [candidate.op.activation], set()
+    return _carriers_to(candidate, candidate.op.activation)
+
+
+def _carriers_to(candidate: Candidate, name: str) -> Iterator[Any]:
+    """Yield the ops that carry a scale to a tensor."""
+    names, seen = [name], set()
     while names:
         name = names.pop()
         producer = candidate.producers.get(name)
@@ -192,7 +210,7 @@ def _is_depthwise_on_others(candidate: Candidate) -> bool:
     producer = candidate.producers.get(candidate.op.activation)
     if producer is None or producer.type not in ("relu", "relu6"):
         return True
-    return not _is_of_weighted(candidate, _carried(producer))
+    return _weighted_before_relu(candidate, _carried(producer)) is None
 
 
 def _carried(op: Any) -> str:
