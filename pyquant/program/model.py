@@ -236,7 +236,7 @@ def write_model(
     params_filename: str | None,
 ) -> tuple[Path, ...]:
     """Write ``model`` as `save_model` does, together with what else ``files`` gathers."""
-    check_targets(model, directory, model_filename, params_filename)
+    _refuse_json(model_filename)
     targets = parameter_files(
         files, model, model.tensors(), directory, model_filename, params_filename
     )
@@ -253,11 +253,7 @@ def check_targets(
     Raises:
         SettingError: they are of another format, or of the files that the model was read from.
     """
-    if model_filename.endswith(".json"):
-        raise SettingError(
-            f"{model_filename}: programs are written as .pdmodel; only quant_post_dynamic writes a "
-            "model that was read from .json as .json. Name it .pdmodel."
-        )
+    _refuse_json(model_filename)
     filenames = [model_filename] if params_filename is None else [model_filename, params_filename]
     _refuse_overwriting_source(model, [directory / name for name in filenames])
 
@@ -302,6 +298,14 @@ def program_bytes(program: Any) -> bytes:
         for op in block.ops:
             proto.remove_attributes(op, _EXPORT_ATTRIBUTES)
     return bytes(stripped.SerializeToString())
+
+
+def _refuse_json(model_filename: str) -> None:
+    if model_filename.endswith(".json"):
+        raise SettingError(
+            f"{model_filename}: programs are written as .pdmodel; only quant_post_dynamic writes a "
+            "model that was read from .json as .json. Name it .pdmodel."
+        )
 
 
 def _refuse_overwriting_source(model: Model, targets: Iterable[Path]) -> None:
