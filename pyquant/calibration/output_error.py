@@ -112,10 +112,10 @@ def mean_error(desc: Any, weight: QuantizedWeight, means: Array) -> Array:
     taps = grouped(desc, lacking)
     groups, _, inputs, count = taps.shape
     by_group = taps.reshape(groups, -1, inputs * count)
-    of_taps = np.repeat(means, count).reshape(groups, -1).astype(np.float32)
+    of_taps = np.repeat(means, count).reshape(groups, -1)
     # einsum multiplies by loops of its own: a BLAS would add up in an order of each processor.
     lack: Array = np.einsum("gor,gr->go", by_group, of_taps)
-    return lack.reshape(-1).astype(np.float64) * _share_of_taps(desc)
+    return lack.reshape(-1) * _share_of_taps(desc)
 
 
 def _share_of_taps(desc: Any) -> float:
