@@ -10,4 +10,5 @@ PYBIND11_MODULE(_native, m) {
   pyquant::register_thresholds(m);
   pyquant::register_quantization(m);
   pyquant::register_rounding(m);
+  pyquant::register_mean_error(m);
 }

@@ -56,3 +56,12 @@ def round_by_moments(
     sweeps: int,
     num_threads: int | None,
 ) -> NDArray[Any]: ...
+def mean_errors(
+    values: NDArray[np.float32],
+    integers: NDArray[np.int8],
+    steps: NDArray[np.float32],
+    inputs: NDArray[np.float64],
+    axis: int,
+    groups: int,
+    num_threads: int | None,
+) -> NDArray[np.float64]: ...

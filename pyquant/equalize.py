@@ -14,7 +14,7 @@ from .calibration.statistic import ActivationMaxima
 from .observation import Arguments, Seen
 from .plan import Plan, Writer
 from .program import proto
-from .program.folding.linear import along_inputs
+from .program.folding.linear import weight_layout
 from .program.folding.scaling import find_neighbours
 from .program.graph import Graph
 from .program.model import Model
@@ -76,7 +76,7 @@ def equalize(
             for op in readers:
                 desc = model.program.blocks[op.block].ops[op.position]
                 shape = model.parameters[op.weight].shape
-                found.weight_factors[op.weight] = along_inputs(desc, shape, factors)
+                found.weight_factors[op.weight] = weight_layout(desc, shape).along_inputs(factors)
     return found
 
 

@@ -38,6 +38,7 @@ __all__ = [
     "histogram",
     "join_openmp",
     "kl_threshold",
+    "mean_errors",
     "min_max",
     "mse_threshold",
     "observe",
@@ -257,6 +258,41 @@ def dequantize(
     if not isinstance(q, np.ndarray) or q.dtype not in (np.int8, np.int16):
         raise TypeError(f"q must be a numpy array of int8 or int16, got {_type_name(q)}")
     return _native.dequantize(_contiguous(q), _thresholds(threshold), axis, bits, num_threads, out)
+
+
+def mean_errors(
+    values: NDArray[np.float32],
+    integers: NDArray[np.int8],
+    steps: NDArray[np.float32],
+    inputs: NDArray[np.float64],
+    axis: int,
+    groups: int = 1,
+    *,
+    num_threads: int | None = None,
+) -> NDArray[np.float64]:
+    """Return what products with a matrix lack where it is taken for integers times steps.
+
+    Args:
+        values: float32[rows, columns].
+        integers: int8 of the same shape.
+        steps: float32, [rows or 1, columns or 1].
+        inputs: what the matrix is multiplied by: float64[groups * columns] if ``axis`` is 0, else
+            float64[rows].
+        axis: along which the outputs lie.
+        groups: of rows, of as many each. With ``axis`` 0, a group reads the inputs of its own;
+            otherwise the rows of a group are added up.
+        num_threads: None takes OpenMP's number.
+
+    Returns:
+        The sums of (value - integer * step) * input, the difference in float32, all else in
+        float64: float64[rows] if ``axis`` is 0, else float64[groups * columns].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    return _native.mean_errors(
+        _contiguous(values), _contiguous(integers), steps, inputs, axis, groups, num_threads
+    )
 
 
 def add_moments(

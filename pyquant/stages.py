@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from .accuracy import Control, Metric, control, rank
 from .activation_ranges import ActivationRanges, check_given
-from .calibration.moments import rounded_weights
-from .calibration.output_error import mean_error
+from .calibration.bias_correction import mean_error
+from .calibration.moments import first_readers
 from .equalize import Equalization, equalize
 from .observation import Arguments, Seen
 from .plan import Plan
@@ -81,24 +81,33 @@ class Stages:
         """Make weights integers, and find what the outputs lack on average by them."""
         per_channel = self._arguments["weight_quantize_type"] != "abs_max"
         bits, factors = self._arguments["weight_bits"], self._equalization.weight_factors
-        weights = {
-            **quantize_weights(
-                self._model, self._plan.weight_only, _BITS_OF_FLOAT_OPS, per_channel
-            ),
-            **quantize_weights(self._model, self._ops, bits, per_channel, factors),
-        }
-        rounded = {}
-        if self._arguments["round_type"] == "adaround":
-            rounded = rounded_weights(self._seen.moments, weights)
-        for name, integers in rounded.items():
-            weights[name] = replace(weights[name], rounded=integers)
-        self.weights = weights
-        means, descs = self._seen.means, self._model.program.blocks[0].ops
-        self._corrections = {
-            op: mean_error(descs[op.position], weights[op.weight], means[op.activation])
-            for op in self._ops
-            if op.block == 0 and op.activation in means
-        }
+        weights = quantize_weights(self._model, self._ops, bits, per_channel, factors)
+        rounds = self._arguments["round_type"] == "adaround"
+        by_moments = first_readers(self._seen.moments) if rounds else {}
+        readers: dict[str, list[WeightedOp]] = {name: [] for name in weights}
+        for op in self._ops:
+            if op.block == 0 and op.activation in self._seen.means:
+                readers[op.weight].append(op)
+        dims = self._model.dims()
+        for name, weight in weights.items():
+            if name not in by_moments and not readers[name]:
+                continue
+            made = weight.made()
+            if name in by_moments:
+                made = replace(made, rounded=by_moments[name].round(made))
+            for op in readers[name]:
+                self._corrections[op] = self._lacking(op, made, dims)
+            weights[name] = weight.keeping(made)
+        in_float = quantize_weights(
+            self._model, self._plan.weight_only, _BITS_OF_FLOAT_OPS, per_channel
+        )
+        self.weights = {**in_float, **weights}
+
+    def _lacking(
+        self, op: WeightedOp, weight: QuantizedWeight, dims: Mapping[str, Sequence[int]]
+    ) -> Array:
+        desc = self._model.program.blocks[op.block].ops[op.position]
+        return mean_error(desc, weight, self._seen.means[op.activation], dims[op.activation])
 
     def control(self, source: Model, metric: Metric, max_drop: float) -> Control:
         """Find the ops to keep in float; see `pyquant.accuracy.control`."""

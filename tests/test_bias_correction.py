@@ -282,3 +282,32 @@ def test_sums_of_many_samples_do_not_overflow() -> None:
         sums.add(part, part.size)
     assert sums.positions == 9 * 2**21
     assert sums.means.tolist() == [0.75]
+
+
+PADDED: dict[str, dict[str, Any]] = {
+    "evenly": CONV,
+    "on one side": {**CONV, "paddings": [0, 2, 1, 0]},
+    "strided": {**CONV, "strides": [2, 2]},
+    "SAME": {**CONV, "padding_algorithm": "SAME"},
+    "dilated": {**CONV, "dilations": [2, 2], "paddings": [2, 2]},
+}
+
+
+@pytest.mark.parametrize("name", PADDED)
+def test_padded_zeros_lack_nothing(tmp_path: Path, name: str) -> None:
+    """Of images of 4 x 4, 7 of 16 positions reach beyond the border by each tap at a corner."""
+    source = Net([6, 8, 4, 4]).conv(8, PADDED[name]).end().save(tmp_path / "in")
+    data = np.full((6, 8, 4, 4), 2, np.float32)
+    expected = outputs(load_model(source), data, "plain")
+    result = quant_post_static(
+        None,
+        source,
+        tmp_path / "out",
+        data_loader=[data],
+        deploy_backend="ARM",
+        algo="abs_max",
+        weight_bits=4,
+    )
+    wrong = outputs(load_model(result.model_path), data, "plain") - expected
+    lacking = np.abs(wrong.mean(axis=(0, 2, 3))).max()
+    assert lacking < 1e-3 * np.abs(expected).max()

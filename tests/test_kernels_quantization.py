@@ -315,3 +315,54 @@ def test_bad_moments_are_refused() -> None:
         kernels.round_by_moments(weights, steps * 0, moments)
     with pytest.raises(ValueError, match="two dimensions"):
         kernels.add_moments(weights[0], moments)
+
+
+SIZES = [(1, 1, 1), (2, 6, 7), (1, 19, 1300), (3, 90, 40)]
+
+
+def rounded_matrix(groups: int, rows: int, columns: int, along: int) -> tuple[Any, Any, Any]:
+    """A matrix, integers of it, and steps for each of its rows, or columns, or for all."""
+    generator = np.random.default_rng(rows)
+    values = generator.standard_normal((rows, columns)).astype(np.float32)
+    shape = [1, 1]
+    if along >= 0:
+        shape[along] = values.shape[along]
+    steps = generator.uniform(0.01, 0.03, shape).astype(np.float32)
+    return values, np.rint(values / steps).clip(-128, 127).astype(np.int8), steps
+
+
+@pytest.mark.parametrize("along", [0, 1, -1])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize(("groups", "rows", "columns"), SIZES)
+def test_mean_errors(
+    restored_isa: None, groups: int, rows: int, columns: int, axis: int, along: int
+) -> None:
+    values, integers, steps = rounded_matrix(groups, rows, columns, along)
+    inputs = np.random.default_rng(1).standard_normal(groups * columns if axis == 0 else rows)
+    lacking = (values - integers.astype(np.float32) * steps).astype(np.float64)
+    by_group = lacking.reshape(groups, -1, columns)
+    of_group = inputs.reshape(groups, -1)
+    equation = "grc,gc->gr" if axis == 0 else "grc,gr->gc"
+    expected = np.einsum(equation, by_group, of_group).reshape(-1)
+    seen = set()
+    for isa in _native.available_isas():
+        _native.set_isa(isa)
+        for threads in (1, 2, 7):
+            arguments = values, integers, steps, inputs, axis, groups
+            found = kernels.mean_errors(*arguments, num_threads=threads)
+            seen.add(found.tobytes())
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11)
+    assert len(seen) == 1
+
+
+def test_bad_mean_errors_are_refused() -> None:
+    values, integers, steps = rounded_matrix(1, 4, 6, 0)
+    for match, arguments in {
+        "integers must have the shape": (values, integers[:3], steps, np.ones(6), 0),
+        "steps must broadcast": (values, integers, steps[:2], np.ones(6), 0),
+        "expected 4 inputs": (values, integers, steps, np.ones(6), 1),
+        "groups must divide": (values, integers, steps, np.ones(6), 0, 3),
+        "axis must be 0 or 1": (values, integers, steps, np.ones(6), 2),
+    }.items():
+        with pytest.raises(ValueError, match=match):
+            kernels.mean_errors(*arguments)

@@ -12,5 +12,6 @@ void register_histogram(pybind11::module_&);
 void register_thresholds(pybind11::module_&);
 void register_quantization(pybind11::module_&);
 void register_rounding(pybind11::module_&);
+void register_mean_error(pybind11::module_&);
 
 }  // namespace pyquant

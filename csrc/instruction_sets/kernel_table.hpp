@@ -11,6 +11,9 @@ constexpr std::size_t kStreams = 6;
 // The rows that are summed side by side: each sum has to wait for the last one of its row.
 constexpr std::size_t kSummedRows = 8;
 
+// Weighted values are summed side by side, each so many places from the next of its sum.
+constexpr std::size_t kWeightedSums = 16;
+
 // How |x| maps to a bin. Two more than `bins` exist, for what is not counted: values beyond the
 // range, and NaN.
 template <typename Real>
@@ -117,6 +120,12 @@ struct KernelTable {
                       std::size_t columns, double* sums);
   // sums += factor * values.
   void (*add_scaled)(double factor, const double* values, std::size_t size, double* sums);
+  void (*add_scaled_floats)(double factor, const float* values, std::size_t size, double* sums);
+  // sums[i % kWeightedSums] += values[i] * weights[i], one after the other.
+  void (*add_weighted)(const float* values, const double* weights, std::size_t size, double* sums);
+  // rest = values - integers * steps.
+  void (*subtract_integers)(const float* values, const std::int8_t* integers, std::size_t size,
+                            const float* steps, bool uniform, float* rest);
   // sums += the products of column `of` with `width` columns from `begin` on, sample by sample.
   void (*add_products)(const float* samples, std::size_t stride, std::size_t count, std::size_t of,
                        std::size_t begin, std::size_t width, double* sums);

@@ -295,9 +295,30 @@ void dequantize(const Quantized* __restrict quantized, size_t size,
   }
 }
 
-void add_scaled(double factor, const double* __restrict values, size_t size,
+template <typename Value>
+void add_scaled(double factor, const Value* __restrict values, size_t size,
                 double* __restrict sums) {
   for (size_t i = 0; i < size; ++i) sums[i] += factor * values[i];
+}
+
+void add_weighted(const float* __restrict values, const double* __restrict weights, size_t size,
+                  double* __restrict sums) {
+  size_t begin = 0;
+  for (; begin + kWeightedSums <= size; begin += kWeightedSums)
+    for (size_t i = 0; i < kWeightedSums; ++i) sums[i] += values[begin + i] * weights[begin + i];
+  for (size_t i = 0; begin + i < size; ++i) sums[i] += values[begin + i] * weights[begin + i];
+}
+
+void subtract_integers(const float* __restrict values, const int8_t* __restrict integers,
+                       size_t size, const float* __restrict steps, bool uniform,
+                       float* __restrict rest) {
+  if (uniform) {
+    const float step = *steps;
+    for (size_t i = 0; i < size; ++i) rest[i] = values[i] - static_cast<float>(integers[i]) * step;
+  } else {
+    for (size_t i = 0; i < size; ++i)
+      rest[i] = values[i] - static_cast<float>(integers[i]) * steps[i];
+  }
 }
 
 // Four samples at once, each added by itself: a product of two floats is exact in a double, so that
@@ -391,7 +412,10 @@ constexpr KernelTable kernel_table(const char* name) {
           dequantize<int16_t>,
           add_rows,
           add_columns,
-          add_scaled,
+          add_scaled<double>,
+          add_scaled<float>,
+          add_weighted,
+          subtract_integers,
           add_products};
 }
 

@@ -20,6 +20,7 @@ from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
 from .positions import spread
+from .windows import Window
 
 # Of the mean moment: chance correlations of few samples are not to decide (as in GPTQ, arXiv
 # 2210.17323).
@@ -49,10 +50,7 @@ class InputMoments:
         self._transposed = any(proto.attribute(desc, name, False) for name in _TRANSPOSED_INPUT)
         self._channels_last = proto.attribute(desc, "data_format", "NCHW") == "NHWC"
         if not self._is_product:
-            self._kernel = weight.shape[2:]
-            self._strides = tuple(proto.attribute(desc, "strides", (1, 1)))
-            self._dilations = tuple(proto.attribute(desc, "dilations", (1, 1)))
-            self._paddings = _paddings(desc)
+            self._window = Window.of(desc, weight.shape[2:])
 
     def observe(self, array: Array) -> None:
         """Add what the op reads in one batch, [samples, ...] float32."""
@@ -90,7 +88,7 @@ class InputMoments:
             noise: the mean square of what the activation errs by, taken to be the same everywhere.
         """
         matrix, _ = self._matrix(weight.source)
-        integers, _ = self._matrix(np.concatenate(list(weight.values.chunks())))
+        integers, _ = self._matrix(weight.integers)
         floats = matrix.astype(np.float64)
         wrong = integers * weight.step.reshape(-1, 1).astype(np.float64) - floats
         moments = self.sums / max(1, self._samples)
@@ -115,27 +113,11 @@ class InputMoments:
         return inputs
 
     def _patches(self, array: Array) -> Array:
-        if self._channels_last:
-            array = np.moveaxis(array, -1, 1)
-        padded = np.pad(array, ((0, 0), (0, 0), *self._padding_of(array)))
-        spans = [(size - 1) * step + 1 for size, step in zip(self._kernel, self._dilations)]
-        windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
-        windows = windows[:, :, :: self._strides[0], :: self._strides[1]]
-        windows = windows[..., :: self._dilations[0], :: self._dilations[1]]
+        windows = self._window.over(np.moveaxis(array, -1, 1) if self._channels_last else array)
         ys, xs = np.divmod(spread(windows.shape[2] * windows.shape[3]), windows.shape[3])
         chosen = windows[:, :, ys, xs].swapaxes(1, 2)  # [samples, positions, channels, taps...]
         patches: Array = chosen.reshape(len(chosen) * len(ys), -1)
         return patches
-
-    def _padding_of(self, array: Array) -> list[tuple[int, int]]:
-        if self._paddings is not None:
-            return self._paddings
-        pads = []
-        geometry = zip(array.shape[2:], self._kernel, self._strides)
-        for size, kernel, stride in geometry:  # "SAME", for which Paddle sets dilations to 1
-            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
-            pads.append((total // 2, total - total // 2))
-        return pads
 
 
 Moments = Mapping[str, list[InputMoments]]
@@ -153,23 +135,10 @@ def moments_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, list[InputM
     return found
 
 
-def rounded_weights(moments: Moments, weights: Mapping[str, QuantizedWeight]) -> dict[str, Array]:
-    """Return the integers of each weight that has moments, by those of its first op."""
-    rounded: dict[str, Array] = {}
+def first_readers(moments: Moments) -> dict[str, InputMoments]:
+    """Return the moments by which each weight is rounded, those of its first op, by its name."""
+    first: dict[str, InputMoments] = {}
     for several in moments.values():
         for one in several:
-            weight = weights.get(one.op.weight)  # none if what the op reads was always zero
-            if weight is not None and one.op.weight not in rounded:
-                rounded[one.op.weight] = one.round(weight)
-    return rounded
-
-
-def _paddings(desc: Any) -> list[tuple[int, int]] | None:
-    """Return the padding of height and width, None if it depends on the input's size."""
-    algorithm = proto.attribute(desc, "padding_algorithm", "EXPLICIT")
-    if algorithm == "SAME":
-        return None
-    given = [0, 0] if algorithm == "VALID" else list(proto.attribute(desc, "paddings", (0, 0)))
-    if len(given) == 2:
-        given = [given[0], given[0], given[1], given[1]]
-    return [(given[0], given[1]), (given[2], given[3])]
+            first.setdefault(one.op.weight, one)
+    return first

@@ -6,19 +6,16 @@ channels and taps are taken to be independent, as those of rounding nearly are: 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from ..program import proto
-from ..program.folding.linear import grouped
+from ..program.folding.linear import weight_layout
 from ..program.model import Model
-from ..program.parameters import Array, row_chunks
+from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
-from ..program.weights import QuantizedWeight
 
 
 class Reader:
@@ -33,7 +30,7 @@ class Reader:
 
     def __init__(self, desc: Any, weight: Array) -> None:
         """Take them from a float32 weight, and the groups from the op's ``OpDesc``."""
-        taps = grouped(desc, weight)
+        taps = weight_layout(desc, weight.shape).grouped(weight)
         self.energy = (taps.astype(np.float64) ** 2).sum(axis=-1)
         self.magnitude = np.abs(taps).max(axis=-1)
         self.taps = taps.shape[-1]
@@ -92,37 +89,6 @@ def weight_error(rows: Array, readers: Sequence[Reader], factors: Array, levels:
         read = reader.by_group(power / factors.astype(np.float64) ** 2).sum(axis=-1)
         total += _share(noise * reader.taps * read, reader.gathered(power))
     return total
-
-
-def mean_error(desc: Any, weight: QuantizedWeight, means: Array) -> Array:
-    """Return what an op's outputs lack on average by its integers, float64[outputs].
-
-    Added to the bias, it corrects them (arXiv 1810.05723, section 2.2). Where zeros are padded,
-    less is lacking.
-
-    Args:
-        desc: the op's ``OpDesc``.
-        weight: its weight as integers, one threshold per channel or per tensor.
-        means: float64[channels] of its activation.
-    """
-    source = weight.source
-    lacking = np.empty_like(source)
-    for part, rounded in zip(row_chunks(source), weight.dequantized.chunks()):
-        np.subtract(source[part], rounded, out=lacking[part])
-    taps = grouped(desc, lacking)
-    groups, _, inputs, count = taps.shape
-    by_group = taps.reshape(groups, -1, inputs * count)
-    of_taps = np.repeat(means, count).reshape(groups, -1)
-    # einsum multiplies by loops of its own: a BLAS would add up in an order of each processor.
-    lack: Array = np.einsum("gor,gr->go", by_group, of_taps)
-    return lack.reshape(-1) * _share_of_taps(desc)
-
-
-def _share_of_taps(desc: Any) -> float:
-    """Return what each weight counts for in an output, on average."""
-    if desc.type == "conv2d_transpose":  # of the taps, those that a stride leads to
-        return 1 / float(math.prod(proto.attribute(desc, "strides", (1, 1))))
-    return float(proto.attribute(desc, "alpha", 1.0))
 
 
 def _mean_square(values: Array) -> Array:

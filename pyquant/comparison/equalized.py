@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from ..program.folding.linear import along_inputs, input_channels
+from ..program.folding.linear import weight_layout
 from ..program.folding.scaling import EQUALIZED, find_neighbours
 from ..program.graph import Graph
 from ..program.model import Model, copy_model
@@ -73,7 +73,7 @@ def _divide(found: Equalized, factors: dict[str, Array], weights: dict[str, set[
     for op in ops:
         desc = model.program.blocks[op.block].ops[op.position]
         shape = model.parameters[op.weight].shape
-        model.multiply(op.weight, along_inputs(desc, shape, factors[op.activation]))
+        model.multiply(op.weight, weight_layout(desc, shape).along_inputs(factors[op.activation]))
         names.update({op.weight: op.weight, f"{op.activation}{EQUALIZED}": op.activation})
     rewriter = Rewriter(model)
     reciprocals = {op.activation: reciprocals_of(op, factors[op.activation]) for op in ops}
@@ -84,4 +84,4 @@ def _divide(found: Equalized, factors: dict[str, Array], weights: dict[str, set[
 
 def _fits(model: Model, op: WeightedOp, factors: Array) -> bool:
     desc = model.program.blocks[op.block].ops[op.position]
-    return input_channels(desc, model.parameters[op.weight].shape) == factors.size
+    return weight_layout(desc, model.parameters[op.weight].shape).inputs == factors.size

@@ -33,7 +33,8 @@ class QuantizedWeight:
         axis: the axis of the channels; -1 for one threshold per tensor.
         bits: of the integers, which are stored in 8 or 16.
         file: where the parameter was read from, for messages.
-        rounded: the integers, if they are not just the nearest ones.
+        rounded: the integers, if they are made already, or not just the nearest ones.
+        known: the threshold, if it is known already.
         make: what makes the parameter, if it is pending.
     """
 
@@ -43,12 +44,21 @@ class QuantizedWeight:
     bits: int
     file: Path
     rounded: Array | None = None
+    known: Array | None = None
     make: Callable[[], Array] | None = None
 
     @property
     def source(self) -> Array:
         """The float parameter; a pending one is made anew each time, for it to take no memory."""
         return self.stored if self.make is None else self.make()
+
+    def made(self) -> QuantizedWeight:
+        """Return the same with its float values in memory, for all that is done with them."""
+        return self if self.make is None else replace(self, stored=self.make(), make=None)
+
+    def keeping(self, made: QuantizedWeight) -> QuantizedWeight:
+        """Return the same with the integers of ``made``, whose float values can be forgotten."""
+        return replace(self, rounded=made.integers, known=made.threshold)
 
     @cached_property
     def threshold(self) -> Array:
@@ -57,6 +67,8 @@ class QuantizedWeight:
         Raises:
             ModelFileError: the weight holds NaN or infinity.
         """
+        if self.known is not None:
+            return self.known
         threshold = self._abs_max()
         if not np.isfinite(threshold).all():
             bad = int(np.count_nonzero(~np.isfinite(threshold)))
@@ -70,9 +82,20 @@ class QuantizedWeight:
 
     @property
     def values(self) -> DerivedTensor:
-        """The integers, int8 or int16, of the weight's shape."""
+        """The integers, int8 or int16, of the weight's shape, in chunks."""
         dtype = np.dtype(np.int8 if self.bits <= 8 else np.int16)
-        return DerivedTensor(self.stored.shape, dtype, self._integers)
+        return DerivedTensor(self.stored.shape, dtype, self._chunks)
+
+    @cached_property
+    def integers(self) -> Array:
+        """The values, whole and kept."""
+        if self.rounded is not None:
+            return self.rounded
+        integers = np.empty(self.stored.shape, self.values.dtype)
+        source = self.source
+        for rows in row_chunks(self.stored):
+            self._round(source[rows], rows, integers[rows])
+        return integers
 
     @property
     def scale(self) -> DerivedTensor:
@@ -113,7 +136,7 @@ class QuantizedWeight:
 
     def with_sums_of_zero(self) -> QuantizedWeight:
         """Return the filter with more inputs, by which the integers at each tap add up to zero."""
-        integers = np.concatenate(list(self._integers()))
+        integers = self.integers
         rest = -integers.sum(axis=1, dtype=np.int32)
         levels = 2 ** (self.bits - 1) - 1
         added: list[Array] = []
@@ -124,7 +147,7 @@ class QuantizedWeight:
         rounded = np.concatenate([integers, np.stack(added, 1).astype(integers.dtype)], 1)
         stored = np.zeros(rounded.shape, np.float32)
         stored[:, : integers.shape[1]] = self.source
-        return replace(self, stored=stored, rounded=rounded, make=None)
+        return replace(self, stored=stored, rounded=rounded, known=self.threshold, make=None)
 
     def _abs_max(self) -> Array:
         if not self.stored.size:
@@ -142,27 +165,29 @@ class QuantizedWeight:
             return np.array([kernels.abs_max(part, dtype=dtype)], np.float32)
         return kernels.channel_abs_max(part, self.axis, dtype=dtype)
 
-    def _integers(self) -> Iterator[Array]:
+    def _chunks(self) -> Iterator[Array]:
         if self.rounded is not None:
             yield from (self.rounded[rows] for rows in row_chunks(self.stored))
             return
-        axis = None if self.axis < 0 else self.axis
         buffers: list[Array | None] = [None, None]
         source = self.source
         for rows in row_chunks(self.stored):
             part = source[rows]
             buffers.reverse()
-            if buffers[0] is None or len(buffers[0]) != len(part):
-                buffers[0] = np.empty(part.shape, self.values.dtype)
-            threshold = self.threshold[rows] if axis == 0 else self.threshold
-            yield kernels.quantize(
-                part, threshold, axis, self.bits, dtype=_bfloat16(part), out=buffers[0]
-            )
+            out = buffers[0]
+            if out is None or len(out) != len(part):
+                out = buffers[0] = np.empty(part.shape, self.values.dtype)
+            yield self._round(part, rows, out)
+
+    def _round(self, part: Array, rows: slice, out: Array) -> Array:
+        axis = None if self.axis < 0 else self.axis
+        threshold = self.threshold[rows] if axis == 0 else self.threshold
+        return kernels.quantize(part, threshold, axis, self.bits, dtype=_bfloat16(part), out=out)
 
     def _floats(self) -> Iterator[Array]:
         shape = [1] * self.stored.ndim
         shape[self.axis] = -1
-        for rows, integers in zip(row_chunks(self.stored), self._integers()):
+        for rows, integers in zip(row_chunks(self.stored), self._chunks()):
             step = self.step[rows] if self.axis == 0 else self.step
             values = integers.astype(np.float32)
             values *= step.reshape(shape)

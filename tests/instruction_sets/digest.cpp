@@ -11,6 +11,7 @@
 
 #include "instruction_sets/dispatch.hpp"
 #include "kernels/histogram.hpp"
+#include "kernels/mean_error.hpp"
 #include "kernels/quantization.hpp"
 #include "kernels/reductions.hpp"
 #include "kernels/rounding.hpp"
@@ -197,6 +198,12 @@ std::uint64_t rounding(const Data& data, int threads) {
   round_by_moments(values + kSamples * kInputs, kOutputs, kInputs, steps.data(), moments.data(), 8,
                    4, quantized.data(), threads);
   digest.add(quantized);
+  const RoundedMatrix matrix{values, quantized.data(), kOutputs, kInputs, steps.data(), 1, 0};
+  std::vector<double> of_rows(kOutputs), of_columns(kInputs);
+  mean_errors_of_rows(matrix, 1, moments.data(), of_rows.data(), threads);
+  mean_errors_of_columns(matrix, 1, moments.data(), of_columns.data(), threads);
+  digest.add(of_rows);
+  digest.add(of_columns);
   return digest.value();
 }
 

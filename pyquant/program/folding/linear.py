@@ -29,7 +29,7 @@ class LinearOp:
             output. It is none where zeros are padded behind the addition.
     """
 
-    def __init__(self, op: Any, array: Array, layout: _Layout) -> None:
+    def __init__(self, op: Any, array: Array, layout: WeightLayout) -> None:
         kind = QUANTIZABLE_OPS[op.type]
         self.source = proto.arguments(op.inputs, kind.activation)[0]
         self.output = next(proto.names(op.outputs))
@@ -90,12 +90,24 @@ class LinearOp:
         return None if composed is None else (composed[0].astype(np.float32), composed[1])
 
 
-class _Layout:
-    """How the channels of a linear op lie in its activations and its weight."""
+class WeightLayout:
+    """How the channels of a linear op lie in its activations and its weight.
+
+    Attributes:
+        channel_axis: as of `LinearOp`, like the next two and the last one.
+        inputs: see there.
+        outputs: see there.
+        groups: of channels; an output reads the inputs of its group.
+        outputs_first: whether axis 0 of the weight is that of the outputs, and otherwise that of
+            the inputs.
+        takes_shift: see there.
+    """
 
     channel_axis: int
     inputs: int
     outputs: int
+    groups: int
+    outputs_first: bool
     takes_shift: bool
 
     def along_inputs(self, vector: Vector) -> Any:
@@ -114,7 +126,9 @@ class _Layout:
         """Shape a weight as [groups, outputs, inputs, taps], these two of a group."""
         raise NotImplementedError
 
-    def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
+    def composed(
+        self, values: Array, first: WeightLayout, before: Array
+    ) -> tuple[Any, bool] | None:
         """Return the weight, float64, of ``values`` behind ``before``, which lies as ``first``.
 
         And whether the one op of that weight moves over its input as the first of the two.
@@ -122,20 +136,22 @@ class _Layout:
         return None
 
 
-class _Convolution(_Layout):
+class _Convolution(WeightLayout):
     """Filter [outputs, inputs / groups, height, width]."""
 
+    outputs_first = True
+
     def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
-        self._groups = max(1, int(proto.attribute(op, "groups", 1)))
-        self.outputs, self.inputs = shape[0], shape[1] * self._groups
+        self.groups = max(1, int(proto.attribute(op, "groups", 1)))
+        self.outputs, self.inputs = shape[0], shape[1] * self.groups
         self.channel_axis = -1 if proto.attribute(op, "data_format", "NCHW") == "NHWC" else 1
         self.takes_shift = not pads(op)
         strides = {*proto.attribute(op, "strides", (1, 1))}
         self._is_pointwise = shape[2:] == (1, 1) and strides == {1} and self.takes_shift
 
     def along_inputs(self, vector: Vector) -> Any:
-        per_group = vector.reshape(self._groups, -1)
-        return np.repeat(per_group, self.outputs // self._groups, axis=0)[:, :, None, None]
+        per_group = vector.reshape(self.groups, -1)
+        return np.repeat(per_group, self.outputs // self.groups, axis=0)[:, :, None, None]
 
     def along_outputs(self, vector: Vector) -> Any:
         return vector[:, None, None, None]
@@ -146,10 +162,12 @@ class _Convolution(_Layout):
 
     def grouped(self, weight: Array) -> Array:
         taps = math.prod(weight.shape[2:])
-        return weight.reshape(self._groups, -1, weight.shape[1], taps)
+        return weight.reshape(self.groups, -1, weight.shape[1], taps)
 
-    def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
-        if not isinstance(first, _Convolution) or {self._groups, first._groups} != {1}:
+    def composed(
+        self, values: Array, first: WeightLayout, before: Array
+    ) -> tuple[Any, bool] | None:
+        if not isinstance(first, _Convolution) or {self.groups, first.groups} != {1}:
             return None
         last, before = values.astype(np.float64), before.astype(np.float64)
         if first._is_pointwise:
@@ -159,59 +177,63 @@ class _Convolution(_Layout):
         return None
 
 
-class _TransposedConvolution(_Layout):
+class _TransposedConvolution(WeightLayout):
     """Filter [inputs, outputs / groups, height, width].
 
     How many taps reach an output depends on where it lies: a shift of the input is none of it.
     """
 
+    outputs_first = False
     takes_shift = False
 
     def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
-        self._groups = max(1, int(proto.attribute(op, "groups", 1)))
-        self.inputs, self.outputs = shape[0], shape[1] * self._groups
+        self.groups = max(1, int(proto.attribute(op, "groups", 1)))
+        self.inputs, self.outputs = shape[0], shape[1] * self.groups
         self.channel_axis = -1 if proto.attribute(op, "data_format", "NCHW") == "NHWC" else 1
 
     def along_inputs(self, vector: Vector) -> Any:
         return vector[:, None, None, None]
 
     def along_outputs(self, vector: Vector) -> Any:
-        per_group = vector.reshape(self._groups, -1)
-        return np.repeat(per_group, self.inputs // self._groups, axis=0)[:, :, None, None]
+        per_group = vector.reshape(self.groups, -1)
+        return np.repeat(per_group, self.inputs // self.groups, axis=0)[:, :, None, None]
 
     def grouped(self, weight: Array) -> Array:
         taps = math.prod(weight.shape[2:])
-        by_group: Array = weight.reshape(self._groups, -1, weight.shape[1], taps).swapaxes(1, 2)
+        by_group: Array = weight.reshape(self.groups, -1, weight.shape[1], taps).swapaxes(1, 2)
         return by_group
 
 
-class _Product(_Layout):
+class _Product(WeightLayout):
     """Weight [inputs, outputs], or the other way round if it is read transposed."""
 
     channel_axis = -1
+    groups = 1
     takes_shift = True
 
     def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
         transpose = QUANTIZABLE_OPS[op.type].transpose
-        self._transposed = transpose is not None and bool(proto.attribute(op, transpose, False))
+        self.outputs_first = transpose is not None and bool(proto.attribute(op, transpose, False))
         self._alpha = float(proto.attribute(op, "alpha", 1.0))
-        self.inputs, self.outputs = reversed(shape) if self._transposed else shape
+        self.inputs, self.outputs = reversed(shape) if self.outputs_first else shape
 
     def along_inputs(self, vector: Vector) -> Any:
-        return vector[None, :] if self._transposed else vector[:, None]
+        return vector[None, :] if self.outputs_first else vector[:, None]
 
     def along_outputs(self, vector: Vector) -> Any:
-        return vector[:, None] if self._transposed else vector[None, :]
+        return vector[:, None] if self.outputs_first else vector[None, :]
 
     def total(self, weighted: Any) -> Vector:
-        total: Vector = self._alpha * weighted.sum(axis=1 if self._transposed else 0)
+        total: Vector = self._alpha * weighted.sum(axis=1 if self.outputs_first else 0)
         return total
 
     def grouped(self, weight: Array) -> Array:
-        matrix: Array = weight if self._transposed else weight.T
+        matrix: Array = weight if self.outputs_first else weight.T
         return matrix[None, :, :, None]
 
-    def composed(self, values: Array, first: _Layout, before: Array) -> tuple[Any, bool] | None:
+    def composed(
+        self, values: Array, first: WeightLayout, before: Array
+    ) -> tuple[Any, bool] | None:
         if not isinstance(first, _Product):
             return None
         product = first._alpha * first._matrix(before) @ self._matrix(values)
@@ -219,7 +241,7 @@ class _Product(_Layout):
 
     def _matrix(self, values: Array) -> Any:
         """Return a weight [inputs, outputs], or one such as this op reads it."""
-        return (values.T if self._transposed else values).astype(np.float64)
+        return (values.T if self.outputs_first else values).astype(np.float64)
 
 
 def linear_op(op: Any, rank: int, parameters: Mapping[str, Array]) -> LinearOp | None:
@@ -242,7 +264,7 @@ def linear_op(op: Any, rank: int, parameters: Mapping[str, Array]) -> LinearOp |
     return LinearOp(op, array, layout(op, array.shape))
 
 
-_LAYOUTS: dict[str, Callable[[Any, tuple[int, ...]], _Layout]] = {
+_LAYOUTS: dict[str, Callable[[Any, tuple[int, ...]], WeightLayout]] = {
     "conv2d": _Convolution,
     "depthwise_conv2d": _Convolution,
     "conv2d_transpose": _TransposedConvolution,
@@ -254,24 +276,9 @@ _LAYOUTS: dict[str, Callable[[Any, tuple[int, ...]], _Layout]] = {
 LINEAR_OP_TYPES = frozenset(_LAYOUTS)
 
 
-def along_inputs(op: Any, shape: tuple[int, ...], vector: Vector) -> Any:
-    """Shape one value per input channel of a linear op to multiply its weight of ``shape``."""
-    return _LAYOUTS[op.type](op, shape).along_inputs(vector)
-
-
-def along_outputs(op: Any, shape: tuple[int, ...], vector: Vector) -> Any:
-    """Shape one value per output channel likewise."""
-    return _LAYOUTS[op.type](op, shape).along_outputs(vector)
-
-
-def grouped(op: Any, weight: Array) -> Array:
-    """Shape a linear op's weight as [groups, outputs, inputs, taps], these two of a group."""
-    return _LAYOUTS[op.type](op, weight.shape).grouped(weight)
-
-
-def input_channels(op: Any, shape: tuple[int, ...]) -> int:
-    """Return how many channels a linear op with a weight of ``shape`` reads."""
-    return _LAYOUTS[op.type](op, shape).inputs
+def weight_layout(op: Any, shape: tuple[int, ...]) -> WeightLayout:
+    """Return how the channels of a linear op lie in its weight of ``shape``."""
+    return _LAYOUTS[op.type](op, shape)
 
 
 def _is_plain(op: Any, rank: int) -> bool:

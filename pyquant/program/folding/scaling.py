@@ -18,7 +18,7 @@ from ..model import Model
 from ..parameters import Array
 from ..quantizable import QUANTIZABLE_OPS
 from .affine import affine_op
-from .linear import LinearOp, along_inputs, along_outputs, input_channels, linear_op
+from .linear import LinearOp, linear_op, weight_layout
 
 EQUALIZED = ".equalized"
 """What the name of an activation ends in that an op divides by its factors."""
@@ -54,7 +54,7 @@ class Neighbours:
     def fit(self, model: Model, factors: Array) -> bool:
         """Return whether there is one of ``factors`` for each channel."""
         shapes = [(op, model.parameters[_weight(op)].shape) for op in self.readers]
-        return all(input_channels(op, shape) == factors.size for op, shape in shapes)
+        return all(weight_layout(op, shape).inputs == factors.size for op, shape in shapes)
 
     def take(self, model: Model, factors: Array) -> None:
         """Divide the tensor by ``factors``, float32[channels] and positive."""
@@ -64,11 +64,11 @@ class Neighbours:
         if self.writer is not None:
             weight = _weight(self.writer)
             shape = model.parameters[weight].shape
-            model.multiply(weight, along_outputs(self.writer, shape, 1 / factors))
+            model.multiply(weight, weight_layout(self.writer, shape).along_outputs(1 / factors))
         for reader in self.readers:
             weight = _weight(reader)
             shape = model.parameters[weight].shape
-            model.multiply(weight, along_inputs(reader, shape, factors))
+            model.multiply(weight, weight_layout(reader, shape).along_inputs(factors))
 
 
 def find_neighbours(graph: Graph, name: str, keep: Collection[str]) -> Neighbours | None:

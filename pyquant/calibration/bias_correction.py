@@ -1,0 +1,73 @@
+"""What the outputs of ops lack on average by the integers of their weights.
+
+Added to the biases, it corrects them (arXiv 1810.05723, section 2.2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import kernels
+from ..program import proto
+from ..program.folding.linear import weight_layout
+from ..program.parameters import Array
+from ..program.weights import QuantizedWeight
+from .windows import Window
+
+
+def mean_error(desc: Any, weight: QuantizedWeight, means: Array, dims: Sequence[int]) -> Array:
+    """Return what an op's outputs lack on average by its integers, float64[outputs].
+
+    Args:
+        desc: the op's ``OpDesc``.
+        weight: its weight as integers of up to 8 bits, one threshold per channel or per tensor.
+        means: float64[channels] of its activation.
+        dims: the declared dims of the activation, below 1 where they are not known. Where they are
+            known, padded zeros lack nothing.
+    """
+    source = weight.source
+    layout = weight_layout(desc, source.shape)
+    inputs = means
+    if layout.outputs_first:
+        inputs = np.outer(means, _taps_inside(desc, source.shape, dims)).reshape(-1)
+    matrix = len(source), -1
+    lack = kernels.mean_errors(
+        source.reshape(matrix),
+        weight.integers.reshape(matrix),
+        _steps(weight),
+        inputs,
+        0 if layout.outputs_first else 1,
+        layout.groups,
+    )
+    by_output: Array = lack.reshape(layout.outputs, -1).sum(axis=1)
+    return by_output * _share_of_taps(desc)
+
+
+def _taps_inside(desc: Any, shape: tuple[int, ...], dims: Sequence[int]) -> Array:
+    """Return how much of its channel's mean each tap of an input meets: [taps]."""
+    if len(shape) == 2:
+        return np.ones(1)
+    is_last = proto.attribute(desc, "data_format", "NCHW") == "NHWC"
+    sizes = tuple(dims[1:3] if is_last else dims[2:4]) or (-1, -1)
+    return Window.of(desc, shape[2:]).inside(sizes)
+
+
+def _steps(weight: QuantizedWeight) -> Array:
+    """Return the steps of a weight as those of a matrix [axis 0, all others]."""
+    shape = weight.stored.shape
+    if weight.axis <= 0:
+        return weight.step.reshape(-1, 1)
+    along = [-1 if axis == weight.axis else 1 for axis in range(1, len(shape))]
+    steps: Array = np.broadcast_to(weight.step.reshape(along), shape[1:]).reshape(1, -1)
+    return steps
+
+
+def _share_of_taps(desc: Any) -> float:
+    """Return what each weight counts for in an output, on average."""
+    if desc.type == "conv2d_transpose":  # of the taps, those that a stride leads to
+        return 1 / float(math.prod(proto.attribute(desc, "strides", (1, 1))))
+    return float(proto.attribute(desc, "alpha", 1.0))

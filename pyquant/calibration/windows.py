@@ -1,0 +1,91 @@
+"""What a convolution reads of an image at each position."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..program import proto
+from ..program.parameters import Array
+
+Padding = tuple[int, int]
+"""Zeros before the first place of an axis and behind the last one."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """The taps of a convolution, and how they move; each by height and width.
+
+    Attributes:
+        kernel: how many taps there are.
+        strides: of the window.
+        dilations: how far taps are apart.
+        paddings: None if they depend on the image's size ("SAME").
+    """
+
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    paddings: tuple[Padding, Padding] | None
+
+    @classmethod
+    def of(cls, desc: Any, kernel: tuple[int, ...]) -> Window:
+        """Read the window of a convolution from its ``OpDesc``."""
+        strides = tuple(proto.attribute(desc, "strides", (1, 1)))
+        dilations = tuple(proto.attribute(desc, "dilations", (1, 1)))
+        return cls(kernel, strides, dilations, _paddings(desc))
+
+    def over(self, images: Array) -> Array:
+        """Return what is read: [samples, channels, positions down, across, taps down, across].
+
+        Args:
+            images: [samples, channels, height, width].
+        """
+        padding = [self._padding(axis, size) for axis, size in enumerate(images.shape[2:])]
+        padded = np.pad(images, ((0, 0), (0, 0), *padding))
+        spans = [self._span(axis) for axis in range(2)]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
+        windows = windows[:, :, :: self.strides[0], :: self.strides[1]]
+        return windows[..., :: self.dilations[0], :: self.dilations[1]]
+
+    def inside(self, sizes: tuple[int, ...]) -> Array:
+        """Return at which share of the positions each tap is inside of the image: [taps].
+
+        Args:
+            sizes: height and width; of one that is not known, below 1, nothing counts as outside.
+        """
+        down, across = (self._inside(axis, size) for axis, size in enumerate(sizes))
+        return np.outer(down, across).reshape(-1)
+
+    def _inside(self, axis: int, size: int) -> Array:
+        taps = np.arange(self.kernel[axis]) * self.dilations[axis]
+        if size < 1:
+            return np.ones(len(taps))
+        before, behind = self._padding(axis, size)
+        last = size + before + behind - self._span(axis)
+        starts = np.arange(0, last + 1, self.strides[axis]) - before
+        places = starts[:, None] + taps
+        inside: Array = ((places >= 0) & (places < size)).mean(axis=0)
+        return inside
+
+    def _span(self, axis: int) -> int:
+        return (self.kernel[axis] - 1) * self.dilations[axis] + 1
+
+    def _padding(self, axis: int, size: int) -> Padding:
+        if self.paddings is not None:
+            return self.paddings[axis]
+        stride = self.strides[axis]  # "SAME", for which Paddle sets dilations to 1
+        total = max((-(-size // stride) - 1) * stride + self.kernel[axis] - size, 0)
+        return total // 2, total - total // 2
+
+
+def _paddings(desc: Any) -> tuple[Padding, Padding] | None:
+    algorithm = proto.attribute(desc, "padding_algorithm", "EXPLICIT")
+    if algorithm == "SAME":
+        return None
+    given = [0, 0] if algorithm == "VALID" else list(proto.attribute(desc, "paddings", (0, 0)))
+    if len(given) == 2:
+        given = [given[0], given[0], given[1], given[1]]
+    return (given[0], given[1]), (given[2], given[3])
