@@ -25,11 +25,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
+from ._native import FRACTION_BITS
 from .arrays import Values, view_values
 
 __all__ = [
+    "FRACTION_BITS",
+    "Maxima",
     "Observation",
     "abs_max",
+    "add_exactly",
     "add_moments",
     "channel_abs_max",
     "channel_sums",
@@ -45,6 +49,7 @@ __all__ = [
     "percentile_threshold",
     "quantize",
     "round_by_moments",
+    "sample_maxima",
 ]
 
 
@@ -60,6 +65,14 @@ class Observation(NamedTuple):
     non_finite: int
     sample_abs_max: NDArray[np.float32]
     counted: bool
+    channel_sums: NDArray[np.float64] | None
+
+
+class Maxima(NamedTuple):
+    """What `sample_maxima` saw."""
+
+    sample_abs_max: NDArray[np.float32]
+    channel_sums: NDArray[np.float64] | None
 
 
 def join_openmp(library: Path) -> bool:
@@ -104,18 +117,46 @@ def channel_abs_max(
     return _native.channel_abs_max(_contiguous(view_values(x, dtype)), axis, num_threads)
 
 
+def sample_maxima(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> Maxima:
+    """Return the greatest |x| of every sample, float32[samples], and the sums of its channels.
+
+    `x` is as for `observe`. A sample's greatest |x| is NaN if it has a NaN.
+
+    Raises:
+        ValueError: `x` is empty or of other dimensions.
+    """
+    return Maxima(*_native.sample_maxima(_contiguous(view_values(x, dtype)), num_threads))
+
+
 def channel_sums(
     x: Values, axis: int, *, dtype: str | None = None, num_threads: int | None = None
 ) -> NDArray[np.float64]:
     """Return the sum of every channel along `axis` of each sample, float64[samples, channels].
 
-    Samples lie along axis 0. A channel's values are added up in the order of their positions, so
-    that a transposed array gives the same sums.
+    Samples lie along axis 0. A channel's values are added up in float32 eight at a time, these sums
+    of 128 positions in float64, and those in float64 again, each in the order of the positions, so
+    that a transposed array gives the same.
 
     Raises:
         ValueError: `axis` is 0 or out of range.
     """
     return _native.channel_sums(_contiguous(view_values(x, dtype)), axis, num_threads)
+
+
+def add_exactly(
+    sums: NDArray[np.float64], whole: NDArray[np.int64], fraction: NDArray[np.int64]
+) -> None:
+    """Add sums to totals that do not depend on the order of what is added.
+
+    Args:
+        sums: float64[samples, channels]; what lies beyond 2^45 counts for that.
+        whole: int64[channels], the whole part of each total; added to in place.
+        fraction: int64[channels], the rest in units of 2^-`FRACTION_BITS`, less than one; likewise.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    _native.add_exactly(_contiguous(sums), whole, fraction)
 
 
 def histogram(
@@ -145,15 +186,18 @@ def observe(
     dtype: str | None = None,
     num_threads: int | None = None,
 ) -> Observation:
-    """Summarize `x`, [samples, values], and add its histogram to `counts`, in one read.
+    """Summarize `x`, and add its histogram to `counts`, in one read.
+
+    `x` is [samples, values]; or [samples, blocks, positions, channels of a block], for the sums of
+    its channels to be taken as by `channel_sums`, float64[samples, channels].
 
     The bins of `counts` (uint64[bins], changed in place) are 2.0**width_exponent wide. If any
     finite |x| reaches beyond them (|x| >= bins * 2.0**width_exponent) then `counts` stays as it
     was and `counted` is False: widen the bins and call again. Non-finite values are never counted.
 
     Raises:
-        ValueError: `x` is empty or not 2-D, `counts` not 1-D, contiguous and writable, or
-            `width_exponent` not in [-120, 120].
+        ValueError: `x` is empty or of other dimensions, `counts` not 1-D, contiguous and writable,
+            or `width_exponent` not in [-120, 120].
         TypeError: `counts` is not an array of uint64.
     """
     values = _contiguous(view_values(x, dtype))

@@ -181,7 +181,8 @@ def test_sums_do_not_depend_on_the_order() -> None:
     assert merged.positions == whole.positions == 40 * 21
     np.testing.assert_array_equal(merged.means, whole.means)
     expected = data.astype(np.float64).mean(axis=(0, 2, 3))
-    np.testing.assert_allclose(whole.means, expected, rtol=1e-12)
+    bound = 3 * 2.0**-24 * np.abs(data).astype(np.float64).mean(axis=(0, 2, 3))
+    assert (np.abs(whole.means - expected) <= bound).all()
 
 
 def test_one_block_of_channels_is_all_of_them() -> None:
@@ -189,7 +190,9 @@ def test_one_block_of_channels_is_all_of_them() -> None:
     lying = plain.transpose(0, 2, 3, 1).copy().reshape(plain.shape)
     layout = found_layout(lying, plain)
     assert layout is not None
-    np.testing.assert_array_equal(layout.channel_sums(lying), kernels.channel_sums(plain, 1))
+    np.testing.assert_array_equal(
+        layout.blocks(lying)[:, 0].swapaxes(1, 2).reshape(plain.shape), plain
+    )
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -199,7 +202,7 @@ def test_layouts_are_found_and_summed(name: str) -> None:
     block = layout.block or 32
     lying = plain.reshape(3, 32 // block, block, 30).swapaxes(2, 3).copy().reshape(plain.shape)
     assert found_layout(lying, plain) == layout
-    sums = layout.channel_sums(lying)
+    sums = kernels.sample_maxima(layout.blocks(lying)).channel_sums
     np.testing.assert_array_equal(sums, kernels.channel_sums(plain, 1))
     assert found_layout(np.zeros_like(plain), np.zeros_like(plain)) is None
     assert found_layout(plain + 1, plain) is None

@@ -1,6 +1,7 @@
 """Kernels over tensors: reductions, histogram, observe; what they accept and refuse."""
 
 import ctypes
+import math
 import os
 import subprocess
 import sys
@@ -144,7 +145,8 @@ def test_channel_sums_of_layouts(shape, axis, element):
     bits = finite_bits(element, shape)
     others = tuple(i for i in range(1, len(shape)) if i != axis % len(shape))
     values = exact(bits, element).astype(np.float64)
-    bound = 1e-13 * np.abs(values).sum(axis=others)
+    # Eight values are added up in float32, by pairs: three roundings.
+    bound = 3 * 2**-24 * np.abs(values).sum(axis=others)
     x = from_bits(bits, element)
     alone = kernels.channel_sums(axis=axis, num_threads=1, **x)
     assert alone.dtype == np.float64
@@ -153,6 +155,56 @@ def test_channel_sums_of_layouts(shape, axis, element):
         same(kernels.channel_sums(axis=axis, num_threads=threads, **x), alone)
     turned = np.ascontiguousarray(np.moveaxis(bits, axis, -1))
     same(kernels.channel_sums(axis=-1, **from_bits(turned, element)), alone)
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize(
+    "shape", [(4, 1, 3136, 32), (2, 3, 300, 16), (1, 1, 49, 1300), (3, 2, 1, 5), (2, 4, 1000, 1)]
+)
+def test_samples_with_channels(shape, element):
+    """Of channels side by side, the sums are those of an array in order; all else is as without."""
+    bits = finite_bits(element, shape)
+    x, rows = from_bits(bits, element), from_bits(bits.reshape(shape[0], -1), element)
+    in_order = np.ascontiguousarray(bits.swapaxes(2, 3)).reshape(shape[0], -1, shape[2])
+    sums = kernels.channel_sums(axis=1, **from_bits(in_order, element))
+    maxima = kernels.sample_maxima(**x)
+    same(maxima.channel_sums, sums)
+    same(maxima.sample_abs_max, kernels.channel_abs_max(axis=0, **rows))
+    assert kernels.sample_maxima(**rows).channel_sums is None
+    for threads in (1, 2, 7):
+        for found, expected in zip(kernels.sample_maxima(num_threads=threads, **x), maxima):
+            same(found, expected)
+        counts = [np.zeros(2048, np.uint64) for _ in range(2)]
+        options = {"width_exponent": -3, "num_threads": threads}
+        seen = kernels.observe(counts=counts[0], **options, **x)
+        plain = kernels.observe(counts=counts[1], **options, **rows)
+        same(seen.channel_sums, sums)
+        assert plain.channel_sums is None
+        for found, expected in zip(seen[:-1], plain[:-1]):
+            same(found, expected)
+        same(*counts)
+
+
+def test_exact_totals():
+    """Of negative sums and of such as are too large, in any order."""
+    generator = np.random.default_rng(0)
+    sums = generator.standard_normal((50, 7)) * 10.0 ** generator.integers(-12, 12, (50, 7))
+    totals = []
+    for order in (np.arange(50), generator.permutation(50)):
+        whole, fraction = np.zeros((2, 7), np.int64)
+        for part in np.split(sums[order], 5):
+            kernels.add_exactly(part, whole, fraction)
+        assert ((fraction >= 0) & (fraction < 2**kernels.FRACTION_BITS)).all()
+        totals.append((whole, fraction))
+    same(*totals)
+    found = totals[0][0] + totals[0][1] * 2.0**-kernels.FRACTION_BITS
+    expected = np.array([math.fsum(column) for column in sums.T])
+    np.testing.assert_allclose(found, expected, rtol=1e-15, atol=50 * 2.0**-kernels.FRACTION_BITS)
+    whole, fraction = np.zeros((2, 3), np.int64)
+    kernels.add_exactly(np.array([[np.inf, -1e300, np.nan]]), whole, fraction)
+    assert whole.tolist() == [2**45, -(2**45), -(2**45)]
+    with pytest.raises(ValueError, match="for each channel"):
+        kernels.add_exactly(np.zeros((2, 4)), whole, fraction)
 
 
 def test_every_16_bit_pattern_widens_exactly():
@@ -326,6 +378,7 @@ def test_bit_identity_of_instruction_sets_and_threads(make_bits, element):
             kernels.channel_abs_max(axis=1, num_threads=threads, **x),
             kernels.channel_sums(axis=1, num_threads=threads, **x),
             kernels.channel_sums(axis=1, num_threads=threads, **of_images),
+            *kernels.sample_maxima(num_threads=threads, **of_images),
             kernels.quantize(
                 threshold=np.linspace(1, 3, 50021).astype(np.float32),
                 axis=1,
@@ -516,6 +569,8 @@ X = np.zeros((2, 3), np.float32)
         (lambda: kernels.histogram(X, 4, np.nan), "bin_width"),
         (lambda: kernels.observe(X[0], np.zeros(4, np.uint64), 0), r"\[samples, values\]"),
         (lambda: kernels.observe(X[:0], np.zeros(4, np.uint64), 0), "not empty"),
+        (lambda: kernels.sample_maxima(X[0]), r"\[samples, values\]"),
+        (lambda: kernels.sample_maxima(X[:0]), "not empty"),
         (lambda: kernels.observe(X, np.zeros((2, 2), np.uint64), 0), "1-D"),
         (lambda: kernels.observe(X, np.zeros(8, np.uint64)[::2], 0), "contiguous"),
         (lambda: kernels.observe(X, np.zeros(0, np.uint64), 0), "bins must be"),

@@ -192,6 +192,18 @@ def _channel_sums(x: NDArray[np.float32]) -> Iterator[Case]:
             values=view.size,
             read=view.nbytes,
         )
+        if axis == 2:
+            yield Case(
+                f"sample_maxima fp32 of [{dims}]",
+                partial(kernels.sample_maxima, view[:, None]),
+                numpy(partial(_maxima, view), nearly),
+                values=view.size,
+                read=view.nbytes,
+            )
+
+
+def _maxima(x: NDArray[np.float32]) -> tuple[Any, Any]:
+    return np.abs(x).max(axis=(1, 2)), x.sum(axis=1, dtype=np.float64)
 
 
 def _histograms(gaussian: NDArray[np.float32]) -> Iterator[Case]:

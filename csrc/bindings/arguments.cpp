@@ -49,6 +49,20 @@ ChannelShape channel_shape_from(const py::array& array, int axis) {
   return shape;
 }
 
+Samples samples_from(const py::array& array) {
+  require((array.ndim() == 2 || array.ndim() == 4) && array.size() > 0,
+          "x must be [samples, values] or [samples, blocks, positions, channels], and not empty");
+  const auto size = [&](int axis) { return static_cast<std::size_t>(array.shape(axis)); };
+  if (array.ndim() == 2) return {size(0), 1, size(1), 1, false};
+  return {size(0), size(1), size(2), size(3), true};
+}
+
+py::object sums_by_sample(const std::vector<double>& sums, std::size_t samples) {
+  if (sums.empty()) return py::none();
+  const auto rows = static_cast<py::ssize_t>(samples);
+  return py::array_t<double>({rows, static_cast<py::ssize_t>(sums.size()) / rows}, sums.data());
+}
+
 Counts<std::uint64_t> writable_counts_from(py::array& array) {
   if (!py::isinstance<py::array_t<std::uint64_t>>(array))
     throw py::type_error("counts must be an array of uint64");

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "kernels/counts.hpp"
+#include "kernels/samples.hpp"
 #include "kernels/tensor.hpp"
 
 // Python arguments checked and turned into what the kernels take. pyquant/kernels.py has already
@@ -26,6 +27,13 @@ int threads_from(const OptionalThreads&);
 Tensor tensor_from(const py::array&);
 
 ChannelShape channel_shape_from(const py::array&, int axis);
+
+// [samples, values], or [samples, blocks, positions, channels of a block], whose channels are to be
+// summed up; not empty.
+Samples samples_from(const py::array&);
+
+// float64[samples, channels], or None if there are none.
+py::object sums_by_sample(const std::vector<double>& sums, std::size_t samples);
 
 Counts<std::uint64_t> writable_counts_from(py::array&);
 

@@ -32,7 +32,8 @@ py::tuple tuple_of(const Observation& observation) {
       static_cast<py::ssize_t>(observation.sample_abs_max.size()),
       observation.sample_abs_max.data());
   return py::make_tuple(observation.range.minimum, observation.range.maximum, observation.zeros,
-                        observation.non_finite, sample_abs_max, observation.counted);
+                        observation.non_finite, sample_abs_max, observation.counted,
+                        sums_by_sample(observation.channel_sums, sample_abs_max.size()));
 }
 
 py::tuple observe_values(const py::array& x, py::array counts, int width_exponent,
@@ -40,12 +41,10 @@ py::tuple observe_values(const py::array& x, py::array counts, int width_exponen
   const Tensor tensor = tensor_from(x);
   const Counts<std::uint64_t> target = writable_counts_from(counts);
   const int threads = threads_from(num_threads);
-  if (x.ndim() != 2 || tensor.size == 0)
-    throw std::invalid_argument("x must be [samples, values] and not empty");
+  const Samples samples = samples_from(x);
   if (std::abs(width_exponent) > kMaxWidthExponent)
     throw std::invalid_argument("width_exponent must be from -120 to 120, got " +
                                 std::to_string(width_exponent));
-  const std::size_t samples = static_cast<std::size_t>(x.shape(0));
   const Observation observation = [&] {
     const py::gil_scoped_release release;
     return observe(tensor, samples, width_exponent, target, threads);

@@ -56,6 +56,32 @@ py::array_t<double> channel_sums_of(const py::array& x, int axis,
   return sums;
 }
 
+py::tuple sample_maxima_of(const py::array& x, const OptionalThreads& num_threads) {
+  const Tensor tensor = tensor_from(x);
+  const Samples samples = samples_from(x);
+  const int threads = threads_from(num_threads);
+  const Maxima maxima = [&] {
+    const py::gil_scoped_release release;
+    return sample_maxima(tensor, samples, threads);
+  }();
+  const py::array_t<float> of_samples(static_cast<py::ssize_t>(maxima.of_samples.size()),
+                                      maxima.of_samples.data());
+  return py::make_tuple(of_samples, sums_by_sample(maxima.channel_sums, samples.count));
+}
+
+using Integers = py::array_t<std::int64_t, py::array::c_style>;
+
+void add_sums_exactly(const py::array_t<double, py::array::c_style>& sums, Integers& whole,
+                      Integers& fraction) {
+  if (sums.ndim() != 2 || whole.ndim() != 1 || fraction.ndim() != 1 ||
+      whole.shape(0) != sums.shape(1) || fraction.shape(0) != sums.shape(1))
+    throw std::invalid_argument(
+        "expected sums [samples, channels], and a total's two parts for each channel");
+  add_exactly(sums.data(), static_cast<std::size_t>(sums.shape(0)),
+              static_cast<std::size_t>(sums.shape(1)), whole.mutable_data(),
+              fraction.mutable_data());
+}
+
 }  // namespace
 
 void register_reductions(py::module_& m) {
@@ -63,6 +89,10 @@ void register_reductions(py::module_& m) {
   m.def("min_max", &min_max_of, py::arg("x"), py::arg("num_threads"));
   m.def("channel_abs_max", &channel_abs_max_of, py::arg("x"), py::arg("axis"),
         py::arg("num_threads"));
+  m.def("sample_maxima", &sample_maxima_of, py::arg("x"), py::arg("num_threads"));
+  m.def("add_exactly", &add_sums_exactly, py::arg("sums").noconvert(), py::arg("whole").noconvert(),
+        py::arg("fraction").noconvert());
+  m.attr("FRACTION_BITS") = kFractionBits;
   m.def("channel_sums", &channel_sums_of, py::arg("x"), py::arg("axis"), py::arg("num_threads"));
 }
 

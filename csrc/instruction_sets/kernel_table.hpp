@@ -8,8 +8,9 @@ namespace pyquant {
 // The parts of an array that `raise_abs_max` reads side by side.
 constexpr std::size_t kStreams = 6;
 
-// The rows that are summed side by side: each sum has to wait for the last one of its row.
-constexpr std::size_t kSummedRows = 8;
+// So many values are summed up in float32, by pairs, and their sum added in float64; the last ones,
+// if they are fewer, one by one.
+constexpr std::size_t kSummedAtOnce = 8;
 
 // Weighted values are summed side by side, each so many places from the next of its sum.
 constexpr std::size_t kWeightedSums = 16;
@@ -113,9 +114,9 @@ struct KernelTable {
   void (*dequantize_16)(const std::int16_t* quantized, std::size_t size, const float* thresholds,
                         bool uniform, float levels, float* values);
 
-  // sums += the values of each of kSummedRows rows, one after the other.
-  void (*add_rows)(const float* const* rows, std::size_t size, double* sums);
-  // sums += each of the rows, one after the other, which begin `stride` values apart.
+  // The sum with all values added to it, kSummedAtOnce of them at once.
+  double (*sum_row)(const float* values, std::size_t size, double sum);
+  // sums += the rows, which begin `stride` values apart, kSummedAtOnce of them at once.
   void (*add_columns)(const float* values, std::size_t rows, std::size_t stride,
                       std::size_t columns, double* sums);
   // sums += factor * values.

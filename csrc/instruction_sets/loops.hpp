@@ -344,46 +344,33 @@ void add_products(const float* __restrict samples, size_t stride, size_t count, 
   }
 }
 
-void add_rows(const float* const* rows, size_t size, double* sums) {
-  double totals[kSummedRows];
-  for (size_t row = 0; row < kSummedRows; ++row) totals[row] = sums[row];
-  for (size_t i = 0; i < size; ++i)
-    for (size_t row = 0; row < kSummedRows; ++row) totals[row] += rows[row][i];
-  for (size_t row = 0; row < kSummedRows; ++row) sums[row] = totals[row];
+// A float of eight is converted to double in the time that seven additions take.
+inline float sum_of_eight(float a, float b, float c, float d, float e, float f, float g, float h) {
+  return ((a + b) + (c + d)) + ((e + f) + (g + h));
 }
 
-// Columns of so many vectors at once, from `column` on, for their sums to stay in registers.
-template <size_t vectors>
-void add_vectors(const float* values, size_t rows, size_t stride, size_t columns, size_t& column,
-                 double* sums) {
-  using Floats = float __attribute__((vector_size(32)));
-  using Doubles = double __attribute__((vector_size(64)));
-  constexpr size_t width = vectors * 8;
-  for (; column + width <= columns; column += width) {
-    Doubles totals[vectors];
-    memcpy(totals, sums + column, sizeof totals);
-    for (size_t row = 0; row < rows; ++row) {
-      Floats read[vectors];
-      memcpy(read, values + row * stride + column, sizeof read);
-      for (size_t i = 0; i < vectors; ++i) totals[i] += __builtin_convertvector(read[i], Doubles);
-    }
-    memcpy(sums + column, totals, sizeof totals);
+double sum_row(const float* values, size_t size, double sum) {
+  size_t i = 0;
+  for (; i + kSummedAtOnce <= size; i += kSummedAtOnce) {
+    const float* v = values + i;
+    sum += sum_of_eight(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
   }
+  for (; i < size; ++i) sum += values[i];
+  return sum;
 }
 
-void add_columns(const float* values, size_t rows, size_t stride, size_t columns, double* sums) {
-  // Long rows are read faster one after the other, their sums in the first cache.
-  constexpr size_t long_row = 256;
-  size_t column = 0;
-  if (columns < long_row) {
-    add_vectors<8>(values, rows, stride, columns, column, sums);
-    add_vectors<4>(values, rows, stride, columns, column, sums);
-    add_vectors<2>(values, rows, stride, columns, column, sums);
-    add_vectors<1>(values, rows, stride, columns, column, sums);
+void add_columns(const float* values, size_t rows, size_t stride, size_t columns,
+                 double* __restrict sums) {
+  size_t row = 0;
+  for (; row + kSummedAtOnce <= rows; row += kSummedAtOnce) {
+    const float* __restrict a = values + row * stride;
+    const float *b = a + stride, *c = b + stride, *d = c + stride, *e = d + stride;
+    const float *f = e + stride, *g = f + stride, *h = g + stride;
+    for (size_t i = 0; i < columns; ++i)
+      sums[i] += sum_of_eight(a[i], b[i], c[i], d[i], e[i], f[i], g[i], h[i]);
   }
-  if (column == columns) return;
-  for (size_t row = 0; row < rows; ++row)
-    for (size_t i = column; i < columns; ++i) sums[i] += values[row * stride + i];
+  for (; row < rows; ++row)
+    for (size_t i = 0; i < columns; ++i) sums[i] += values[row * stride + i];
 }
 
 constexpr KernelTable kernel_table(const char* name) {
@@ -410,7 +397,7 @@ constexpr KernelTable kernel_table(const char* name) {
           quantize<int16_t>,
           dequantize<int8_t>,
           dequantize<int16_t>,
-          add_rows,
+          sum_row,
           add_columns,
           add_scaled<double>,
           add_scaled<float>,

@@ -7,12 +7,11 @@
 #include <numeric>
 
 #include "kernels/parallel.hpp"
+#include "kernels/samples.hpp"
 
 namespace pyquant {
 namespace {
 
-constexpr std::size_t kMinValuesPerPiece = 8192;
-constexpr std::size_t kPiecesPerThread = 4;
 constexpr float kNoEdge = std::numeric_limits<float>::quiet_NaN();
 
 // Below 1 / width by more than the roundings of it and of a product with it could add.
@@ -160,7 +159,7 @@ void for_each_block(const Tensor& tensor, Part part, const Visit& visit) {
   alignas(64) float buffer[kBlockSize];
   for (std::size_t begin = part.begin; begin < part.end; begin += kBlockSize) {
     const std::size_t size = std::min(kBlockSize, part.end - begin);
-    prefetch_block(tensor, begin + kBlockSize, part.end);
+    prefetch_block(tensor, begin + kBlockSize, tensor.size);
     visit(read_block(table, tensor, begin, size, buffer), size);
   }
 }
@@ -220,49 +219,32 @@ struct Summary {
   }
 };
 
-// Samples cut into pieces, enough of them for the threads to share evenly.
-struct Pieces {
-  std::size_t samples;
-  std::size_t values;
-  std::size_t per_sample;
-
-  Pieces(const Tensor& tensor, std::size_t samples, std::size_t threads)
-      : samples(samples), values(tensor.size / samples) {
-    const std::size_t wanted = threads == 1 ? 1 : kPiecesPerThread * threads / samples + 1;
-    per_sample = std::clamp<std::size_t>(values / kMinValuesPerPiece, 1, wanted);
-  }
-
-  std::size_t count() const { return samples * per_sample; }
-
-  Part operator[](std::size_t index) const {
-    const Part piece = part_of(values, per_sample, index % per_sample);
-    const std::size_t start = index / per_sample * values;
-    return {start + piece.begin, start + piece.end};
-  }
+// Summaries of every piece, and the sums of the channels.
+struct Seen {
+  std::vector<Summary> pieces;
+  std::vector<double> channel_sums;
 };
 
 // Summarizes every piece, and calls count(thread, bins, size) block by block. Zeros may be left
 // out.
 template <typename Count>
-std::vector<Summary> summarize_and_count(const Tensor& tensor, const Pieces& pieces,
-                                         std::size_t threads, const Binning<float>& binning,
-                                         const Count& count) {
+Seen summarize_and_count(const Tensor& tensor, const Samples& samples, std::size_t threads,
+                         const Binning<float>& binning, const Count& count) {
   const KernelTable& table = kernels();
+  const Pieces pieces(samples, threads);
   std::vector<Summary> summaries(pieces.count());
-  parallel_for(threads, threads, [&](std::size_t thread) {
-    const Part mine = part_of(pieces.count(), threads, thread);
-    alignas(64) std::uint32_t bins[kBlockSize + kBinsPadding];
-    for (std::size_t i = mine.begin; i < mine.end; ++i) {
-      Summary summary;
-      for_each_block(tensor, pieces[i], [&](const float* values, std::size_t size) {
-        const Block block = table.find_bins_of_block(values, size, binning, bins);
-        count(thread, bins, block.bins);
-        summary.add(table, values, size, block);
+  std::vector<double> sums = for_each_chunk(
+      tensor, samples, pieces, threads, [&](std::size_t thread, std::size_t piece, Part part) {
+        alignas(64) std::uint32_t bins[kBlockSize + kBinsPadding];
+        Summary summary = summaries[piece];
+        for_each_block(tensor, part, [&](const float* values, std::size_t size) {
+          const Block block = table.find_bins_of_block(values, size, binning, bins);
+          count(thread, bins, block.bins);
+          summary.add(table, values, size, block);
+        });
+        summaries[piece] = summary;
       });
-      summaries[i] = summary;
-    }
-  });
-  return summaries;
+  return {std::move(summaries), std::move(sums)};
 }
 
 std::vector<float> abs_max_of_samples(const std::vector<Summary>& pieces, std::size_t samples) {
@@ -284,30 +266,30 @@ std::size_t left_out(const std::vector<Summary>& pieces) {
 }
 
 // All that is known of the tensor but whether it was counted.
-Observation observation_of(const std::vector<Summary>& pieces, std::size_t samples,
-                           const Tensor& tensor, int requested) {
+Observation observation_of(Seen seen, std::size_t samples, const Tensor& tensor, int requested) {
   Summary whole;
-  for (const Summary& summary : pieces) {
+  for (const Summary& summary : seen.pieces) {
     whole.merge(summary.keys);
     whole.zeros += summary.zeros;
   }
-  Observation observation{range_of_keys(whole.keys), whole.zeros, 0,
-                          abs_max_of_samples(pieces, samples), false};
+  Observation observation{
+      range_of_keys(whole.keys),   whole.zeros, 0, abs_max_of_samples(seen.pieces, samples), false,
+      std::move(seen.channel_sums)};
   const bool finite =
       std::isfinite(observation.range.minimum) && std::isfinite(observation.range.maximum);
   if (!finite) observation.non_finite = count_non_finite(tensor, requested);
   return observation;
 }
 
-Observation observe_small(const Tensor& tensor, std::size_t samples, double width,
+Observation observe_small(const Tensor& tensor, const Samples& samples, double width,
                           const Binning<float>& binning, Counts<std::uint64_t> counts) {
   std::size_t beyond = 0;
-  const std::vector<Summary> summaries =
-      summarize_and_count(tensor, Pieces(tensor, samples, 1), 1, binning,
-                          [&](std::size_t, const std::uint32_t* bins, std::size_t size) {
-                            for (std::size_t i = 0; i < size; ++i) beyond += bins[i] >= counts.bins;
-                          });
-  Observation observation = observation_of(summaries, samples, tensor, 1);
+  Seen seen = summarize_and_count(tensor, samples, 1, binning,
+                                  [&](std::size_t, const std::uint32_t* bins, std::size_t size) {
+                                    for (std::size_t i = 0; i < size; ++i)
+                                      beyond += bins[i] >= counts.bins;
+                                  });
+  Observation observation = observation_of(std::move(seen), samples.count, tensor, 1);
   observation.counted = beyond == observation.non_finite;
   if (observation.counted) count_in_place(tensor, BinFinder(width, counts.bins, kNoEdge), counts);
   return observation;
@@ -330,7 +312,7 @@ void histogram(const Tensor& tensor, double width, Counts<std::uint64_t> counts,
   add_counts(histograms, counts);
 }
 
-Observation observe(const Tensor& tensor, std::size_t samples, int width_exponent,
+Observation observe(const Tensor& tensor, const Samples& samples, int width_exponent,
                     Counts<std::uint64_t> counts, int requested) {
   const DefaultFloatMode mode;
   const float width = std::ldexp(1.0f, width_exponent);
@@ -339,16 +321,15 @@ Observation observe(const Tensor& tensor, std::size_t samples, int width_exponen
   if (is_small(tensor, counts.bins)) return observe_small(tensor, samples, width, binning, counts);
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
   ThreadHistograms histograms(threads, SubHistograms(counts.bins));
-  const std::vector<Summary> summaries =
-      summarize_and_count(tensor, Pieces(tensor, samples, threads), threads, binning,
-                          [&](std::size_t thread, const std::uint32_t* bins, std::size_t size) {
-                            histograms[thread].count(bins, size);
-                          });
-  Observation observation = observation_of(summaries, samples, tensor, requested);
+  Seen seen = summarize_and_count(tensor, samples, threads, binning,
+                                  [&](std::size_t thread, const std::uint32_t* bins,
+                                      std::size_t size) { histograms[thread].count(bins, size); });
+  const std::size_t zeros = left_out(seen.pieces);
+  Observation observation = observation_of(std::move(seen), samples.count, tensor, requested);
   observation.counted = uncounted(histograms) == observation.non_finite;
   if (observation.counted) {
     add_counts(histograms, counts);
-    counts[0] += left_out(summaries);
+    counts[0] += zeros;
   }
   return observation;
 }

@@ -20,13 +20,14 @@ struct Observation {
   std::size_t non_finite;
   std::vector<float> sample_abs_max;
   bool counted;
+  std::vector<double> channel_sums;
 };
 
-// One read of a tensor of at least one value, `samples` rows of equally many: their summary, and
-// their histogram of bin width 2^width_exponent. A finite |x| >= bins * width leaves the counts as
-// they were, and `counted` false. NaN among the values makes the range, and its sample's abs max,
-// NaN.
-Observation observe(const Tensor&, std::size_t samples, int width_exponent, Counts<std::uint64_t>,
+// One read of samples of at least one value: their summary, the sums of their channels, if they are
+// asked for, and their histogram of bin width 2^width_exponent. A finite |x| >= bins * width leaves
+// the counts as they were, and `counted` false. NaN among the values makes the range, and its
+// sample's abs max, NaN.
+Observation observe(const Tensor&, const Samples&, int width_exponent, Counts<std::uint64_t>,
                     int threads);
 
 }  // namespace pyquant

@@ -221,66 +221,60 @@ std::vector<Bits> channel_magnitudes(const Bits* bits, const ChannelShape& shape
                                  : channel_magnitudes_by_column(bits, shape, requested);
 }
 
-// So many values are summed at a time: they stay in the first cache for all of their columns.
-constexpr std::size_t kSummedValues = 8192;
+// Wider rows are summed in parts, for the sums to stay in the first cache.
+constexpr std::size_t kColumnsAtOnce = 4096;
 
 // Adds to the sums of a part of the channels those of positions that have all channels together.
 void add_positions(const Tensor& tensor, std::size_t first, std::size_t positions,
                    std::size_t channels, Part part, double* sums) {
   const KernelTable& table = kernels();
-  const std::size_t columns = std::min(part.end - part.begin, kSummedValues);
-  const std::size_t rows = kSummedValues / std::max<std::size_t>(columns, 1);
-  std::vector<float> buffer(tensor.element == Element::kFloat32 ? 0 : rows * columns);
-  for (std::size_t position = 0; position < positions; position += rows) {
-    const std::size_t count = std::min(rows, positions - position);
+  const std::size_t columns = std::min(part.end - part.begin, kColumnsAtOnce);
+  std::vector<float> buffer(tensor.element == Element::kFloat32 ? 0 : kSummedPositions * columns);
+  std::vector<double> run(columns);
+  for (std::size_t position = 0; position < positions; position += kSummedPositions) {
+    const std::size_t count = std::min(kSummedPositions, positions - position);
     for (std::size_t column = part.begin; column < part.end; column += columns) {
       const std::size_t width = std::min(columns, part.end - column);
       const std::size_t begin = (first + position) * channels + column;
+      std::fill(run.begin(), run.end(), 0.0);
       if (buffer.empty()) {
         const float* values = static_cast<const float*>(tensor.data) + begin;
-        table.add_columns(values, count, channels, width, sums + column);
-        continue;
+        table.add_columns(values, count, channels, width, run.data());
+      } else {
+        for (std::size_t row = 0; row < count; ++row)
+          read_block(table, tensor, begin + row * channels, width, &buffer[row * width]);
+        table.add_columns(buffer.data(), count, width, width, run.data());
       }
-      for (std::size_t row = 0; row < count; ++row)
-        read_block(table, tensor, begin + row * channels, width, &buffer[row * width]);
-      table.add_columns(buffer.data(), count, width, width, sums + column);
+      for (std::size_t i = 0; i < width; ++i) sums[column + i] += run[i];
     }
   }
 }
 
-// Adds to the sums of a part of the channels those of their rows, of `inner` values each.
-void add_rows(const Tensor& tensor, std::size_t first_row, Part channels, std::size_t inner,
+// Adds to the sums of a part of a sample's channels those of their values, of which some lie in
+// rows of `inner`.
+void add_rows(const Tensor& tensor, std::size_t sample, const ChannelShape& shape, Part channels,
               double* sums) {
   const KernelTable& table = kernels();
-  float buffers[kSummedRows][kBlockSize];
-  for (std::size_t channel = channels.begin; channel < channels.end; channel += kSummedRows) {
-    const std::size_t count = std::min(kSummedRows, channels.end - channel);
-    double totals[kSummedRows] = {};
-    std::copy_n(sums + channel, count, totals);
-    for (std::size_t begin = 0; begin < inner; begin += kBlockSize) {
-      const std::size_t size = std::min(kBlockSize, inner - begin);
-      const float* rows[kSummedRows];
-      for (std::size_t i = 0; i < kSummedRows; ++i) {
-        // Where there are fewer rows, the last one is read once more, for nothing.
-        const std::size_t row = first_row + channel + std::min(i, count - 1);
-        rows[i] = read_block(table, tensor, row * inner + begin, size, buffers[i]);
+  const std::size_t positions = shape.outer * shape.inner;
+  float buffer[kSummedPositions];
+  float gathered[kSummedPositions];
+  for (std::size_t channel = channels.begin; channel < channels.end; ++channel) {
+    for (std::size_t begin = 0; begin < positions; begin += kSummedPositions) {
+      const std::size_t size = std::min(kSummedPositions, positions - begin);
+      const float* values = gathered;
+      for (std::size_t i = 0, part; i < size; i += part) {
+        const std::size_t outer = (begin + i) / shape.inner, inner = (begin + i) % shape.inner;
+        part = std::min(size - i, shape.inner - inner);
+        const std::size_t row = (sample * shape.outer + outer) * shape.channels + channel;
+        const float* read = read_block(table, tensor, row * shape.inner + inner, part, buffer);
+        if (part == size)
+          values = read;
+        else
+          std::copy_n(read, part, gathered + i);
       }
-      table.add_rows(rows, size, totals);
+      sums[channel] += table.sum_row(values, size, 0.0);
     }
-    std::copy_n(totals, count, sums + channel);
   }
-}
-
-// Adds to the sums of a part of a sample's channels. Every sum is taken in the order of the
-// positions, however channels and positions lie in memory.
-void add_sample(const Tensor& tensor, std::size_t sample, const ChannelShape& shape, Part channels,
-                double* sums) {
-  if (shape.inner == 1) {
-    add_positions(tensor, sample * shape.outer, shape.outer, shape.channels, channels, sums);
-    return;
-  }
-  for (std::size_t i = 0; i < shape.outer; ++i)
-    add_rows(tensor, (sample * shape.outer + i) * shape.channels, channels, shape.inner, sums);
 }
 
 }  // namespace
@@ -332,12 +326,61 @@ void channel_sums(const Tensor& tensor, std::size_t samples, const ChannelShape&
   parallel_for(samples * parts, threads, [&](std::size_t task) {
     const std::size_t sample = task / parts;
     const Part channels = part_of(shape.channels, parts, task % parts);
-    add_sample(tensor, sample, shape, channels, sums + sample * shape.channels);
+    double* const of_sample = sums + sample * shape.channels;
+    if (shape.inner == 1)
+      add_positions(tensor, sample * shape.outer, shape.outer, shape.channels, channels, of_sample);
+    else
+      add_rows(tensor, sample, shape, channels, of_sample);
   });
-  // Which of several NaN an addition hands on depends on the instruction.
+  make_nan_the_same(sums, samples * shape.channels);
+}
+
+void add_exactly(const double* sums, std::size_t samples, std::size_t channels, std::int64_t* whole,
+                 std::int64_t* fraction) {
+  const DefaultFloatMode mode;
+  for (std::size_t sample = 0; sample < samples; ++sample) {
+    for (std::size_t channel = 0; channel < channels; ++channel) {
+      const double sum = sums[sample * channels + channel];
+      // Written so that a NaN is a number, too: it is told elsewhere.
+      const double kept =
+          sum > -kLargestSum ? (sum < kLargestSum ? sum : kLargestSum) : -kLargestSum;
+      const auto truncated = static_cast<std::int64_t>(kept);
+      const std::int64_t floor = truncated - (static_cast<double>(truncated) > kept ? 1 : 0);
+      const double rest = (kept - static_cast<double>(floor)) * (std::int64_t{1} << kFractionBits);
+      const std::int64_t total = fraction[channel] + static_cast<std::int64_t>(rest);
+      const std::int64_t carried = total >> kFractionBits;
+      whole[channel] += floor + carried;
+      fraction[channel] = total - (carried << kFractionBits);
+    }
+  }
+}
+
+void make_nan_the_same(double* sums, std::size_t size) {
   std::replace_if(
-      sums, sums + samples * shape.channels, [](double sum) { return std::isnan(sum); },
+      sums, sums + size, [](double sum) { return std::isnan(sum); },
       std::numeric_limits<double>::quiet_NaN());
+}
+
+Maxima sample_maxima(const Tensor& tensor, const Samples& samples, int requested) {
+  const KernelTable& table = kernels();
+  const std::size_t threads = thread_count(requested, tensor.size);
+  const Pieces pieces(samples, threads);
+  Maxima found;
+  with_bits(tensor, [&](const auto* bits) {
+    std::vector<std::decay_t<decltype(*bits)>> magnitudes(pieces.count());
+    found.channel_sums = for_each_chunk(
+        tensor, samples, pieces, threads, [&](std::size_t, std::size_t piece, Part part) {
+          const auto magnitude = abs_max(table, bits + part.begin, part.end - part.begin);
+          magnitudes[piece] = std::max(magnitudes[piece], magnitude);
+        });
+    for (std::size_t piece = 0; piece < pieces.count(); piece += pieces.per_sample()) {
+      const auto first = magnitudes.begin() + static_cast<std::ptrdiff_t>(piece);
+      const auto greatest =
+          *std::max_element(first, first + static_cast<std::ptrdiff_t>(pieces.per_sample()));
+      found.of_samples.push_back(float_of_magnitude(greatest, tensor.element));
+    }
+  });
+  return found;
 }
 
 std::size_t count_non_finite(const Tensor& tensor, int requested) {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <vector>
+
+#include "kernels/samples.hpp"
 #include "kernels/tensor.hpp"
 
 namespace pyquant {
@@ -14,9 +17,31 @@ float abs_max(const Tensor&, int threads);
 Range min_max(const Tensor&, int threads);  // of at least one value
 void channel_abs_max(const Tensor&, const ChannelShape&, float* maxima, int threads);
 
-// Of each channel of each of `samples` tensors of the same shape: sums[samples * channels].
+// Of each channel of each of `samples` tensors of the same shape: sums[samples * channels]. The
+// values of kSummedAtOnce positions are added up in float32, these sums of kSummedPositions in
+// their order, and then those in theirs, so that how channels and positions lie makes no
+// difference.
+constexpr std::size_t kSummedPositions = 128;
 void channel_sums(const Tensor&, std::size_t samples, const ChannelShape& of_sample, double* sums,
                   int threads);
+
+// Adds sums[samples * channels] to the whole parts of each channel's total and to the rest, in
+// units of 2^-kFractionBits and less than one: what is added up does not depend on the order. A sum
+// counts for kLargestSum at most.
+constexpr int kFractionBits = 40;
+constexpr double kLargestSum = 0x1p45;
+void add_exactly(const double* sums, std::size_t samples, std::size_t channels, std::int64_t* whole,
+                 std::int64_t* fraction);
+
+// Which of several NaN an addition hands on depends on the instruction.
+void make_nan_the_same(double* sums, std::size_t size);
+
+// The greatest magnitude of each sample, and the sums of its channels, if they are asked for.
+struct Maxima {
+  std::vector<float> of_samples;
+  std::vector<double> channel_sums;
+};
+Maxima sample_maxima(const Tensor&, const Samples&, int threads);
 
 // From the integer images that the kernel table's reductions give.
 float float_of_magnitude(std::uint32_t magnitude, Element);

@@ -1,4 +1,4 @@
-"""Sums over the channels of activations, exact: the mean of a channel is that of all the data."""
+"""Sums over the channels of activations, the same in whatever order batches are added."""
 
 from __future__ import annotations
 
@@ -8,12 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-
-# The sum of a sample is kept in whole numbers and in fractions of 2^-40, as integers: what is added
-# up does not depend on the order.
-_FRACTION_BITS = 40
-_LARGEST = 2.0**45  # 2^17 of them can be added up
-_AT_ONCE = 2**20  # samples, of which each adds less than 2^40 fractions
+from ..kernels import FRACTION_BITS
 
 
 @dataclass
@@ -41,7 +36,7 @@ class ChannelSums:
     def means(self) -> NDArray[np.float64]:
         """The mean of each channel: float64[channels]."""
         means: NDArray[np.float64] = (
-            self.whole + np.ldexp(self.fraction.astype(np.float64), -_FRACTION_BITS)
+            self.whole + np.ldexp(self.fraction.astype(np.float64), -FRACTION_BITS)
         ) / self.positions
         return means
 
@@ -52,25 +47,17 @@ class ChannelSums:
     def add(self, sums: NDArray[np.float64], size: int) -> None:
         """Add one batch by its sums, [samples, channels], of ``size`` values."""
         self.positions += size // sums.shape[1]
-        for start in range(0, len(sums), _AT_ONCE):
-            part = np.clip(sums[start : start + _AT_ONCE], -_LARGEST, _LARGEST)
-            whole = np.floor(part)
-            fraction = np.ldexp(part - whole, _FRACTION_BITS)
-            self._add(_total(whole), _total(fraction))
+        if not self.whole.size:
+            self.whole, self.fraction = np.zeros((2, sums.shape[1]), np.int64)
+        kernels.add_exactly(sums, self.whole, self.fraction)
 
     def merge(self, other: ChannelSums) -> None:
         """Add those of the same activation over other data."""
         self.positions += other.positions
-        self._add(other.whole, other.fraction)
-
-    def _add(self, whole: NDArray[np.int64], fraction: NDArray[np.int64]) -> None:
-        if self.whole.size and whole.size:
+        if not other.whole.size:
+            return
+        whole, fraction = other.whole, other.fraction
+        if self.whole.size:
             whole, fraction = self.whole + whole, self.fraction + fraction
-        if whole.size:
-            carried = fraction >> _FRACTION_BITS
-            self.whole, self.fraction = whole + carried, fraction - (carried << _FRACTION_BITS)
-
-
-def _total(parts: NDArray[np.float64]) -> NDArray[np.int64]:
-    total: NDArray[np.int64] = parts.astype(np.int64).sum(axis=0)
-    return total
+        carried = fraction >> FRACTION_BITS
+        self.whole, self.fraction = whole + carried, fraction - (carried << FRACTION_BITS)

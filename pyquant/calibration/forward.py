@@ -197,19 +197,35 @@ class Forward:
             raise _empty(name, self._batch)
         statistic = self._statistics[name]
         dtype = "bfloat16" if array.dtype == "uint16" else None
-        statistic.observe(array.reshape(array.shape[0] if array.ndim else 1, -1), dtype)
+        channels = statistic.channels
+        blocks = None if channels is None else _channel_blocks(array, channels.axis, layout)
+        rows = array.reshape(array.shape[0] if array.ndim else 1, -1)
+        statistic.observe(rows if blocks is None else blocks, dtype)
         if statistic.non_finite:
             raise ActivationError(
                 f"activation '{name}' holds {statistic.non_finite} NaN or infinite value(s) of "
                 f"{array.size} in batch {self._batch}. Repair that input or the model, or name the "
                 "activation in skip_tensor_list."
             )
-        if statistic.channels is not None and layout is not None:
-            statistic.channels.add(layout.channel_sums(array, dtype), array.size)
-        elif statistic.channels is not None:
-            statistic.channels.observe(array, dtype)
+        if channels is not None and blocks is None:
+            channels.observe(array, dtype)
         for observer in self._observers.get(name, ()):
             observer.observe(array)
+
+
+def _channel_blocks(array: Array, axis: int, layout: Layout | None) -> Array | None:
+    """Return values as [samples, blocks, positions, channels of a block], None if they lie alone.
+
+    Args:
+        array: as they lie in memory.
+        axis: of the channels, if they lie in order.
+        layout: in which they lie otherwise.
+    """
+    if layout is not None:
+        return None if layout.is_plain else layout.blocks(array)
+    if axis % array.ndim != array.ndim - 1:
+        return None
+    return array.reshape(array.shape[0], 1, -1, array.shape[-1])
 
 
 def _plain(tensor: Any) -> Array:

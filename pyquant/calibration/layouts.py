@@ -1,4 +1,4 @@
-"""In which order images lie in memory, and the sums of their channels in each.
+"""In which order images lie in memory.
 
 oneDNN chooses the order for each op, and Paddle does not tell it: it is found by a plain copy.
 """
@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .. import kernels
 from ..program.parameters import Array
 from .positions import spread
 
@@ -31,28 +29,26 @@ class Layout:
         """Return whether images of a shape can lie so."""
         return shape[1] % (self.block or shape[1]) == 0
 
-    def channel_sums(self, array: Array, dtype: str | None = None) -> NDArray[np.float64]:
-        """Return the sums of the channels of what lies so in memory: float64[samples, channels].
+    @property
+    def is_plain(self) -> bool:
+        """Whether each channel lies by itself, as in an array in order."""
+        return self.block == 1
+
+    def blocks(self, array: Array) -> Array:
+        """Return what lies so as [samples, blocks, positions, channels of a block].
 
         Args:
             array: of the shape [samples, channels, ...], with its values as they lie in memory.
-            dtype: ``"bfloat16"`` for raw ``uint16``.
         """
-        blocks = self._blocks(array)
-        sums = kernels.channel_sums(blocks.reshape(-1, *blocks.shape[2:]), 2, dtype=dtype)
-        reshaped: NDArray[np.float64] = sums.reshape(array.shape[:2])
-        return reshaped
-
-    def in_order(self, array: Array, positions: Array | slice) -> Array:
-        """Return what lies so in memory at some positions: [samples, channels, positions]."""
-        chosen = self._blocks(array)[:, :, positions].swapaxes(2, 3)
-        ordered: Array = chosen.reshape(*array.shape[:2], -1)
-        return ordered
-
-    def _blocks(self, array: Array) -> Array:
         samples, channels, *sizes = array.shape
         block = self.block or channels
         return array.reshape(samples, channels // block, math.prod(sizes), block)
+
+    def in_order(self, array: Array, positions: Array | slice) -> Array:
+        """Return what lies so in memory at some positions: [samples, channels, positions]."""
+        chosen = self.blocks(array)[:, :, positions].swapaxes(2, 3)
+        ordered: Array = chosen.reshape(*array.shape[:2], -1)
+        return ordered
 
 
 LAYOUTS: Mapping[str, Layout] = {

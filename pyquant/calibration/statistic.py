@@ -71,13 +71,14 @@ class ActivationMaxima:
         """Add the values of one batch.
 
         Args:
-            samples: [samples, values], contiguous; read once.
+            samples: [samples, values], contiguous; or [samples, blocks, positions, channels of a
+                block], to add to the sums of the channels as well. Read once.
             dtype: ``"bfloat16"`` for raw ``uint16``.
         """
-        sample_abs_max = kernels.channel_abs_max(samples, 0, dtype=dtype)
-        if not np.isfinite(sample_abs_max).all():
+        seen = kernels.sample_maxima(samples, dtype=dtype)
+        if not np.isfinite(seen.sample_abs_max).all():
             self.non_finite += _count_non_finite(samples, dtype)
-        self._add(samples, sample_abs_max)
+        self._add(samples, seen)
 
     def merge(self, other: ActivationMaxima) -> None:
         """Add what ``other``, of the same tensor, has seen."""
@@ -89,13 +90,18 @@ class ActivationMaxima:
         if self.channels is not None and other.channels is not None:
             self.channels.merge(other.channels)
 
-    def _add(self, samples: NDArray[np.generic], sample_abs_max: NDArray[np.float32]) -> None:
+    def _add(
+        self, samples: NDArray[np.generic], seen: kernels.Maxima | kernels.Observation
+    ) -> None:
         self.values += samples.size
-        self.samples += sample_abs_max.size
-        if not self.non_finite:
-            self.abs_max = max(self.abs_max, float(sample_abs_max.max()))
-            for value in sample_abs_max.tolist():
-                self.sample_abs_max_sum += int(math.ldexp(value, -_FLOAT32_UNIT_EXPONENT))
+        self.samples += seen.sample_abs_max.size
+        if self.non_finite:
+            return
+        self.abs_max = max(self.abs_max, float(seen.sample_abs_max.max()))
+        for value in seen.sample_abs_max.tolist():
+            self.sample_abs_max_sum += int(math.ldexp(value, -_FLOAT32_UNIT_EXPONENT))
+        if self.channels is not None and seen.channel_sums is not None:
+            self.channels.add(seen.channel_sums, samples.size)
 
 
 @dataclass
@@ -145,7 +151,7 @@ class ActivationHistogram(ActivationMaxima):
         seen = kernels.observe(samples, self.counts, exponent, dtype=dtype)
         self.zeros += seen.zeros
         self.non_finite += seen.non_finite
-        self._add(samples, seen.sample_abs_max)
+        self._add(samples, seen)
         if self.non_finite:
             return
         self.minimum = min(self.minimum, seen.minimum)
@@ -153,7 +159,8 @@ class ActivationHistogram(ActivationMaxima):
         if not seen.counted:
             exponent = width_exponent_for(self.abs_max)
             self._widen(exponent)
-            kernels.observe(samples, self.counts, exponent, dtype=dtype)
+            rows = samples.reshape(len(samples), -1)  # whose sums are known already
+            kernels.observe(rows, self.counts, exponent, dtype=dtype)
         if self.abs_max > 0:
             self.width_exponent = exponent
 

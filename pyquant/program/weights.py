@@ -145,8 +145,7 @@ class QuantizedWeight:
             added.append(np.clip(rest, -levels, levels))
             rest = rest - added[-1]
         rounded = np.concatenate([integers, np.stack(added, 1).astype(integers.dtype)], 1)
-        stored = np.zeros(rounded.shape, np.float32)
-        stored[:, : integers.shape[1]] = self.source
+        stored = np.broadcast_to(np.float32(0), rounded.shape)
         return replace(self, stored=stored, rounded=rounded, known=self.threshold, make=None)
 
     def _abs_max(self) -> Array:

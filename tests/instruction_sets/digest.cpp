@@ -137,6 +137,30 @@ std::uint64_t channel_sums(const Data& data, int threads) {
   return digest.value();
 }
 
+// Samples whose channels lie side by side, all or some, at few positions and many.
+std::uint64_t samples(const Data& data, int threads) {
+  Digest digest;
+  const std::size_t many = kSize / kChannels;
+  for (const Samples& some : std::vector<Samples>{{3, 1, many, 16, true},
+                                                  {16, 3, many, 1, true},
+                                                  {1, 1, many, kChannels, true},
+                                                  {kChannels, 1, 1, many, true},
+                                                  {1, 3, many, 16, true}}) {
+    const Maxima maxima = sample_maxima(data.tensor, some, threads);
+    digest.add(maxima.of_samples);
+    digest.add(maxima.channel_sums);
+    std::vector<std::uint64_t> counts(4096);
+    digest.add(observe(data.tensor, some, -8, {counts.data(), 4096}, threads).channel_sums);
+    digest.add(counts);
+    std::vector<std::int64_t> whole(some.blocks * some.columns), fraction(whole.size());
+    add_exactly(maxima.channel_sums.data(), some.count, whole.size(), whole.data(),
+                fraction.data());
+    digest.add(whole);
+    digest.add(fraction);
+  }
+  return digest.value();
+}
+
 std::uint64_t histograms(const Data& data, int threads) {
   Digest digest;
   for (const double width : {0.00390625, 0.0017, 1e-3 / 3}) {
@@ -147,7 +171,8 @@ std::uint64_t histograms(const Data& data, int threads) {
     }
   }
   std::vector<std::uint64_t> counts(4096);
-  const Observation seen = observe(data.tensor, kChannels, -8, {counts.data(), 4096}, threads);
+  const Samples samples{kChannels, 1, kSize / kChannels, 1, false};
+  const Observation seen = observe(data.tensor, samples, -8, {counts.data(), 4096}, threads);
   digest.add(counts);
   digest.add(seen.range.minimum);
   digest.add(seen.range.maximum);
@@ -213,9 +238,9 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {{"reductions", reductions},     {"channel maxima", channel_maxima},
-                                {"channel sums", channel_sums}, {"histograms", histograms},
-                                {"quantization", quantization}, {"thresholds", thresholds},
-                                {"rounding", rounding}};
+                                {"channel sums", channel_sums}, {"samples", samples},
+                                {"histograms", histograms},     {"quantization", quantization},
+                                {"thresholds", thresholds},     {"rounding", rounding}};
 
 bool print_digest(const Family& family, const Data& data) {
   select_instruction_set("portable");

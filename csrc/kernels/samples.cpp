@@ -1,0 +1,95 @@
+#include "kernels/samples.hpp"
+
+#include <algorithm>
+
+#include "kernels/reductions.hpp"
+
+namespace pyquant {
+namespace {
+
+constexpr std::size_t kMinValuesPerPiece = 8192;
+constexpr std::size_t kPiecesPerThread = 4;
+constexpr std::size_t kValuesPerChunk = 4096;
+
+// So many positions that the sums of kSummedAtOnce begin where they do without chunks.
+std::size_t positions_of_chunk(std::size_t columns) {
+  return std::max<std::size_t>(kValuesPerChunk / columns / kSummedAtOnce, 1) * kSummedAtOnce;
+}
+
+}  // namespace
+
+Pieces::Pieces(const Samples& samples, std::size_t threads)
+    : samples_(samples),
+      unit_positions_(samples.sums_channels
+                          ? kSummedPositions
+                          : std::max<std::size_t>(kMinValuesPerPiece / samples.columns, 1)),
+      units_per_block_((samples.positions + unit_positions_ - 1) / unit_positions_) {
+  const std::size_t values = samples.blocks * samples.positions * samples.columns;
+  const std::size_t wanted = threads == 1 ? 1 : kPiecesPerThread * threads / samples.count + 1;
+  const std::size_t most = std::min(values / kMinValuesPerPiece, samples.blocks * units_per_block_);
+  per_sample_ = std::clamp<std::size_t>(most, 1, wanted);
+}
+
+Part Pieces::operator[](std::size_t piece) const {
+  const std::size_t units = samples_.blocks * units_per_block_;
+  const Part part = part_of(units, per_sample_, piece % per_sample_);
+  const std::size_t first = piece / per_sample_ * units;
+  return {first + part.begin, first + part.end};
+}
+
+Part Pieces::values(std::size_t unit) const {
+  const std::size_t block = unit / units_per_block_;  // counted through all samples
+  const std::size_t begin = unit % units_per_block_ * unit_positions_;
+  const std::size_t end = std::min(begin + unit_positions_, samples_.positions);
+  const std::size_t first = block * samples_.positions;
+  return {(first + begin) * samples_.columns, (first + end) * samples_.columns};
+}
+
+UnitSums::UnitSums(const Tensor& tensor, const Samples& samples, const Pieces& pieces)
+    : tensor_(tensor),
+      samples_(samples),
+      units_per_block_(pieces.units_per_block()),
+      chunk_(positions_of_chunk(samples.columns) * samples.columns) {
+  const std::size_t units = samples.count * samples.blocks * units_per_block_;
+  if (samples.sums_channels) of_units_.reset(new double[units * samples.columns]);
+}
+
+void UnitSums::start(std::size_t unit) {
+  std::fill_n(of_units_.get() + unit * samples_.columns, samples_.columns, 0.0);
+}
+
+void UnitSums::add(std::size_t unit, Part values) {
+  const KernelTable& table = kernels();
+  const std::size_t columns = samples_.columns;
+  double* const sums = of_units_.get() + unit * columns;
+  if (tensor_.element == Element::kFloat32) {
+    const float* const read = static_cast<const float*>(tensor_.data) + values.begin;
+    table.add_columns(read, (values.end - values.begin) / columns, columns, columns, sums);
+    return;
+  }
+  float buffer[kSummedAtOnce * kBlockSize];
+  for (std::size_t begin = values.begin; begin < values.end; begin += kSummedAtOnce * columns) {
+    const std::size_t rows = std::min(kSummedAtOnce, (values.end - begin) / columns);
+    for (std::size_t column = 0; column < columns; column += kBlockSize) {
+      const std::size_t size = std::min(kBlockSize, columns - column);
+      for (std::size_t row = 0; row < rows; ++row)
+        read_block(table, tensor_, begin + row * columns + column, size, buffer + row * size);
+      table.add_columns(buffer, rows, size, size, sums + column);
+    }
+  }
+}
+
+std::vector<double> UnitSums::totals() const {
+  if (!samples_.sums_channels) return {};
+  const std::size_t columns = samples_.columns, blocks = samples_.count * samples_.blocks;
+  std::vector<double> totals(blocks * columns);
+  for (std::size_t unit = 0; unit < blocks * units_per_block_; ++unit) {
+    const double* const sums = of_units_.get() + unit * columns;
+    double* const of_block = totals.data() + unit / units_per_block_ * columns;
+    for (std::size_t column = 0; column < columns; ++column) of_block[column] += sums[column];
+  }
+  make_nan_the_same(totals.data(), totals.size());
+  return totals;
+}
+
+}  // namespace pyquant
