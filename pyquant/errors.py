@@ -40,4 +40,7 @@ class CalibrationInterrupted(KeyboardInterrupt):
 
 
 class OutputError(PyquantError, OSError):
-    """The result could not be written. What stood there before is unharmed."""
+    """The result could not be written.
+
+    What stood there before is unharmed; if it could not be put back, the message tells where it is.
+    """

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and together or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -19,6 +19,8 @@ from ..errors import OutputError
 class OutputFiles:
     """Write files under temporary names; rename them all when the ``with`` block ends well.
 
+    If one of them cannot be renamed, those before it are put back as they were.
+
     Args:
         directory: where the files go; created if absent, and removed again on failure if it was
             created here.
@@ -28,23 +30,26 @@ class OutputFiles:
         self._directory = directory
         self._created: list[Path] = []
         self._staged: dict[Path, Path] = {}
+        self._aside: dict[Path, Path | None] = {}
 
     def __enter__(self) -> OutputFiles:
         try:
             self._make(self._directory)
         except OSError as error:
-            self._discard()
             raise self._failure(self._directory, error) from error
         return self
 
     @contextmanager
     def open(self, target: Path) -> Iterator[BinaryIO]:
-        """Open a stream whose content becomes the file ``target``."""
+        """Open a stream whose content becomes the file ``target``.
+
+        Raises:
+            OutputError: it cannot be written; all that was opened so far is discarded.
+        """
         try:
-            if target.is_dir():
-                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            _refuse_directory(target)
             self._make(target.parent)
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}")
+            temporary = _name_beside(target)
             with temporary.open("xb") as stream:
                 self._staged[target] = temporary
                 yield stream
@@ -61,23 +66,65 @@ class OutputFiles:
             if kind is None:
                 self._commit()
         finally:
-            self._discard()
+            self._undo()
 
     def _commit(self) -> None:
-        for target, temporary in self._staged.items():
-            try:
+        target = self._directory
+        try:
+            for target in self._staged:
+                _refuse_directory(target)
+            for target, temporary in self._staged.items():
+                if len(self._staged) > 1:  # one alone is renamed, or it is not
+                    self._set_aside(target)
                 temporary.replace(target)
-            except OSError as error:
-                raise self._failure(target, error) from error
-        self._staged.clear()
-        self._created.clear()
+        except OSError as error:
+            raise self._failure(target, error) from error
+        old = [path for path in self._aside.values() if path is not None]
+        self._forget()
+        for path in old:
+            with suppress(OSError):  # the result is there, and that is what counts
+                path.unlink(missing_ok=True)
 
-    def _discard(self) -> None:
+    def _set_aside(self, target: Path) -> None:
+        """Keep what stands at ``target`` under another name, until all files are renamed."""
+        kept = _name_beside(target)
+        self._aside[target] = kept  # before it is done, as Ctrl-C may come in between
+        try:
+            _link_or_move(target, kept)
+        except FileNotFoundError:  # nothing stands there
+            self._aside[target] = None
+        except OSError:
+            del self._aside[target]
+            raise
+
+    def _undo(self) -> list[str]:
+        """Restore what was there before; tell what could not be restored."""
+        left: list[str] = []
+        for target, kept in reversed(self._aside.items()):
+            remark = f"{target} is new" if kept is None else f"{target} as it was is in {kept}"
+            with _failure_noted(left, remark):
+                self._put_back(target, kept)
         for temporary in self._staged.values():
-            temporary.unlink(missing_ok=True)
+            with _failure_noted(left, f"{temporary} is left"):
+                temporary.unlink(missing_ok=True)
         for directory in reversed(self._created):
-            if directory.is_dir() and not any(directory.iterdir()):
-                directory.rmdir()
+            with _failure_noted(left, f"{directory} is left"):
+                if directory.is_dir() and not any(directory.iterdir()):
+                    directory.rmdir()
+        self._forget()
+        return left
+
+    def _put_back(self, target: Path, kept: Path | None) -> None:
+        if kept is not None:
+            with suppress(FileNotFoundError):  # Ctrl-C came before it was set aside
+                kept.replace(target)
+            kept.unlink(missing_ok=True)  # two names of one file are not renamed to one another
+        elif not self._staged[target].exists():  # renamed to where nothing had stood
+            target.unlink(missing_ok=True)
+
+    def _forget(self) -> None:
+        for record in (self._aside, self._staged, self._created):
+            record.clear()
 
     def _make(self, directory: Path) -> None:
         absolute = directory.resolve()
@@ -87,12 +134,43 @@ class OutputFiles:
             self._created.append(path)
 
     def _failure(self, target: Path, error: OSError) -> OutputError:
+        """Restore what was there before; return the error that tells so."""
         if isinstance(error, OutputError):
             return error
+        left = self._undo()
+        outcome = "Nothing was changed"
+        if left:
+            outcome = f"Not all could be undone: {'; '.join(left)}. Put that right by hand"
         return OutputError(
-            f"{target}: cannot be written ({error.strerror or error}). Nothing was changed; "
+            f"{target}: cannot be written ({error.strerror or error}). {outcome}; "
             "make room, or choose a directory that can be written."
         )
+
+
+def _refuse_directory(target: Path) -> None:
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+
+
+def _link_or_move(target: Path, kept: Path) -> None:
+    """Give ``target`` the name ``kept`` as well, or instead on a file system without hard links."""
+    try:
+        os.link(target, kept, follow_symlinks=False)  # so that it stands there all the time
+    except OSError:
+        target.replace(kept)
+
+
+@contextmanager
+def _failure_noted(left: list[str], remark: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        left.append(remark)
+
+
+def _name_beside(target: Path) -> Path:
+    """Return a name that nothing has, in the same directory, which `remove_leftovers` knows."""
+    return target.with_name(f".{target.name}.{uuid.uuid4().hex}")
 
 
 def remove_leftovers(target: Path) -> None:
