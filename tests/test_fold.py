@@ -14,7 +14,7 @@ import pytest
 from programs import CONV, Net, ProgramBuilder
 
 from bench.ocr import lines, models, pages
-from pyquant import cli, fold, load_model, save_model
+from pyquant import CalibrationDataError, calibrate, cli, fold, load_model, save_model
 from pyquant.program import proto
 
 UNPADDED = {**CONV, "paddings": [0, 0]}
@@ -251,6 +251,33 @@ def test_constants_are_computed(tmp_path: Path) -> None:
     counts = folded(net, tmp_path, {"x": programs.random((2, 3, 8), 9)})
     assert counts == {"elementwise_max": 1, "elementwise_add": 1, "sigmoid": 1}
     assert set(load_model(tmp_path / "folded").parameters) == {"doubled", "filled"}
+
+
+def test_constants_that_paddle_cannot_compute_stay(tmp_path: Path) -> None:
+    """The others with them, and all else is folded."""
+    net = Net([2, 3, 8])
+    half = proto.paddle_dtype(np.dtype(np.float16))
+    root = net.parameter("squares", programs.random((8,)) ** 2)
+    for op_type, data_type, attributes in (
+        ("cast", half, {"in_dtype": proto.FP32, "out_dtype": half}),
+        ("sqrt", half, {}),  # Paddle has no such kernel for CPUs
+        ("cast", proto.FP32, {"in_dtype": half, "out_dtype": proto.FP32}),
+    ):
+        name = f"root{len(net.block.ops)}"
+        root = net.op(op_type, {"X": root}, ("Out", name), [8], attributes)
+        proto.tensor_desc(net.block.vars[-1]).data_type = data_type
+    doubled = net.op("scale", {"X": root}, ("Out", "doubled"), [8], {"scale": 2.0})
+    net.then("elementwise_max", {"X": net.last, "Y": root}, "Out", {"axis": -1})
+    net.then("elementwise_max", {"X": net.last, "Y": doubled}, "Out", {"axis": -1})
+    net.matmul(5, trans_y=False).constant("elementwise_mul", [2.0]).end().save(tmp_path)
+    model = load_model(tmp_path)
+    fold(model)
+    constants = ["cast", "sqrt", "cast", "scale"]
+    kept = ["feed", *constants, "elementwise_max", "elementwise_max", "matmul_v2", "fetch"]
+    assert [op.type for op in model.ops()] == kept
+    assert set(model.parameters) == {"squares", "w1"}
+    with pytest.raises(CalibrationDataError, match="sqrt"):  # if the model is run here at all
+        calibrate(tmp_path, data_loader=[programs.random((2, 3, 8))])
 
 
 def test_what_cannot_be_folded_is_as_it_was(tmp_path: Path) -> None:

@@ -28,7 +28,11 @@ _OF_PARAMETERS = frozenset(
 
 
 def compute_constants(graph: Graph) -> None:
-    """Replace what is computed from parameters alone by parameters."""
+    """Replace what is computed from parameters alone by parameters.
+
+    All of it stays if Paddle fails to compute it on a CPU, where it has no kernels of float16 for
+    sqrt, say: the model is right as it is, and may be meant for a GPU.
+    """
     constant: set[str] = set(graph.model.parameters)
     made: list[int] = []
     for position, op in sorted(graph.ops.items()):
@@ -44,6 +48,8 @@ def compute_constants(graph: Graph) -> None:
     if not results:
         return
     arrays = _run(graph, [graph.ops[position] for position in made], results)
+    if arrays is None:
+        return
     inputs = {name for position in made for name in proto.names(graph.ops[position].inputs)}
     parameters = graph.model.parameters
     size = sum(parameters[name].nbytes for name in inputs if name in parameters)
@@ -63,15 +69,16 @@ def _is_constant(graph: Graph, op: Any, constant: set[str]) -> bool:
     return known and not any(graph.is_kept(name) or name in constant for name in outputs)
 
 
-def _run(graph: Graph, ops: list[Any], results: list[str]) -> dict[str, Array]:
-    """Compute ``results`` by a program of ``ops`` alone."""
+def _run(graph: Graph, ops: list[Any], results: list[str]) -> dict[str, Array] | None:
+    """Compute ``results`` by a program of ``ops`` alone; return None if Paddle fails."""
     program, parameters = _cut_out(graph, ops, results)
     with TemporaryDirectory() as directory:
         path = Path(directory) / "constants.pdmodel"
         path.write_bytes(program.SerializeToString())
         with path.with_suffix(".pdiparams").open("wb") as stream:
             write_combined(stream, parameters)
-        return dict(zip(results, _predict(path)))
+        arrays = _predict(path)
+    return None if arrays is None else dict(zip(results, arrays))
 
 
 def _cut_out(graph: Graph, ops: list[Any], results: list[str]) -> tuple[Any, dict[str, Array]]:
@@ -93,14 +100,17 @@ def _cut_out(graph: Graph, ops: list[Any], results: list[str]) -> tuple[Any, dic
     return program, found
 
 
-def _predict(path: Path) -> list[Array]:
+def _predict(path: Path) -> list[Array] | None:
     from paddle import inference
 
     config = inference.Config(str(path), str(path.with_suffix(".pdiparams")))
     config.disable_gpu()
     config.disable_glog_info()
     config.switch_ir_optim(False)
-    predictor = inference.create_predictor(config)
-    predictor.run()
-    names = predictor.get_output_names()
-    return [predictor.get_output_handle(name).copy_to_cpu() for name in names]
+    try:
+        predictor = inference.create_predictor(config)
+        predictor.run()
+        names = predictor.get_output_names()
+        return [predictor.get_output_handle(name).copy_to_cpu() for name in names]
+    except Exception:  # Paddle raises many types
+        return None
