@@ -74,6 +74,7 @@ def calibrate(
         CalibrationFileError: the checkpoint is damaged, or of another model or other data.
         CalibrationInterrupted: Ctrl-C; the checkpoint has what was seen.
         ActivationError: an activation holds NaN or infinity, or nothing.
+        ClusterError: Ray failed to run a batch.
         OutputError: the checkpoint cannot be written.
     """
     check_op_types(quantizable_op_type, ACTIVATION_OP_TYPES)

@@ -35,6 +35,10 @@ class CalibrationFileError(PyquantError):
     """A saved calibration cannot be read, or is of another model or of other data."""
 
 
+class ClusterError(PyquantError):
+    """Ray failed to run a batch: its worker died again and again, or its memory ran out."""
+
+
 class CalibrationInterrupted(KeyboardInterrupt):
     """Ctrl-C during a calibration that has a checkpoint: the message says how to go on."""
 

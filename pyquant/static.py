@@ -184,6 +184,7 @@ def quant_post_static(
         CalibrationFileError: a saved calibration is damaged, or of another model or other data.
         CalibrationInterrupted: Ctrl-C, if there is a checkpoint: it has what was seen.
         ActivationError: an activation holds NaN or infinity, or nothing.
+        ClusterError: Ray failed to run a batch.
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
     arguments = dict(locals())

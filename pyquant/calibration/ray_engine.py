@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from ..errors import ClusterError
 from ..program.folding.fold import fold
 from ..program.model import Model, load_model
 from .channel_sums import ChannelSums
@@ -54,7 +56,12 @@ class RayEngine:
     def __call__(
         self, model: Model, statistics: Statistics, feeds: Iterator[NumberedFeed]
     ) -> Iterator[NumberedFeed]:
-        """Run the feeds; the statistics get those of each batch in the order of the batches."""
+        """Run the feeds; the statistics get those of each batch in the order of the batches.
+
+        Raises:
+            ClusterError: Ray failed to run one of them.
+            PyquantError: what running one raised, as without Ray.
+        """
         if not statistics:
             yield from feeds
             return
@@ -67,7 +74,8 @@ class RayEngine:
         under_way: deque[tuple[NumberedFeed, Any]] = deque()
         try:
             for number, feed in feeds:
-                under_way.append(((number, feed), observe.remote(task, number, feed)))
+                with self._errors_of(number):
+                    under_way.append(((number, feed), observe.remote(task, number, feed)))
                 if len(under_way) == most:
                     yield self._finish(under_way, statistics)
             while under_way:
@@ -80,13 +88,34 @@ class RayEngine:
         self, under_way: deque[tuple[NumberedFeed, Any]], statistics: Statistics
     ) -> NumberedFeed:
         numbered, result = under_way.popleft()
-        try:
+        with self._errors_of(numbered[0]):
             seen: Statistics = self._ray.get(result)
-        except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from error  # of its own type, as without Ray
         for name, statistic in seen.items():
             statistics[name].merge(statistic)
         return numbered
+
+    @contextmanager
+    def _errors_of(self, batch: int) -> Iterator[None]:
+        """Raise what a task raised, and a `ClusterError` for what is Ray's own."""
+        exceptions = self._ray.exceptions
+        try:
+            yield
+        except exceptions.RayError as error:
+            cause = error.cause if isinstance(error, exceptions.RayTaskError) else None
+            if cause is not None and not isinstance(cause, exceptions.RayError):
+                raise cause from error  # of its own type, as without Ray
+            raise self._failure(batch, cause or error) from error
+
+    def _failure(self, batch: int, error: Exception) -> ClusterError:
+        lines = str(error).strip().splitlines() or [""]
+        # That of a task is a traceback, which ends with what it raised.
+        is_of_task = isinstance(error, self._ray.exceptions.RayTaskError)
+        reason = f"{type(error).__name__}: {lines[-1 if is_of_task else 0].rstrip('.')}"
+        return ClusterError(
+            f"batch {batch}: Ray failed to run it ({reason}). Ray's logs tell more; if memory ran "
+            "out, give its workers more, or the batches fewer samples. With checkpoint=, the same "
+            "call goes on from the last saving."
+        )
 
 
 def _task(model: Model, statistics: Statistics) -> _Task:

@@ -75,6 +75,7 @@ def collect_statistics(
     Raises:
         CalibrationDataError: there is no data, or the model cannot run it.
         ActivationError: a tensor holds NaN or infinity, or is empty.
+        ClusterError: the engine is Ray's, and Ray failed to run a feed.
     """
     done = sum(1 for _ in _progress_bar(engine(model, statistics, enumerate(feeds)), total))
     _refuse_nothing(done)
@@ -104,6 +105,7 @@ def resume(
         CalibrationInterrupted: Ctrl-C; what was seen is in the checkpoint.
         CalibrationDataError: as `collect_statistics`.
         ActivationError: as `collect_statistics`.
+        ClusterError: as `collect_statistics`.
     """
     seen = _skip(feeds, calibration.progress, checkpoint)
     numbered = enumerate(feeds, seen.batches)
