@@ -61,9 +61,9 @@ class Window:
 
     def _inside(self, axis: int, size: int) -> Array:
         taps = np.arange(self.kernel[axis]) * self.dilations[axis]
-        if size < 1:
-            return np.ones(len(taps))
         before, behind = self._padding(axis, size)
+        if size < 1 or before == behind == 0:
+            return np.ones(len(taps))
         last = size + before + behind - self._span(axis)
         starts = np.arange(0, last + 1, self.strides[axis]) - before
         places = starts[:, None] + taps
