@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from .calibration.data import Source
-from .calibration.run import Checkpoint, Engine, resume, run_here
+from .calibration.engines import engine_of
+from .calibration.run import CHECKPOINT_EVERY, checkpoint_at
 from .calibration.source import CalibrationData
-from .calibration.state import Calibration, model_fingerprint
-from .calibration.statistic import ActivationHistogram, empty_statistics
-from .errors import SettingError
-from .plan import Plan, plan_static
-from .program.channels import channel_axes
-from .program.model import Model, load_model
-from .program.output_files import remove_leftovers
+from .calibration.state import Calibration
+from .program.model import load_model
 from .program.quantizable import ACTIVATION_OP_TYPES
 from .program.targets import target_of
 from .settings import check_op_types
-
-CHECKPOINT_EVERY = 50
+from .static_mode.observation import calibrate_model
+from .static_mode.plan import plan_static
 
 
 def calibrate(
@@ -96,50 +92,3 @@ def calibrate(
     types, is_full = quantizable_op_type, is_full_quantize
     plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
     return calibrate_model(model, plan, data, run, kept)
-
-
-def calibrate_model(
-    model: Model,
-    plan: Plan,
-    data: CalibrationData,
-    engine: Engine,
-    checkpoint: Checkpoint | None,
-) -> Calibration:
-    """Calibrate what ``plan`` observes, going on from ``checkpoint`` if that exists."""
-    fingerprint, tensors = model_fingerprint(model), plan.observed(model)
-    if checkpoint is not None and checkpoint.path.exists():
-        remove_leftovers(checkpoint.path)
-        calibration = Calibration.load(checkpoint.path)
-        calibration.check_same(fingerprint, tensors, str(checkpoint.path))
-    else:
-        axes = channel_axes(model, plan.ops)
-        statistics = empty_statistics(tensors, ActivationHistogram, axes)
-        calibration = Calibration(fingerprint, statistics)
-    resume(model, calibration, data.feeds(model), engine, checkpoint, data.batches())
-    return calibration
-
-
-def checkpoint_at(path: str | Path | None, every: int) -> Checkpoint | None:
-    """Return the checkpoint that a call's arguments mean.
-
-    Raises:
-        SettingError: ``every`` is less than one.
-    """
-    if every < 1:
-        raise SettingError(f"checkpoint_every: {every} is less than 1.")
-    return None if path is None else Checkpoint(Path(path), every)
-
-
-def engine_of(engine: Any) -> Engine:
-    """Return the engine that the argument ``engine`` means.
-
-    Raises:
-        SettingError: it is neither None nor the module ``ray``.
-    """
-    if engine is None:
-        return run_here
-    if getattr(engine, "__name__", None) != "ray":
-        raise SettingError(f"engine: {engine!r} is not known. Give None, or the module ray.")
-    from .calibration.ray_engine import RayEngine
-
-    return RayEngine(engine)

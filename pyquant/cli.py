@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .calibrate import CHECKPOINT_EVERY, calibrate
+from .calibrate import calibrate
+from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .calibration.thresholds import ALGORITHMS, AUTO
 from .compare import compare
@@ -27,7 +28,8 @@ from .program.quantizable import (
 )
 from .program.targets import DEPLOY_BACKENDS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
-from .static import ROUND_TYPES, quant_post_static
+from .static import quant_post_static
+from .static_mode.options import ROUND_TYPES
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 

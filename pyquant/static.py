@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .accuracy import Control, Metric
-from .activation_ranges import check_given
-from .calibrate import CHECKPOINT_EVERY, checkpoint_at, engine_of
 from .calibration.data import Source
+from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
-from .calibration.thresholds import ALGORITHMS, AUTO
-from .errors import CalibrationDataError, SettingError, UnsupportedError
-from .observation import SOURCES, calibration_data, observe, without_dead
-from .plan import plan_static
 from .program.model import Model, check_targets, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
-from .program.targets import target_of
-from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -29,42 +20,12 @@ from .result import (
     readers_by_tensor,
     weight_tensors,
 )
-from .settings import check_choice, check_list, check_op_types, is_choice
-from .stages import Stages
-
-ROUND_TYPES = ("round", "adaround")
-"""How weights become integers."""
-
-_CHOICES = {
-    "round_type": ROUND_TYPES,
-    "algo": (*ALGORITHMS, AUTO),
-    "activation_quantize_type": ("range_abs_max", "moving_average_abs_max", "abs_max"),
-}
-
-# Parameters of PaddleSlim's that have nothing to do here: the default, and why.
-_WITHOUT_EFFECT = {
-    "executor": (None, "not needed, calibration runs in Paddle's Predictor on the CPU"),
-    "scope": (None, "not needed, parameters are read from the files"),
-    "activation_quantize_type": ("range_abs_max", "the result is the same for each"),
-    "is_use_cache_file": (False, "not needed, no activation is kept"),
-    "cache_dir": (None, "not needed, no activation is kept"),
-}
-
-# What PaddleSlim's parameters may be, and why any other value is refused.
-_SUPPORTED = {
-    "weight_bits": (
-        range(2, 9),
-        "it must be 2 to 8, since an op whose weight has more runs in float: quant_post_dynamic "
-        "makes such models.",
-    ),
-    "activation_bits": (
-        (8,),
-        "it must be 8, since oneDNN, TensorRT and Paddle-Lite have no kernels of other widths, "
-        "and Paddle's int8 passes refuse them (quant_dequant_onednn_pass.cc). Keep in float what "
-        "8 bits harm, by skip_tensor_list or eval_function.",
-    ),
-    "onnx_format": ((True,), "the older form of fake ops is not written; it must be True."),
-}
+from .static_mode.accuracy_control import Control
+from .static_mode.activation_ranges import check_given
+from .static_mode.observation import observe, without_dead
+from .static_mode.options import Metric, Options
+from .static_mode.plan import plan_static
+from .static_mode.stages import Stages
 
 
 def quant_post_static(
@@ -187,8 +148,7 @@ def quant_post_static(
         ClusterError: Ray failed to run a batch.
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
-    arguments = dict(locals())
-    _check(arguments)
+    options = Options.of(locals())
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
     skip = skip_tensor_list or ()
@@ -196,19 +156,19 @@ def quant_post_static(
     plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
     if scale_dict or same_scale_tensor_list:
-        check_given(arguments, plan.observed(model))
+        check_given(options, plan.observed(model))
     watch.lap("load")
-    seen = observe(model, plan, arguments)
+    seen = observe(model, plan, options)
     watch.lap("calibrate")
     ops, dead = without_dead(plan.ops, seen.statistics)
-    stages = Stages(model, plan, ops, seen, arguments)
+    stages = Stages(model, plan, ops, seen, options)
     if equalize:
         stages.equalize()
         watch.lap("equalize")
     stages.find_thresholds()
     watch.lap("thresholds")
     stages.round_weights()
-    notes = [*_notes(arguments), *_format_notes(model)]
+    notes = [*options.notes, *_format_notes(model)]
     watch.lap("quantize")
     kept = plan.kept + dead
     if eval_function is not None:
@@ -242,84 +202,6 @@ quant_post = quant_post_static
 """PaddleSlim's old name of `quant_post_static`."""
 
 
-def _check(arguments: dict[str, Any]) -> None:
-    for name, (values, reason) in _SUPPORTED.items():
-        if not is_choice(arguments[name], values):
-            raise UnsupportedError(f"{name}={arguments[name]!r} is not supported: {reason}")
-    _check_target(arguments)
-    check_op_types(arguments["quantizable_op_type"], ACTIVATION_OP_TYPES)
-    for name, choices in _CHOICES.items():
-        check_choice(name, arguments[name], choices)
-    if not 0 < arguments["hist_percent"] <= 1:
-        raise SettingError(
-            f"hist_percent: {arguments['hist_percent']} is not in (0, 1]; 0.9999 is 99.99 %."
-        )
-    engine_of(arguments["engine"])
-    _check_rounding(arguments)
-    _check_thresholds(arguments)
-    if not 0 <= arguments["max_drop"] < math.inf:
-        raise SettingError(f"max_drop: {arguments['max_drop']} is negative or not finite.")
-    checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
-    if arguments["calibration"] is None:
-        calibration_data(arguments)
-    elif any(arguments[name] is not None for name in (*SOURCES, "checkpoint", "engine")):
-        raise CalibrationDataError(
-            f"calibration: with it, {', '.join(SOURCES)}, checkpoint and engine have nothing to "
-            "do. Give it alone."
-        )
-
-
-def _check_target(arguments: dict[str, Any]) -> None:
-    backend = arguments["deploy_backend"]
-    target = target_of(backend)
-    kind = arguments["weight_quantize_type"]
-    check_choice("weight_quantize_type", kind, WEIGHT_QUANTIZE_TYPES)
-    if kind not in target.weight_quantize_types:
-        raise UnsupportedError(
-            f"weight_quantize_type={kind!r}: a model for {backend} needs "
-            f"{' or '.join(map(repr, target.weight_quantize_types))}."
-        )
-    if arguments["eval_function"] is not None and not target.runs_here:
-        raise UnsupportedError(
-            f"eval_function: it is given the int8 model, and one for {backend} does not run here. "
-            "Leave out one of the two."
-        )
-
-
-def _check_rounding(arguments: dict[str, Any]) -> None:
-    elsewhere = [name for name in ("calibration", "checkpoint", "engine") if arguments[name]]
-    if arguments["equalize"] and arguments["algo"] == "avg":
-        raise SettingError(
-            "equalize: algo='avg' takes the maxima of whole samples, which no factor of a channel "
-            "changes as it should. Choose another algo."
-        )
-    wanting = [
-        name
-        for name, wants in (
-            ("round_type='adaround'", arguments["round_type"] == "adaround"),
-            ("eval_function", arguments["eval_function"] is not None),
-            ("algo='auto'", arguments["algo"] == AUTO),
-            ("equalize", arguments["equalize"]),
-        )
-        if wants
-    ]
-    if wanting and elsewhere:
-        raise UnsupportedError(
-            f"{wanting[0]}: it needs the data themselves, here; {elsewhere[0]} keeps histograms "
-            "alone. Leave out one of the two."
-        )
-
-
-def _check_thresholds(arguments: dict[str, Any]) -> None:
-    for group in arguments["same_scale_tensor_list"] or ():
-        check_list("same_scale_tensor_list", group)
-    for name, threshold in (arguments["scale_dict"] or {}).items():
-        if not (math.isfinite(threshold) and threshold > 0):
-            raise SettingError(
-                f"scale_dict: the threshold of '{name}', {threshold}, is not finite and positive."
-            )
-
-
 def _kept_for_accuracy(found: Control) -> list[FloatOp]:
     return [
         FloatOp(op.op_type, op.output, f"accuracy control: int8 changes its output by {error:.2%}")
@@ -336,15 +218,6 @@ def _activation_tensors(
             name, "activation", readers.get(name, ()), bits, None, given.threshold, steps[name]
         )
         for name, given in ranges.items()
-    ]
-
-
-def _notes(arguments: dict[str, Any]) -> list[str]:
-    """Say of every argument that was given without effect why it has none."""
-    return [
-        f"{name}: {reason}"
-        for name, (default, reason) in _WITHOUT_EFFECT.items()
-        if arguments[name] != default
     ]
 
 

@@ -12,7 +12,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..errors import CalibrationDataError, CalibrationFileError, CalibrationInterrupted
+from ..errors import (
+    CalibrationDataError,
+    CalibrationFileError,
+    CalibrationInterrupted,
+    SettingError,
+)
 from ..program.model import Model
 from .data import Feed, Feeds
 from .forward import Forward, Observers
@@ -22,6 +27,10 @@ from .statistic import Statistics
 NumberedFeed = tuple[int, Feed]
 Engine = Callable[[Model, Statistics, Iterator[NumberedFeed]], Iterator[NumberedFeed]]
 """Runs feeds through the model, and yields each once the statistics have it and all before it."""
+
+
+CHECKPOINT_EVERY = 50
+"""Batches that lie between two savings, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,17 @@ class Checkpoint:
 
     path: Path
     every: int
+
+
+def checkpoint_at(path: str | Path | None, every: int) -> Checkpoint | None:
+    """Return the checkpoint that a call's arguments mean.
+
+    Raises:
+        SettingError: ``every`` is less than one.
+    """
+    if every < 1:
+        raise SettingError(f"checkpoint_every: {every} is less than 1.")
+    return None if path is None else Checkpoint(Path(path), every)
 
 
 def run_here(

@@ -15,22 +15,20 @@ from typing import Any
 
 import numpy as np
 
-from .calibration.moments import Moments
-from .calibration.predictor import (
+from ..calibration.moments import Moments
+from ..calibration.predictor import (
     Optimization,
     all_cores,
     make_int8_predictor,
     make_predictor,
 )
-from .calibration.statistic import Statistics
-from .errors import SettingError
-from .program.model import Model, load_model, save_model
-from .program.quantizable import WeightedOp
-from .program.ranges import Range
-from .program.weights import QuantizedWeight
-
-Metric = Callable[[Any], float]
-"""Of a model that runs in Paddle's Predictor; the greater the better."""
+from ..calibration.statistic import Statistics
+from ..errors import SettingError
+from ..program.model import Model, load_model, save_model
+from ..program.quantizable import WeightedOp
+from ..program.ranges import Range
+from ..program.weights import QuantizedWeight
+from .options import Metric
 
 
 @dataclass(frozen=True)

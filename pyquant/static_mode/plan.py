@@ -8,22 +8,22 @@ from typing import Union
 
 import numpy as np
 
-from .program import proto
-from .program.folding.fold import fold
-from .program.graph import Graph
-from .program.model import Model
-from .program.onednn.writer import OneDnnWriter
-from .program.products import why_misread
-from .program.qdq import QdqWriter
-from .program.quantizable import (
+from ..program import proto
+from ..program.folding.fold import fold
+from ..program.graph import Graph
+from ..program.model import Model
+from ..program.onednn.writer import OneDnnWriter
+from ..program.products import why_misread
+from ..program.qdq import QdqWriter
+from ..program.quantizable import (
     ACTIVATION_OP_TYPES,
     FloatOp,
     WeightedOp,
     check_quantizable,
     find_weighted_ops,
 )
-from .program.reads import reads_of_types
-from .program.targets import Target, target_of, why_float
+from ..program.reads import reads_of_types
+from ..program.targets import Target, target_of, why_float
 
 Writer = Union[QdqWriter, OneDnnWriter]
 """What puts int8 ops into a program."""

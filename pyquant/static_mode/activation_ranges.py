@@ -7,16 +7,17 @@ from itertools import chain
 
 import numpy as np
 
-from .calibration.output_error import activation_error, readers_of
-from .calibration.statistic import ActivationMaxima
-from .calibration.thresholds import AUTO, activation_threshold
-from .errors import SettingError
-from .observation import Arguments, Seen
+from ..calibration.output_error import activation_error, readers_of
+from ..calibration.statistic import ActivationMaxima
+from ..calibration.thresholds import AUTO, activation_threshold
+from ..errors import SettingError
+from ..program.model import Model
+from ..program.parameters import Array
+from ..program.quantizable import WeightedOp
+from ..program.ranges import Range
+from .observation import Seen
+from .options import Options
 from .plan import Writer
-from .program.model import Model
-from .program.parameters import Array
-from .program.quantizable import WeightedOp
-from .program.ranges import Range
 
 # Of these `AUTO` takes one.
 _CANDIDATES = ("mse", "KL", "hist", "abs_max")
@@ -30,7 +31,7 @@ class ActivationRanges:
         model: Model,
         ops: Sequence[WeightedOp],
         seen: Seen,
-        arguments: Arguments,
+        options: Options,
         weight_factors: Mapping[str, Array] | None = None,
     ) -> None:
         """Take what ranges depend on.
@@ -39,13 +40,13 @@ class ActivationRanges:
             model: the float model.
             ops: what becomes int8.
             seen: of their activations.
-            arguments: those of `quant_post_static`.
+            options: of the call.
             weight_factors: what weights are multiplied by where the activations are divided.
         """
         self._model = model
         self._ops = ops
         self._seen = seen
-        self._arguments = arguments
+        self._options = options
         self._weight_factors = weight_factors
         self._thresholds: dict[tuple[str, int], float] = {}
 
@@ -56,25 +57,25 @@ class ActivationRanges:
             statistic = self._seen.statistics[name]
             bits[name] = writer.bits(name, statistic.range(statistic.abs_max))
             ranges[name] = statistic.range(self._threshold(name, bits[name], writer))
-        for group in self._arguments["same_scale_tensor_list"] or ():
+        for group in self._options.same_scale_tensor_list or ():
             together = {name: ranges[name] for name in group if name in ranges}
             if together:
                 ranges.update(dict.fromkeys(together, _joined(together.values())))
-        for name, threshold in (self._arguments["scale_dict"] or {}).items():
+        for name, threshold in (self._options.scale_dict or {}).items():
             if name in ranges:
                 ranges[name] = ranges[name].filled(float(threshold))
         return ranges, bits
 
     def searched(self, statistic: ActivationMaxima, bits: int) -> float:
         """Return the threshold of a statistic by itself, with `AUTO` that of ``mse``."""
-        algo, percent = self._arguments["algo"], self._arguments["hist_percent"]
+        algo, percent = self._options.algo, self._options.hist_percent
         return activation_threshold(statistic, "mse" if algo == AUTO else algo, bits, percent)
 
     def _threshold(self, name: str, bits: int, writer: Writer) -> float:
         key = name, bits
         if key not in self._thresholds:
             statistic = self._seen.statistics[name]
-            if self._arguments["algo"] == AUTO and name in self._seen.samples:
+            if self._options.algo == AUTO and name in self._seen.samples:
                 self._thresholds[key] = self._best_threshold(name, bits, writer)
             else:
                 self._thresholds[key] = self.searched(statistic, bits)
@@ -83,7 +84,7 @@ class ActivationRanges:
     def _best_threshold(self, name: str, bits: int, writer: Writer) -> float:
         """Return of the thresholds of several algorithms the one that costs the outputs least."""
         statistic, sample = self._seen.statistics[name], self._seen.samples[name]
-        percent = self._arguments["hist_percent"]
+        percent = self._options.hist_percent
         ops = [op for op in self._ops if op.activation == name]
         readers = readers_of(self._model, ops, self._weight_factors)
         rows, unscaled = sample.rows, np.ones_like(sample.abs_max)
@@ -96,15 +97,15 @@ class ActivationRanges:
         )
 
 
-def check_given(arguments: Arguments, observed: Collection[str]) -> None:
+def check_given(options: Options, observed: Collection[str]) -> None:
     """Refuse thresholds that are given for what is not among ``observed``.
 
     Raises:
         SettingError: there is one.
     """
-    shared = arguments["same_scale_tensor_list"] or ()
+    shared = options.same_scale_tensor_list or ()
     _check_quantized("same_scale_tensor_list", chain(*shared), observed)
-    _check_quantized("scale_dict", arguments["scale_dict"] or (), observed)
+    _check_quantized("scale_dict", options.scale_dict or (), observed)
 
 
 def _joined(ranges: Collection[Range]) -> Range:

@@ -5,35 +5,30 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from pathlib import Path
 
-from .calibrate import calibrate_model, checkpoint_at, engine_of
-from .calibration.channel_factors import scaled_statistic
-from .calibration.forward import Observer, Observers
-from .calibration.moments import Moments, moments_of
-from .calibration.run import collect_statistics, run_here
-from .calibration.samples import Samples, samples_of
-from .calibration.source import CalibrationData
-from .calibration.state import Calibration, model_fingerprint
-from .calibration.statistic import (
+from ..calibration.channel_factors import scaled_statistic
+from ..calibration.forward import Observer, Observers
+from ..calibration.moments import Moments, moments_of
+from ..calibration.run import Checkpoint, Engine, collect_statistics, resume, run_here
+from ..calibration.samples import Samples, samples_of
+from ..calibration.source import CalibrationData
+from ..calibration.state import Calibration, model_fingerprint
+from ..calibration.statistic import (
     ActivationHistogram,
     ActivationMaxima,
     Statistics,
     empty_statistics,
 )
-from .calibration.thresholds import AUTO, statistic_of
-from .errors import ActivationError
+from ..calibration.thresholds import statistic_of
+from ..errors import ActivationError
+from ..program.channels import channel_axes
+from ..program.model import Model
+from ..program.output_files import remove_leftovers
+from ..program.parameters import Array
+from ..program.quantizable import FloatOp, WeightedOp
+from .options import Options
 from .plan import Plan
-from .program.channels import channel_axes
-from .program.model import Model
-from .program.parameters import Array
-from .program.quantizable import FloatOp, WeightedOp
-
-SOURCES = ("batch_generator", "sample_generator", "data_loader")
-"""The arguments of which one gives the calibration data."""
-
-Arguments = Mapping[str, Any]
-"""The arguments of a call of `quant_post_static`, by name."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +61,7 @@ class Seen:
         return Seen(statistics, means, moments, samples)
 
 
-def calibration_data(arguments: Arguments) -> CalibrationData:
-    """Return the data that a call's arguments mean."""
-    sources = {name: arguments[name] for name in SOURCES}
-    return CalibrationData(sources, arguments["batch_size"], arguments["batch_nums"])
-
-
-def observe(model: Model, plan: Plan, arguments: Arguments) -> Seen:
+def observe(model: Model, plan: Plan, options: Options) -> Seen:
     """Run the data, or take a calibration, and return what they show.
 
     Raises:
@@ -80,36 +69,54 @@ def observe(model: Model, plan: Plan, arguments: Arguments) -> Seen:
     """
     tensors = plan.observed(model)
     moments: Moments = {}
-    if arguments["round_type"] == "adaround" or arguments["eval_function"] is not None:
+    if options.needs_moments:
         moments = moments_of(model, plan.ops)
     samples: Samples = {}
-    if arguments["algo"] == AUTO or arguments["equalize"]:
+    if options.needs_samples:
         samples = samples_of(model, plan.ops)
     statistics: Statistics
-    if arguments["calibration"] is not None:
-        calibration = _given(model, tensors, arguments["calibration"])
+    if options.calibration is not None:
+        calibration = _given(model, tensors, options.calibration)
         batches, statistics = calibration.batches, calibration.statistics
     else:
-        batches, statistics = _collected(
-            model, plan, tensors, _observers(moments, samples), arguments
-        )
+        observers = _observers(moments, samples)
+        batches, statistics = _collected(model, plan, tensors, observers, options)
     for name, statistic in statistics.items():
         if not statistic.values:
             raise ActivationError(
                 f"activation '{name}': it was never computed over {batches} batch(es). "
                 "Give data that reaches it, or name it in skip_tensor_list."
             )
-    return Seen(statistics, _means(statistics, arguments), moments, samples)
+    return Seen(statistics, _means(statistics) if options.bias_correction else {}, moments, samples)
 
 
-def _means(statistics: Statistics, arguments: Arguments) -> dict[str, Array]:
-    if not arguments["bias_correction"]:
-        return {}
+def _means(statistics: Statistics) -> dict[str, Array]:
     return {
         name: statistic.channels.means
         for name, statistic in statistics.items()
         if statistic.channels is not None
     }
+
+
+def calibrate_model(
+    model: Model,
+    plan: Plan,
+    data: CalibrationData,
+    engine: Engine,
+    checkpoint: Checkpoint | None,
+) -> Calibration:
+    """Calibrate what ``plan`` observes, going on from ``checkpoint`` if that exists."""
+    fingerprint, tensors = model_fingerprint(model), plan.observed(model)
+    if checkpoint is not None and checkpoint.path.exists():
+        remove_leftovers(checkpoint.path)
+        calibration = Calibration.load(checkpoint.path)
+        calibration.check_same(fingerprint, tensors, str(checkpoint.path))
+    else:
+        axes = channel_axes(model, plan.ops)
+        statistics = empty_statistics(tensors, ActivationHistogram, axes)
+        calibration = Calibration(fingerprint, statistics)
+    resume(model, calibration, data.feeds(model), engine, checkpoint, data.batches())
+    return calibration
 
 
 def without_dead(
@@ -131,7 +138,7 @@ def _observers(moments: Moments, samples: Samples) -> dict[str, list[Observer]]:
     return found
 
 
-def _given(model: Model, tensors: Collection[str], given: Calibration | Any) -> Calibration:
+def _given(model: Model, tensors: Collection[str], given: Calibration | str | Path) -> Calibration:
     """Return a calibration, or that of a file, once it is found to be the model's."""
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
     where = "calibration" if given is calibration else str(given)
@@ -144,18 +151,17 @@ def _collected(
     plan: Plan,
     tensors: Collection[str],
     observers: Observers,
-    arguments: Arguments,
+    options: Options,
 ) -> tuple[int, Statistics]:
     """Return the number of batches and the statistics of the data; show it to ``observers``."""
-    engine, data = engine_of(arguments["engine"]), calibration_data(arguments)
-    kept = checkpoint_at(arguments["checkpoint"], arguments["checkpoint_every"])
-    if kept is not None:
-        calibration = calibrate_model(model, plan, data, engine, kept)
+    engine, data, checkpoint = options.run, options.data, options.kept_at
+    if checkpoint is not None:
+        calibration = calibrate_model(model, plan, data, engine, checkpoint)
         return calibration.batches, calibration.statistics
     kind: type[ActivationMaxima] = ActivationHistogram
     if not (plan.target.takes_zero_points or observers):
-        kind = statistic_of(arguments["algo"])
-    axes = channel_axes(model, plan.ops) if arguments["bias_correction"] else {}
+        kind = statistic_of(options.algo)
+    axes = channel_axes(model, plan.ops) if options.bias_correction else {}
     statistics = empty_statistics(tensors, kind, axes)
     feeds, total = data.feeds(model), data.batches()
     if observers:

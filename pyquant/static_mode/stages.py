@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from .accuracy import Control, Metric, control, rank
+from ..calibration.bias_correction import mean_error
+from ..calibration.moments import first_readers
+from ..program.corrections import add_to_outputs
+from ..program.folding.scaling import store_factors
+from ..program.model import Model, copy_model
+from ..program.parameters import Array
+from ..program.quantizable import WeightedOp
+from ..program.ranges import Range
+from ..program.weights import QuantizedWeight, quantize_weights
+from .accuracy_control import Control, control, rank
 from .activation_ranges import ActivationRanges, check_given
-from .calibration.bias_correction import mean_error
-from .calibration.moments import first_readers
-from .equalize import Equalization, equalize
-from .observation import Arguments, Seen
+from .equalization import Equalization, equalize
+from .observation import Seen
+from .options import Metric, Options
 from .plan import Plan
-from .program.corrections import add_to_outputs
-from .program.folding.scaling import store_factors
-from .program.model import Model, copy_model
-from .program.parameters import Array
-from .program.quantizable import WeightedOp
-from .program.ranges import Range
-from .program.weights import QuantizedWeight, quantize_weights
 
 # Weights of ops that run in float: 8 bits would cost accuracy there, and save no time.
 _BITS_OF_FLOAT_OPS = 16
@@ -37,7 +38,7 @@ class Stages:
         plan: Plan,
         ops: Sequence[WeightedOp],
         seen: Seen,
-        arguments: Arguments,
+        options: Options,
     ) -> None:
         """Take what all stages need.
 
@@ -46,25 +47,25 @@ class Stages:
             plan: of it.
             ops: what becomes int8.
             seen: of their activations.
-            arguments: those of `quant_post_static`.
+            options: of the call.
         """
         self._model = model
         self._plan = plan
         self._ops = ops
         self._seen = seen
-        self._arguments = arguments
+        self._options = options
         self._equalization = Equalization()
-        self._ranges = ActivationRanges(model, ops, seen, arguments)
+        self._ranges = ActivationRanges(model, ops, seen, options)
         self._corrections: dict[WeightedOp, Array] = {}
         self.weights: dict[str, QuantizedWeight] = {}
 
     def equalize(self) -> None:
         """Divide activations by factors, and go on with what is seen behind them."""
-        found = equalize(self._model, self._plan, self._ops, self._seen, self._arguments)
+        found = equalize(self._model, self._plan, self._ops, self._seen, self._options)
         self._equalization = found
         self._seen = self._seen.divided({**found.taken, **found.inserted})
         self._ranges = ActivationRanges(
-            self._model, self._ops, self._seen, self._arguments, found.weight_factors
+            self._model, self._ops, self._seen, self._options, found.weight_factors
         )
 
     def find_thresholds(self) -> None:
@@ -74,15 +75,16 @@ class Stages:
             SettingError: thresholds are given for what is none of them.
         """
         writer = self._plan.writer(self._model, self._ops)
-        check_given(self._arguments, writer.observed)
+        check_given(self._options, writer.observed)
         self._ranges.find(writer)
 
     def round_weights(self) -> None:
         """Make weights integers, and find what the outputs lack on average by them."""
-        per_channel = self._arguments["weight_quantize_type"] != "abs_max"
-        bits, factors = self._arguments["weight_bits"], self._equalization.weight_factors
-        weights = quantize_weights(self._model, self._ops, bits, per_channel, factors)
-        rounds = self._arguments["round_type"] == "adaround"
+        per_channel, factors = self._options.per_channel, self._equalization.weight_factors
+        weights = quantize_weights(
+            self._model, self._ops, self._options.weight_bits, per_channel, factors
+        )
+        rounds = self._options.rounds_by_moments
         by_moments = first_readers(self._seen.moments) if rounds else {}
         readers: dict[str, list[WeightedOp]] = {name: [] for name in weights}
         for op in self._ops:

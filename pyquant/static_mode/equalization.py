@@ -7,20 +7,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
+from ..calibration.channel_factors import LEAST_GAIN, channel_factors
+from ..calibration.output_error import readers_of
+from ..calibration.statistic import ActivationMaxima
+from ..program import proto
+from ..program.folding.linear import weight_layout
+from ..program.folding.scaling import find_neighbours
+from ..program.graph import Graph
+from ..program.model import Model
+from ..program.parameters import Array
+from ..program.quantizable import WeightedOp
+from ..program.ranges import Grid
 from .activation_ranges import ActivationRanges
-from .calibration.channel_factors import LEAST_GAIN, channel_factors
-from .calibration.output_error import readers_of
-from .calibration.statistic import ActivationMaxima
-from .observation import Arguments, Seen
+from .observation import Seen
+from .options import Options
 from .plan import Plan, Writer
-from .program import proto
-from .program.folding.linear import weight_layout
-from .program.folding.scaling import find_neighbours
-from .program.graph import Graph
-from .program.model import Model
-from .program.parameters import Array
-from .program.quantizable import WeightedOp
-from .program.ranges import Grid
 
 # The share of the weights' rounding error, in power, that adaround leaves in the outputs of
 # PP-OCRv4 recognition.
@@ -43,7 +44,7 @@ class Equalization:
 
 
 def equalize(
-    model: Model, plan: Plan, ops: Sequence[WeightedOp], seen: Seen, arguments: Arguments
+    model: Model, plan: Plan, ops: Sequence[WeightedOp], seen: Seen, options: Options
 ) -> Equalization:
     """Choose factors for the activations of ``ops``, as far as they are worth it.
 
@@ -52,7 +53,7 @@ def equalize(
     """
     found = Equalization()
     writer = plan.writer(model, ops)
-    ranges = ActivationRanges(model, ops, seen, arguments)
+    ranges = ActivationRanges(model, ops, seen, options)
     graph = Graph(model)
     for name, readers in _equalizable(model, ops, seen).items():
         neighbours = find_neighbours(graph, name, seen.statistics.keys() - {name})
@@ -64,8 +65,8 @@ def equalize(
             seen.statistics[name],
             readers_of(model, readers),
             partial(_grid, name, writer, ranges),
-            2 ** (arguments["weight_bits"] - 1) - 1,
-            _LEFT_BY_ADAROUND if arguments["round_type"] == "adaround" else 1.0,
+            options.weight_levels,
+            _LEFT_BY_ADAROUND if options.rounds_by_moments else 1.0,
             least_gain,
         )
         if factors is not None and neighbours is not None:
