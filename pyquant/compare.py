@@ -13,7 +13,7 @@ from .calibration.data import Feed, Source
 from .calibration.source import CalibrationData
 from .comparison.equalized import Equalized, equalized
 from .comparison.paired import PairedRun
-from .comparison.quantization import Quantization, count_writes, read_quantization
+from .comparison.quantization import Quantization, read_quantization
 from .comparison.report import ComparedTensor, Comparison
 from .comparison.weights import compare_weight, float_name
 from .errors import CalibrationDataError, SettingError
@@ -131,7 +131,7 @@ def _likest(before: Model, quantization: Quantization) -> Equalized:
 def _in_common(candidate: Equalized, quantization: Quantization) -> int:
     """Count the weights that were quantized as they are there, and the activations."""
     model = candidate.model
-    computed = {*count_writes(model), *(var.name for var in model.feeds)} - {*candidate.left}
+    computed = {*model.writes(), *(var.name for var in model.feeds)} - {*candidate.left}
     activations = quantization.activations.values()
     return sum(not weight.note for weight in _compared_weights(model, quantization)) + sum(
         activation.value.name in computed for activation in activations
@@ -159,7 +159,7 @@ def _checked_quantization(before: Model, after: Model) -> Quantization:
     computed |= {output.value.name for output in quantization.outputs}
     stored = {float_name(before, weight.name) for weight in quantization.weights.values()}
     inputs = {var.name for var in before.feeds}
-    known = count_writes(before).keys() - inputs
+    known = before.writes().keys() - inputs
     if not (computed & known or stored & before.parameters.keys()):
         some = min(stored | computed - inputs)
         raise _strangers(before, after, f"they have no tensor in common, as '{some}'")

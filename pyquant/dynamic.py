@@ -169,7 +169,7 @@ def _store_for_lite(
     stored = store_weights(model, {name: weight.values for name, weight in weights.items()}, ops)
     for op in ops:
         weight = weights[op.weight]
-        desc = model.program.blocks[op.block].ops[op.position]
+        desc = op.desc(model)
         proto.rename(desc.inputs, stored)
         kind = "abs_max" if weight.axis < 0 else "channel_wise_abs_max"
         proto.set_attribute(desc, "quantization_type", f"post_weight_{kind}")
@@ -185,5 +185,5 @@ def _dequantized_twin(
     floats = {name: weight.dequantized for name, weight in weights.items()}
     stored = store_weights(twin, floats, ops)
     for op in ops:
-        proto.rename(twin.program.blocks[op.block].ops[op.position].inputs, stored)
+        proto.rename(op.desc(twin).inputs, stored)
     return twin

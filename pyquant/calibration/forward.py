@@ -6,7 +6,6 @@ copied or kept, so that peak memory is that of the forward alone.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -251,7 +250,7 @@ def _empty(name: str, batch: int) -> ActivationError:
 
 def _written_again(model: Model, names: Collection[str]) -> bool:
     """Return whether the program writes one of ``names`` more than once."""
-    writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
+    writes = model.writes()
     return any(writes[name] > 1 for name in names)
 
 

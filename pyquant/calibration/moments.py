@@ -128,7 +128,7 @@ def moments_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, list[InputM
     """Return the moments to collect for ``ops``, but for transposed convolutions."""
     found: dict[str, list[InputMoments]] = {}
     for op in ops:
-        desc = model.program.blocks[op.block].ops[op.position]
+        desc = op.desc(model)
         if op.op_type != "conv2d_transpose":
             moments = InputMoments(op, desc, model.parameters[op.weight])
             found.setdefault(op.activation, []).append(moments)

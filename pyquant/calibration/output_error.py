@@ -60,7 +60,7 @@ def readers_of(
         weight = model.made(op.weight)
         if factors and op.weight in factors:
             weight = weight * factors[op.weight]
-        readers.append(Reader(model.program.blocks[op.block].ops[op.position], weight))
+        readers.append(Reader(op.desc(model), weight))
     return readers
 
 

@@ -71,7 +71,7 @@ def _divide(found: Equalized, factors: dict[str, Array], weights: dict[str, set[
         if op.weight in weights.get(op.activation, ()) and _fits(model, op, factors[op.activation])
     ]
     for op in ops:
-        desc = model.program.blocks[op.block].ops[op.position]
+        desc = op.desc(model)
         shape = model.parameters[op.weight].shape
         model.multiply(op.weight, weight_layout(desc, shape).along_inputs(factors[op.activation]))
         names.update({op.weight: op.weight, f"{op.activation}{EQUALIZED}": op.activation})
@@ -83,5 +83,5 @@ def _divide(found: Equalized, factors: dict[str, Array], weights: dict[str, set[
 
 
 def _fits(model: Model, op: WeightedOp, factors: Array) -> bool:
-    desc = model.program.blocks[op.block].ops[op.position]
+    desc = op.desc(model)
     return weight_layout(desc, model.parameters[op.weight].shape).inputs == factors.size

@@ -22,7 +22,7 @@ from ..program.model import Model
 from ..program.onednn.simulation import simulate
 from ..program.parameters import Array
 from .activations import ActivationMeasure, Measure, OutputMeasure
-from .quantization import Quantization, Written, count_writes
+from .quantization import Quantization, Written
 from .report import INT8_RUN, SIMULATED, ComparedTensor
 
 See = Callable[[Written, Array], None]
@@ -120,7 +120,7 @@ def _measures(
     before: Model, after: Model, quantization: Quantization
 ) -> Mapping[Written, list[Measure]]:
     """Return what gathers each value, in the order of the program, which ``after`` runs."""
-    here, there = count_writes(after), count_writes(before)
+    here, there = after.writes(), before.writes()
 
     def note(name: str) -> str:
         if not there[name]:
@@ -166,7 +166,7 @@ class ObservedModel:
     def __init__(self, model: Model, names: Collection[str], threads: int) -> None:
         self._model = model
         self._names = frozenset(names)
-        self._writes = count_writes(model)
+        self._writes = model.writes()
         self._predictor = make_predictor(model, Optimization.NONE, threads)
         self._predictor.register_output_hook(self._hook)
         self._seen: Counter[str] = Counter()

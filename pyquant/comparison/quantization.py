@@ -124,11 +124,6 @@ class Quantization:
     factors: dict[str, Array] = field(default_factory=dict)
 
 
-def count_writes(model: Model) -> Counter[str]:
-    """Return how many ops write each variable."""
-    return Counter(name for op in model.ops() for name in proto.names(op.outputs))
-
-
 def read_quantization(model: Model) -> Quantization:
     """Find what ``model`` quantizes; nothing, if it is a float model.
 

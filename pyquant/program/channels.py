@@ -17,7 +17,7 @@ def channel_axes(model: Model, ops: Iterable[WeightedOp]) -> dict[str, int]:
     dims = model.dims()
     axes: dict[str, set[int | None]] = {}
     for op in ops:
-        desc = model.program.blocks[op.block].ops[op.position]
+        desc = op.desc(model)
         rank = len(dims.get(op.activation, ()))
         linear = linear_op(desc, rank, model.parameters) if rank > 1 else None
         axis = None if linear is None else linear.channel_axis

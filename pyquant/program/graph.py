@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterable
 from typing import Any
 
@@ -152,7 +152,7 @@ class Graph:
 
 def _kept(model: Model) -> Iterable[str]:
     """Return what is written more than once, and what other blocks or the user may read."""
-    writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
+    writes = model.writes()
     yield from (name for name, count in writes.items() if count > 1)
     yield from model.fetches
     for block in list(model.program.blocks)[1:]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -142,6 +143,14 @@ class Model:
             for var in block.vars
             if (desc := proto.tensor_desc(var)) is not None
         }
+
+    def reads(self) -> Counter[str]:
+        """How often ops read each variable."""
+        return Counter(name for op in self.ops() for name in proto.names(op.inputs))
+
+    def writes(self) -> Counter[str]:
+        """How often ops write each variable."""
+        return Counter(name for op in self.ops() for name in proto.names(op.outputs))
 
     def producers(self) -> dict[str, Any]:
         """The last op that writes each variable, by the variable's name."""

@@ -6,7 +6,6 @@ Only as ``fc`` does a product run as int8 on the CPU (``gpu_cpu_map_matmul_v2_to
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,8 +109,8 @@ def find_biases(model: Model) -> dict[tuple[int, str], Bias]:
 
     The product must have no other reader.
     """
-    reads = Counter(name for op in model.ops() for name in proto.names(op.inputs))
-    writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
+    reads = model.reads()
+    writes = model.writes()
     dims = model.dims()
     biases = {}
     for block, position, op in model.numbered_ops():

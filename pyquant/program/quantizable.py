@@ -69,6 +69,10 @@ class WeightedOp:
     channel_axis: int
     output: str
 
+    def desc(self, model: Model) -> Any:
+        """Return its ``OpDesc`` in the program that it is of."""
+        return model.program.blocks[self.block].ops[self.position]
+
 
 @dataclass(frozen=True)
 class FloatOp:

@@ -112,7 +112,7 @@ class Rewriter:
     def mark_quantized(self, ops: Sequence[WeightedOp]) -> None:
         """Tell passes, by the attribute that Paddle's own PTQ sets, which ops are to be int8."""
         for op in ops:
-            desc = self._model.program.blocks[op.block].ops[op.position]
+            desc = op.desc(self._model)
             proto.set_attribute(desc, "quantization_type", "qat_with_weight")
 
     def apply(self) -> None:

@@ -121,7 +121,7 @@ def why_float(
     int8: set[str] = set()
     stored = "its weight is int16, it" if target.stores_integers else "it"
     for op in ops:
-        desc = model.program.blocks[op.block].ops[op.position]
+        desc = op.desc(model)
         around = producers, readers, dims.get(op.activation, []), int8
         candidate = Candidate(op, model, desc, *around)
         reason = next((rule.reason for rule in target.rules if rule.holds(candidate)), None)

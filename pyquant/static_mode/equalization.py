@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +9,6 @@ from functools import partial
 from ..calibration.channel_factors import LEAST_GAIN, channel_factors
 from ..calibration.output_error import readers_of
 from ..calibration.statistic import ActivationMaxima
-from ..program import proto
 from ..program.folding.linear import weight_layout
 from ..program.folding.scaling import find_neighbours
 from ..program.graph import Graph
@@ -75,7 +73,7 @@ def equalize(
         elif factors is not None:
             found.inserted[name] = factors
             for op in readers:
-                desc = model.program.blocks[op.block].ops[op.position]
+                desc = op.desc(model)
                 shape = model.parameters[op.weight].shape
                 found.weight_factors[op.weight] = weight_layout(desc, shape).along_inputs(factors)
     return found
@@ -90,8 +88,8 @@ def _equalizable(
     model: Model, ops: Sequence[WeightedOp], seen: Seen
 ) -> dict[str, list[WeightedOp]]:
     """Return the ops that read each activation that factors can be put on."""
-    reads = Counter(name for op in model.ops() for name in proto.names(op.inputs))
-    writes = Counter(name for op in model.ops() for name in proto.names(op.outputs))
+    reads = model.reads()
+    writes = model.writes()
     readers: dict[str, list[WeightedOp]] = {}
     for op in ops:
         readers.setdefault(op.activation, []).append(op)

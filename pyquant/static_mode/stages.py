@@ -108,7 +108,7 @@ class Stages:
     def _lacking(
         self, op: WeightedOp, weight: QuantizedWeight, dims: Mapping[str, Sequence[int]]
     ) -> Array:
-        desc = self._model.program.blocks[op.block].ops[op.position]
+        desc = op.desc(self._model)
         return mean_error(desc, weight, self._seen.means[op.activation], dims[op.activation])
 
     def control(self, source: Model, metric: Metric, max_drop: float) -> Control:
