@@ -11,6 +11,7 @@ READING = {
     "min_max": "s",
     "channel_abs_max": "^",
     "channel_sums": "<",
+    "sample_maxima": "X",
     "histogram": "D",
     "observe": "P",
 }
