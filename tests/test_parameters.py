@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import random
+from programs import Net, random
 
-from pyquant import ModelFileError
+from pyquant import ModelFileError, load_model
 from pyquant.program.parameters import read_combined, write_combined
+from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
+from pyquant.program.weights import quantize_weights
 
 ARRAYS = {
     "b.w": random((4, 3)),
@@ -80,3 +82,30 @@ def test_damaged_bytes_give_a_typed_error_or_arrays(tmp_path: Path, seed: int) -
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match="nowhere: the parameter file cannot be read"):
         read_combined(tmp_path / "nowhere", ["w"])
+
+
+def resident_bytes(path: Path) -> int:
+    """How much of a mapped file is in memory of this process."""
+    size, is_of_file = 0, False
+    for line in Path("/proc/self/smaps").read_text("utf-8").splitlines():
+        if "-" in line.split(maxsplit=1)[0]:
+            is_of_file = line.endswith(str(path))
+        elif is_of_file and line.startswith("Rss:"):
+            size += 1024 * int(line.split()[1])
+    return size
+
+
+def test_pages_of_a_weight_are_given_back(tmp_path: Path) -> None:
+    """Else the whole of a large model would be in memory once its weights are integers."""
+    source = Net([1, 512]).matmul(4096, trans_x=False, trans_y=False).end().save(tmp_path)
+    model = load_model(source)
+    assert model.params_path is not None
+    ops, _ = find_weighted_ops(model, ACTIVATION_OP_TYPES, ())
+    (weight,) = quantize_weights(model, ops, 8, per_channel=True).values()
+    made = weight.made()
+    assert made.integers.any()
+    model.parameters[weight.name].sum()
+    assert resident_bytes(model.params_path) > 2**22
+    kept = weight.keeping(made)
+    assert resident_bytes(model.params_path) < 2**20
+    np.testing.assert_array_equal(np.concatenate(list(kept.values.chunks())), made.integers)

@@ -146,7 +146,7 @@ def row_chunks(array: Array) -> Iterator[slice]:
     for start in range(0, rows, step):
         part = slice(start, start + step)
         yield part
-        _forget_pages(array[part])
+        forget_pages(array[part])
 
 
 def _encoded(tensor: Tensor) -> Iterator[bytes | memoryview]:
@@ -164,7 +164,7 @@ def _chunks(array: Array) -> Iterator[Array]:
         yield np.ascontiguousarray(array[part])
 
 
-def _forget_pages(array: Array) -> None:
+def forget_pages(array: Array) -> None:
     """Give the whole pages of a mapped file under ``array`` back; they are read again if needed."""
     base: Any = array
     while isinstance(base, np.ndarray):

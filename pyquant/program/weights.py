@@ -12,7 +12,7 @@ import numpy as np
 from .. import kernels
 from ..errors import ModelFileError
 from .model import Model, multiplied
-from .parameters import Array, DerivedTensor, row_chunks
+from .parameters import Array, DerivedTensor, forget_pages, row_chunks
 from .quantizable import WeightedOp
 
 WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")
@@ -57,8 +57,10 @@ class QuantizedWeight:
         return self if self.make is None else replace(self, stored=self.make(), make=None)
 
     def keeping(self, made: QuantizedWeight) -> QuantizedWeight:
-        """Return the same with the integers of ``made``, whose float values can be forgotten."""
-        return replace(self, rounded=made.integers, known=made.threshold)
+        """Return the same with the integers of ``made``, and let its float values go."""
+        kept = replace(self, rounded=made.integers, known=made.threshold)
+        forget_pages(self.stored)
+        return kept
 
     @cached_property
     def threshold(self) -> Array:

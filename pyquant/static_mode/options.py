@@ -234,7 +234,7 @@ class Options:
 
     def _check_data(self) -> None:
         if self.calibration is None:
-            _ = self.data
+            _ = self.data  # which says what is wrong with them
         elif any(getattr(self, name) is not None for name in (*_SOURCES, "checkpoint", "engine")):
             raise CalibrationDataError(
                 f"calibration: with it, {', '.join(_SOURCES)}, checkpoint and engine have nothing "
