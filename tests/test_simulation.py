@@ -14,6 +14,7 @@ import pytest
 from onednn_log import executed
 from programs import CONV, POOLING, Net, ProgramBuilder
 from simulated_run import HAS_VNNI, disagreement
+from test_accumulation import DIMS, pyramid
 from test_ocr_models import NAMES, inputs
 
 from bench.ocr import models
@@ -81,6 +82,10 @@ WRONG: dict[str, Callable[[Any], Any]] = {
     "fuse_alpha": lambda alpha: alpha + 0.01,
     "fuse_beta": lambda beta: beta + 0.01,
 }
+WRONG_OF_PYRAMIDS: dict[str, Callable[[Any], Any]] = {
+    **dict.fromkeys(("scale_x", "scale_y", "scale_out"), lambda scale: scale * 1.05),
+    "Shift_out": lambda shift: shift + 1,
+}
 
 
 def residual_net() -> Net:
@@ -93,17 +98,20 @@ def residual_net() -> Net:
 
 
 @needs_vnni
-@pytest.mark.parametrize("attribute", WRONG)
+@pytest.mark.parametrize("attribute", [*WRONG, *WRONG_OF_PYRAMIDS])
 def test_a_wrong_attribute_is_no_rounding(attribute: str, tmp_path: Path) -> None:
-    data = programs.random(IMAGES, 3)
-    source = residual_net().save(tmp_path / "float")
+    is_of_pyramids = attribute in WRONG_OF_PYRAMIDS
+    data = programs.random(tuple(DIMS) if is_of_pyramids else IMAGES, 3)
+    source = (pyramid() if is_of_pyramids else residual_net()).save(tmp_path / "float")
     quant_post_static(None, source, tmp_path / "int8", data_loader=[data], deploy_backend="OneDNN")
     model, wrong = (load_model(tmp_path / "int8") for _ in range(2))
     found = disagreement(model, model, {"x": data}, tmp_path / "right")
     assert found.is_rounding, found
     op = next(op for op in wrong.ops() if _says(op, attribute))
     value = proto.attribute(op, attribute, None)
-    given = WRONG[attribute](list(value) if attribute == "Scale_weights" else value)
+    given = {**WRONG, **WRONG_OF_PYRAMIDS}[attribute](
+        list(value) if attribute == "Scale_weights" else value
+    )
     proto.set_attribute(op, attribute, given)
     save_model(wrong, tmp_path / "wrong", "m.pdmodel", "m.pdiparams")
     run = load_model(tmp_path / "wrong")

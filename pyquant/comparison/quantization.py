@@ -160,7 +160,7 @@ class _Reader:
             "elementwise_add": self._add_bias,
             "quantize": self._quantize_by_scale,
             "dequantize": lambda op, source, output: True,
-            **dict.fromkeys(CARRIERS, self._carry),
+            **dict.fromkeys((*CARRIERS, "requantize"), self._carry),
         }
 
     def read(self, op: Any) -> None:

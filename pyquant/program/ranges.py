@@ -57,6 +57,10 @@ class Grid(NamedTuple):
         """The greatest value that an integer stands for."""
         return (self.limits[1] - self.zero_point) / self.factor
 
+    def shifted(self) -> Grid:
+        """Return the grid of unsigned integers for the same values, if this is one of signed."""
+        return Grid(self.factor, _SIGNED_LEVELS + 1, True)
+
     def rounded(self, values: Array) -> Array:
         """Return the float32 values that the integers of ``values`` stand for."""
         factor, zero_point = np.float32(self.factor), np.float32(self.zero_point)

@@ -119,15 +119,20 @@ def why_float(
             readers.setdefault(name, []).append(op.type)
     reasons: dict[WeightedOp, str | None] = {}
     int8: set[str] = set()
-    stored = "its weight is int16, it" if target.stores_integers else "it"
     for op in ops:
         desc = op.desc(model)
         around = producers, readers, dims.get(op.activation, []), int8
         candidate = Candidate(op, model, desc, *around)
         reason = next((rule.reason for rule in target.rules if rule.holds(candidate)), None)
-        reasons[op] = None if reason is None else f"{stored} runs in float: {reason}"
+        reasons[op] = reason
         if reason is None:
             int8.add(op.output)
+    int8_weights = {op.weight for op, reason in reasons.items() if reason is None}
+    for op, reason in reasons.items():
+        if reason is not None:
+            is_int16 = target.stores_integers and op.weight not in int8_weights
+            stored = "its weight is int16, it" if is_int16 else "it"
+            reasons[op] = f"{stored} runs in float: {reason}"
     return reasons
 
 

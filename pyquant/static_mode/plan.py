@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Union
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from ..program import proto
 from ..program.folding.fold import fold
+from ..program.folding.pooling import move_poolings
 from ..program.graph import Graph
-from ..program.model import Model
+from ..program.model import Model, copy_model
 from ..program.onednn.writer import OneDnnWriter
 from ..program.products import why_misread
 from ..program.qdq import QdqWriter
@@ -85,6 +86,34 @@ def plan_static(
     if optimize_model:
         fold(model, skip_tensors, target.takes_zero_points, settle=False)
     types = ACTIVATION_OP_TYPES if is_full else op_types
+    # If all is to be int8, the convolution of the mean would be so as well.
+    if optimize_model and target.form == "onednn" and not is_full:
+        _pool_first(model, lambda other: _parted(other, types, skip_tensors, target), skip_tensors)
+    return _parted(model, types, skip_tensors, target)
+
+
+def _pool_first(model: Model, part: Callable[[Model], Plan], skip_tensors: Collection[str]) -> None:
+    """Move poolings in front of convolutions whose outputs need not be float then.
+
+    Args:
+        model: its program is changed.
+        part: parts the ops of a model.
+        skip_tensors: tensors at which every op stays as it is.
+    """
+    trial = copy_model(model)
+    if not move_poolings(trial, skip_tensors):
+        return
+    gaining = OneDnnWriter(trial, part(trial).ops).accumulated
+    made = move_poolings(model, skip_tensors, gaining)
+    if model.folded is not None:
+        rescaled = model.folded.rescaled | made
+        model.folded = model.folded._replace(rescaled=rescaled)
+
+
+def _parted(
+    model: Model, types: Collection[str], skip_tensors: Collection[str], target: Target
+) -> Plan:
+    """Part the ops of a model as it is."""
     found, kept = find_weighted_ops(model, types, skip_tensors)
     int8_names = _names_of_weightless(model, target, skip_tensors)
     kept = [op for op in kept if op.name not in int8_names]

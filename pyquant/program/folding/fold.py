@@ -47,7 +47,7 @@ def fold(
     """
     original = copy_model(model)
     graph = Graph(model, keep)
-    factor_out(graph)
+    rescaled = factor_out(graph)
     compute_constants(graph)
     asked = set(keep)
     linear = {
@@ -60,7 +60,6 @@ def fold(
     changed = {position for position in linear if _fold_following(graph, linear[position])}
     changed |= _compose(graph, linear)
     changed &= linear.keys()
-    rescaled: set[str] = set()
     changed |= _fold_preceding(graph, linear, shifts, rescaled)
     for position in changed:
         _emit(graph, position, linear[position], rescaled)

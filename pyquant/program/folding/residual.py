@@ -11,16 +11,21 @@ from .. import proto
 from ..graph import Graph
 
 
-def factor_out(graph: Graph) -> None:
-    """Replace x + x * s by x * (s + 1) where s is smaller than x."""
+def factor_out(graph: Graph) -> set[str]:
+    """Replace x + x * s by x * (s + 1) where s is smaller than x; return the new tensors."""
+    made = set()
     for position in sorted(graph.ops):
         found = _product_added_to_itself(graph, position)
         if found is not None:
-            _replace(graph, position, *found)
+            made.add(_replace(graph, position, *found))
+    return made
 
 
-def _replace(graph: Graph, position: int, product: int, s: str) -> None:
-    """Let the op at ``product`` add 1 to ``s``, and the one at ``position`` multiply by that."""
+def _replace(graph: Graph, position: int, product: int, s: str) -> str:
+    """Let the op at ``product`` add 1 to ``s``, and the one at ``position`` multiply by that.
+
+    Return the name of s + 1.
+    """
     multiply = proto.copy_op(graph.ops[product])
     output = next(proto.names(graph.ops[position].outputs))
     factor = graph.add_variable(f"{output}.factor", s)
@@ -29,6 +34,7 @@ def _replace(graph: Graph, position: int, product: int, s: str) -> None:
     proto.rename(multiply.outputs, {next(proto.names(multiply.outputs)): output})
     graph.replace(product, proto.make_op("scale", {"X": [s]}, {"Out": [factor]}, attributes))
     graph.replace(position, multiply)
+    return factor
 
 
 def _product_added_to_itself(graph: Graph, position: int) -> tuple[int, str] | None:

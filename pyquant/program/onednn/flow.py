@@ -9,6 +9,7 @@ from .. import proto
 from ..folding.linear import pads
 from ..graph import Graph
 from ..quantizable import CONVOLUTIONS, WeightedOp
+from .accumulation import Accumulation, find_accumulations
 from .carriers import Carrier, carrier
 from .fusion import FusedOp
 
@@ -21,7 +22,9 @@ class Flow:
         padded: the positions of int8 ops that put zeros around what they read.
         carriers: the ops that move integers as they are, by their positions.
         direct: the int8 ops that write integers, by what they write.
-        roots: of each tensor of integers, one in ``direct`` whose scale it has.
+        accumulations: the ones that compute with integers alone.
+        roots: of each tensor of integers, one whose scale it has: in ``direct``, or the output of
+            an accumulation.
         moved: what is computed of integers that are made in front: the position of its op.
     """
 
@@ -47,11 +50,30 @@ class Flow:
             if position not in self.adds and (found := carrier(op)) is not None
         }
         self.direct = {one.output: one for one in fused}
+        self.accumulations = find_accumulations(graph, self.adds.keys())
         self.roots: dict[str, str] = {}
         self._find_direct()
         self.moved: dict[str, int] = {}
         for one in fused:
             self._move(one.op.activation, self._reads)
+        for accumulation in self.accumulations:
+            self._move(accumulation.base, {accumulation.sum: accumulation.base})
+
+    @property
+    def signed(self) -> set[str]:
+        """What accumulations read and write and other ops do not choose the integers of.
+
+        All that a binary op of oneDNN reads and writes is of one type, and has no zero point.
+        """
+        found = {n for one in self.accumulations for n in (one.factor, one.scaled, one.output)}
+        return found | {one.base for one in self.accumulations if one.base not in self.roots}
+
+    def source_of(self, name: str) -> str:
+        """Return what has the values of ``name``, if that is upsampled, before it is."""
+        position = self._graph.producer(name)
+        found = None if position is None else self.carriers.get(position)
+        is_upsampled = found is not None and found.enlarges and len(found.inputs) == 1
+        return self.source_of(found.inputs[0]) if found is not None and is_upsampled else name
 
     def _find_direct(self) -> None:
         """Find the ops that write integers, and of each tensor of integers one that wrote them.
@@ -68,12 +90,14 @@ class Flow:
                 for position, found in carriers.items()
                 if found.output in self.roots and self._is_read_as_int8(found.output)
             }
-            if len(direct) == len(self.direct) and len(carried) == len(carriers):
+            accumulations = [one for one in self.accumulations if self._is_of_integers(one)]
+            before = len(self.direct), len(carriers), len(self.accumulations)
+            if before == (len(direct), len(carried), len(accumulations)):
                 return
-            self.direct, carriers = direct, carried
+            self.direct, carriers, self.accumulations = direct, carried, accumulations
 
     def _find_roots(self, carriers: Mapping[int, Carrier]) -> dict[str, str]:
-        roots = {name: name for name in self.direct}
+        roots = {name: name for name in self._written}
         for _, found in sorted(carriers.items()):
             joined = {roots.get(name) for name in found.inputs}
             if None in joined or self._graph.is_kept(found.output):
@@ -89,9 +113,28 @@ class Flow:
 
         What is read apart from it as well would be of too coarse a step for that.
         """
-        writers = [self.direct[name] for name in members if name in self.direct]
-        signs = {self.is_unsigned(one, roots) for one in writers}
+        signs = {self.is_unsigned(name, roots) for name in members if name in self._written}
         return len(signs) == 1 and all(len(self._graph.readers(name)) == 1 for name in members)
+
+    @property
+    def _written(self) -> list[str]:
+        """What is written as integers of a scale of its own."""
+        return [*self.direct, *(one.output for one in self.accumulations)]
+
+    def _is_of_integers(self, one: Accumulation) -> bool:
+        """Return whether an accumulation can compute with integers, and saves time by that.
+
+        It does not if it had to quantize what is as large as the sum.
+        """
+        if one.image not in self.direct or self.is_unsigned(one.image, self.roots):
+            return False
+        if one.base in self.roots:
+            is_read = not self.is_unsigned(self.roots[one.base], self.roots)
+        else:
+            is_read = one.base != self.source_of(one.base) and self._is_movable(
+                one.base, {one.sum: one.base}
+            )
+        return is_read and self._is_read_as_int8(one.output)
 
     def _is_direct(self, one: FusedOp) -> bool:
         """Return whether the op writes integers, which all that need them read as they are."""
@@ -116,6 +159,9 @@ class Flow:
         adds = self.adds.get(position)
         if adds is not None:
             return adds.residual == name and adds.activation.is_relu
+        for one in self.accumulations:
+            if position in (one.product, one.sum):
+                return name == (one.image if position == one.product else one.base)
         found = self.carriers.get(position)
         return (
             found is not None and found.output in self.roots and self._is_read_as_int8(found.output)
@@ -138,15 +184,19 @@ class Flow:
             readers: what each position reads as these integers.
         """
         position = self._graph.producer(name)
-        found = None if position is None else self.carriers.get(position)
-        if position is None or found is None or not found.enlarges or name in self.roots:
-            return
-        others = any(readers.get(reader) != name for reader in self._graph.readers(name))
-        if others or self._graph.is_kept(name):
+        if position is None or not self._is_movable(name, readers):
             return
         self.moved[name] = position
-        for source in found.inputs:
+        for source in self.carriers[position].inputs:
             self._move(source, {position: source})
+
+    def _is_movable(self, name: str, readers: Mapping[int, str]) -> bool:
+        position = self._graph.producer(name)
+        found = None if position is None else self.carriers.get(position)
+        if found is None or not found.enlarges or name in self.roots:
+            return False
+        others = any(readers.get(reader) != name for reader in self._graph.readers(name))
+        return not others and not self._graph.is_kept(name)
 
     def _is_padded(self, name: str) -> bool:
         """Return whether an int8 op puts zeros around ``name``."""
@@ -157,10 +207,21 @@ class Flow:
         readers = self._graph.readers(name) & (self.padded - self._bordered)
         return not any(self._reads.get(position) == name for position in readers)
 
-    def is_unsigned(self, one: FusedOp, roots: Mapping[str, str]) -> bool:
-        """As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual."""
+    def is_shifted(self, op: WeightedOp) -> bool:
+        """Return whether an int8 op reads signed integers as unsigned ones, which is quicker."""
+        sums = {one.output for one in self.accumulations}
+        return op.position in self._bordered and self.roots.get(op.activation) in sums
+
+    def is_unsigned(self, name: str, roots: Mapping[str, str]) -> bool:
+        """Return whether what is written as integers of a scale of its own is unsigned.
+
+        As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual.
+        """
+        one = self.direct.get(name)
+        if one is None:
+            return False
         if one.residual is not None and one.residual in roots:
-            return self.is_unsigned(self.direct[roots[one.residual]], roots)
+            return self.is_unsigned(roots[one.residual], roots)
         if one.op.op_type in CONVOLUTIONS:
             return one.activation.is_relu
         return one.activation.name == "relu"

@@ -9,6 +9,7 @@ from typing import Any
 from .. import proto
 from ..model import Model
 from ..ranges import Grid
+from .accumulation import BINARY_OPS
 from .carriers import CARRIER_OP_TYPES
 
 CARRIERS = (*CARRIER_OP_TYPES, "reshape2", "transpose2")
@@ -52,6 +53,22 @@ def _linear(
     return Grid(proto.attribute(op, "Scale_out", 1.0), 0, is_unsigned)
 
 
+def _requantize(op: Any, grids: Mapping[str, Grid]) -> Grid:
+    """As ``requantize_kernel.cc`` chooses the type: with a zero point it is unsigned."""
+    zero_point = int(proto.attribute(op, "Shift_out", 0.0))
+    (source,) = proto.arguments(op.inputs, "Input")
+    unsigned = zero_point != 0 or (source in grids and grids[source].unsigned)
+    return Grid(proto.attribute(op, "Scale_out", 1.0), zero_point, unsigned)
+
+
+def _combine(op: Any, grids: Mapping[str, Grid]) -> Grid | None:
+    """As ``fused_elementwise_kernel.cc`` computes: all is of the type of what is read first."""
+    (x,), (y,) = proto.arguments(op.inputs, "X"), proto.arguments(op.inputs, "Y")
+    if x not in grids or y not in grids:
+        return None
+    return Grid(proto.attribute(op, "scale_out", 1.0), 0, grids[x].unsigned)
+
+
 def _carry(op: Any, grids: Mapping[str, Grid]) -> Grid | None:
     is_average = proto.attribute(op, "pooling_type", "max") != "max"
     found = {grids.get(name) for name in proto.arguments(op.inputs, "X")}
@@ -60,6 +77,8 @@ def _carry(op: Any, grids: Mapping[str, Grid]) -> Grid | None:
 
 _READERS: Mapping[str, Callable[[Any, Mapping[str, Grid]], Grid | None]] = {
     "quantize": _quantize,
+    "requantize": _requantize,
+    **dict.fromkeys(BINARY_OPS, _combine),
     "fused_conv2d": partial(_linear, activation="fuse_activation", unsigned=("relu", "relu6")),
     "fc": partial(_linear, activation="activation_type", unsigned=("relu",)),
     **dict.fromkeys(CARRIERS, _carry),

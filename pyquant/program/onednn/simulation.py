@@ -17,6 +17,7 @@ from .. import proto
 from ..graph import Graph
 from ..model import Model, copy_model
 from ..ranges import Grid
+from .accumulation import BINARY_OPS
 from .integers import CARRIERS, Grids, read_grids
 from .writer import CONVOLUTION_ATTRIBUTES
 
@@ -27,9 +28,9 @@ _WITHOUT_FRACTION = 1.5 * 2**23
 def simulate(model: Model) -> Model:
     """Return a float program that computes what the int8 ops of ``model`` do.
 
-    A tensor keeps its name; integers are whole numbers of float32. But of what ``fused_conv2d`` and
-    ``fc`` write as integers, the name is that of the values before they are rounded, and the
-    integers are called ``NAME.integers``.
+    A tensor keeps its name; integers are whole numbers of float32. But of what ``fused_conv2d``,
+    ``fc`` and sums and products of integers write as integers, the name is that of the values
+    before they are rounded, and the integers are called ``NAME.integers``.
 
     Returns:
         It, with the same parameters; ``model`` itself if it has no such ops.
@@ -117,6 +118,11 @@ class _Simulation:
         self.apply("scale", rounded, scale=1.0, bias=-_WITHOUT_FRACTION)
         self.call(output)
 
+    def write_integers(self, name: str) -> None:
+        """Make whole numbers of what the last op wrote, under a name of their own."""
+        self.integers[name] = self.declare(f"{name}.integers", name)
+        self.round(name, self.grids[name], self.integers[name])
+
     def unknown(self, op: Any, what: str) -> UnsupportedError:
         """Return the error for an int8 op whose meaning is not known."""
         return UnsupportedError(
@@ -143,6 +149,27 @@ def _dequantize(here: _Simulation, op: Any) -> None:
     here.call(output)
 
 
+def _requantize(here: _Simulation, op: Any) -> None:
+    (name,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
+    ratio = proto.attribute(op, "Scale_out", 1.0) / proto.attribute(op, "Scale_in", 1.0)
+    grid = here.grids[output]._replace(factor=ratio)
+    here.round(here.integers.get(name, name), grid, output)
+
+
+def _combine(here: _Simulation, op: Any) -> None:
+    (output,) = proto.names(op.outputs)
+    operands = {
+        slot: here.floats(
+            proto.arguments(op.inputs, slot)[0],
+            proto.attribute(op, f"scale_{slot.lower()}", 1.0),
+        )
+        for slot in ("X", "Y")
+    }
+    here.add(BINARY_OPS[op.type], operands, output, {"axis": proto.attribute(op, "axis", -1)})
+    here.call(output)
+    here.write_integers(output)
+
+
 def _carry(here: _Simulation, op: Any) -> None:
     carried = proto.copy_op(op)
     proto.remove_attributes(carried, _ONEDNN_ATTRIBUTES)
@@ -165,8 +192,7 @@ def _linear(
     _activate(here, op, value)
     here.call(output)
     if output in here.grids:
-        here.integers[output] = here.declare(f"{output}.integers", output)
-        here.round(output, here.grids[output], here.integers[output])
+        here.write_integers(output)
 
 
 def _convolve(here: _Simulation, op: Any, source: str) -> str:
@@ -215,6 +241,8 @@ def _swish(here: _Simulation, value: str, alpha: float, beta: float) -> str:
 _KINDS: Mapping[str, Callable[[_Simulation, Any], None]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
+    "requantize": _requantize,
+    **dict.fromkeys(BINARY_OPS, _combine),
     "fused_conv2d": partial(_linear, multiply=_convolve, channel_axis=1),
     "fc": partial(_linear, multiply=_multiply, channel_axis=-1),
     **dict.fromkeys(CARRIERS, _carry),

@@ -7,8 +7,10 @@ cannot: activations of any zero point, the right scales of fc, residuals that ar
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,7 @@ from ..quantizable import CONVOLUTIONS, WeightedOp, located
 from ..ranges import Grid, Range, fitted_grid, symmetric_grid
 from ..rewrite import Rewriter, make_multiplication, reciprocals_of
 from ..weights import QuantizedWeight
+from .accumulation import Accumulation
 from .flow import Flow
 from .fusion import FusedOp, fuse
 from .in_place import write_in_place
@@ -59,7 +62,15 @@ class OneDnnWriter:
             is_sum = one.residual is not None
             if is_sum or names.keys().isdisjoint(self._flow.carried_from(name)):
                 names[name] = None
+        for accumulation in self._flow.accumulations:
+            _, _, image, factor, scaled, base, output = accumulation
+            names |= dict.fromkeys((image, factor, scaled, self._flow.source_of(base), output))
         return list(names)
+
+    @property
+    def accumulated(self) -> set[str]:
+        """The images that are multiplied and added as integers."""
+        return {one.image for one in self._flow.accumulations}
 
     def bits(self, name: str, given: Range) -> int:
         """Return of how many bits a signed integer would be with as fine a step for a tensor.
@@ -68,16 +79,16 @@ class OneDnnWriter:
             name: the tensor.
             given: its range, nothing cut.
         """
-        one = self._flow.direct.get(self._flow.roots.get(name, name))
-        if one is not None:
-            return 9 if self._flow.is_unsigned(one, self._flow.roots) else 8
+        root = self._flow.roots.get(name, name)
+        if root in self._flow.direct or root in self._flow.signed:
+            return 9 if self._flow.is_unsigned(root, self._flow.roots) else 8
         smaller, larger = sorted((-given.minimum, given.maximum))
         is_fine = smaller <= 0 or (self._flow.takes_zero_point(name) and smaller < larger / 3)
         return 9 if is_fine else 8
 
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
-        return name not in self._flow.roots
+        return name not in self._flow.roots and name not in self._flow.signed
 
     def write(
         self,
@@ -97,8 +108,20 @@ class OneDnnWriter:
         """
         self._factors = factors
         self._weights = dict(weights)
-        for one in self._fused:
-            self._emit(one, ranges, weights[one.op.weight])
+        # In the order of the program: what several ops read is quantized in front of the first.
+        made: list[tuple[int, Callable[[], None]]] = [
+            *((one.position, partial(self._emit, one, ranges)) for one in self._fused),
+            *(
+                (one.product, partial(self._multiply, one, ranges))
+                for one in self._flow.accumulations
+            ),
+            *(
+                (self._flow.moved.get(one.base, one.sum), partial(self._add, one, ranges))
+                for one in self._flow.accumulations
+            ),
+        ]
+        for _, emit in sorted(made, key=itemgetter(0)):
+            emit()
         self._graph.write_back()
         rewriter = Rewriter(self._model)
         outputs = {one.op.output: one.output for one in self._fused}
@@ -115,9 +138,8 @@ class OneDnnWriter:
     def grid(self, name: str, given: Range) -> Grid:
         """Return the integers of a tensor of `observed` whose range is given."""
         root = self._flow.roots.get(name, name)
-        one = self._flow.direct.get(root)
-        if one is not None:
-            return symmetric_grid(given, self._flow.is_unsigned(one, self._flow.roots))
+        if root in self._flow.direct or root in self._flow.signed:
+            return symmetric_grid(given, self._flow.is_unsigned(root, self._flow.roots))
         if self._flow.takes_zero_point(root):
             return fitted_grid(given)
         return symmetric_grid(given, given.minimum >= 0)
@@ -130,12 +152,16 @@ class OneDnnWriter:
         root = self._flow.roots.get(name, name)
         if root not in self._grids:
             of_one_scale = [other for other, known in self._flow.roots.items() if known == root]
-            found = [ranges[other] for other in of_one_scale or [root] if other in ranges]
+            others = of_one_scale or [root if root in ranges else self._flow.source_of(root)]
+            found = [ranges[other] for other in others if other in ranges]
             self._grids[root] = self.grid(root, max(found, key=lambda one: one.threshold))
         return self._grids[root]
 
-    def _emit(self, one: FusedOp, ranges: Mapping[str, Range], weight: QuantizedWeight) -> None:
+    def _emit(self, one: FusedOp, ranges: Mapping[str, Range]) -> None:
+        weight = self._weights[one.op.weight]
         grid = self._grid_of(one.op.activation, ranges)
+        if self._flow.is_shifted(one.op):
+            grid = grid.shifted()
         if grid.zero_point and one.op.position in self._flow.padded:
             weight, before, source = self._bordered_integers(one, grid, weight)
         else:
@@ -173,14 +199,44 @@ class OneDnnWriter:
             self._graph.remove(position)
         self._graph.replace(one.position, *before, made, *after)
 
+    def _multiply(self, one: Accumulation, ranges: Mapping[str, Range]) -> None:
+        names = one.image, one.factor, one.scaled
+        self._emit_binary(one.product, "fused_elementwise_mul", names, ranges)
+
+    def _add(self, one: Accumulation, ranges: Mapping[str, Range]) -> None:
+        names = one.scaled, one.base, one.output
+        self._emit_binary(one.sum, "fused_elementwise_add", names, ranges)
+
+    def _emit_binary(
+        self, position: int, op_type: str, names: tuple[str, str, str], ranges: Mapping[str, Range]
+    ) -> None:
+        """Compute with integers what an op reads, the first of which are integers already."""
+        x, y, output = names
+        x_grid, y_grid, grid = (self._grid_of(name, ranges) for name in names)
+        before, source = self._integers(y, y_grid)
+        attributes: dict[str, Any] = {
+            **_ENABLED,
+            "axis": -1,
+            "mkldnn_data_type": "int8",
+            "scale_x": x_grid.factor,
+            "scale_y": y_grid.factor,
+            "scale_out": grid.factor,
+        }
+        inputs, outputs = {"X": [x], "Y": [source]}, {"Out": [output]}
+        made = proto.make_op(op_type, inputs, outputs, attributes)
+        self._graph.replace(position, *before, made)
+
     def _integers(self, name: str, grid: Grid) -> tuple[list[Any], str]:
         """Return ops that quantize ``name``, if they are needed, and the integers' name."""
-        if name in self._flow.roots:
+        if name in self._flow.roots and not grid.zero_point:
             return [], name
         if name not in self._quantized and name in self._flow.moved and name not in self._factors:
             self._quantized[name] = self._carry(name, grid)
         if name in self._quantized:
             return [], self._quantized[name]
+        if name in self._flow.roots:
+            shifted, self._quantized[name] = self._shift(name, grid)
+            return [shifted], self._quantized[name]
         divided, source = self._divided(name)
         quantized, self._quantized[name] = self._quantize(source, name, grid)
         return [*divided, quantized], self._quantized[name]
@@ -209,7 +265,10 @@ class OneDnnWriter:
             return weight, [], self._carry(name, grid, zeros)
         made, source = self._integers(name, grid)
         dims[1] += zeros
-        added, others = self._zeros(source, name, zeros, grid)
+        # Of what a requantize alone reads, the int8 passes make what that makes, but for the shift
+        # (OpRequantSquash in cpu_quantize_squash_pass.cc).
+        like = name if name in self._flow.roots else source
+        added, others = self._zeros(like, name, zeros, grid)
         output = self._graph.add_tensor(f"{name}.bordered", dims, _data_type(grid))
         inputs, outputs = {"X": [source, others]}, {"Out": [output]}
         concat = proto.make_op("concat", inputs, outputs, {**_ENABLED, "axis": 1})
@@ -295,6 +354,19 @@ class OneDnnWriter:
         }
         inputs, outputs = {"Input": [source]}, {"Output": [output]}
         return proto.make_op("quantize", inputs, outputs, attributes), output
+
+    def _shift(self, name: str, grid: Grid) -> tuple[Any, str]:
+        """Return an op that adds the zero point to integers without one, and its output."""
+        output = self._graph.add_variable(f"{name}.shifted", name, _data_type(grid))
+        attributes: dict[str, Any] = {
+            **_ENABLED,
+            "Scale_in": grid.factor,
+            "Scale_out": grid.factor,
+            "Shift_in": 0.0,
+            "Shift_out": float(grid.zero_point),
+        }
+        inputs, outputs = {"Input": [name]}, {"Output": [output]}
+        return proto.make_op("requantize", inputs, outputs, attributes), output
 
     def _divided(self, name: str) -> tuple[list[Any], str]:
         """Return the op that divides ``name`` by its factors, if it has any, and its output."""

@@ -1,0 +1,142 @@
+"""Global average poolings in front of pointwise convolutions instead of behind them.
+
+The mean of what a linear op computes is what it computes of the mean. Of fewer channels that is
+less to pool, and what the convolution writes has one reader less, for which it had to be float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from .. import proto
+from ..graph import Graph
+from ..model import Model
+from .affine import affine_op
+from .linear import pads
+
+_RANK, _CHANNEL_AXIS = 4, 1
+
+
+class Pooled(NamedTuple):
+    """A pointwise convolution whose output is pooled.
+
+    Attributes:
+        ops: the positions of the convolution and, if there is one, of the addition of its bias.
+        pooling: the position of the pooling.
+        source: what the convolution reads.
+        image: what is pooled.
+    """
+
+    ops: list[int]
+    pooling: int
+    source: str
+    image: str
+
+
+def move_poolings(
+    model: Model, untouched: Collection[str], images: Collection[str] | None = None
+) -> set[str]:
+    """Pool what pointwise convolutions read in place of what they write.
+
+    Args:
+        model: its program is changed.
+        untouched: tensors at which every op stays as it is.
+        images: what is pooled that is not to be pooled any more; None for all that can be.
+
+    Returns:
+        The tensors that are new.
+    """
+    graph = Graph(model, untouched)
+    made: set[str] = set()
+    for position in sorted(graph.ops):
+        pooled = _pooled(graph, position)
+        if pooled is None or (images is not None and pooled.image not in images):
+            continue
+        if _names(graph, [*pooled.ops, pooled.pooling]).isdisjoint(untouched):
+            made |= _pool_first(graph, pooled)
+    if made:
+        graph.write_back()
+    return made
+
+
+def _names(graph: Graph, positions: Collection[int]) -> set[str]:
+    ops = [graph.ops[position] for position in positions]
+    return {name for op in ops for side in (op.inputs, op.outputs) for name in proto.names(side)}
+
+
+def _pool_first(graph: Graph, pooled: Pooled) -> set[str]:
+    """Pool what the convolution reads, and compute the mean of its output of that.
+
+    The weight is the same parameter. Return the tensors that are new.
+    """
+    pooling = proto.copy_op(graph.ops[pooled.pooling])
+    output = next(proto.names(pooling.outputs))
+    channels = (graph.dims(pooled.source) or [])[:2]
+    last = graph.add_tensor(f"{output}.before", [*channels, 1, 1])
+    made, made_names = [pooling], {last}
+    proto.rename(pooling.inputs, {pooled.image: pooled.source})
+    proto.rename(pooling.outputs, {output: last})
+    source = pooled.source
+    for position in pooled.ops:
+        op = proto.copy_op(graph.ops[position])
+        proto.rename(op.inputs, {source: last})
+        source = next(proto.names(op.outputs))
+        last = output
+        if position != pooled.ops[-1]:
+            last = graph.add_variable(f"{output}.product", output)
+            made_names.add(last)
+        proto.rename(op.outputs, {source: last})
+        made.append(op)
+    graph.replace(pooled.pooling, *made)
+    return made_names
+
+
+def _pooled(graph: Graph, position: int) -> Pooled | None:
+    op = graph.ops[position]
+    if not _is_pointwise(graph, op):
+        return None
+    source, image = proto.arguments(op.inputs, "Input")[0], next(proto.names(op.outputs))
+    ops = [position]
+    addition = graph.only_reader(image)
+    if addition is not None and _adds_bias(graph, addition, image):
+        ops.append(addition)
+        image = next(proto.names(graph.ops[addition].outputs))
+    inputs, outputs = graph.dims(source), graph.dims(image)
+    if graph.is_kept(image) or inputs is None or outputs is None or inputs[1] >= outputs[1]:
+        return None
+    poolings = [reader for reader in graph.readers(image) if _pools_all(graph.ops[reader])]
+    return Pooled(ops, poolings[0], source, image) if len(poolings) == 1 else None
+
+
+def _is_pointwise(graph: Graph, op: Any) -> bool:
+    if op.type != "conv2d" or pads(op) or len(list(proto.names(op.inputs))) != len(("x", "w")):
+        return False
+    weight = graph.model.parameters.get(proto.arguments(op.inputs, "Filter")[0])
+    return (
+        weight is not None
+        and tuple(weight.shape[2:]) == (1, 1)
+        and list(proto.attribute(op, "strides", (1, 1))) == [1, 1]
+        and int(proto.attribute(op, "groups", 1)) == 1
+        and str(proto.attribute(op, "data_format", "NCHW")) != "NHWC"
+    )
+
+
+def _adds_bias(graph: Graph, position: int, image: str) -> bool:
+    op = graph.ops[position]
+    if op.type != "elementwise_add":
+        return False
+    found = affine_op(op, _RANK, _CHANNEL_AXIS, graph.model.parameters)
+    return found is not None and found.source == image
+
+
+def _pools_all(op: Any) -> bool:
+    """Return whether an op computes the means of whole channels."""
+    if op.type != "pool2d" or str(proto.attribute(op, "pooling_type", "max")) != "avg":
+        return False
+    if len(list(proto.names(op.inputs))) != 1:
+        return False
+    is_adaptive = bool(proto.attribute(op, "adaptive", False))
+    to_one = is_adaptive and list(proto.attribute(op, "ksize", ())) == [1, 1]
+    is_global = to_one or bool(proto.attribute(op, "global_pooling", False))
+    return is_global and str(proto.attribute(op, "data_format", "NCHW")) == "NCHW"

@@ -1,0 +1,91 @@
+"""Images multiplied by a factor per channel and added to others, as integers throughout.
+
+A feature pyramid with squeeze-and-excitation is made of these: each level is multiplied by its
+factors and added to the level above, upsampled. oneDNN's binary ops read and write int8 of a scale
+for each tensor (``fused_elementwise_kernel.cc``), a quarter of the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from .. import proto
+from ..graph import Graph
+
+
+class Accumulation(NamedTuple):
+    """An image times its factors, added to another one.
+
+    Attributes:
+        product: the position of the op that multiplies.
+        sum: the position of the op that adds.
+        image: what is multiplied.
+        factor: by which, one value per channel.
+        scaled: the product, which the sum alone reads.
+        base: what it is added to.
+        output: the sum.
+    """
+
+    product: int
+    sum: int
+    image: str
+    factor: str
+    scaled: str
+    base: str
+    output: str
+
+
+def find_accumulations(graph: Graph, taken: Collection[int]) -> list[Accumulation]:
+    """Return those of a program, but for sums whose positions are ``taken``."""
+    positions = [p for p, op in sorted(graph.ops.items()) if op.type == "elementwise_add"]
+    found = (_accumulation(graph, position) for position in positions if position not in taken)
+    return [one for one in found if one is not None]
+
+
+def _accumulation(graph: Graph, position: int) -> Accumulation | None:
+    first, second = _operands(graph.ops[position])
+    output = next(proto.names(graph.ops[position].outputs))
+    for scaled, base in ((first, second), (second, first)):
+        product = graph.producer(scaled)
+        if product is None or graph.only_reader(scaled) != position:
+            continue
+        if not _is_computed_image(graph, base) or graph.dims(base) != graph.dims(scaled):
+            continue
+        factors = _factors(graph, product)
+        if factors is not None and not graph.is_kept(output):
+            return Accumulation(product, position, *factors, scaled, base, output)
+    return None
+
+
+def _factors(graph: Graph, position: int) -> tuple[str, str] | None:
+    """Return what the op at a position multiplies, and by which value per channel."""
+    op = graph.ops[position]
+    if op.type != "elementwise_mul":
+        return None
+    first, second = _operands(op)
+    for image, factor in ((first, second), (second, first)):
+        dims = graph.dims(image)
+        if dims is None or not _is_computed_image(graph, image) or graph.producer(factor) is None:
+            continue
+        if dims[1] > 0 and graph.dims(factor) == [*dims[:2], 1, 1] != dims:
+            return image, factor
+    return None
+
+
+def _is_computed_image(graph: Graph, name: str) -> bool:
+    return graph.producer(name) is not None and len(graph.dims(name) or ()) == _RANK
+
+
+def _operands(op: Any) -> tuple[str, str]:
+    return proto.arguments(op.inputs, "X")[0], proto.arguments(op.inputs, "Y")[0]
+
+
+_RANK = 4
+
+BINARY_OPS = {
+    "fused_elementwise_mul": "elementwise_mul",
+    "fused_elementwise_add": "elementwise_add",
+}
+"""The ops that compute with integers, and what they compute. Those that are not fused take no
+scales: Paddle 3 drops the attributes."""
