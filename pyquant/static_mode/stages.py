@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..calibration.bias_correction import mean_error
@@ -80,39 +80,40 @@ class Stages:
 
     def round_weights(self) -> None:
         """Make weights integers, and find what the outputs lack on average by them."""
-        per_channel, factors = self._options.per_channel, self._equalization.weight_factors
+        options = self._options
+        per_channel, factors = options.per_channel, self._equalization.weight_factors
         weights = quantize_weights(
-            self._model, self._ops, self._options.weight_bits, per_channel, factors
+            self._model, self._ops, options.weight_bits, per_channel, factors
         )
-        rounds = self._options.rounds_by_moments
-        by_moments = first_readers(self._seen.moments) if rounds else {}
-        readers: dict[str, list[WeightedOp]] = {name: [] for name in weights}
-        for op in self._ops:
-            if op.block == 0 and op.activation in self._seen.means:
-                readers[op.weight].append(op)
-        dims = self._model.dims()
+        by_moments = first_readers(self._seen.moments) if options.rounds_by_moments else {}
+        corrected, dims = self._corrected(), self._model.dims()
         for name, weight in weights.items():
-            if name not in by_moments and not readers[name]:
-                continue
+            if name not in by_moments and name not in corrected:
+                continue  # the nearest integers are made when they are written
             made = weight.made()
             if name in by_moments:
                 made = replace(made, rounded=by_moments[name].round(made))
-            for op in readers[name]:
-                self._corrections[op] = self._lacking(op, made, dims)
+            for op in corrected.get(name, ()):
+                means = self._seen.means[op.activation]
+                lacking = mean_error(op.desc(self._model), made, means, dims[op.activation])
+                self._corrections[op] = lacking
             weights[name] = weight.keeping(made)
-        in_float = quantize_weights(
-            self._model, self._plan.weight_only, _BITS_OF_FLOAT_OPS, per_channel
-        )
-        self.weights = {**in_float, **weights}
+        in_float = self._plan.weight_only
+        self.weights = {
+            **quantize_weights(self._model, in_float, _BITS_OF_FLOAT_OPS, per_channel),
+            **weights,
+        }
 
-    def _lacking(
-        self, op: WeightedOp, weight: QuantizedWeight, dims: Mapping[str, Sequence[int]]
-    ) -> Array:
-        desc = op.desc(self._model)
-        return mean_error(desc, weight, self._seen.means[op.activation], dims[op.activation])
+    def _corrected(self) -> dict[str, list[WeightedOp]]:
+        """Return the ops whose outputs are corrected, by the names of their weights."""
+        found: dict[str, list[WeightedOp]] = {}
+        for op in self._ops:
+            if op.block == 0 and op.activation in self._seen.means:
+                found.setdefault(op.weight, []).append(op)
+        return found
 
     def control(self, source: Model, metric: Metric, max_drop: float) -> Control:
-        """Find the ops to keep in float; see `pyquant.accuracy.control`."""
+        """Find the ops to keep in float; see `accuracy_control.control`."""
         ranges, bits = self._ranges.find(self._plan.writer(self._model, self._ops))
         seen = self._seen
         ranked = rank(self._ops, seen.moments, self.weights, ranges, bits, seen.statistics)
