@@ -9,10 +9,6 @@
 namespace pyquant {
 namespace {
 
-void require(bool holds, const std::string& message) {
-  if (!holds) throw std::invalid_argument(message);
-}
-
 bool is_contiguous(const py::array& array) {
   return (array.flags() & py::array::c_style) != 0;
 }
@@ -25,6 +21,10 @@ Element element_of(const py::dtype& dtype) {
 }
 
 }  // namespace
+
+void require(bool holds, const std::string& message) {
+  if (!holds) throw std::invalid_argument(message);
+}
 
 int threads_from(const OptionalThreads& threads) {
   require(!threads || *threads >= 1,

@@ -20,6 +20,9 @@ namespace py = pybind11;
 
 using OptionalThreads = std::optional<int>;
 
+// Throws std::invalid_argument, a ValueError, with the message if it does not hold.
+void require(bool holds, const std::string& message);
+
 // Zero, the kernels' word for OpenMP's default, if None.
 int threads_from(const OptionalThreads&);
 

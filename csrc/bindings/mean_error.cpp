@@ -1,6 +1,5 @@
 #include "kernels/mean_error.hpp"
 
-#include <stdexcept>
 #include <string>
 
 #include "bindings/arguments.hpp"
@@ -12,10 +11,6 @@ namespace {
 using Floats = py::array_t<float, py::array::c_style>;
 using Integers = py::array_t<std::int8_t, py::array::c_style>;
 using Doubles = py::array_t<double, py::array::c_style>;
-
-void require(bool holds, const std::string& message) {
-  if (!holds) throw std::invalid_argument(message);
-}
 
 RoundedMatrix matrix_from(const Floats& values, const Integers& integers, const Floats& steps) {
   require(values.ndim() == 2, "values must have two dimensions");
