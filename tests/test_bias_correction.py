@@ -83,20 +83,11 @@ def test_the_means_of_outputs_are_kept(tmp_path: Path, name: str, backend: str |
     net = NETS[name]()
     data = IMAGES if len(net.dims) == 4 else ROWS
     source = net.end().save(tmp_path / "in")
-    expected = outputs(load_model(source), data, "plain")
 
     def mean_error(**options: Any) -> float:
-        result = quant_post_static(
-            None,
-            source,
-            tmp_path / "out",
-            data_loader=[data[:2], data[2:]],
-            deploy_backend=backend,
-            algo="abs_max",
-            weight_bits=4,
-            **options,
-        )
-        wrong = outputs(load_model(result.model_path), data, RUN[backend]) - expected
+        batches = [data[:2], data[2:]]
+        options = {"data_loader": batches, "deploy_backend": backend, **options}
+        wrong = wrong_by(source, tmp_path / "out", data, RUN[backend], **options)
         channels = np.moveaxis(wrong, 1 if wrong.ndim == 4 else -1, 0)
         return float(np.abs(channels.reshape(len(channels), -1).mean(axis=1)).mean())
 
@@ -234,6 +225,14 @@ def outputs(model: Any, data: Any, how: str) -> Any:
     return predict(model.model_path, model.params_path, {"x": data}, how)[0]
 
 
+def wrong_by(source: Path, directory: Path, data: Any, how: str, **options: Any) -> Any:
+    """What weights of 4 bits change the outputs by."""
+    options = {"algo": "abs_max", "weight_bits": 4, **options}
+    result = quant_post_static(None, source, directory, **options)
+    expected = outputs(load_model(source), data, "plain")
+    return outputs(load_model(result.model_path), data, how) - expected
+
+
 BY_TAPS: dict[str, Callable[[], Net]] = {
     "strided": lambda: Net([6, 8, 12, 12]).upsample(8),
     "strided more": lambda: Net([6, 8, 12, 12]).upsample(8, (4, 4)),
@@ -258,20 +257,10 @@ def test_a_weight_counts_for_what_reaches_an_output(tmp_path: Path, name: str) -
     data = IMAGES if axis == 1 else ROWS
     net.constant("elementwise_add", np.linspace(-1, 1, channels), axis)
     source = net.end().save(tmp_path / "in")
-    expected = outputs(load_model(source), data, "plain")
     errors = []
     for corrects in (True, False):
-        result = quant_post_static(
-            None,
-            source,
-            tmp_path / "out",
-            data_loader=[data],
-            deploy_backend="TensorRT",
-            algo="abs_max",
-            weight_bits=4,
-            bias_correction=corrects,
-        )
-        wrong = outputs(load_model(result.model_path), data, "plain") - expected
+        options = {"deploy_backend": "TensorRT", "bias_correction": corrects}
+        wrong = wrong_by(source, tmp_path / "out", data, "plain", data_loader=[data], **options)
         by_channel = np.moveaxis(wrong, axis, 0).reshape(channels, -1)
         errors.append(float(np.abs(by_channel.mean(axis=1)).mean()))
     assert errors[0] < 0.4 * errors[1]
@@ -301,16 +290,8 @@ def test_padded_zeros_lack_nothing(tmp_path: Path, name: str) -> None:
     """Of images of 4 x 4, 7 of 16 positions reach beyond the border by each tap at a corner."""
     source = Net([6, 8, 4, 4]).conv(8, PADDED[name]).end().save(tmp_path / "in")
     data = np.full((6, 8, 4, 4), 2, np.float32)
+    options = {"data_loader": [data], "deploy_backend": "ARM"}
+    wrong = wrong_by(source, tmp_path / "out", data, "plain", **options)
     expected = outputs(load_model(source), data, "plain")
-    result = quant_post_static(
-        None,
-        source,
-        tmp_path / "out",
-        data_loader=[data],
-        deploy_backend="ARM",
-        algo="abs_max",
-        weight_bits=4,
-    )
-    wrong = outputs(load_model(result.model_path), data, "plain") - expected
     lacking = np.abs(wrong.mean(axis=(0, 2, 3))).max()
     assert lacking < 1e-3 * np.abs(expected).max()
