@@ -19,6 +19,7 @@ from ..model import Folding, Model, copy_model
 from ..parameters import Array
 from .addition import make_addition
 from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op
+from .clipping import clip_scaled
 from .constants import compute_constants
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
 from .residual import factor_out
@@ -48,6 +49,7 @@ def fold(
     original = copy_model(model)
     graph = Graph(model, keep)
     rescaled = factor_out(graph)
+    rescaled |= clip_scaled(graph)
     compute_constants(graph)
     asked = set(keep)
     linear = {

@@ -38,6 +38,13 @@ class Activation(NamedTuple):
         return self.name in ("relu", "relu6")
 
     @property
+    def keeps_zero(self) -> bool:
+        """Whether it makes zero of zero."""
+        if self.name == "clip":
+            return self.alpha <= 0 <= self.beta
+        return self.name not in ("sigmoid", "hard_sigmoid")
+
+    @property
     def is_lopsided(self) -> bool:
         """Whether its results reach much further up than down."""
         return self.name in ("swish", "hard_swish", "gelu_erf", "gelu_tanh", "mish", "leaky_relu")
@@ -167,6 +174,7 @@ _ACTIVATIONS: Mapping[str, Callable[[Any], Activation | None]] = {
     "silu": lambda op: Activation("swish", 1.0),
     "hard_sigmoid": _with("hard_sigmoid", ("slope", 0.2), ("offset", 0.5)),
     "leaky_relu": _with("leaky_relu", ("alpha", 0.02)),
+    "clip": _with("clip", ("min", 0.0), ("max", 0.0)),
     "gelu": _gelu,
     "mish": _with("mish"),
     "sigmoid": _with("sigmoid"),

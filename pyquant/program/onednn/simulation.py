@@ -252,7 +252,10 @@ _KINDS: Mapping[str, Callable[[_Simulation, Any], None]] = {
 _ACTIVATIONS: Mapping[str, _Activate] = {
     "": lambda here, value, alpha, beta: value,
     "relu": _as("relu"),
-    "relu6": lambda here, value, alpha, beta: here.apply("clip", value, min=alpha, max=beta),
+    **dict.fromkeys(
+        ("relu6", "clip"),
+        lambda here, value, alpha, beta: here.apply("clip", value, min=alpha, max=beta),
+    ),
     "hard_swish": _hard_swish,
     "swish": _swish,
     "hard_sigmoid": lambda here, value, alpha, beta: here.apply(
