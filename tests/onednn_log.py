@@ -19,7 +19,7 @@ sys.path.insert(0, sys.argv[1])
 import paddle_run
 program = Path(sys.argv[2])
 data = np.load(sys.argv[3])
-paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, "float")
+paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, sys.argv[4])
 """
 
 
@@ -47,10 +47,13 @@ class Primitive(NamedTuple):
         return re.search(r"dst[_:]f32", self.types) is not None
 
 
-def executed(model_path: Path, data: Any, directory: Path) -> list[Primitive]:
-    """Run a model with one input, "x", in a process of its own; return what oneDNN ran."""
+def executed(model_path: Path, data: Any, directory: Path, how: str = "float") -> list[Primitive]:
+    """Run a model with one input, "x", in a process of its own; return what oneDNN ran.
+
+    ``how`` is as of `paddle_run.predict`.
+    """
     np.save(directory / "data.npy", data)
-    arguments = [Path(__file__).parent, model_path, directory / "data.npy"]
+    arguments = [Path(__file__).parent, model_path, directory / "data.npy", how]
     done = subprocess.run(
         [sys.executable, "-c", _RUN, *map(str, arguments)],
         env={**os.environ, "ONEDNN_VERBOSE": "1", "DNNL_VERBOSE": "1"},

@@ -113,6 +113,10 @@ class Graph:
         """Add a tensor and return its name, as `add_parameter`."""
         return self._declare(name, data_type, dims)
 
+    def add_channels(self, name: str, count: int) -> None:
+        """Declare ``count`` channels more, along axis 1, of a tensor."""
+        proto.tensor_desc(self._variables[name]).dims[1] += count
+
     def make_parameter(self, name: str, array: Any) -> None:
         """Let what an op computed so far be a parameter."""
         var = self._variables[name]

@@ -136,6 +136,11 @@ class QuantizedWeight:
         """The float values that the quantized program computes with, bit for bit."""
         return DerivedTensor(self.stored.shape, self.stored.dtype, self._floats)
 
+    @property
+    def inputs_for_sums_of_zero(self) -> int:
+        """How many inputs `with_sums_of_zero` adds."""
+        return int(self.with_sums_of_zero().stored.shape[1] - self.stored.shape[1])
+
     def with_sums_of_zero(self) -> QuantizedWeight:
         """Return the filter with more inputs, by which the integers at each tap add up to zero."""
         integers = self.integers
@@ -147,8 +152,19 @@ class QuantizedWeight:
             added.append(np.clip(rest, -levels, levels))
             rest = rest - added[-1]
         rounded = np.concatenate([integers, np.stack(added, 1).astype(integers.dtype)], 1)
-        stored = np.broadcast_to(np.float32(0), rounded.shape)
-        return replace(self, stored=stored, rounded=rounded, known=self.threshold, make=None)
+        return self._of_integers(rounded, self.threshold)
+
+    def with_zeros(self, outputs: int, inputs: int) -> QuantizedWeight:
+        """Return the filter with so many more outputs and inputs, all of whose taps are zero."""
+        added = [(0, outputs), (0, inputs)] + [(0, 0)] * (self.stored.ndim - 2)
+        threshold = self.threshold
+        if self.axis == 0:  # a channel of zeros has no scale; any finite one keeps it zero
+            threshold = np.pad(threshold, (0, outputs), constant_values=1)
+        return self._of_integers(np.pad(self.integers, added), threshold)
+
+    def _of_integers(self, integers: Array, threshold: Array) -> QuantizedWeight:
+        stored = np.broadcast_to(np.float32(0), integers.shape)
+        return replace(self, stored=stored, rounded=integers, known=threshold, make=None)
 
     def _abs_max(self) -> Array:
         if not self.stored.size:

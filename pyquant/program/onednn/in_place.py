@@ -20,10 +20,11 @@ def write_in_place(model: Model) -> None:
     """
     graph = Graph(model)
     names: dict[str, str] = {}
-    for position, op in sorted(graph.ops.items()):
+    # From the end, for all that share a buffer to have the name of what it holds at last.
+    for position, op in sorted(graph.ops.items(), reverse=True):
         if op.type in _IN_PLACE and _can_overwrite(graph, position):
             source, output = proto.arguments(op.inputs, "X")[0], next(proto.names(op.outputs))
-            names[output] = names.get(source, source)
+            names[source] = names.get(output, output)
     for op in graph.ops.values():
         proto.rename(op.inputs, names)
         proto.rename(op.outputs, names)

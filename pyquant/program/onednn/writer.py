@@ -29,6 +29,7 @@ from .accumulation import Accumulation
 from .flow import Flow
 from .fusion import FusedOp, fuse
 from .in_place import write_in_place
+from .widening import BORDERED, Family, Widening, add_weight, find_family
 
 
 class OneDnnWriter:
@@ -108,6 +109,7 @@ class OneDnnWriter:
         """
         self._factors = factors
         self._weights = dict(weights)
+        weight_only = self._make_room(ranges, weight_only)
         # In the order of the program: what several ops read is quantized in front of the first.
         made: list[tuple[int, Callable[[], None]]] = [
             *((one.position, partial(self._emit, one, ranges)) for one in self._fused),
@@ -157,11 +159,14 @@ class OneDnnWriter:
             self._grids[root] = self.grid(root, max(found, key=lambda one: one.threshold))
         return self._grids[root]
 
+    def _input_grid(self, one: FusedOp, ranges: Mapping[str, Range]) -> Grid:
+        """Return the integers that an op reads."""
+        grid = self._grid_of(one.op.activation, ranges)
+        return grid.shifted() if self._flow.is_shifted(one.op) else grid
+
     def _emit(self, one: FusedOp, ranges: Mapping[str, Range]) -> None:
         weight = self._weights[one.op.weight]
-        grid = self._grid_of(one.op.activation, ranges)
-        if self._flow.is_shifted(one.op):
-            grid = grid.shifted()
+        grid = self._input_grid(one, ranges)
         if grid.zero_point and one.op.position in self._flow.padded:
             weight, before, source = self._bordered_integers(one, grid, weight)
         else:
@@ -181,6 +186,8 @@ class OneDnnWriter:
             "fuse_beta": one.activation.beta,
         }
         inputs = {"Input": [source]}
+        if self._flow.is_shifted(one.op):
+            inputs[_READ_TWICE] = [source]
         if bias.any() or one.op.op_type in PRODUCTS:  # an int8 pass asks for that of every fc
             vector = np.broadcast_to(bias, weight.stored.shape[one.op.channel_axis])
             name = self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
@@ -255,24 +262,64 @@ class OneDnnWriter:
         """
         name = one.op.activation
         weight = weight.with_sums_of_zero()
-        filters = self._graph.add_parameter(f"{one.op.weight}.bordered", weight.stored)
-        weight = self._weights[filters] = replace(weight, name=filters)
-        one.op = replace(one.op, weight=filters)
         dims = list(self._graph.dims(name) or ())
+        weight = weight.with_zeros(0, max(0, dims[1] - weight.stored.shape[1]))
+        filters = add_weight(self._graph, self._weights, f"{one.op.weight}{BORDERED}", weight)
+        one.op, weight = replace(one.op, weight=filters), self._weights[filters]
         zeros = weight.stored.shape[1] - dims[1]
+        if not zeros:
+            return weight, *self._integers(name, grid)
         position = self._flow.moved.get(name)
         if position is not None and self._is_of_channels(position) and self._is_alone(name):
             return weight, [], self._carry(name, grid, zeros)
         made, source = self._integers(name, grid)
         dims[1] += zeros
-        # Of what a requantize alone reads, the int8 passes make what that makes, but for the shift
-        # (OpRequantSquash in cpu_quantize_squash_pass.cc).
-        like = name if name in self._flow.roots else source
-        added, others = self._zeros(like, name, zeros, grid)
+        added, others = self._zeros(source, name, zeros, grid)
         output = self._graph.add_tensor(f"{name}.bordered", dims, _data_type(grid))
         inputs, outputs = {"X": [source, others]}, {"Out": [output]}
         concat = proto.make_op("concat", inputs, outputs, {**_ENABLED, "axis": 1})
         return weight, [*made, *added, concat], output
+
+    def _make_room(
+        self, ranges: Mapping[str, Range], weight_only: Sequence[WeightedOp]
+    ) -> list[WeightedOp]:
+        """Let images have channels of zeros from the start where bordered convolutions read them.
+
+        Returns:
+            ``weight_only``, with the weights that they have then.
+        """
+        bordered = {
+            one.op.position: one
+            for one in self._fused
+            if one.op.position in self._flow.padded and self._input_grid(one, ranges).zero_point
+        }
+        families: dict[frozenset[str], tuple[Family, int]] = {}
+        for one in bordered.values():
+            family = self._family(one, bordered.keys())
+            if family is not None:
+                key = frozenset(family.images)
+                others = families[key][1] if key in families else 0
+                needed = self._weights[one.op.weight].inputs_for_sums_of_zero
+                families[key] = family, max(others, needed)
+        in_float = {op.position: op for op in weight_only if op.block == 0}
+        widening = Widening(self._graph, self._flow.adds, self._weights, in_float)
+        for family, count in families.values():
+            widening.widen(family, count, bordered.keys())
+        return [in_float.get(op.position, op) if op.block == 0 else op for op in weight_only]
+
+    def _family(self, one: FusedOp, bordered: Collection[int]) -> Family | None:
+        """Return the images that are to have channels of zeros for a bordered convolution."""
+        name, end, others = one.op.activation, None, []
+        position = self._flow.moved.get(name)
+        if position is not None and self._is_of_channels(position) and self._is_alone(name):
+            *others, name = self._flow.carriers[position].inputs
+            end = position
+        family = find_family(self._graph, self._flow.adds, bordered, name, end)
+        if family is None or not family.images.isdisjoint([*others, *self._factors]):
+            return None
+        if end is not None:
+            family.images.add(one.op.activation)
+        return family
 
     def _is_of_channels(self, position: int) -> bool:
         op = self._graph.ops[position]
@@ -365,7 +412,7 @@ class OneDnnWriter:
             "Shift_in": 0.0,
             "Shift_out": float(grid.zero_point),
         }
-        inputs, outputs = {"Input": [name]}, {"Output": [output]}
+        inputs, outputs = {"Input": [name], _READ_TWICE: [name]}, {"Output": [output]}
         return proto.make_op("requantize", inputs, outputs, attributes), output
 
     def _divided(self, name: str) -> tuple[list[Any], str]:
@@ -441,6 +488,10 @@ CONVOLUTION_ATTRIBUTES = (
     *("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format"),
 )
 """Those that a fused convolution has of the convolution that it stands for."""
+# The int8 passes leave out a requantize whose input or output is read once, and with it the shift
+# to what kernels are quick with (OpRequantSquash, RequantOpSquash in cpu_quantize_squash_pass.cc).
+# A slot that an op does not have counts, and is not looked at otherwise.
+_READ_TWICE = "ReadTwice"
 # Paddle 3.x is about to call them onednn; what a version does not know, it does not read.
 _ENABLED = {"use_mkldnn": True, "use_onednn": True}
 _ONEDNN = {**_ENABLED, "mkldnn_data_type": "int8", "onednn_data_type": "int8", "is_test": True}

@@ -1,0 +1,281 @@
+"""Images with room for the channels of zeros by which convolutions pad integers.
+
+Concatenating channels to what a convolution reads copies all of it. Where convolutions computed
+that, by way of ops that keep channels apart, they can write more channels instead, for which their
+weights are zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .. import proto
+from ..folding.affine import affine_op
+from ..graph import Graph
+from ..parameters import Array
+from ..quantizable import WeightedOp
+from ..weights import QuantizedWeight
+from .fusion import FusedOp
+
+_RANK, _CHANNEL_AXIS = 4, 1
+BORDERED, WIDENED = ".bordered", ".widened"
+"""What is added to the names of weights that get inputs for channels of zeros, or also outputs."""
+
+
+@dataclass
+class Family:
+    """Images of the same channels: all of them get more, or none.
+
+    Attributes:
+        images: their names.
+        written_by: the positions of the convolutions that compute them.
+        read_by: the positions of the convolutions that read them.
+        constants: what ops add to them or multiply them by, one value per channel, by the ops'
+            positions.
+    """
+
+    images: set[str] = field(default_factory=set)
+    written_by: set[int] = field(default_factory=set)
+    read_by: set[int] = field(default_factory=set)
+    constants: dict[int, str] = field(default_factory=dict)
+
+
+def find_family(
+    graph: Graph,
+    fused: Mapping[int, FusedOp],
+    bordered: Collection[int],
+    name: str,
+    end: int | None = None,
+) -> Family | None:
+    """Return the family of an image if more channels of it can be zeros, None if they cannot.
+
+    Args:
+        graph: the float program.
+        fused: what becomes one int8 op, by the positions of all that does.
+        bordered: the positions of the convolutions that read channels of zeros.
+        name: the image.
+        end: the position of an op that takes more channels of it without being of the family.
+    """
+    search = _Search(graph, fused, end)
+    if not search.take(name) or not search.is_zero(name):
+        return None
+    gaining = len(search.family.read_by.intersection(bordered)) + (end is not None)
+    return search.family if len(search.whole_images) <= _MOST_WIDENED * gaining else None
+
+
+class _Search:
+    """A family that grows until no op ties an image of it to one outside."""
+
+    def __init__(self, graph: Graph, fused: Mapping[int, FusedOp], end: int | None) -> None:
+        self.family = Family()
+        self._graph = graph
+        self._fused = fused
+        self._end = end
+
+    def take(self, name: str) -> bool:
+        """Add an image and all that it ties in; return whether that can be done."""
+        pending = [name]
+        while pending:
+            name = pending.pop()
+            if name in self.family.images:
+                continue
+            producer = self._graph.producer(name)
+            if producer is None or self._channels(name) <= 0 or self._graph.is_kept(name):
+                return False
+            self.family.images.add(name)
+            for position in {producer, *self._graph.readers(name)} - {self._end}:
+                tied = self._tied(position, name)
+                if tied is None:
+                    return False
+                pending += tied
+        return True
+
+    def is_zero(self, name: str) -> bool:
+        """Return whether the channels that an image of the family would have are zeros."""
+        position = self._graph.producer(name)
+        assert position is not None
+        fused, op = self._fused.get(position), self._graph.ops[position]
+        if fused is not None:
+            return fused.activation.keeps_zero
+        if position in self.family.written_by:
+            return True
+        images = self._images(op)
+        if op.type == "elementwise_mul":
+            return len(images) == 1 or any(map(self.is_zero, images))
+        is_added_to_all = op.type == "elementwise_add" and len(images) == 1
+        if is_added_to_all and position not in self.family.constants:
+            return False
+        return _keeps_zero(op) and all(map(self.is_zero, images))
+
+    @property
+    def whole_images(self) -> list[str]:
+        """What convolutions would compute more of, but for what is of one position."""
+        ops = (self._graph.ops[position] for position in self.family.written_by)
+        outputs = (next(proto.names(op.outputs)) for op in ops)
+        return [name for name in outputs if (self._graph.dims(name) or [])[2:] != [1, 1]]
+
+    def _tied(self, position: int, name: str) -> list[str] | None:
+        """Return what the op at a position makes be of the family, None if it rules that out."""
+        op, fused = self._graph.ops[position], self._fused.get(position)
+        if fused is not None and (fused.residual is not None or fused.op.op_type != "conv2d"):
+            return None
+        if op.type == "conv2d" or fused is not None:
+            return self._tied_by_convolution(position, name)
+        kind = _CHANNELWISE.get(op.type)
+        if kind is None or not _is_of_channels_first(op):
+            return None
+        images = self._images(op)
+        if len(list(proto.names(op.inputs))) != kind or not images:
+            return None
+        if len(images) != kind and not self._take_constant(position, images[0]):
+            return None
+        if len({self._channels(image) for image in images}) != 1:
+            return None
+        return [*images, *proto.names(op.outputs)]
+
+    def _tied_by_convolution(self, position: int, name: str) -> list[str] | None:
+        fused = self._fused.get(position)
+        place = position if fused is None else fused.op.position
+        op = self._graph.ops[place]
+        filters = self._graph.model.parameters.get(proto.arguments(op.inputs, "Filter")[0])
+        groups = int(proto.attribute(op, "groups", 1))
+        has_bias = len(list(proto.names(op.inputs))) > len(("Input", "Filter"))
+        if filters is None or groups != 1 or has_bias or not _is_of_channels_first(op):
+            return None
+        is_read = name in proto.arguments(op.inputs, "Input")
+        (self.family.read_by if is_read else self.family.written_by).add(place)
+        return []
+
+    def _take_constant(self, position: int, image: str) -> bool:
+        """Take what an op adds to an image, or multiplies it by; return whether it can be."""
+        op, parameters = self._graph.ops[position], self._graph.model.parameters
+        found = affine_op(op, _RANK, _CHANNEL_AXIS, parameters)
+        if found is None or found.source != image:
+            return False
+        name = next(name for name in proto.names(op.inputs) if name in parameters)
+        if parameters[name].size > 1:
+            self.family.constants[position] = name
+        return True
+
+    def _images(self, op: Any) -> list[str]:
+        return [name for name in proto.names(op.inputs) if name not in self._graph.model.parameters]
+
+    def _channels(self, name: str) -> int:
+        dims = self._graph.dims(name) or ()
+        return dims[_CHANNEL_AXIS] if len(dims) == _RANK else 0
+
+
+class Widening:
+    """Gives families of images more channels.
+
+    Args:
+        graph: the float program, which is changed.
+        fused: what becomes one int8 op, by the positions of all that does; they get other weights
+            and biases.
+        weights: to which the new ones are added.
+        in_float: the float convolutions whose weights are stored as integers, by their positions;
+            they are replaced by ones of other weights.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        fused: Mapping[int, FusedOp],
+        weights: dict[str, QuantizedWeight],
+        in_float: dict[int, WeightedOp],
+    ) -> None:
+        self._graph = graph
+        self._fused = fused
+        self._weights = weights
+        self._in_float = in_float
+
+    def widen(self, family: Family, count: int, bordered: Collection[int]) -> None:
+        """Give the images of a family ``count`` channels of zeros more.
+
+        But for the convolutions at the positions ``bordered``, whose weights are to come, what
+        reads the images makes nothing of them.
+        """
+        for name in family.images:
+            self._graph.add_channels(name, count)
+        for position, name in family.constants.items():
+            longer = _with_zeros(self._graph.model.parameters[name], count)
+            widened = self._graph.add_parameter(f"{name}{WIDENED}", longer)
+            self._graph.rename_input(position, name, widened)
+        for position in sorted(family.written_by | family.read_by):
+            outputs = count if position in family.written_by else 0
+            inputs = count if position in family.read_by.difference(bordered) else 0
+            fused = self._fused.get(position)
+            if fused is not None:
+                self._widen_fused(fused, outputs, inputs)
+            else:
+                self._widen_in_float(position, outputs, inputs)
+
+    def _widen_fused(self, one: FusedOp, outputs: int, inputs: int) -> None:
+        weight = self._weights[one.op.weight]
+        bias = np.broadcast_to(one.bias, weight.stored.shape[:1])
+        one.bias = np.pad(bias, (0, outputs))
+        one.op = self._with_zeros(one.op, outputs, inputs)
+
+    def _widen_in_float(self, position: int, outputs: int, inputs: int) -> None:
+        (old,) = proto.arguments(self._graph.ops[position].inputs, "Filter")
+        if position in self._in_float:
+            op = self._in_float[position] = self._with_zeros(
+                self._in_float[position], outputs, inputs
+            )
+            new = op.weight
+        else:
+            values = self._graph.model.made(old)
+            added = [(0, outputs), (0, inputs)] + [(0, 0)] * (values.ndim - 2)
+            new = self._graph.add_parameter(f"{old}{WIDENED}", np.pad(values, added))
+        self._graph.rename_input(position, old, new)
+
+    def _with_zeros(self, op: WeightedOp, outputs: int, inputs: int) -> WeightedOp:
+        if not outputs and not inputs:
+            return op
+        weight = self._weights[op.weight].with_zeros(outputs, inputs)
+        name = f"{op.weight}{WIDENED}"
+        return replace(op, weight=add_weight(self._graph, self._weights, name, weight))
+
+
+def add_weight(
+    graph: Graph, weights: dict[str, QuantizedWeight], name: str, weight: QuantizedWeight
+) -> str:
+    """Add a weight to a program and to its weights, and return its name, which may be another."""
+    name = graph.add_parameter(name, weight.stored)
+    weights[name] = replace(weight, name=name)
+    return name
+
+
+def _with_zeros(constant: Array, count: int) -> Array:
+    (axis,) = (axis for axis, size in enumerate(constant.shape) if size > 1)
+    return np.pad(constant, [(0, count if i == axis else 0) for i in range(constant.ndim)])
+
+
+def _is_of_channels_first(op: Any) -> bool:
+    layouts = (str(proto.attribute(op, name, "NCHW")) for name in ("data_format", "data_layout"))
+    return all(layout in ("NCHW", "AnyLayout") for layout in layouts)
+
+
+def _keeps_zero(op: Any) -> bool:
+    if op.type == "scale":
+        return not proto.attribute(op, "bias", 0.0)
+    return op.type not in _MOVES_ZERO
+
+
+_CHANNELWISE: Mapping[str, int] = {
+    **dict.fromkeys(("elementwise_add", "elementwise_mul"), 2),
+    **dict.fromkeys(("nearest_interp", "nearest_interp_v2", "pool2d", "scale"), 1),
+    **dict.fromkeys(("relu", "relu6", "hard_swish", "swish", "silu", "hard_sigmoid"), 1),
+    **dict.fromkeys(
+        ("sigmoid", "tanh", "gelu", "mish", "leaky_relu", "abs", "softsign", "clip"), 1
+    ),
+}
+"""The ops that compute each channel of the same channel of what they read; how many they read."""
+_MOVES_ZERO: Collection[str] = ("sigmoid", "hard_sigmoid", "clip")
+
+_MOST_WIDENED = 2
+"""Convolutions of whole images that get more outputs, for each one that reads zeros then."""
