@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from ..calibration.statistic import ActivationHistogram
 from ..program.parameters import Array
 from .quantization import Activation
@@ -50,6 +52,7 @@ class OutputMeasure:
         """Add one batch."""
         if reference is None:
             return
+        value = _without_added_channels(reference, value)
         if reference.shape != value.shape:
             self.note = _other_shape(reference, value)
             return
@@ -100,6 +103,7 @@ class ActivationMeasure:
             self.own.add(value, self.activation.rounded(value))
             return
         self.own.add(source, self.activation.rounded(source))
+        value = _without_added_channels(source, value)
         if source.shape != value.shape:
             self.note = _other_shape(source, value)
             return
@@ -131,6 +135,18 @@ class ActivationMeasure:
         self.beyond += self.activation.beyond(values)
         if values.size:
             self.histogram.observe(values.reshape(values.shape[0] if values.ndim else 1, -1))
+
+
+def _without_added_channels(reference: Array, value: Array) -> Array:
+    """Leave out channels behind those of the float model that hold a constant, as for borders.
+
+    See ``program/onednn/widening.py``.
+    """
+    channels = reference.shape[1:2]
+    if value.ndim != 4 or reference.shape != (*value.shape[:1], *channels, *value.shape[2:]):
+        return value
+    added = value[:, channels[0] :]
+    return value[:, : channels[0]] if np.all(added == added[:1, :, :1, :1]) else value
 
 
 def _other_shape(reference: Array, value: Array) -> str:

@@ -122,19 +122,19 @@ def _measures(
     """Return what gathers each value, in the order of the program, which ``after`` runs."""
     here, there = after.writes(), before.writes()
 
-    def note(name: str) -> str:
-        if not there[name]:
+    def note(value: Written) -> str:
+        if not there[value.name]:
             return _NOT_IN_FLOAT
-        if there[name] != here[name]:
-            return f"written {there[name]} times in the float model, {here[name]} times here"
+        if value.before_last >= there[value.name]:
+            return f"written {there[value.name]} times in the float model, {here[value.name]} here"
         return ""
 
     measures: dict[Written, list[Measure]] = defaultdict(list)
     for variable, activation in quantization.activations.items():
-        op_types, name = quantization.op_types.get(variable, ()), activation.value.name
-        measures[activation.value].append(ActivationMeasure(activation, op_types, note(name)))
+        op_types, value = quantization.op_types.get(variable, ()), activation.value
+        measures[value].append(ActivationMeasure(activation, op_types, note(value)))
     for value, op_type in quantization.outputs:
-        measures[value].append(OutputMeasure(value.name, "op output", (op_type,), note(value.name)))
+        measures[value].append(OutputMeasure(value.name, "op output", (op_type,), note(value)))
     return dict(measures)
 
 
@@ -212,9 +212,10 @@ class ObservedModel:
     def _observe(self, name: str, array: Array) -> None:
         if name in self._names:
             # In a loop the program's writes come round again.
-            write = self._seen[name] % max(1, self._writes[name])
+            writes = max(1, self._writes[name])
+            value = Written(name, writes - 1 - self._seen[name] % writes)
             self._seen[name] += 1
-            self._see(Written(name, write), np.ascontiguousarray(array))
+            self._see(value, np.ascontiguousarray(array))
 
 
 def run_outputs(predictor: Any, feed: Feed) -> list[Array]:

@@ -26,10 +26,16 @@ from ..program.ranges import Grid
 
 
 class Written(NamedTuple):
-    """A value of a variable: which of the program's writes of that name it is, from 0."""
+    """A value of a variable: which of the program's writes of that name it is.
+
+    Attributes:
+        name: of the variable.
+        before_last: how many writes of the program follow. An int8 program may write a name more
+            often than its float model does, and what it holds at last is the same then.
+    """
 
     name: str
-    write: int
+    before_last: int
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,8 @@ class Quantization:
     Attributes:
         activations: by the variable that holds them dequantized.
         weights: likewise.
-        outputs: the outputs of the ops that read these, behind a bias if there is one.
+        outputs: the outputs of the ops that read these, behind a bias if there is one, and behind
+            what overwrites them.
         op_types: of the ops that read each, by the same variable.
         weights_beside: the names of the weights that ops read beside an activation, by its name.
         factors: by which activations are divided, channel by channel, by the names that these have
@@ -145,12 +152,14 @@ class _Reader:
         self.found = Quantization(factors=stored_factors(model))
         self._model = model
         self._grids = read_grids(model)
-        self._writes: Counter[str] = Counter()
+        self._writes = model.writes()
+        self._written: Counter[str] = Counter()
         self._quantized: dict[str, Activation] = {}
         self._cast: dict[str, str] = {}
         self._restated: dict[str, str] = {}  # a weight that is quantized again, as `Rewriter` does
         self._products: dict[str, tuple[str, int]] = {}  # of such a one, and which output it is
         self._unbiased: dict[str, int] = {}  # outputs of ops, and which of the outputs they are
+        self._last: dict[str, int] = {}  # likewise, behind a bias if there is one
         self._carried: dict[str, str] = {}  # integers that an op moved: where they come from
         self._kinds: dict[str, Callable[[Any, str, str], bool]] = {
             "quantize_linear": self._quantize,
@@ -171,7 +180,7 @@ class _Reader:
         kind = self._kinds.get(op.type)
         if kind is None or not sources or not kind(op, sources[0], outputs[0]):
             self._reads(op, outputs)
-        self._writes.update(outputs)
+        self._written.update(outputs)
 
     def _quantize(self, op: Any, source: str, output: str) -> bool:
         if source in self.found.weights:
@@ -183,7 +192,7 @@ class _Reader:
                     f"{self._model.model_path}: activation '{source}' has {threshold.size} "
                     "thresholds. Quantize it per tensor."
                 )
-            value = Written(source, max(0, self._writes[source] - 1))
+            value = self._last_written(source)
             bits = proto.attribute(op, "bit_length", 8)
             self._quantized[output] = Activation(value, float(threshold[0]), bits)
         return True
@@ -205,7 +214,7 @@ class _Reader:
         return True
 
     def _quantize_by_scale(self, op: Any, source: str, output: str) -> bool:
-        self._add_scaled(Written(source, max(0, self._writes[source] - 1)), output)
+        self._add_scaled(self._last_written(source), output)
         return True
 
     def _carry(self, op: Any, source: str, output: str) -> bool:
@@ -243,9 +252,7 @@ class _Reader:
         """Let a sum stand for the op and its bias, which may make up for the op's integers."""
         addend = next(iter(proto.arguments(op.inputs, "Y")), "")
         if source in self._unbiased and addend in self._model.parameters:
-            index = self._unbiased.pop(source)
-            value = Written(output, self._writes[output])
-            self.found.outputs[index] = self.found.outputs[index]._replace(value=value)
+            self._move_output(self._unbiased.pop(source), output)
         if source in self._products:
             self._products[output] = self._products.pop(source)
         return False
@@ -257,8 +264,13 @@ class _Reader:
         step = weight.step.reshape(-1)[:1] * threshold.reshape(1, -1)
         axis = 1 if threshold.size > 1 else None
         self.found.weights[name] = replace(weight, step=step, axis=axis)
-        value = Written(output, self._writes[output])
+        self._move_output(index, output)
+
+    def _move_output(self, index: int, output: str) -> None:
+        """Let what the op at hand computes stand for an earlier output."""
+        value = self._next_written(output)
         self.found.outputs[index] = self.found.outputs[index]._replace(value=value)
+        self._last[output] = index
 
     def _add_weight(
         self, name: str, integers: Array, step: NDArray[np.float32], bits: int, output: str
@@ -275,6 +287,14 @@ class _Reader:
                 "and positive. Quantize the model again."
             )
         self.found.activations[output] = Activation(value, scale.greatest, 8, scale)
+
+    def _last_written(self, name: str) -> Written:
+        """Return the value that a variable has in front of the op at hand."""
+        return Written(name, max(0, self._writes[name] - max(1, self._written[name])))
+
+    def _next_written(self, name: str) -> Written:
+        """Return the value that the op at hand gives a variable."""
+        return Written(name, self._writes[name] - 1 - self._written[name])
 
     def _threshold(self, op: Any) -> NDArray[np.float32]:
         name = proto.arguments(op.inputs, "Scale")[0]
@@ -304,9 +324,12 @@ class _Reader:
             if name in self.found.activations:
                 value = self.found.activations[name].value
                 self.found.weights_beside.setdefault(value.name, set()).update(weights)
+        if outputs[:1] == sources[:1] and outputs[0] in self._last:
+            # What is overwritten has no name of its own, and what it becomes is of the float model.
+            self._move_output(self._last[outputs[0]], outputs[0])
         if read and op.type != "fetch":
-            value = Written(outputs[0], self._writes[outputs[0]])
-            self._unbiased[value.name] = len(self.found.outputs)
+            value = self._next_written(outputs[0])
+            self._unbiased[value.name] = self._last[value.name] = len(self.found.outputs)
             self.found.outputs.append(Output(value, op.type))
             for name in read:
                 if name in self._restated:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from ..program import proto
 from ..program.model import Model
+from ..program.onednn.widening import BORDERED, WIDENED
 from ..program.parameters import Array, row_chunks
 from ..program.weights import bfloat16_bits
 from .quantization import Weight
@@ -16,14 +18,20 @@ from .similarity import ErrorSums, as_float
 
 # Rounding moves a value by half a step, the kinds that look at the data by up to two.
 _FURTHEST_STEPS = np.float32(2)
+# What pyquant adds to the name of a weight that it writes another one for.
+_QUANTIZED = ".quantized"
+_SUFFIXES = (_QUANTIZED, BORDERED, WIDENED)
 _SMALLEST = np.finfo(np.float32).tiny  # below it, a step may be flushed to zero
 
 
 def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> ComparedTensor:
     """Compare ``weight`` with the parameter of ``model``, the float one, that it was made from."""
     name = float_name(model, weight.name)
-    threshold = weight.step.reshape(-1) * np.float32(weight.levels)
     source = model.parameters.get(name)
+    is_longer = name != weight.name.removesuffix(_QUANTIZED)
+    if source is not None and is_longer and source.ndim == weight.integers.ndim:
+        weight = _without_added(weight, source.shape)
+    threshold = weight.step.reshape(-1) * np.float32(weight.levels)
     described: dict[str, Any] = {
         "name": name,
         "kind": "weight",
@@ -50,7 +58,18 @@ def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> C
 
 def float_name(model: Model, name: str) -> str:
     """Return what the weight stored as ``name`` is called in ``model``, the float one."""
-    return name if name in model.parameters else name.removesuffix(".quantized")
+    while name not in model.parameters:
+        suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), None)
+        if suffix is None:
+            break
+        name = name.removesuffix(suffix)
+    return name
+
+
+def _without_added(weight: Weight, shape: tuple[int, ...]) -> Weight:
+    """Leave out the inputs and outputs behind those of the float weight, as for borders."""
+    part = tuple(map(slice, shape))
+    return replace(weight, integers=weight.integers[part], step=weight.step[part])
 
 
 def _compare(source: Array, weight: Weight) -> tuple[ErrorSums, int, bool]:
