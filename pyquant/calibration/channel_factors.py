@@ -46,6 +46,7 @@ def channel_factors(
         rounding: the share of its error that the weights' rounding leaves in the outputs.
         least_gain: how much smaller the error's power has to become.
     """
+    sample = sample.thinned()
     rows = sample.rows
 
     def error(factors: Array) -> float:

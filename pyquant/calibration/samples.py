@@ -13,9 +13,11 @@ from ..program.channels import channel_axes
 from ..program.model import Model
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
+from .layouts import Layout
 from .positions import spread
 
 _BYTES = 1 << 20  # of each activation are kept
+_BYTES_TO_COMPARE = 1 << 18  # of these are looked at for each of several choices
 
 
 class ActivationSample:
@@ -23,7 +25,10 @@ class ActivationSample:
 
     Attributes:
         abs_max: float32[channels], the largest magnitude of all values.
+        takes_layouts: whether values need not be in order.
     """
+
+    takes_layouts = True
 
     def __init__(self, channel_axis: int) -> None:
         """Take the axis of the channels."""
@@ -44,19 +49,49 @@ class ActivationSample:
         divided._rows = [rows / factors for rows in self._rows]
         return divided
 
-    def observe(self, array: Array) -> None:
-        """Add one batch, [samples, ...] float32."""
+    def thinned(self) -> ActivationSample:
+        """Return fewer of the positions, enough to compare errors by."""
+        thinned = copy(self)
+        rows = self.rows
+        thinned._rows = [rows[:: -(-rows.nbytes // _BYTES_TO_COMPARE)]]
+        return thinned
+
+    def observe(self, array: Array, layout: Layout | None = None) -> None:
+        """Add one batch, [samples, ...] float32, its values in order unless a layout is given."""
         axis = self._channel_axis % array.ndim
-        abs_max = kernels.channel_abs_max(array, axis)
+        abs_max = _abs_max(array, axis, layout)
         self.abs_max = np.maximum(self.abs_max, abs_max) if self.abs_max.size else abs_max
         if self._left <= 0:
             return
-        parts = array.reshape(len(array), math.prod(array.shape[1:axis]), len(abs_max), -1)
-        outer, inner = np.divmod(spread(parts.shape[1] * parts.shape[3]), parts.shape[3])
-        chosen = parts[:, outer, :, inner].swapaxes(0, 1).reshape(-1, len(abs_max))
+        chosen = _chosen(array, axis, layout)
         chosen = chosen[: max(1, self._left // chosen[0].nbytes)]
         self._rows.append(np.ascontiguousarray(chosen))
         self._left -= chosen.nbytes
+
+
+def _abs_max(array: Array, axis: int, layout: Layout | None) -> Array:
+    """Return the largest magnitude of each channel: float32[channels]."""
+    if layout is None or layout.is_plain:
+        return kernels.channel_abs_max(array, axis)
+    blocks = layout.blocks(array)
+    maxima = [
+        kernels.channel_abs_max(np.ascontiguousarray(blocks[:, block]), 2)
+        for block in range(blocks.shape[1])
+    ]
+    return np.concatenate(maxima)
+
+
+def _chosen(array: Array, axis: int, layout: Layout | None) -> Array:
+    """Return some positions of each sample: [samples * positions, channels]."""
+    channels = array.shape[axis]
+    if layout is not None:
+        positions = spread(math.prod(array.shape[2:]))
+        in_order = layout.in_order(array, positions)
+        return np.reshape(in_order.swapaxes(1, 2), (-1, channels))
+    parts = array.reshape(len(array), math.prod(array.shape[1:axis]), channels, -1)
+    outer, inner = np.divmod(spread(parts.shape[1] * parts.shape[3]), parts.shape[3])
+    chosen: Array = parts[:, outer, :, inner].swapaxes(0, 1).reshape(-1, channels)
+    return chosen
 
 
 Samples = Mapping[str, ActivationSample]
