@@ -113,6 +113,7 @@ DYNAMIC = "dynamic int8"
 INT16 = "dynamic int16"
 QDQ = "static QDQ"
 ONEDNN = "static OneDNN"
+EQUALIZED = "static OneDNN equalized"
 ACCURATE = "static OneDNN accurate"
 NNCF = "NNCF, by OpenVINO"
 PEERS = ("paddle", "nncf")
@@ -123,6 +124,7 @@ METHODS: Mapping[str, Method] = {
     INT16: Method(partial(dynamic, weight_bits=16), "float"),
     QDQ: Method(static, "int8"),
     ONEDNN: Method(partial(static, deploy_backend="OneDNN"), "float"),
+    EQUALIZED: Method(partial(static, deploy_backend="OneDNN", equalize=True), "float"),
     ACCURATE: Method(partial(static, **ACCURATE_OPTIONS), "float"),
     **{
         f"Paddle {algo}": Method(
@@ -132,7 +134,7 @@ METHODS: Mapping[str, Method] = {
     },
     NNCF: Method(nncf_ptq.quantize, "openvino", ("nncf", "openvino")),
 }
-PYQUANT = {name: METHODS[name] for name in (QDQ, ONEDNN, ACCURATE, DYNAMIC)}
+PYQUANT = {name: METHODS[name] for name in (QDQ, ONEDNN, EQUALIZED, ACCURATE, DYNAMIC)}
 
 
 def peer_methods(peers: Collection[str], paddle_algos: Sequence[str]) -> dict[str, Method]:

@@ -27,6 +27,7 @@ from .child import in_child
 from .kernels.machine import description
 from .methods import NNCF, PEERS, PYQUANT, Method, Variant, float_variant, peer_methods, quantized
 from .ocr.detection import detection_task
+from .ocr.lines import CALIBRATION_SEED
 from .ocr.recognizer import recognition_task
 from .paddle_ptq import ALGORITHMS
 from .source import forward
@@ -91,7 +92,7 @@ def _circumstances() -> str:
 
 
 def _recognition(options: argparse.Namespace, _: Path) -> Task:
-    return recognition_task(options.calibration_lines, options.test_lines)
+    return recognition_task(options.calibration_lines, options.test_lines, options.calibration_seed)
 
 
 def _detection(options: argparse.Namespace, _: Path) -> Task:
@@ -119,6 +120,9 @@ def _options() -> argparse.Namespace:
         "--timeout", type=float, default=900, metavar="SECONDS", help="of each method"
     )
     parser.add_argument("--calibration-lines", type=int, default=32, help="of recognition")
+    parser.add_argument(
+        "--calibration-seed", type=int, default=CALIBRATION_SEED, help="of what these lines say"
+    )
     parser.add_argument("--test-lines", type=int, default=1000)
     parser.add_argument("--calibration-pages", type=int, default=16, help="of detection")
     parser.add_argument("--test-pages", type=int, default=200)

@@ -23,6 +23,8 @@ from pyquant import (
     save_model,
     save_page,
 )
+from pyquant.calibration.layouts import LAYOUTS
+from pyquant.calibration.samples import ActivationSample
 from pyquant.comparison.report import ComparedTensor
 from pyquant.program import proto
 
@@ -142,6 +144,23 @@ def test_what_another_op_reads_is_divided_for_the_int8_op_alone(tmp_path: Path) 
     expected = predict(tmp_path / "in" / "m.pdmodel", tmp_path / "in" / "m.pdiparams", feed)
     actual = predict(result.model_path, result.params_path, feed, "float")
     assert [relative_error(*pair) < 0.03 for pair in zip(actual, expected)] == [True, True]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_samples_are_the_same_in_any_layout(name: str) -> None:
+    layout, data = LAYOUTS[name], programs.random((3, 32, 9, 8))
+    blocked = data.reshape(3, 32 // (layout.block or 32), -1, 72).swapaxes(2, 3)
+    samples = ActivationSample(1), ActivationSample(1)
+    for sample, given in zip(samples, ((data, None), (_in_memory(blocked, data), layout))):
+        for part in (slice(0, 1), slice(1, 3)):
+            sample.observe(given[0][part], given[1])
+    for expected, actual in zip(*((one.abs_max, one.rows) for one in samples)):
+        np.testing.assert_array_equal(actual, expected)
+
+
+def _in_memory(blocked: Any, data: Any) -> Any:
+    """Return values in their order in memory, by the shape of ``data``."""
+    return np.ascontiguousarray(blocked).reshape(data.shape)
 
 
 def test_even_channels_are_left_alone(tmp_path: Path) -> None:

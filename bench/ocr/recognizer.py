@@ -17,9 +17,11 @@ from .lines import BATCH, CALIBRATION_SEED, TEST_SEED, render_lines
 Images = NDArray[np.float32]
 
 
-def recognition_task(calibration_lines: int, test_lines: int) -> Task:
+def recognition_task(
+    calibration_lines: int, test_lines: int, calibration_seed: int = CALIBRATION_SEED
+) -> Task:
     """Return the reading of rendered lines."""
-    calibration, _ = render_lines(calibration_lines, CALIBRATION_SEED)
+    calibration, _ = render_lines(calibration_lines, calibration_seed)
     images, texts = render_lines(test_lines, TEST_SEED)
     return Task(
         Source(
