@@ -101,10 +101,12 @@ def static(source: Source, output: Path, **options: Any) -> Paths:
     return _paths(result)
 
 
+EQUALIZED_OPTIONS: Mapping[str, Any] = {"deploy_backend": "OneDNN", "equalize": True}
+"""What the README shows."""
+
 ACCURATE_OPTIONS: Mapping[str, Any] = {
-    "deploy_backend": "OneDNN",
+    **EQUALIZED_OPTIONS,
     "algo": "auto",
-    "equalize": True,
     "round_type": "adaround",
 }
 """What pyquant offers for accuracy, for oneDNN."""
@@ -124,7 +126,7 @@ METHODS: Mapping[str, Method] = {
     INT16: Method(partial(dynamic, weight_bits=16), "float"),
     QDQ: Method(static, "int8"),
     ONEDNN: Method(partial(static, deploy_backend="OneDNN"), "float"),
-    EQUALIZED: Method(partial(static, deploy_backend="OneDNN", equalize=True), "float"),
+    EQUALIZED: Method(partial(static, **EQUALIZED_OPTIONS), "float"),
     ACCURATE: Method(partial(static, **ACCURATE_OPTIONS), "float"),
     **{
         f"Paddle {algo}": Method(
