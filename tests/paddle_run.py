@@ -72,6 +72,13 @@ def _run(predictor: Any, feed: Arrays) -> list[np.ndarray[Any, Any]]:
 def execute(model_path: Path, params_path: Path | None, feed: Arrays) -> list[Any]:
     """Run one batch by Paddle's Executor."""
     paddle.enable_static()
+    try:
+        return _executed(model_path, params_path, feed)
+    finally:
+        paddle.disable_static()
+
+
+def _executed(model_path: Path, params_path: Path | None, feed: Arrays) -> list[Any]:
     executor = paddle.static.Executor(paddle.CPUPlace())
     with paddle.static.scope_guard(paddle.static.Scope()):
         program, _, targets = paddle.static.load_inference_model(
