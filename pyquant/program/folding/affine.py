@@ -178,4 +178,11 @@ _READERS: dict[
     "assign": lambda op, *_: (proto.arguments(op.inputs, "X")[0], "Out", IDENTITY),
 }
 
+
+def make_scale(source: str, output: str, scale: float, shift: float) -> Any:
+    """Return an op that computes scale * x + shift, of one value each."""
+    attributes = {"scale": scale, "bias": shift, "bias_after_scale": True}
+    return proto.make_op("scale", {"X": [source]}, {"Out": [output]}, attributes)
+
+
 AFFINE_OP_TYPES = frozenset(_READERS)

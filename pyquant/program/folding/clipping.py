@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .. import proto
 from ..graph import Graph
-from .affine import AFFINE_OP_TYPES, Affine, AffineOp, affine_op
+from .affine import AFFINE_OP_TYPES, Affine, AffineOp, affine_op, make_scale
 from .linear import LINEAR_OP_TYPES
 
 
@@ -52,12 +52,9 @@ def _replace(graph: Graph, position: int, reader: int, affine: Affine) -> None:
     (source,), (between,), (output,) = (
         proto.names(side) for side in (hard_sigmoid.inputs, hard_sigmoid.outputs, scale.outputs)
     )
-    attributes = {"scale": factor * slope, "bias": factor * offset + shift}
-    linear = proto.make_op("scale", {"X": [source]}, {"Out": [between]}, attributes)
-    proto.set_attribute(linear, "bias_after_scale", True)
     least, greatest = sorted((shift, factor + shift))
     limits = {"min": least, "max": greatest}
-    graph.replace(position, linear)
+    graph.replace(position, make_scale(source, between, factor * slope, factor * offset + shift))
     graph.replace(reader, proto.make_op("clip", {"X": [between]}, {"Out": [output]}, limits))
 
 

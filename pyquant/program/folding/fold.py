@@ -18,7 +18,7 @@ from ..graph import Graph
 from ..model import Folding, Model, copy_model
 from ..parameters import Array
 from .addition import make_addition
-from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op
+from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op, make_scale
 from .clipping import clip_scaled
 from .constants import compute_constants
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
@@ -244,8 +244,7 @@ def _replace(
         graph.remove(position)
     if affine.is_scalar:
         scale, shift = float(affine.scale[0]), float(affine.shift[0])
-        attributes = {"scale": scale, "bias": shift, "bias_after_scale": True}
-        op = proto.make_op("scale", {"X": [source]}, {"Out": [output]}, attributes)
+        op = make_scale(source, output, scale, shift)
     else:
         assert reader is not None
         op = make_addition(graph, source, output, affine.shift, reader.channel_axis)

@@ -9,6 +9,7 @@ from typing import Any
 
 from .. import proto
 from ..graph import Graph
+from .affine import make_scale
 
 
 def factor_out(graph: Graph) -> set[str]:
@@ -29,10 +30,9 @@ def _replace(graph: Graph, position: int, product: int, s: str) -> str:
     multiply = proto.copy_op(graph.ops[product])
     output = next(proto.names(graph.ops[position].outputs))
     factor = graph.add_variable(f"{output}.factor", s)
-    attributes = {"scale": 1.0, "bias": 1.0, "bias_after_scale": True}
     proto.rename(multiply.inputs, {s: factor})
     proto.rename(multiply.outputs, {next(proto.names(multiply.outputs)): output})
-    graph.replace(product, proto.make_op("scale", {"X": [s]}, {"Out": [factor]}, attributes))
+    graph.replace(product, make_scale(s, factor, 1.0, 1.0))
     graph.replace(position, multiply)
     return factor
 

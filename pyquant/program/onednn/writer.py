@@ -305,7 +305,7 @@ class OneDnnWriter:
         widening = Widening(self._graph, self._flow.adds, self._weights, in_float)
         for family, count in families.values():
             widening.widen(family, count, bordered.keys())
-        return [in_float.get(op.position, op) if op.block == 0 else op for op in weight_only]
+        return [in_float[op.position] if op.block == 0 else op for op in weight_only]
 
     def _family(self, one: FusedOp, bordered: Collection[int]) -> Family | None:
         """Return the images that are to have channels of zeros for a bordered convolution."""
