@@ -42,7 +42,7 @@ class Activation(NamedTuple):
         """Whether it makes zero of zero."""
         if self.name == "clip":
             return self.alpha <= 0 <= self.beta
-        return self.name not in ("sigmoid", "hard_sigmoid")
+        return self.name not in NEVER_ZERO
 
     @property
     def is_lopsided(self) -> bool:
@@ -181,3 +181,8 @@ _ACTIVATIONS: Mapping[str, Callable[[Any], Activation | None]] = {
     "tanh": _with("tanh"),
     "abs": _with("abs"),
 }
+
+ACTIVATIONS = tuple(_ACTIVATIONS)
+"""The types of the ops that a kernel can fuse."""
+NEVER_ZERO = ("sigmoid", "hard_sigmoid")
+"""Of these, the ones that make something else of zero, whatever their attributes."""

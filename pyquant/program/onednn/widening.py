@@ -19,7 +19,7 @@ from ..graph import Graph
 from ..parameters import Array
 from ..quantizable import WeightedOp
 from ..weights import QuantizedWeight
-from .fusion import FusedOp
+from .fusion import ACTIVATIONS, NEVER_ZERO, FusedOp
 
 _RANK, _CHANNEL_AXIS = 4, 1
 BORDERED, WIDENED = ".bordered", ".widened"
@@ -268,14 +268,11 @@ def _keeps_zero(op: Any) -> bool:
 
 _CHANNELWISE: Mapping[str, int] = {
     **dict.fromkeys(("elementwise_add", "elementwise_mul"), 2),
-    **dict.fromkeys(("nearest_interp", "nearest_interp_v2", "pool2d", "scale"), 1),
-    **dict.fromkeys(("relu", "relu6", "hard_swish", "swish", "silu", "hard_sigmoid"), 1),
-    **dict.fromkeys(
-        ("sigmoid", "tanh", "gelu", "mish", "leaky_relu", "abs", "softsign", "clip"), 1
-    ),
+    **dict.fromkeys(("nearest_interp", "nearest_interp_v2", "pool2d", "scale", "softsign"), 1),
+    **dict.fromkeys(ACTIVATIONS, 1),
 }
 """The ops that compute each channel of the same channel of what they read; how many they read."""
-_MOVES_ZERO: Collection[str] = ("sigmoid", "hard_sigmoid", "clip")
+_MOVES_ZERO = (*NEVER_ZERO, "clip")
 
 _MOST_WIDENED = 2
 """Convolutions of whole images that get more outputs, for each one that reads zeros then."""
