@@ -20,7 +20,7 @@ def min_max(x: NDArray[Any], num_threads: int | None) -> tuple[float, float]: ..
 def channel_abs_max(x: NDArray[Any], axis: int, num_threads: int | None) -> NDArray[np.float32]: ...
 def sample_maxima(
     x: NDArray[Any], num_threads: int | None
-) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]: ...
+) -> tuple[NDArray[np.float32], NDArray[np.float64] | None, NDArray[np.float32] | None]: ...
 def add_exactly(
     sums: NDArray[np.float64], whole: NDArray[np.int64], fraction: NDArray[np.int64]
 ) -> None: ...
@@ -30,7 +30,16 @@ def histogram(
 ) -> NDArray[np.uint64]: ...
 def observe(
     x: NDArray[Any], counts: NDArray[np.uint64], width_exponent: int, num_threads: int | None
-) -> tuple[float, float, int, int, NDArray[np.float32], bool, NDArray[np.float64] | None]: ...
+) -> tuple[
+    float,
+    float,
+    int,
+    int,
+    NDArray[np.float32],
+    bool,
+    NDArray[np.float64] | None,
+    NDArray[np.float32] | None,
+]: ...
 def kl_threshold(
     counts: NDArray[np.uint64], bin_width: float, bits: int, start: int | None
 ) -> float: ...

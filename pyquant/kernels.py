@@ -66,6 +66,7 @@ class Observation(NamedTuple):
     sample_abs_max: NDArray[np.float32]
     counted: bool
     channel_sums: NDArray[np.float64] | None
+    channel_abs_max: NDArray[np.float32] | None
 
 
 class Maxima(NamedTuple):
@@ -73,6 +74,7 @@ class Maxima(NamedTuple):
 
     sample_abs_max: NDArray[np.float32]
     channel_sums: NDArray[np.float64] | None
+    channel_abs_max: NDArray[np.float32] | None
 
 
 def join_openmp(library: Path) -> bool:
@@ -118,7 +120,7 @@ def channel_abs_max(
 
 
 def sample_maxima(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> Maxima:
-    """Return the greatest |x| of every sample, float32[samples], and the sums of its channels.
+    """Return the greatest |x| of every sample, float32[samples], and what is seen of channels.
 
     `x` is as for `observe`. A sample's greatest |x| is NaN if it has a NaN.
 
@@ -189,7 +191,8 @@ def observe(
     """Summarize `x`, and add its histogram to `counts`, in one read.
 
     `x` is [samples, values]; or [samples, blocks, positions, channels of a block], for the sums of
-    its channels to be taken as by `channel_sums`, float64[samples, channels].
+    its channels to be taken as by `channel_sums`, float64[samples, channels], and the maxima as by
+    `channel_abs_max`, float32[channels].
 
     The bins of `counts` (uint64[bins], changed in place) are 2.0**width_exponent wide. If any
     finite |x| reaches beyond them (|x| >= bins * 2.0**width_exponent) then `counts` stays as it

@@ -63,6 +63,11 @@ py::object sums_by_sample(const std::vector<double>& sums, std::size_t samples) 
   return py::array_t<double>({rows, static_cast<py::ssize_t>(sums.size()) / rows}, sums.data());
 }
 
+py::object array_or_none(const std::vector<float>& values) {
+  if (values.empty()) return py::none();
+  return py::array_t<float>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
 Counts<std::uint64_t> writable_counts_from(py::array& array) {
   if (!py::isinstance<py::array_t<std::uint64_t>>(array))
     throw py::type_error("counts must be an array of uint64");

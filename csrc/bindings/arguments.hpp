@@ -37,6 +37,7 @@ Samples samples_from(const py::array&);
 
 // float64[samples, channels], or None if there are none.
 py::object sums_by_sample(const std::vector<double>& sums, std::size_t samples);
+py::object array_or_none(const std::vector<float>& values);
 
 Counts<std::uint64_t> writable_counts_from(py::array&);
 

@@ -33,7 +33,8 @@ py::tuple tuple_of(const Observation& observation) {
       observation.sample_abs_max.data());
   return py::make_tuple(observation.range.minimum, observation.range.maximum, observation.zeros,
                         observation.non_finite, sample_abs_max, observation.counted,
-                        sums_by_sample(observation.channel_sums, sample_abs_max.size()));
+                        sums_by_sample(observation.channels.sums, sample_abs_max.size()),
+                        array_or_none(observation.channels.abs_max));
 }
 
 py::tuple observe_values(const py::array& x, py::array counts, int width_exponent,

@@ -66,7 +66,8 @@ py::tuple sample_maxima_of(const py::array& x, const OptionalThreads& num_thread
   }();
   const py::array_t<float> of_samples(static_cast<py::ssize_t>(maxima.of_samples.size()),
                                       maxima.of_samples.data());
-  return py::make_tuple(of_samples, sums_by_sample(maxima.channel_sums, samples.count));
+  return py::make_tuple(of_samples, sums_by_sample(maxima.channels.sums, samples.count),
+                        array_or_none(maxima.channels.abs_max));
 }
 
 using Integers = py::array_t<std::int64_t, py::array::c_style>;

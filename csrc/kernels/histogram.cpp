@@ -219,10 +219,10 @@ struct Summary {
   }
 };
 
-// Summaries of every piece, and the sums of the channels.
+// Summaries of every piece, and the channels.
 struct Seen {
   std::vector<Summary> pieces;
-  std::vector<double> channel_sums;
+  Channels channels;
 };
 
 // Summarizes every piece, and calls count(thread, bins, size) block by block. Zeros may be left
@@ -233,7 +233,7 @@ Seen summarize_and_count(const Tensor& tensor, const Samples& samples, std::size
   const KernelTable& table = kernels();
   const Pieces pieces(samples, threads);
   std::vector<Summary> summaries(pieces.count());
-  std::vector<double> sums = for_each_chunk(
+  Channels channels = for_each_chunk(
       tensor, samples, pieces, threads, [&](std::size_t thread, std::size_t piece, Part part) {
         alignas(64) std::uint32_t bins[kBlockSize + kBinsPadding];
         Summary summary = summaries[piece];
@@ -244,7 +244,7 @@ Seen summarize_and_count(const Tensor& tensor, const Samples& samples, std::size
         });
         summaries[piece] = summary;
       });
-  return {std::move(summaries), std::move(sums)};
+  return {std::move(summaries), std::move(channels)};
 }
 
 std::vector<float> abs_max_of_samples(const std::vector<Summary>& pieces, std::size_t samples) {
@@ -273,8 +273,8 @@ Observation observation_of(Seen seen, std::size_t samples, const Tensor& tensor,
     whole.zeros += summary.zeros;
   }
   Observation observation{
-      range_of_keys(whole.keys),   whole.zeros, 0, abs_max_of_samples(seen.pieces, samples), false,
-      std::move(seen.channel_sums)};
+      range_of_keys(whole.keys), whole.zeros, 0, abs_max_of_samples(seen.pieces, samples), false,
+      std::move(seen.channels)};
   const bool finite =
       std::isfinite(observation.range.minimum) && std::isfinite(observation.range.maximum);
   if (!finite) observation.non_finite = count_non_finite(tensor, requested);

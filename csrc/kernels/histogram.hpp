@@ -20,7 +20,7 @@ struct Observation {
   std::size_t non_finite;
   std::vector<float> sample_abs_max;
   bool counted;
-  std::vector<double> channel_sums;
+  Channels channels;
 };
 
 // One read of samples of at least one value: their summary, the sums of their channels, if they are

@@ -368,7 +368,7 @@ Maxima sample_maxima(const Tensor& tensor, const Samples& samples, int requested
   Maxima found;
   with_bits(tensor, [&](const auto* bits) {
     std::vector<std::decay_t<decltype(*bits)>> magnitudes(pieces.count());
-    found.channel_sums = for_each_chunk(
+    found.channels = for_each_chunk(
         tensor, samples, pieces, threads, [&](std::size_t, std::size_t piece, Part part) {
           const auto magnitude = abs_max(table, bits + part.begin, part.end - part.begin);
           magnitudes[piece] = std::max(magnitudes[piece], magnitude);

@@ -39,7 +39,7 @@ void make_nan_the_same(double* sums, std::size_t size);
 // The greatest magnitude of each sample, and the sums of its channels, if they are asked for.
 struct Maxima {
   std::vector<float> of_samples;
-  std::vector<double> channel_sums;
+  Channels channels;
 };
 Maxima sample_maxima(const Tensor&, const Samples&, int threads);
 

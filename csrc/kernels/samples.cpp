@@ -10,6 +10,7 @@ namespace {
 constexpr std::size_t kMinValuesPerPiece = 8192;
 constexpr std::size_t kPiecesPerThread = 4;
 constexpr std::size_t kValuesPerChunk = 4096;
+constexpr std::size_t kJoinedColumns = 256;
 
 // So many positions that the sums of kSummedAtOnce begin where they do without chunks.
 std::size_t positions_of_chunk(std::size_t columns) {
@@ -20,7 +21,7 @@ std::size_t positions_of_chunk(std::size_t columns) {
 
 Pieces::Pieces(const Samples& samples, std::size_t threads)
     : samples_(samples),
-      unit_positions_(samples.sums_channels
+      unit_positions_(samples.by_channel
                           ? kSummedPositions
                           : std::max<std::size_t>(kMinValuesPerPiece / samples.columns, 1)),
       units_per_block_((samples.positions + unit_positions_ - 1) / unit_positions_) {
@@ -45,42 +46,60 @@ Part Pieces::values(std::size_t unit) const {
   return {(first + begin) * samples_.columns, (first + end) * samples_.columns};
 }
 
-UnitSums::UnitSums(const Tensor& tensor, const Samples& samples, const Pieces& pieces)
+UnitChannels::UnitChannels(const Tensor& tensor, const Samples& samples, const Pieces& pieces,
+                           std::size_t threads)
     : tensor_(tensor),
       samples_(samples),
       units_per_block_(pieces.units_per_block()),
-      chunk_(positions_of_chunk(samples.columns) * samples.columns) {
+      chunk_(positions_of_chunk(samples.columns) * samples.columns),
+      joined_(std::max<std::size_t>(kJoinedColumns / samples.columns, 1) * samples.columns) {
+  if (!samples.by_channel) return;
   const std::size_t units = samples.count * samples.blocks * units_per_block_;
-  if (samples.sums_channels) of_units_.reset(new double[units * samples.columns]);
+  of_units_.reset(new double[units * samples.columns]);
+  magnitudes_.resize(threads * samples.blocks * joined_);
 }
 
-void UnitSums::start(std::size_t unit) {
+void UnitChannels::start(std::size_t unit) {
   std::fill_n(of_units_.get() + unit * samples_.columns, samples_.columns, 0.0);
 }
 
-void UnitSums::add(std::size_t unit, Part values) {
+void UnitChannels::add(std::size_t thread, std::size_t unit, Part values) {
   const KernelTable& table = kernels();
-  const std::size_t columns = samples_.columns;
+  const std::size_t columns = samples_.columns, size = values.end - values.begin;
+  const std::size_t block = unit / units_per_block_ % samples_.blocks;
   double* const sums = of_units_.get() + unit * columns;
+  std::uint32_t* const greatest = &magnitudes_[(thread * samples_.blocks + block) * joined_];
+  const auto raise = [&](const float* read, std::size_t count, std::uint32_t* maxima) {
+    table.raise_abs_max_of_row_32(reinterpret_cast<const std::uint32_t*>(read), count, maxima);
+  };
   if (tensor_.element == Element::kFloat32) {
     const float* const read = static_cast<const float*>(tensor_.data) + values.begin;
-    table.add_columns(read, (values.end - values.begin) / columns, columns, columns, sums);
+    table.add_columns(read, size / columns, columns, columns, sums);
+    for (std::size_t begin = 0; begin < size; begin += joined_)
+      raise(read + begin, std::min(joined_, size - begin), greatest);
     return;
   }
   float buffer[kSummedAtOnce * kBlockSize];
   for (std::size_t begin = values.begin; begin < values.end; begin += kSummedAtOnce * columns) {
     const std::size_t rows = std::min(kSummedAtOnce, (values.end - begin) / columns);
     for (std::size_t column = 0; column < columns; column += kBlockSize) {
-      const std::size_t size = std::min(kBlockSize, columns - column);
-      for (std::size_t row = 0; row < rows; ++row)
-        read_block(table, tensor_, begin + row * columns + column, size, buffer + row * size);
-      table.add_columns(buffer, rows, size, size, sums + column);
+      const std::size_t width = std::min(kBlockSize, columns - column);
+      for (std::size_t row = 0; row < rows; ++row) {
+        float* const target = buffer + row * width;
+        read_block(table, tensor_, begin + row * columns + column, width, target);
+        raise(target, width, greatest + column);
+      }
+      table.add_columns(buffer, rows, width, width, sums + column);
     }
   }
 }
 
-std::vector<double> UnitSums::totals() const {
-  if (!samples_.sums_channels) return {};
+Channels UnitChannels::totals() const {
+  if (!samples_.by_channel) return {};
+  return {sums(), abs_max()};
+}
+
+std::vector<double> UnitChannels::sums() const {
   const std::size_t columns = samples_.columns, blocks = samples_.count * samples_.blocks;
   std::vector<double> totals(blocks * columns);
   for (std::size_t unit = 0; unit < blocks * units_per_block_; ++unit) {
@@ -90,6 +109,23 @@ std::vector<double> UnitSums::totals() const {
   }
   make_nan_the_same(totals.data(), totals.size());
   return totals;
+}
+
+std::vector<float> UnitChannels::abs_max() const {
+  const std::size_t columns = samples_.columns;
+  std::vector<std::uint32_t> greatest(samples_.blocks * columns);
+  for (std::size_t begin = 0; begin < magnitudes_.size(); begin += columns) {
+    const std::size_t block = begin / joined_ % samples_.blocks;
+    for (std::size_t column = 0; column < columns; ++column) {
+      std::uint32_t& maximum = greatest[block * columns + column];
+      maximum = std::max(maximum, magnitudes_[begin + column]);
+    }
+  }
+  std::vector<float> maxima(greatest.size());
+  std::transform(greatest.begin(), greatest.end(), maxima.begin(), [](std::uint32_t magnitude) {
+    return float_of_magnitude(magnitude, Element::kFloat32);
+  });
+  return maxima;
 }
 
 }  // namespace pyquant

@@ -16,7 +16,13 @@ struct Samples {
   std::size_t blocks;
   std::size_t positions;
   std::size_t columns;
-  bool sums_channels;  // whether the sums of the channels are asked for
+  bool by_channel;  // whether its channels are looked at each by itself, too
+};
+
+// Of the channels of samples; empty if they are not asked for.
+struct Channels {
+  std::vector<double> sums;    // of each sample: [samples * channels]
+  std::vector<float> abs_max;  // of all samples: [channels]
 };
 
 // Samples cut into units, of several positions of a block, and these put together into pieces of
@@ -41,40 +47,44 @@ class Pieces {
   std::size_t per_sample_;
 };
 
-// The sums of channels, taken while something else is done with the values: those of a unit in the
-// order of its positions, and then of the units in theirs, as by `channel_sums`.
-class UnitSums {
+// What is seen of channels while something else is done with the values. Sums are those of a unit
+// in the order of its positions, and then of the units in theirs, as by `channel_sums`.
+class UnitChannels {
  public:
-  UnitSums(const Tensor&, const Samples&, const Pieces&);
+  UnitChannels(const Tensor&, const Samples&, const Pieces&, std::size_t threads);
 
   // How many values are best added at a time: they stay in the first cache meanwhile.
   std::size_t chunk() const { return chunk_; }
   void start(std::size_t unit);
-  void add(std::size_t unit, Part values);
-  // Of each channel of each sample; none if they are not asked for.
-  std::vector<double> totals() const;
+  void add(std::size_t thread, std::size_t unit, Part values);
+  Channels totals() const;
 
  private:
+  std::vector<double> sums() const;
+  std::vector<float> abs_max() const;
+
   const Tensor& tensor_;
   Samples samples_;
   std::size_t units_per_block_;
   std::size_t chunk_;
+  std::size_t joined_;  // so many columns are read as one row, where channels are few
   std::unique_ptr<double[]> of_units_;
+  std::vector<std::uint32_t> magnitudes_;  // [threads, blocks, joined columns]
 };
 
 // Calls visit(thread, piece, part) for parts of the tensor that cover all of it.
 template <typename Visit>
-std::vector<double> for_each_chunk(const Tensor& tensor, const Samples& samples,
-                                   const Pieces& pieces, std::size_t threads, const Visit& visit) {
-  UnitSums sums(tensor, samples, pieces);
+Channels for_each_chunk(const Tensor& tensor, const Samples& samples, const Pieces& pieces,
+                        std::size_t threads, const Visit& visit) {
+  UnitChannels channels(tensor, samples, pieces, threads);
   const auto visit_unit = [&](std::size_t thread, std::size_t piece, std::size_t unit) {
     const Part values = pieces.values(unit);
-    if (!samples.sums_channels) return visit(thread, piece, values);
-    sums.start(unit);
-    for (std::size_t begin = values.begin; begin < values.end; begin += sums.chunk()) {
-      const Part chunk{begin, std::min(begin + sums.chunk(), values.end)};
+    if (!samples.by_channel) return visit(thread, piece, values);
+    channels.start(unit);
+    for (std::size_t begin = values.begin; begin < values.end; begin += channels.chunk()) {
+      const Part chunk{begin, std::min(begin + channels.chunk(), values.end)};
       visit(thread, piece, chunk);
-      sums.add(unit, chunk);
+      channels.add(thread, unit, chunk);
     }
   };
   parallel_for(threads, threads, [&](std::size_t thread) {
@@ -85,7 +95,7 @@ std::vector<double> for_each_chunk(const Tensor& tensor, const Samples& samples,
         visit_unit(thread, piece, unit);
     }
   });
-  return sums.totals();
+  return channels.totals();
 }
 
 }  // namespace pyquant

@@ -148,12 +148,13 @@ std::uint64_t samples(const Data& data, int threads) {
                                                   {1, 3, many, 16, true}}) {
     const Maxima maxima = sample_maxima(data.tensor, some, threads);
     digest.add(maxima.of_samples);
-    digest.add(maxima.channel_sums);
+    digest.add(maxima.channels.sums);
+    digest.add(maxima.channels.abs_max);
     std::vector<std::uint64_t> counts(4096);
-    digest.add(observe(data.tensor, some, -8, {counts.data(), 4096}, threads).channel_sums);
+    digest.add(observe(data.tensor, some, -8, {counts.data(), 4096}, threads).channels.sums);
     digest.add(counts);
     std::vector<std::int64_t> whole(some.blocks * some.columns), fraction(whole.size());
-    add_exactly(maxima.channel_sums.data(), some.count, whole.size(), whole.data(),
+    add_exactly(maxima.channels.sums.data(), some.count, whole.size(), whole.data(),
                 fraction.data());
     digest.add(whole);
     digest.add(fraction);
