@@ -102,7 +102,6 @@ def static(source: Source, output: Path, **options: Any) -> Paths:
 
 
 EQUALIZED_OPTIONS: Mapping[str, Any] = {"deploy_backend": "OneDNN", "equalize": True}
-"""What the README shows."""
 
 ACCURATE_OPTIONS: Mapping[str, Any] = {
     **EQUALIZED_OPTIONS,

@@ -246,7 +246,10 @@ def _parser() -> argparse.ArgumentParser:
     static.add_argument("--algo", default="mse", choices=(*ALGORITHMS, AUTO))
     static.add_argument("--round-type", default="round", choices=ROUND_TYPES)
     static.add_argument(
-        "--equalize", action="store_true", help="even out the channels of activations first"
+        "--equalize",
+        action=argparse.BooleanOptionalAction,
+        help="even out the channels of activations wherever that halves the cost of int8 (only "
+        "where int8 costs much)",
     )
     static.add_argument(
         "--no-bias-correction",

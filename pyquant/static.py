@@ -66,7 +66,7 @@ def quant_post_static(
     engine: Any = None,
     eval_function: Metric | None = None,
     max_drop: float = 0.01,
-    equalize: bool = False,
+    equalize: bool | None = None,
 ) -> QuantizationResult:
     """Quantize weights and activations to int8, the latter by what calibration data shows.
 
@@ -131,8 +131,10 @@ def quant_post_static(
             outputs int8 changes most; ``notes`` tells what that cost.
         max_drop: how far the metric may fall below the float model's.
         equalize: divide the channels of an activation by factors, and multiply the weights that
-            read them, where that halves what int8 costs the outputs (SmoothQuant, arXiv
-            2211.10438). The division is one more op; transformers gain most.
+            read them (SmoothQuant, arXiv 2211.10438). Where no neighbour takes the division in, it
+            is one more op. None does so only where int8 would cost an op's outputs more than
+            0.5 % of their power, as it does with channels far larger than the others, and not
+            with ``avg``; True wherever it halves that cost, of which transformers gain most.
 
     Returns:
         What was quantized, with which threshold, and what stays in float, and why.
@@ -162,7 +164,7 @@ def quant_post_static(
     watch.lap("calibrate")
     ops, dead = without_dead(plan.ops, seen.statistics)
     stages = Stages(model, plan, ops, seen, options)
-    if equalize:
+    if options.equalizes:
         stages.equalize()
         watch.lap("equalize")
     stages.find_thresholds()

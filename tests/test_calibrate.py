@@ -83,6 +83,11 @@ def test_it_comes_back_as_it_was_saved(tmp_path: Path, source: Path) -> None:
         np.testing.assert_array_equal(again.counts, statistic.counts)
         for field in ("abs_max", "values", "samples", "sample_abs_max_sum", "minimum", "maximum"):
             assert getattr(again, field) == getattr(statistic, field)
+        assert again.sample is not None
+        assert statistic.sample is not None
+        assert again.sample.axis == statistic.sample.axis
+        np.testing.assert_array_equal(again.sample.rows, statistic.sample.rows)
+        np.testing.assert_array_equal(again.sample.abs_max, statistic.sample.abs_max)
 
 
 def test_what_is_not_a_calibration_is_named(tmp_path: Path, source: Path) -> None:
@@ -101,6 +106,13 @@ def test_what_is_not_a_calibration_is_named(tmp_path: Path, source: Path) -> Non
     np.savez(path, header=np.array('{"format": "pyquant calibration", "version": 1}'))
     with pytest.raises(CalibrationFileError, match=r"calibration 1, this pyquant reads"):
         Calibration.load(path)
+    path.write_bytes(good)
+    with np.load(path) as arrays:
+        parts = dict(arrays)
+    for name in ("whole", "channel_abs_max", "rows"):
+        np.savez(path, **{**parts, name: parts[name][:-1]})
+        with pytest.raises(CalibrationFileError, match=r"channels of '.*' are missing"):
+            Calibration.load(path)
     with pytest.raises(CalibrationFileError, match=r"none\.npz: cannot be read"):
         quantized(source, tmp_path / "out", calibration=tmp_path / "none.npz")
     assert not (tmp_path / "out").exists()

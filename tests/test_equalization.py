@@ -13,6 +13,7 @@ from paddle_run import execute, predict, relative_error
 from programs import CONV, Net
 
 from pyquant import (
+    Calibration,
     Comparison,
     SettingError,
     UnsupportedError,
@@ -121,15 +122,18 @@ def error(result: Any, directory: Path, data: Any, backend: str | None) -> float
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", [*INSERTED, *TAKEN_IN])
-@pytest.mark.parametrize("round_type", ["round", "adaround"])
+@pytest.mark.parametrize(
+    ("round_type", "equalize"), [("round", None), ("round", True), ("adaround", True)]
+)
 def test_uneven_channels_cost_less(
-    tmp_path: Path, name: str, backend: str | None, round_type: str
+    tmp_path: Path, name: str, backend: str | None, round_type: str, equalize: bool | None
 ) -> None:
     net, data, activation = {**INSERTED, **TAKEN_IN}[name]()
     net.save(tmp_path / "in")
     options = {"algo": "abs_max", "round_type": round_type}
-    before = error(quantized(tmp_path, data, backend, **options), tmp_path, data, backend)
-    result = quantized(tmp_path, data, backend, **options, equalize=True)
+    plain = quantized(tmp_path, data, backend, **options, equalize=False)
+    before = error(plain, tmp_path, data, backend)
+    result = quantized(tmp_path, data, backend, **options, equalize=equalize)
     assert error(result, tmp_path, data, backend) < min(0.03, before / 5)
     made = {name for op in load_model(tmp_path / "out").ops() for name in proto.names(op.outputs)}
     assert (f"{activation}.equalized" in made) == (name in INSERTED)
@@ -154,8 +158,7 @@ def test_samples_are_the_same_in_any_layout(name: str) -> None:
     for sample, given in zip(samples, ((data, None), (_in_memory(blocked, data), layout))):
         for part in (slice(0, 1), slice(1, 3)):
             sample.observe(given[0][part], given[1])
-    for expected, actual in zip(*((one.abs_max, one.rows) for one in samples)):
-        np.testing.assert_array_equal(actual, expected)
+    np.testing.assert_array_equal(samples[1].rows, samples[0].rows)
 
 
 def _in_memory(blocked: Any, data: Any) -> Any:
@@ -167,10 +170,86 @@ def test_even_channels_are_left_alone(tmp_path: Path) -> None:
     net = Net([4, 6, 32]).matmul(16, **STRAIGHT).end()
     data = programs.random((4, 6, 32))
     net.save(tmp_path / "in")
-    quantized(tmp_path, data, "OneDNN")
+    quantized(tmp_path, data, "OneDNN", equalize=False)
     plain = (tmp_path / "out" / "model.pdmodel").read_bytes()
-    quantized(tmp_path, data, "OneDNN", equalize=True)
-    assert (tmp_path / "out" / "model.pdmodel").read_bytes() == plain
+    for equalize in (None, True):
+        quantized(tmp_path, data, "OneDNN", equalize=equalize)
+        assert (tmp_path / "out" / "model.pdmodel").read_bytes() == plain
+
+
+def test_what_costs_little_is_divided_on_request_alone(tmp_path: Path) -> None:
+    net = Net([4, 6, 32]).matmul(16, **STRAIGHT)
+    net.parameters["w1"][1] *= np.float32(0.1)
+    net.end().save(tmp_path / "in")
+    data = programs.random((4, 6, 32))
+    data[..., 1] *= 10
+    for equalize in (None, True):
+        quantized(tmp_path, data, "OneDNN", algo="abs_max", equalize=equalize)
+        made = load_model(tmp_path / "out").parameters
+        assert ("x@factors" in made) == (equalize is True)
+
+
+@pytest.mark.parametrize("given", [{"scale_dict": {"x": 5.0}}, {"same_scale_tensor_list": [["x"]]}])
+@pytest.mark.parametrize("equalize", [None, True])
+def test_what_has_a_given_threshold_is_left_alone(
+    tmp_path: Path, given: Any, equalize: bool | None
+) -> None:
+    net, data, _ = product()
+    net.save(tmp_path / "in")
+    quantized(tmp_path, data, None, equalize=equalize, **given)
+    assert "x@factors" not in load_model(tmp_path / "out").parameters
+
+
+@pytest.mark.parametrize("options", [{}, {"equalize": True}, {"algo": "auto"}])
+def test_calibrations_hold_what_it_takes(tmp_path: Path, options: Any) -> None:
+    """More positions than are kept, in any split and order: the files are the same."""
+    net = Net([-1, 300, 32]).matmul(16, **STRAIGHT)
+    net.parameters["w1"][1] *= np.float32(0.01)
+    net.end().save(tmp_path / "in")
+    data = uneven((99, 300, 32), -1)
+    quantized(tmp_path, data, "OneDNN", **options)
+    expected = _files(tmp_path)
+    assert "x@factors" in load_model(tmp_path / "out").parameters
+    parts = [
+        calibrate(tmp_path / "in", data_loader=[part], deploy_backend="OneDNN")
+        for part in (data[70:], data[:30], data[30:70])
+    ]
+    Calibration.merge(parts).save(tmp_path / "all.npz")
+    for given in (
+        {"calibration": tmp_path / "all.npz"},
+        {"data_loader": [data[:50], data[50:]], "checkpoint": tmp_path / "c.npz"},
+    ):
+        quant_post_static(
+            None, tmp_path / "in", tmp_path / "out", deploy_backend="OneDNN", **given, **options
+        )
+        assert _files(tmp_path) == expected
+
+
+def _files(directory: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((directory / "out").iterdir())]
+
+
+def test_which_positions_are_kept_is_told_by_their_values() -> None:
+    """So many that some are not; each of several values, of which the order and split differ."""
+    data = programs.random((256, 32, 64))
+    whole = ActivationSample(-1)
+    whole.observe(data)
+    whole.observe_maxima(data)
+    assert len(whole.rows) < 256 * 16
+    backwards = ActivationSample(-1)
+    for begin in range(256, 0, -32):
+        part = ActivationSample(-1)
+        for sample in range(begin - 32, begin):
+            part.observe(data[sample : sample + 1])
+            part.observe_maxima(data[sample : sample + 1])
+        backwards.merge(part)
+    np.testing.assert_array_equal(backwards.rows, whole.rows)
+    np.testing.assert_array_equal(backwards.abs_max, whole.abs_max)
+    kept = {row.tobytes() for row in whole.rows}
+    quarters = [{row.tobytes() for row in part.reshape(-1, 64)} for part in np.split(data, 4)]
+    assert len(kept) == len(whole.rows)
+    assert min(len(kept & quarter) for quarter in quarters) > len(kept) / 8
+    assert sum(len(kept & quarter) for quarter in quarters) == len(kept)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -251,11 +330,14 @@ def test_bad_arguments(tmp_path: Path) -> None:
     net, data, _ = product()
     net.save(tmp_path / "in")
     calibration = calibrate(tmp_path / "in", data_loader=[data])
-    for options in ({"equalize": True}, {"algo": "auto"}):
-        with pytest.raises(UnsupportedError, match="it needs the data themselves"):
-            quant_post_static(
-                None, tmp_path / "in", tmp_path / "out", calibration=calibration, **options
-            )
+    with pytest.raises(UnsupportedError, match="it needs the data themselves"):
+        quant_post_static(
+            None,
+            tmp_path / "in",
+            tmp_path / "out",
+            calibration=calibration,
+            round_type="adaround",
+        )
     with pytest.raises(SettingError, match="Choose another algo"):
         quantized(tmp_path, data, None, algo="avg", equalize=True)
 

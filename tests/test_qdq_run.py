@@ -41,7 +41,9 @@ def test_each_op_of_a_real_model_alone_computes_what_is_simulated(
 ) -> None:
     images = inputs(name, 8)
     directory = tmp_path / "int8"
-    quant_post_static(None, models.model_dir(name), directory, data_loader=[images])
+    # With outliers, int8 changes more than the float kernels of the other ops differ by.
+    options = {"data_loader": [images], "equalize": False}
+    quant_post_static(None, models.model_dir(name), directory, **options)
     model = without_softmax(load_model(directory))
     feed = {"x": images[:2]}
     floats = run(qdq.with_only(model, ()), tmp_path, feed, "plain")

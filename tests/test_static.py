@@ -452,7 +452,9 @@ def test_the_result_tells_what_was_done(tmp_path: Path, source: Path) -> None:
         ("second.w", "weight", 0),
         ("dense.w", "weight", 1),
     ]
-    assert list(result.seconds) == ["load", "calibrate", "thresholds", "quantize", "save"]
+    assert list(result.seconds) == [
+        *("load", "calibrate", "equalize", "thresholds", "quantize", "save")
+    ]
     assert result.bytes_before == sum(path.stat().st_size for path in source.iterdir())
     assert result.bytes_after < result.bytes_before
     text = str(result)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyquant
 
-from ..methods import EQUALIZED_OPTIONS, Variant, float_variant, peer_methods, quantized
+from ..methods import Variant, float_variant, peer_methods, quantized
 from ..paddle_ptq import ALGORITHMS
 from ..source import Source, forward
 from ..task import table
@@ -29,7 +29,7 @@ def main() -> None:
     forward_seconds = _forward_seconds(source)
     dynamic = pyquant.quant_post_dynamic(source.paths[0].parent, options.output / "dynamic")
     static = _static(source, options, "static")
-    more = _static(source, options, "onednn", **EQUALIZED_OPTIONS)
+    more = _static(source, options, "onednn", deploy_backend="OneDNN")
     print(f"\n== dynamic (weights alone)\n{dynamic}")
     print(f"\n== static, algo {options.algo}, {len(source.images)} lines\n{static}")
     _print_thresholds(static)

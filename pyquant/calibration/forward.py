@@ -38,16 +38,10 @@ _KEEP_ORDER = frozenset(
 
 
 class Observer(Protocol):
-    """What collects something of an activation.
+    """What collects something of an activation."""
 
-    Attributes:
-        takes_layouts: whether values need not be in order.
-    """
-
-    takes_layouts: bool
-
-    def observe(self, array: Array, layout: Layout | None = None) -> None:
-        """Add one batch, [samples, ...] float32, its values in order unless a layout is given."""
+    def observe(self, array: Array) -> None:
+        """Add one batch, [samples, ...] float32, its values in order."""
 
 
 Observers = Mapping[str, Sequence[Observer]]
@@ -180,16 +174,13 @@ class Forward:
         if tensor.layout != "ONEDNN":
             return view_values(tensor), None
         is_dense = len(tensor.shape) == 4 and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
-        observers = self._observers.get(name, ())
-        if not is_dense or name not in self._in_sample_order:
-            return _plain(tensor), None
-        if not all(observer.takes_layouts for observer in observers):
+        if not is_dense or name not in self._in_sample_order or name in self._observers:
             return _plain(tensor), None
         channels = self._statistics[name].channels
         if channels is not None and channels.axis not in (1, -3):
             return _plain(tensor), None
         array = view_values(tensor)
-        if channels is None and not observers:
+        if channels is None:
             return array, None
         key = name, array.shape
         if key not in self._layouts:
@@ -217,8 +208,12 @@ class Forward:
             )
         if channels is not None and blocks is None:
             channels.observe(array, dtype)
+        if statistic.sample is not None:
+            statistic.sample.observe(array, layout, dtype)
+            if blocks is None:
+                statistic.sample.observe_maxima(array, dtype)
         for observer in self._observers.get(name, ()):
-            observer.observe(array, layout)
+            observer.observe(array)
 
 
 def _channel_blocks(array: Array, axis: int, layout: Layout | None) -> Array | None:

@@ -19,7 +19,6 @@ from ..program.parameters import Array
 from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
-from .layouts import Layout
 from .positions import spread
 from .windows import Window
 
@@ -36,10 +35,7 @@ class InputMoments:
     Attributes:
         op: the op.
         sums: float64[groups, inputs, inputs]; an input is a channel, or a tap of one.
-        takes_layouts: whether values need not be in order.
     """
-
-    takes_layouts = False
 
     def __init__(self, op: WeightedOp, desc: Any, weight: Array) -> None:
         """Take the op's geometry from its ``OpDesc`` and its weight."""
@@ -56,7 +52,7 @@ class InputMoments:
         if not self._is_product:
             self._window = Window.of(desc, weight.shape[2:])
 
-    def observe(self, array: Array, layout: Layout | None = None) -> None:
+    def observe(self, array: Array) -> None:
         """Add what the op reads in one batch, [samples, ...] float32, its values in order."""
         inputs = self._rows(array) if self._is_product else self._patches(array)
         self._samples += len(inputs)

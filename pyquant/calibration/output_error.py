@@ -7,6 +7,7 @@ channels and taps are taken to be independent, as those of rounding nearly are: 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,18 +23,30 @@ class Reader:
     """How strongly an op reads each channel of its activation.
 
     Attributes:
-        energy: float64[groups, outputs, inputs], of each output, the sum of its squared weights of
-            an input channel, over the taps.
-        magnitude: float32 likewise, the largest of these weights.
-        taps: how many weights there are of each.
+        taps: how many weights there are of each input channel of an output.
     """
 
     def __init__(self, desc: Any, weight: Array) -> None:
         """Take them from a float32 weight, and the groups from the op's ``OpDesc``."""
-        taps = weight_layout(desc, weight.shape).grouped(weight)
-        self.energy = (taps.astype(np.float64) ** 2).sum(axis=-1)
-        self.magnitude = np.abs(taps).max(axis=-1)
-        self.taps = taps.shape[-1]
+        self._weights = weight_layout(desc, weight.shape).grouped(weight)
+        self.taps = self._weights.shape[-1]
+
+    @cached_property
+    def energy(self) -> Array:
+        """The sum of the squared weights: float64[groups, outputs, inputs]."""
+        if self.taps == 1:  # numpy reduces an axis of one slowly
+            return np.square(self._weights[..., 0], dtype=np.float64)
+        weights = self._weights.astype(np.float64)
+        energy: Array = np.einsum("goit,goit->goi", weights, weights)
+        return energy
+
+    @cached_property
+    def magnitude(self) -> Array:
+        """The largest of the weights: float32[groups, outputs, inputs]."""
+        if self.taps == 1:
+            return np.abs(self._weights[..., 0])
+        magnitude: Array = np.abs(self._weights).max(axis=-1)
+        return magnitude
 
     def gathered(self, channels: Array) -> Array:
         """Return of one value per input channel what the outputs get: [groups, outputs]."""
@@ -65,31 +78,42 @@ def readers_of(
     return readers
 
 
-def activation_error(rows: Array, grid: Grid, readers: Sequence[Reader], factors: Array) -> float:
-    """Return the mean share of the outputs' power that rounding an activation adds as error.
+class OutputError:
+    """What integers cost the outputs of the ops that read an activation.
 
-    Args:
-        rows: float32[positions, channels], a sample of the activation.
-        grid: of the integers of rows / factors.
-        readers: the ops.
-        factors: float32[channels]; the activation is divided by them, and the weights multiplied.
+    Each cost is the mean share of the outputs' power that is added as error, over all of the ops.
     """
-    scaled = rows / factors
-    wrong = (grid.rounded(scaled) - scaled) * factors
-    error, power = (_mean_square(values) for values in (wrong, rows))
-    return sum(_share(reader.gathered(error), reader.gathered(power)) for reader in readers)
 
+    def __init__(self, rows: Array, readers: Sequence[Reader]) -> None:
+        """Take a sample of the activation, float32[positions, channels], and the ops."""
+        self._rows = rows
+        self._power = _mean_square(rows)
+        self._outputs = [(reader, reader.gathered(self._power)) for reader in readers]
 
-def weight_error(rows: Array, readers: Sequence[Reader], factors: Array, levels: int) -> float:
-    """Return the same for rounding the weights, per output channel, to the nearest integers."""
-    power = _mean_square(rows)
-    total = 0.0
-    for reader in readers:
-        largest = (reader.magnitude * reader.by_group(factors)).max(axis=-1)
-        noise = (largest.astype(np.float64) / levels) ** 2 / 12
-        read = reader.by_group(power / factors.astype(np.float64) ** 2).sum(axis=-1)
-        total += _share(noise * reader.taps * read, reader.gathered(power))
-    return total
+    def of_activation(self, grid: Grid, factors: Array | None = None) -> float:
+        """Return what rounding the activation costs.
+
+        Args:
+            grid: of the integers of rows / factors.
+            factors: float32[channels]; the activation is divided by them, and the weights
+                multiplied.
+        """
+        if factors is None:
+            error = _mean_square(grid.rounded(self._rows) - self._rows)
+        else:
+            scaled = self._rows / factors
+            error = _mean_square((grid.rounded(scaled) - scaled) * factors)
+        return sum(_share(reader.gathered(error), power) for reader, power in self._outputs)
+
+    def of_weights(self, factors: Array, levels: int) -> float:
+        """Return what rounding the weights, per output channel, to the nearest integers costs."""
+        read = self._power / factors.astype(np.float64) ** 2
+        total = 0.0
+        for reader, power in self._outputs:
+            largest = (reader.magnitude * reader.by_group(factors)).max(axis=-1)
+            noise = (largest.astype(np.float64) / levels) ** 2 / 12
+            total += _share(noise * reader.taps * reader.by_group(read).sum(axis=-1), power)
+        return total
 
 
 def _mean_square(values: Array) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy as np
 _POSITIONS = 32  # of a sample are looked at
 
 
+@lru_cache
 def spread(count: int) -> Any:
     """Return some of ``count`` positions, spread by the golden ratio for no pattern to be met."""
     if count <= _POSITIONS:

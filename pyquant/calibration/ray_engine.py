@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 from ..errors import ClusterError
 from ..program.folding.fold import fold
 from ..program.model import Model, load_model
-from .channel_sums import ChannelSums
 from .data import Feed
 from .forward import Forward
 from .run import NumberedFeed
-from .statistic import ActivationMaxima, Statistics
+from .statistic import ActivationMaxima, Statistics, empty_statistic
 
 _THREADS = 1  # of a task: a Ray worker has one core unless told otherwise
 _TASKS_PER_CORE = 2  # are under way: one that runs, and one whose batch is already there
@@ -34,7 +33,7 @@ class _Task(NamedTuple):
         params_path: its parameters; None if each has a file of its own.
         folded: the arguments of `fold`, once it is read; None if it is not folded.
         kinds: the activations to observe, the kinds of statistic, and the axes of the channels of
-            which the sums are asked for.
+            which sums and samples are asked for.
     """
 
     model_path: str
@@ -132,10 +131,7 @@ def _task(model: Model, statistics: Statistics) -> _Task:
 
 
 def _observe(task: _Task, number: int, feed: Feed) -> Statistics:
-    statistics = {
-        name: kind(channels=None if axis is None else ChannelSums.empty(axis))
-        for name, kind, axis in task.kinds
-    }
+    statistics = {name: empty_statistic(kind, axis) for name, kind, axis in task.kinds}
     _forward(task).run(feed, number, statistics)
     return statistics
 

@@ -20,9 +20,10 @@ from ..program.output_files import OutputFiles
 from ..program.parameters import Array
 from .channel_sums import ChannelSums
 from .data import Feed
+from .samples import ActivationSample
 from .statistic import BINS, ActivationHistogram
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 _FORMAT = "pyquant calibration"
 _UNREADABLE = (
@@ -115,9 +116,12 @@ class Calibration:
             raise SettingError("merge: no calibration was given. Give one at least.")
         merged = replace(first, statistics={}, progress=None)
         for name, statistic in first.statistics.items():
-            channels = copy(statistic.channels)
-            counts = statistic.counts.copy()
-            merged.statistics[name] = replace(statistic, counts=counts, channels=channels)
+            merged.statistics[name] = replace(
+                statistic,
+                counts=statistic.counts.copy(),
+                channels=copy(statistic.channels),
+                sample=copy(statistic.sample),
+            )
         for other in remaining:
             merged.check_same(other.model_fingerprint, other.statistics.keys(), "merge")
             for name, statistic in other.statistics.items():
@@ -166,15 +170,16 @@ _FIELDS: Mapping[str, type[np.generic]] = {
 
 
 _SUMS = ("whole", "fraction")
+_OF_SAMPLES = {"abs_max": "channel_abs_max", "rows": "rows"}
 
 
 def _arrays(calibration: Calibration) -> dict[str, Array]:
     statistics = calibration.statistics.values()
     progress = calibration.progress
     channels = {
-        name: statistic.channels
+        name: (statistic.channels, statistic.sample)
         for name, statistic in calibration.statistics.items()
-        if statistic.channels is not None
+        if statistic.channels is not None and statistic.sample is not None
     }
     header = {
         "format": _FORMAT,
@@ -186,9 +191,11 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
         "width_exponents": [statistic.width_exponent for statistic in statistics],
         # Whole numbers of any size.
         "sample_abs_max_sums": [hex(statistic.sample_abs_max_sum) for statistic in statistics],
-        # Of each activation whose channels are summed: the axis, the positions, the channels.
+        # Of each activation whose channels are known: the axis, the positions, the channels, and
+        # how many positions are in the sample.
         "channels": {
-            name: [sums.axis, sums.positions, sums.whole.size] for name, sums in channels.items()
+            name: [sums.axis, sums.positions, sums.whole.size, len(sample.rows)]
+            for name, (sums, sample) in channels.items()
         },
     }
     arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
@@ -197,8 +204,11 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
     counts = [statistic.counts for statistic in statistics]
     arrays["counts"] = np.array(counts, np.uint64).reshape(-1, BINS)
     for part in _SUMS:
-        parts = [getattr(sums, part) for sums in channels.values()]
+        parts = [getattr(sums, part) for sums, _ in channels.values()]
         arrays[part] = np.concatenate([np.zeros(0, np.int64), *parts])
+    for part, name in _OF_SAMPLES.items():
+        values = [getattr(sample, part).reshape(-1) for _, sample in channels.values()]
+        arrays[name] = np.concatenate([np.zeros(0, np.float32), *values])
     return arrays
 
 
@@ -210,7 +220,7 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
             f"{_FORMAT} {FORMAT_VERSION}. Use the pyquant that wrote it, or calibrate again."
         )
     statistics = {}
-    channels = _channel_sums(header["channels"], arrays)
+    channels = _channels(header["channels"], arrays)
     for index, tensor in enumerate(header["tensors"]):
         values = {name: arrays[name][index].item() for name in _FIELDS}
         statistics[tensor] = ActivationHistogram(
@@ -218,23 +228,28 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
             sample_abs_max_sum=int(header["sample_abs_max_sums"][index], 16),
             counts=arrays["counts"][index].copy(),
             width_exponent=header["width_exponents"][index],
-            channels=channels.get(tensor),
+            channels=channels[tensor][0] if tensor in channels else None,
+            sample=channels[tensor][1] if tensor in channels else None,
         )
         _check(tensor, statistics[tensor])
     progress = None if header["progress"] is None else Progress(*header["progress"])
     return Calibration(header["model"], statistics, header["batches"], progress)
 
 
-def _channel_sums(
+def _channels(
     header: Mapping[str, list[int]], arrays: Mapping[str, Array]
-) -> dict[str, ChannelSums]:
-    found, begin = {}, 0
-    for tensor, (axis, positions, count) in header.items():
-        parts = [arrays[part][begin : begin + count].astype(np.int64) for part in _SUMS]
-        found[tensor] = ChannelSums(axis, positions, *parts)
-        begin += count
-        if any(part.size != count for part in parts):
-            raise ValueError(f"the sums of the channels of '{tensor}' are missing")
+) -> dict[str, tuple[ChannelSums, ActivationSample]]:
+    """Return the sums and the samples of activations, by their names."""
+    found, begin, first = {}, 0, 0
+    for tensor, (axis, positions, count, rows) in header.items():
+        whole, fraction = (arrays[part][begin : begin + count].astype(np.int64) for part in _SUMS)
+        abs_max = arrays["channel_abs_max"][begin : begin + count].astype(np.float32)
+        values = arrays["rows"][first : first + rows * count].astype(np.float32)
+        begin, first = begin + count, first + rows * count
+        if {whole.size, fraction.size, abs_max.size} != {count} or values.size != rows * count:
+            raise ValueError(f"values of the channels of '{tensor}' are missing")
+        sample = ActivationSample(axis, abs_max, values.reshape(rows, count))
+        found[tensor] = ChannelSums(axis, positions, whole, fraction), sample
     return found
 
 

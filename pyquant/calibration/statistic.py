@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from .. import kernels
 from ..program.ranges import Range
 from .channel_sums import ChannelSums
+from .samples import ActivationSample
 
 BINS = 4096
 """Bins of every histogram; half of them at least lie within [0, abs max]."""
@@ -44,6 +45,7 @@ class ActivationMaxima:
         sample_abs_max_sum: the sum of every sample's largest magnitude, in units of 2^-149: exact.
         non_finite: how many values were NaN or infinite; then the rest is void.
         channels: the sums of its channels, if they are asked for.
+        sample: some positions of it, if they are asked for.
     """
 
     abs_max: float = 0.0
@@ -52,6 +54,7 @@ class ActivationMaxima:
     sample_abs_max_sum: int = 0
     non_finite: int = 0
     channels: ChannelSums | None = None
+    sample: ActivationSample | None = None
 
     @property
     def mean_abs_max(self) -> float:
@@ -72,7 +75,7 @@ class ActivationMaxima:
 
         Args:
             samples: [samples, values], contiguous; or [samples, blocks, positions, channels of a
-                block], to add to the sums of the channels as well. Read once.
+                block], to add to the sums and the maxima of the channels as well. Read once.
             dtype: ``"bfloat16"`` for raw ``uint16``.
         """
         seen = kernels.sample_maxima(samples, dtype=dtype)
@@ -89,6 +92,8 @@ class ActivationMaxima:
         self.non_finite += other.non_finite
         if self.channels is not None and other.channels is not None:
             self.channels.merge(other.channels)
+        if self.sample is not None and other.sample is not None:
+            self.sample.merge(other.sample)
 
     def _add(
         self, samples: NDArray[np.generic], seen: kernels.Maxima | kernels.Observation
@@ -102,6 +107,8 @@ class ActivationMaxima:
             self.sample_abs_max_sum += int(math.ldexp(value, -_FLOAT32_UNIT_EXPONENT))
         if self.channels is not None and seen.channel_sums is not None:
             self.channels.add(seen.channel_sums, samples.size)
+        if self.sample is not None and seen.channel_abs_max is not None:
+            self.sample.raise_maxima(seen.channel_abs_max)
 
 
 @dataclass
@@ -193,11 +200,15 @@ Kind = TypeVar("Kind", bound=ActivationMaxima)
 def empty_statistics(
     names: Collection[str], kind: type[Kind], axes: Mapping[str, int]
 ) -> dict[str, Kind]:
-    """Return a statistic for each of ``names``, with the sums of those whose channels lie known."""
-    return {
-        name: kind(channels=ChannelSums.empty(axes[name]) if name in axes else None)
-        for name in names
-    }
+    """Return a statistic for each name, with sums and a sample if its axis is in ``axes``."""
+    return {name: empty_statistic(kind, axes.get(name)) for name in names}
+
+
+def empty_statistic(kind: type[Kind], axis: int | None) -> Kind:
+    """Return a statistic, with the sums and a sample of the channels if their axis is given."""
+    if axis is None:
+        return kind()
+    return kind(channels=ChannelSums.empty(axis), sample=ActivationSample(axis))
 
 
 def _widened(

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
-import numpy as np
-
-from ..calibration.output_error import activation_error, readers_of
+from ..calibration.output_error import OutputError, readers_of
 from ..calibration.statistic import ActivationMaxima
 from ..calibration.thresholds import AUTO, activation_threshold
 from ..errors import SettingError
@@ -87,13 +85,11 @@ class ActivationRanges:
         percent = self._options.hist_percent
         ops = [op for op in self._ops if op.activation == name]
         readers = readers_of(self._model, ops, self._weight_factors)
-        rows, unscaled = sample.rows, np.ones_like(sample.abs_max)
+        cost = OutputError(sample.rows, readers)
         found = {activation_threshold(statistic, algo, bits, percent): algo for algo in _CANDIDATES}
         return min(
             found,
-            key=lambda threshold: activation_error(
-                rows, writer.grid(name, statistic.range(threshold)), readers, unscaled
-            ),
+            key=lambda threshold: cost.of_activation(writer.grid(name, statistic.range(threshold))),
         )
 
 

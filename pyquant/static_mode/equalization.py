@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -53,7 +53,7 @@ def equalize(
     writer = plan.writer(model, ops)
     ranges = ActivationRanges(model, ops, seen, options)
     graph = Graph(model)
-    for name, readers in _equalizable(model, ops, seen).items():
+    for name, readers in _equalizable(model, ops, seen, options.given_thresholds).items():
         neighbours = find_neighbours(graph, name, seen.statistics.keys() - {name})
         if neighbours is None and not writer.takes_factors(name):
             continue
@@ -66,6 +66,7 @@ def equalize(
             options.weight_levels,
             _LEFT_BY_ADAROUND if options.rounds_by_moments else 1.0,
             least_gain,
+            only_outliers=not options.equalize,
         )
         if factors is not None and neighbours is not None:
             neighbours.take(model, factors)
@@ -85,9 +86,12 @@ def _grid(name: str, writer: Writer, ranges: ActivationRanges, statistic: Activa
 
 
 def _equalizable(
-    model: Model, ops: Sequence[WeightedOp], seen: Seen
+    model: Model, ops: Sequence[WeightedOp], seen: Seen, given: Collection[str]
 ) -> dict[str, list[WeightedOp]]:
-    """Return the ops that read each activation that factors can be put on."""
+    """Return the ops that read each activation that factors can be put on.
+
+    Those whose thresholds are ``given`` are left out: these are of what is not divided.
+    """
     reads = model.reads()
     writes = model.writes()
     readers: dict[str, list[WeightedOp]] = {}
@@ -96,5 +100,8 @@ def _equalizable(
     return {
         name: found
         for name, found in readers.items()
-        if name in seen.samples and writes[name] <= 1 and all(reads[op.weight] == 1 for op in found)
+        if name in seen.samples
+        and name not in given
+        and writes[name] <= 1
+        and all(reads[op.weight] == 1 for op in found)
     }

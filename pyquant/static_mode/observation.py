@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from ..calibration.channel_factors import scaled_statistic
-from ..calibration.forward import Observer, Observers
+from ..calibration.forward import Observers
 from ..calibration.moments import Moments, moments_of
 from ..calibration.run import Checkpoint, Engine, collect_statistics, resume, run_here
-from ..calibration.samples import Samples, samples_of
+from ..calibration.samples import ActivationSample
 from ..calibration.source import CalibrationData
 from ..calibration.state import Calibration, model_fingerprint
 from ..calibration.statistic import (
@@ -39,13 +39,13 @@ class Seen:
         statistics: of each activation that becomes int8.
         means: float64[channels], of those activations of which it is asked for.
         moments: of what each op reads, if rounding or ranking asks for them.
-        samples: of each activation, if anything is chosen by them.
+        samples: of each activation of known channels, if anything is chosen by them.
     """
 
     statistics: Statistics
     means: Mapping[str, Array]
     moments: Moments
-    samples: Samples
+    samples: Mapping[str, ActivationSample]
 
     def divided(self, factors: Mapping[str, Array]) -> Seen:
         """Return what is seen of the activations divided by factors, one per channel."""
@@ -71,23 +71,20 @@ def observe(model: Model, plan: Plan, options: Options) -> Seen:
     moments: Moments = {}
     if options.needs_moments:
         moments = moments_of(model, plan.ops)
-    samples: Samples = {}
-    if options.needs_samples:
-        samples = samples_of(model, plan.ops)
     statistics: Statistics
     if options.calibration is not None:
         calibration = _given(model, tensors, options.calibration)
         batches, statistics = calibration.batches, calibration.statistics
     else:
-        observers = _observers(moments, samples)
-        batches, statistics = _collected(model, plan, tensors, observers, options)
+        batches, statistics = _collected(model, plan, tensors, moments, options)
     for name, statistic in statistics.items():
         if not statistic.values:
             raise ActivationError(
                 f"activation '{name}': it was never computed over {batches} batch(es). "
                 "Give data that reaches it, or name it in skip_tensor_list."
             )
-    return Seen(statistics, _means(statistics) if options.bias_correction else {}, moments, samples)
+    means = _means(statistics) if options.bias_correction else {}
+    return Seen(statistics, means, moments, _samples(statistics) if options.needs_samples else {})
 
 
 def _means(statistics: Statistics) -> dict[str, Array]:
@@ -95,6 +92,14 @@ def _means(statistics: Statistics) -> dict[str, Array]:
         name: statistic.channels.means
         for name, statistic in statistics.items()
         if statistic.channels is not None
+    }
+
+
+def _samples(statistics: Statistics) -> dict[str, ActivationSample]:
+    return {
+        name: statistic.sample
+        for name, statistic in statistics.items()
+        if statistic.sample is not None
     }
 
 
@@ -131,13 +136,6 @@ def without_dead(
     return [op for op in ops if op not in dead], kept
 
 
-def _observers(moments: Moments, samples: Samples) -> dict[str, list[Observer]]:
-    found: dict[str, list[Observer]] = {name: list(several) for name, several in moments.items()}
-    for name, sample in samples.items():
-        found.setdefault(name, []).append(sample)
-    return found
-
-
 def _given(model: Model, tensors: Collection[str], given: Calibration | str | Path) -> Calibration:
     """Return a calibration, or that of a file, once it is found to be the model's."""
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
@@ -161,7 +159,8 @@ def _collected(
     kind: type[ActivationMaxima] = ActivationHistogram
     if not (plan.target.takes_zero_points or observers):
         kind = statistic_of(options.algo)
-    axes = channel_axes(model, plan.ops) if options.bias_correction else {}
+    by_channel = options.bias_correction or options.needs_samples
+    axes = channel_axes(model, plan.ops) if by_channel else {}
     statistics = empty_statistics(tensors, kind, axes)
     feeds, total = data.feeds(model), data.batches()
     if observers:

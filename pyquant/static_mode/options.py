@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Options:
     engine: Any
     eval_function: Metric | None
     max_drop: float
-    equalize: bool
+    equalize: bool | None
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Options:
@@ -140,7 +141,18 @@ class Options:
     @property
     def needs_samples(self) -> bool:
         """Whether something is chosen by a sample of each activation."""
-        return self.algo == AUTO or self.equalize
+        return self.algo == AUTO or self.equalizes
+
+    @property
+    def equalizes(self) -> bool:
+        """Whether activations are divided by factors, where that is worth it."""
+        # The maxima of whole samples do not change as they should by a factor of a channel.
+        return self.equalize or (self.equalize is None and self.algo != "avg")
+
+    @property
+    def given_thresholds(self) -> set[str]:
+        """The activations whose thresholds are given, or of several together."""
+        return {*(self.scale_dict or ()), *chain(*(self.same_scale_tensor_list or ()))}
 
     @property
     def per_channel(self) -> bool:
@@ -211,15 +223,13 @@ class Options:
             for name, wants in (
                 ("round_type='adaround'", self.rounds_by_moments),
                 ("eval_function", self.eval_function is not None),
-                ("algo='auto'", self.algo == AUTO),
-                ("equalize", self.equalize),
             )
             if wants
         ]
         if wanting and elsewhere:
             raise UnsupportedError(
                 f"{wanting[0]}: it needs the data themselves, here; {elsewhere[0]} keeps "
-                "histograms alone. Leave out one of the two."
+                "histograms and samples alone. Leave out one of the two."
             )
 
     def _check_thresholds(self) -> None:
