@@ -177,12 +177,19 @@ def test_even_channels_are_left_alone(tmp_path: Path) -> None:
         assert (tmp_path / "out" / "model.pdmodel").read_bytes() == plain
 
 
-def test_what_costs_little_is_divided_on_request_alone(tmp_path: Path) -> None:
-    net = Net([4, 6, 32]).matmul(16, **STRAIGHT)
-    net.parameters["w1"][1] *= np.float32(0.1)
+@pytest.mark.parametrize(
+    ("channels", "times", "weights"),
+    [(1, 10, 0.1), (16, 4, 0.01)],
+    ids=["costs little", "not far larger"],
+)
+def test_some_are_divided_on_request_alone(
+    tmp_path: Path, channels: int, times: float, weights: float
+) -> None:
+    net = Net([4, 6, 64]).matmul(16, **STRAIGHT)
+    net.parameters["w1"][:channels] *= np.float32(weights)
     net.end().save(tmp_path / "in")
-    data = programs.random((4, 6, 32))
-    data[..., 1] *= 10
+    data = programs.random((4, 6, 64))
+    data[..., :channels] *= times
     for equalize in (None, True):
         quantized(tmp_path, data, "OneDNN", algo="abs_max", equalize=equalize)
         made = load_model(tmp_path / "out").parameters

@@ -26,6 +26,11 @@ _LARGEST = 1e3  # of a factor, for small channels not to be lost
 # which equalized it loses no lines; of the others integers cost 1e-4 to 2e-3.
 _MUCH = 5e-3
 
+# How many times as large as the median the largest channel has to be for that to be looked at: it
+# is 1.0 to 5.5 times for nearly all activations of ResNet50 and PP-OCRv4, and 10 to 17 for those
+# that are worth it.
+_FAR = 5
+
 LEAST_GAIN = 2.0
 """How much smaller the error's power has to become to be worth a pass over the activation."""
 
@@ -50,8 +55,12 @@ def channel_factors(
         levels: of the weights' integers.
         rounding: the share of its error that the weights' rounding leaves in the outputs.
         least_gain: how much smaller the error's power has to become.
-        only_outliers: find none unless the activation's integers cost much as it is.
+        only_outliers: find none unless the activation's integers cost much as it is, and some of
+            its channels are far larger than the others.
     """
+    known = sample.abs_max[sample.abs_max > 0]
+    if only_outliers and sample.abs_max.max() < _FAR * np.median(known):
+        return None
     cost = OutputError(sample.rows, readers)
     if only_outliers and cost.of_activation(grid_of(statistic)) < _MUCH * len(readers):
         return None
@@ -60,7 +69,6 @@ def channel_factors(
         grid = grid_of(scaled_statistic(sample, statistic, factors))
         return cost.of_activation(grid, factors) + rounding * cost.of_weights(factors, levels)
 
-    known = sample.abs_max[sample.abs_max > 0]
     candidates = [
         np.clip(sample.abs_max / np.quantile(known, q), 1, _LARGEST).astype(np.float32)
         for q in _QUANTILES
