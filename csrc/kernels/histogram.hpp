@@ -23,8 +23,8 @@ struct Observation {
   Channels channels;
 };
 
-// One read of samples of at least one value: their summary, the sums of their channels, if they are
-// asked for, and their histogram of bin width 2^width_exponent. A finite |x| >= bins * width leaves
+// One read of samples of at least one value: their summary, their channels, if they are asked for,
+// and their histogram of bin width 2^width_exponent. A finite |x| >= bins * width leaves
 // the counts as they were, and `counted` false. NaN among the values makes the range, and its
 // sample's abs max, NaN.
 Observation observe(const Tensor&, const Samples&, int width_exponent, Counts<std::uint64_t>,

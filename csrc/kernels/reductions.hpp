@@ -36,7 +36,7 @@ void add_exactly(const double* sums, std::size_t samples, std::size_t channels, 
 // Which of several NaN an addition hands on depends on the instruction.
 void make_nan_the_same(double* sums, std::size_t size);
 
-// The greatest magnitude of each sample, and the sums of its channels, if they are asked for.
+// The greatest magnitude of each sample, and the channels, if they are asked for.
 struct Maxima {
   std::vector<float> of_samples;
   Channels channels;

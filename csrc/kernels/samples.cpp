@@ -10,7 +10,7 @@ namespace {
 constexpr std::size_t kMinValuesPerPiece = 8192;
 constexpr std::size_t kPiecesPerThread = 4;
 constexpr std::size_t kValuesPerChunk = 4096;
-constexpr std::size_t kJoinedColumns = 256;
+constexpr std::size_t kJoinedColumns = 256;  // at most, if channels are fewer: read as one row
 
 // So many positions that the sums of kSummedAtOnce begin where they do without chunks.
 std::size_t positions_of_chunk(std::size_t columns) {
