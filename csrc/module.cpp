@@ -6,6 +6,7 @@ PYBIND11_MODULE(_native, m) {
   pyquant::register_memory(m);
   pyquant::register_team(m);
   pyquant::register_reductions(m);
+  pyquant::register_rows(m);
   pyquant::register_histogram(m);
   pyquant::register_thresholds(m);
   pyquant::register_quantization(m);

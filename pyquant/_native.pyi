@@ -21,6 +21,9 @@ def channel_abs_max(x: NDArray[Any], axis: int, num_threads: int | None) -> NDAr
 def sample_maxima(
     x: NDArray[Any], num_threads: int | None
 ) -> tuple[NDArray[np.float32], NDArray[np.float64] | None, NDArray[np.float32] | None]: ...
+def sample_rows(
+    x: NDArray[Any], positions: Sequence[int], num_threads: int | None
+) -> tuple[NDArray[np.float32], NDArray[np.uint64]]: ...
 def add_exactly(
     sums: NDArray[np.float64], whole: NDArray[np.int64], fraction: NDArray[np.int64]
 ) -> None: ...

@@ -18,6 +18,7 @@ one that is not available is a `RuntimeError` at the first call.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,6 +51,7 @@ __all__ = [
     "quantize",
     "round_by_moments",
     "sample_maxima",
+    "sample_rows",
 ]
 
 
@@ -128,6 +130,25 @@ def sample_maxima(x: Values, *, dtype: str | None = None, num_threads: int | Non
         ValueError: `x` is empty or of other dimensions.
     """
     return Maxima(*_native.sample_maxima(_contiguous(view_values(x, dtype)), num_threads))
+
+
+def sample_rows(
+    x: Values,
+    positions: Sequence[int],
+    *,
+    dtype: str | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.uint64]]:
+    """Return all channels of every sample at some positions, and a hash of each row's bits.
+
+    `x` is [samples, blocks, positions, channels of a block]. The rows are float32[samples *
+    len(positions), channels], and the hashes uint64, the same for the same values wherever they
+    lie.
+
+    Raises:
+        ValueError: `x` is empty or of other dimensions, or a position is out of range.
+    """
+    return _native.sample_rows(_contiguous(view_values(x, dtype)), positions, num_threads)
 
 
 def channel_sums(

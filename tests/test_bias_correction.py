@@ -17,7 +17,7 @@ from pyquant.calibration.channel_sums import ChannelSums
 from pyquant.calibration.forward import Forward
 from pyquant.calibration.layouts import LAYOUTS, found_layout
 from pyquant.calibration.predictor import Optimization
-from pyquant.calibration.statistic import ActivationHistogram
+from pyquant.calibration.statistic import ActivationHistogram, empty_statistic
 from pyquant.program import proto
 
 UNPADDED = {**CONV, "paddings": [0, 0]}
@@ -159,15 +159,12 @@ def test_sums_do_not_depend_on_the_order() -> None:
     generator = np.random.default_rng(0)
     scales = np.float32(10.0) ** generator.integers(-6, 7, (40, 5, 1, 1))
     data = (generator.standard_normal((40, 5, 3, 7)) * scales).astype(np.float32)
-    whole = ChannelSums.empty(1)
-    whole.observe(data)
-    parts = []
-    for begin in (30, 0, 11, 12):
-        part = ChannelSums.empty(1)
-        part.observe(data[begin : {30: 40, 0: 11, 11: 12, 12: 30}[begin]])
-        parts.append(part)
-    merged = ChannelSums.empty(1)
-    for part in parts:
+    whole = ChannelSums()
+    whole.add(kernels.channel_sums(data, 1), data.size)
+    merged = ChannelSums()
+    for begin, end in ((30, 40), (0, 11), (11, 12), (12, 30)):
+        part = ChannelSums()
+        part.add(kernels.channel_sums(data[begin:end], 1), data[begin:end].size)
         merged.merge(part)
     assert merged.positions == whole.positions == 40 * 21
     np.testing.assert_array_equal(merged.means, whole.means)
@@ -206,7 +203,7 @@ def test_means_of_any_layout(tmp_path: Path, optimization: Optimization) -> None
     net.act("relu").conv(16)
     model = load_model(net.end().save(tmp_path / "in"))
     names = [name for op in model.ops() for name in proto.names(op.outputs) if op.type != "fetch"]
-    statistics = {name: ActivationHistogram(channels=ChannelSums.empty(1)) for name in names}
+    statistics = {name: empty_statistic(ActivationHistogram, 1) for name in names}
     forward = Forward(model, names)
     while forward.optimization is not optimization:
         forward.weaken()
@@ -218,7 +215,11 @@ def test_means_of_any_layout(tmp_path: Path, optimization: Optimization) -> None
         channels = statistics[name].channels
         assert channels is not None
         scale = np.abs(values).max()
-        np.testing.assert_allclose(channels.means, values.mean(axis=(0, 2, 3)), atol=1e-5 * scale)
+        maxima = np.abs(values).max(axis=(0, 2, 3))
+        np.testing.assert_allclose(channels.sample.abs_max, maxima, atol=1e-5 * scale)
+        np.testing.assert_allclose(
+            channels.sums.means, values.mean(axis=(0, 2, 3)), atol=1e-5 * scale
+        )
 
 
 def outputs(model: Any, data: Any, how: str) -> Any:
@@ -268,7 +269,7 @@ def test_a_weight_counts_for_what_reaches_an_output(tmp_path: Path, name: str) -
 
 def test_sums_of_many_samples_do_not_overflow() -> None:
     """Each adds less than 2^40 fractions to 63 bits."""
-    sums = ChannelSums.empty(1)
+    sums = ChannelSums()
     part = np.full((2**21, 1), 0.75)
     for _ in range(9):
         sums.add(part, part.size)

@@ -24,8 +24,10 @@ from pyquant import (
     save_model,
     save_page,
 )
+from pyquant.calibration.channels import by_channel
 from pyquant.calibration.layouts import LAYOUTS
 from pyquant.calibration.samples import ActivationSample
+from pyquant.calibration.statistic import ActivationMaxima, empty_statistic
 from pyquant.comparison.report import ComparedTensor
 from pyquant.program import proto
 
@@ -154,11 +156,12 @@ def test_what_another_op_reads_is_divided_for_the_int8_op_alone(tmp_path: Path) 
 def test_samples_are_the_same_in_any_layout(name: str) -> None:
     layout, data = LAYOUTS[name], programs.random((3, 32, 9, 8))
     blocked = data.reshape(3, 32 // (layout.block or 32), -1, 72).swapaxes(2, 3)
-    samples = ActivationSample(1), ActivationSample(1)
-    for sample, given in zip(samples, ((data, None), (_in_memory(blocked, data), layout))):
+    samples = [ActivationSample() for _ in range(3)]
+    ways = [(data, 1, None), (data.transpose(0, 2, 3, 1).copy(), -1, None)]
+    for sample, way in zip(samples, [*ways, (_in_memory(blocked, data), 1, layout)]):
         for part in (slice(0, 1), slice(1, 3)):
-            sample.observe(given[0][part], given[1])
-    np.testing.assert_array_equal(samples[1].rows, samples[0].rows)
+            sample.observe(by_channel(way[0][part], *way[1:]))
+        np.testing.assert_array_equal(sample.rows, samples[0].rows)
 
 
 def _in_memory(blocked: Any, data: Any) -> Any:
@@ -239,22 +242,22 @@ def _files(directory: Path) -> list[bytes]:
 def test_which_positions_are_kept_is_told_by_their_values() -> None:
     """So many that some are not; each of several values, of which the order and split differ."""
     data = programs.random((256, 32, 64))
-    whole = ActivationSample(-1)
-    whole.observe(data)
-    whole.observe_maxima(data)
-    assert len(whole.rows) < 256 * 16
-    backwards = ActivationSample(-1)
+    whole, backwards = (empty_statistic(ActivationMaxima, -1) for _ in range(2))
+    whole.observe(data[:, None])
     for begin in range(256, 0, -32):
-        part = ActivationSample(-1)
+        part = empty_statistic(ActivationMaxima, -1)
         for sample in range(begin - 32, begin):
-            part.observe(data[sample : sample + 1])
-            part.observe_maxima(data[sample : sample + 1])
+            part.observe(data[sample : sample + 1, None])
         backwards.merge(part)
-    np.testing.assert_array_equal(backwards.rows, whole.rows)
-    np.testing.assert_array_equal(backwards.abs_max, whole.abs_max)
-    kept = {row.tobytes() for row in whole.rows}
+    assert whole.channels is not None
+    assert backwards.channels is not None
+    rows = whole.channels.sample.rows
+    assert len(rows) < 256 * 16
+    np.testing.assert_array_equal(backwards.channels.sample.rows, rows)
+    np.testing.assert_array_equal(backwards.channels.sample.abs_max, whole.channels.sample.abs_max)
+    kept = {row.tobytes() for row in rows}
     quarters = [{row.tobytes() for row in part.reshape(-1, 64)} for part in np.split(data, 4)]
-    assert len(kept) == len(whole.rows)
+    assert len(kept) == len(rows)
     assert min(len(kept & quarter) for quarter in quarters) > len(kept) / 8
     assert sum(len(kept & quarter) for quarter in quarters) == len(kept)
 

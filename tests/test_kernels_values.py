@@ -187,6 +187,23 @@ def test_samples_with_channels(shape, element):
         same(*counts)
 
 
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize(
+    "shape", [(40, 1, 313, 32), (2, 3, 300, 16), (1, 1, 49, 1301), (3, 2, 1, 5), (2, 7, 900, 1)]
+)
+def test_rows_of_samples(shape, element):
+    """They hold the values, and their hashes tell them apart, wherever the values lie."""
+    bits = finite_bits(element, shape)
+    positions = np.unique([0, shape[2] // 3, shape[2] - 1])
+    in_order = bits[:, :, positions].swapaxes(1, 2).reshape(shape[0] * len(positions), -1)
+    rows, hashes = kernels.sample_rows(positions=positions, **from_bits(bits, element))
+    same(rows, exact(in_order, element))
+    assert len(set(hashes.tolist())) == len(np.unique(in_order, axis=0)) == len(rows)
+    for lying in (in_order[:, :, None, None], in_order[:, None, None]):
+        again = kernels.sample_rows(positions=[0], **from_bits(lying.copy(), element))
+        same(again[1], hashes)
+
+
 def test_exact_totals():
     """Of negative sums and of such as are too large, in any order."""
     generator = np.random.default_rng(0)
@@ -381,6 +398,7 @@ def test_bit_identity_of_instruction_sets_and_threads(make_bits, element):
             kernels.channel_sums(axis=1, num_threads=threads, **x),
             kernels.channel_sums(axis=1, num_threads=threads, **of_images),
             *kernels.sample_maxima(num_threads=threads, **of_images),
+            *kernels.sample_rows(positions=[0, 7, 8], num_threads=threads, **of_images),
             kernels.quantize(
                 threshold=np.linspace(1, 3, 50021).astype(np.float32),
                 axis=1,
@@ -573,6 +591,9 @@ X = np.zeros((2, 3), np.float32)
         (lambda: kernels.observe(X[:0], np.zeros(4, np.uint64), 0), "not empty"),
         (lambda: kernels.sample_maxima(X[0]), r"\[samples, values\]"),
         (lambda: kernels.sample_maxima(X[:0]), "not empty"),
+        (lambda: kernels.sample_rows(X, [0]), r"x must be \[samples, blocks, positions"),
+        (lambda: kernels.sample_rows(X[None, :0, None], [0]), "not empty"),
+        (lambda: kernels.sample_rows(X[None, None], [0, 2]), "positions must be less than 2"),
         (lambda: kernels.observe(X, np.zeros((2, 2), np.uint64), 0), "1-D"),
         (lambda: kernels.observe(X, np.zeros(8, np.uint64)[::2], 0), "contiguous"),
         (lambda: kernels.observe(X, np.zeros(0, np.uint64), 0), "bins must be"),

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from pyquant import kernels
 
 from . import peers
-from .peers import Reference, counts_within, exactly, nearly, nearly_after_maxima, within
+from .peers import (
+    Reference,
+    counts_within,
+    each_exactly,
+    exactly,
+    nearly,
+    nearly_after_maxima,
+    within,
+)
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ def cases(size: int) -> Iterator[Case]:
     yield from _reductions(gaussian)
     yield from _channel_reductions(gaussian)
     yield from _channel_sums(gaussian)
+    yield _rows(gaussian)
     yield from _histograms(gaussian)
     yield from _thresholds(gaussian)
     yield from _quantizing(gaussian)
@@ -200,6 +209,31 @@ def _channel_sums(x: NDArray[np.float32]) -> Iterator[Case]:
                 values=view.size,
                 read=view.nbytes,
             )
+
+
+def _rows(x: NDArray[np.float32]) -> Case:
+    """Return the sampling of activations in blocks of channels, as oneDNN has them."""
+    view = x[: x.size // (64 * 512) * (64 * 512)].reshape(64, 32, -1, 16)
+    positions = np.linspace(0, view.shape[2] - 1, 16).astype(int).tolist()
+    nbytes = 64 * 16 * 512 * x.itemsize
+    return Case(
+        f"sample_rows fp32 of [{', '.join(map(str, view.shape))}]",
+        partial(kernels.sample_rows, view, positions),
+        numpy(partial(_rows_and_hashes, view, positions), each_exactly),
+        values=64 * 16 * 512,
+        read=nbytes,
+        written=nbytes,
+    )
+
+
+def _rows_and_hashes(x: NDArray[np.float32], positions: list[int]) -> tuple[Any, Any]:
+    rows = np.moveaxis(x[:, :, positions], 2, 1).reshape(len(x) * len(positions), -1)
+    odd = np.uint64(0x9E3779B97F4A7C15)
+    words = rows.view(np.uint64)
+    hashes = (words * (np.arange(1, words.shape[1] + 1, dtype=np.uint64) * odd)).sum(axis=1)
+    hashes ^= hashes >> np.uint64(32)
+    hashes *= odd
+    return rows, hashes ^ hashes >> np.uint64(32)
 
 
 def _maxima_and_sums(x: NDArray[np.float32]) -> tuple[Any, Any]:

@@ -42,6 +42,11 @@ def exactly(a: Any, b: Any) -> bool:
     return bool(np.array_equal(a, b))
 
 
+def each_exactly(a: Any, b: Any) -> bool:
+    """Return whether each of several results is the same."""
+    return all(map(exactly, a, b))
+
+
 def nearly(a: Any, b: Any) -> bool:
     """Return whether sums are the same but for rounding, in part to float32."""
     return bool(np.abs(a - b).max() <= 1e-6 * np.abs(b).max())

@@ -18,6 +18,7 @@ READING = {
 WRITING = {
     "quantize": "v",
     "dequantize": ">",
+    "sample_rows": "*",
 }
 
 
@@ -47,7 +48,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
 def _draw_roofline(axes: Any, rows: list[dict[str, Any]]) -> None:
     """Draw values per second against bytes per value, on one thread, under the memory's roof."""
     moving = [row for row in rows if row["bytes"] and "limit 1" in row["seconds"]]
-    ends = [1.5, 7]
+    ends = [1.5, 9]
     for name, kernels, style in (("reading", READING, "-"), ("copying", WRITING, ":")):
         bandwidth = median(
             row["bytes"] / row["seconds"]["limit 1"] / 1e9

@@ -8,6 +8,7 @@ void register_instruction_sets(pybind11::module_&);
 void register_memory(pybind11::module_&);
 void register_team(pybind11::module_&);
 void register_reductions(pybind11::module_&);
+void register_rows(pybind11::module_&);
 void register_histogram(pybind11::module_&);
 void register_thresholds(pybind11::module_&);
 void register_quantization(pybind11::module_&);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +16,14 @@ class ChannelSums:
     """The sum of each channel of an activation, and of how many positions it is.
 
     Attributes:
-        axis: of the channels; negative from the end.
         positions: that were seen.
         whole: int64[channels], the whole part of the sums; empty while nothing was seen.
         fraction: int64[channels], the rest in units of 2^-40, less than one.
     """
 
-    axis: int
-    positions: int
-    whole: NDArray[np.int64]
-    fraction: NDArray[np.int64]
-
-    @classmethod
-    def empty(cls, axis: int) -> ChannelSums:
-        """Return the sums of nothing."""
-        return cls(axis, 0, np.zeros(0, np.int64), np.zeros(0, np.int64))
+    positions: int = 0
+    whole: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    fraction: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
 
     @property
     def means(self) -> NDArray[np.float64]:
@@ -39,10 +32,6 @@ class ChannelSums:
             self.whole + np.ldexp(self.fraction.astype(np.float64), -FRACTION_BITS)
         ) / self.positions
         return means
-
-    def observe(self, array: NDArray[np.generic], dtype: str | None = None) -> None:
-        """Add one batch, [samples, ...]; ``dtype`` is ``"bfloat16"`` for raw ``uint16``."""
-        self.add(kernels.channel_sums(array, self.axis % array.ndim, dtype=dtype), array.size)
 
     def add(self, sums: NDArray[np.float64], size: int) -> None:
         """Add one batch by its sums, [samples, channels], of ``size`` values."""

@@ -14,6 +14,7 @@ from ..errors import ActivationError, ModelFileError
 from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array
+from .channels import by_channel
 from .data import Feed
 from .layouts import Layout, found_layout
 from .predictor import Optimization, all_cores, make_predictor, run_failure
@@ -196,39 +197,19 @@ class Forward:
             raise _empty(name, self._batch)
         statistic = self._statistics[name]
         dtype = "bfloat16" if array.dtype == "uint16" else None
-        channels = statistic.channels
-        blocks = None if channels is None else _channel_blocks(array, channels.axis, layout)
-        rows = array.reshape(array.shape[0] if array.ndim else 1, -1)
-        statistic.observe(rows if blocks is None else blocks, dtype)
+        if statistic.channels is not None:
+            samples = by_channel(array, statistic.channels.axis, layout)
+        else:
+            samples = array.reshape(array.shape[0] if array.ndim else 1, -1)
+        statistic.observe(samples, dtype)
         if statistic.non_finite:
             raise ActivationError(
                 f"activation '{name}' holds {statistic.non_finite} NaN or infinite value(s) of "
                 f"{array.size} in batch {self._batch}. Repair that input or the model, or name the "
                 "activation in skip_tensor_list."
             )
-        if channels is not None and blocks is None:
-            channels.observe(array, dtype)
-        if statistic.sample is not None:
-            statistic.sample.observe(array, layout, dtype)
-            if blocks is None:
-                statistic.sample.observe_maxima(array, dtype)
         for observer in self._observers.get(name, ()):
             observer.observe(array)
-
-
-def _channel_blocks(array: Array, axis: int, layout: Layout | None) -> Array | None:
-    """Return values as [samples, blocks, positions, channels of a block], None if they lie alone.
-
-    Args:
-        array: as they lie in memory.
-        axis: of the channels, if they lie in order.
-        layout: in which they lie otherwise.
-    """
-    if layout is not None:
-        return None if layout.is_plain else layout.blocks(array)
-    if axis % array.ndim != array.ndim - 1:
-        return None
-    return array.reshape(array.shape[0], 1, -1, array.shape[-1])
 
 
 def _plain(tensor: Any) -> Array:

@@ -32,8 +32,8 @@ class _Task(NamedTuple):
         model_path: the program, at the same place on every machine.
         params_path: its parameters; None if each has a file of its own.
         folded: the arguments of `fold`, once it is read; None if it is not folded.
-        kinds: the activations to observe, the kinds of statistic, and the axes of the channels of
-            which sums and samples are asked for.
+        kinds: the activations to observe, the kinds of statistic, and the axes of the channels that
+            are asked for.
     """
 
     model_path: str

@@ -7,7 +7,7 @@ import json
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from copy import copy
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from ..program.model import Model, program_bytes
 from ..program.output_files import OutputFiles
 from ..program.parameters import Array
 from .channel_sums import ChannelSums
+from .channels import ActivationChannels
 from .data import Feed
 from .samples import ActivationSample
 from .statistic import BINS, ActivationHistogram
@@ -116,12 +117,7 @@ class Calibration:
             raise SettingError("merge: no calibration was given. Give one at least.")
         merged = replace(first, statistics={}, progress=None)
         for name, statistic in first.statistics.items():
-            merged.statistics[name] = replace(
-                statistic,
-                counts=statistic.counts.copy(),
-                channels=copy(statistic.channels),
-                sample=copy(statistic.sample),
-            )
+            merged.statistics[name] = deepcopy(statistic)
         for other in remaining:
             merged.check_same(other.model_fingerprint, other.statistics.keys(), "merge")
             for name, statistic in other.statistics.items():
@@ -177,9 +173,9 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
     statistics = calibration.statistics.values()
     progress = calibration.progress
     channels = {
-        name: (statistic.channels, statistic.sample)
+        name: statistic.channels
         for name, statistic in calibration.statistics.items()
-        if statistic.channels is not None and statistic.sample is not None
+        if statistic.channels is not None
     }
     header = {
         "format": _FORMAT,
@@ -194,8 +190,8 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
         # Of each activation whose channels are known: the axis, the positions, the channels, and
         # how many positions are in the sample.
         "channels": {
-            name: [sums.axis, sums.positions, sums.whole.size, len(sample.rows)]
-            for name, (sums, sample) in channels.items()
+            name: [one.axis, one.sums.positions, one.sums.whole.size, len(one.sample.rows)]
+            for name, one in channels.items()
         },
     }
     arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
@@ -204,10 +200,10 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
     counts = [statistic.counts for statistic in statistics]
     arrays["counts"] = np.array(counts, np.uint64).reshape(-1, BINS)
     for part in _SUMS:
-        parts = [getattr(sums, part) for sums, _ in channels.values()]
+        parts = [getattr(one.sums, part) for one in channels.values()]
         arrays[part] = np.concatenate([np.zeros(0, np.int64), *parts])
     for part, name in _OF_SAMPLES.items():
-        values = [getattr(sample, part).reshape(-1) for _, sample in channels.values()]
+        values = [getattr(one.sample, part).reshape(-1) for one in channels.values()]
         arrays[name] = np.concatenate([np.zeros(0, np.float32), *values])
     return arrays
 
@@ -228,8 +224,7 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
             sample_abs_max_sum=int(header["sample_abs_max_sums"][index], 16),
             counts=arrays["counts"][index].copy(),
             width_exponent=header["width_exponents"][index],
-            channels=channels[tensor][0] if tensor in channels else None,
-            sample=channels[tensor][1] if tensor in channels else None,
+            channels=channels.get(tensor),
         )
         _check(tensor, statistics[tensor])
     progress = None if header["progress"] is None else Progress(*header["progress"])
@@ -238,8 +233,8 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
 
 def _channels(
     header: Mapping[str, list[int]], arrays: Mapping[str, Array]
-) -> dict[str, tuple[ChannelSums, ActivationSample]]:
-    """Return the sums and the samples of activations, by their names."""
+) -> dict[str, ActivationChannels]:
+    """Return what is kept of the channels of activations, by their names."""
     found, begin, first = {}, 0, 0
     for tensor, (axis, positions, count, rows) in header.items():
         whole, fraction = (arrays[part][begin : begin + count].astype(np.int64) for part in _SUMS)
@@ -248,8 +243,9 @@ def _channels(
         begin, first = begin + count, first + rows * count
         if {whole.size, fraction.size, abs_max.size} != {count} or values.size != rows * count:
             raise ValueError(f"values of the channels of '{tensor}' are missing")
-        sample = ActivationSample(axis, abs_max, values.reshape(rows, count))
-        found[tensor] = ChannelSums(axis, positions, whole, fraction), sample
+        sums = ChannelSums(positions, whole, fraction)
+        sample = ActivationSample(abs_max, values.reshape(rows, count))
+        found[tensor] = ActivationChannels(axis, sums, sample)
     return found
 
 

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..program.ranges import Range
-from .channel_sums import ChannelSums
-from .samples import ActivationSample
+from .channels import ActivationChannels
 
 BINS = 4096
 """Bins of every histogram; half of them at least lie within [0, abs max]."""
@@ -44,8 +43,7 @@ class ActivationMaxima:
         samples: how many samples (entries along axis 0) they were of.
         sample_abs_max_sum: the sum of every sample's largest magnitude, in units of 2^-149: exact.
         non_finite: how many values were NaN or infinite; then the rest is void.
-        channels: the sums of its channels, if they are asked for.
-        sample: some positions of it, if they are asked for.
+        channels: what is kept of its channels, if that is asked for.
     """
 
     abs_max: float = 0.0
@@ -53,8 +51,7 @@ class ActivationMaxima:
     samples: int = 0
     sample_abs_max_sum: int = 0
     non_finite: int = 0
-    channels: ChannelSums | None = None
-    sample: ActivationSample | None = None
+    channels: ActivationChannels | None = None
 
     @property
     def mean_abs_max(self) -> float:
@@ -74,14 +71,14 @@ class ActivationMaxima:
         """Add the values of one batch.
 
         Args:
-            samples: [samples, values], contiguous; or [samples, blocks, positions, channels of a
-                block], to add to the sums and the maxima of the channels as well. Read once.
+            samples: [samples, values], contiguous; with ``channels``, [samples, blocks, positions,
+                channels of a block]. Read once, if channels lie side by side.
             dtype: ``"bfloat16"`` for raw ``uint16``.
         """
-        seen = kernels.sample_maxima(samples, dtype=dtype)
+        seen = kernels.sample_maxima(_joined(samples), dtype=dtype)
         if not np.isfinite(seen.sample_abs_max).all():
             self.non_finite += _count_non_finite(samples, dtype)
-        self._add(samples, seen)
+        self._add(samples, seen, dtype)
 
     def merge(self, other: ActivationMaxima) -> None:
         """Add what ``other``, of the same tensor, has seen."""
@@ -92,11 +89,12 @@ class ActivationMaxima:
         self.non_finite += other.non_finite
         if self.channels is not None and other.channels is not None:
             self.channels.merge(other.channels)
-        if self.sample is not None and other.sample is not None:
-            self.sample.merge(other.sample)
 
     def _add(
-        self, samples: NDArray[np.generic], seen: kernels.Maxima | kernels.Observation
+        self,
+        samples: NDArray[np.generic],
+        seen: kernels.Maxima | kernels.Observation,
+        dtype: str | None,
     ) -> None:
         self.values += samples.size
         self.samples += seen.sample_abs_max.size
@@ -105,10 +103,8 @@ class ActivationMaxima:
         self.abs_max = max(self.abs_max, float(seen.sample_abs_max.max()))
         for value in seen.sample_abs_max.tolist():
             self.sample_abs_max_sum += int(math.ldexp(value, -_FLOAT32_UNIT_EXPONENT))
-        if self.channels is not None and seen.channel_sums is not None:
-            self.channels.add(seen.channel_sums, samples.size)
-        if self.sample is not None and seen.channel_abs_max is not None:
-            self.sample.raise_maxima(seen.channel_abs_max)
+        if self.channels is not None:
+            self.channels.add(samples, seen.channel_sums, seen.channel_abs_max, dtype)
 
 
 @dataclass
@@ -155,10 +151,10 @@ class ActivationHistogram(ActivationMaxima):
         if exponent is None:
             largest = kernels.abs_max(samples, dtype=dtype)
             exponent = width_exponent_for(largest) if 0 < largest < math.inf else 0
-        seen = kernels.observe(samples, self.counts, exponent, dtype=dtype)
+        seen = kernels.observe(_joined(samples), self.counts, exponent, dtype=dtype)
         self.zeros += seen.zeros
         self.non_finite += seen.non_finite
-        self._add(samples, seen)
+        self._add(samples, seen, dtype)
         if self.non_finite:
             return
         self.minimum = min(self.minimum, seen.minimum)
@@ -166,8 +162,7 @@ class ActivationHistogram(ActivationMaxima):
         if not seen.counted:
             exponent = width_exponent_for(self.abs_max)
             self._widen(exponent)
-            rows = samples.reshape(len(samples), -1)  # whose sums are known already
-            kernels.observe(rows, self.counts, exponent, dtype=dtype)
+            kernels.observe(_rows(samples), self.counts, exponent, dtype=dtype)
         if self.abs_max > 0:
             self.width_exponent = exponent
 
@@ -200,15 +195,22 @@ Kind = TypeVar("Kind", bound=ActivationMaxima)
 def empty_statistics(
     names: Collection[str], kind: type[Kind], axes: Mapping[str, int]
 ) -> dict[str, Kind]:
-    """Return a statistic for each name, with sums and a sample if its axis is in ``axes``."""
+    """Return a statistic for each name, with its channels if their axis is in ``axes``."""
     return {name: empty_statistic(kind, axes.get(name)) for name in names}
 
 
 def empty_statistic(kind: type[Kind], axis: int | None) -> Kind:
-    """Return a statistic, with the sums and a sample of the channels if their axis is given."""
-    if axis is None:
-        return kind()
-    return kind(channels=ChannelSums.empty(axis), sample=ActivationSample(axis))
+    """Return a statistic, with its channels if their axis is given."""
+    return kind() if axis is None else kind(channels=ActivationChannels(axis))
+
+
+def _rows(samples: NDArray[np.generic]) -> NDArray[np.generic]:
+    return samples.reshape(len(samples), -1)
+
+
+def _joined(samples: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return samples by channel if channels lie side by side: others are read faster apart."""
+    return samples if samples.shape[-1] > 1 else _rows(samples)
 
 
 def _widened(
@@ -224,4 +226,4 @@ def _widened(
 
 
 def _count_non_finite(samples: NDArray[np.generic], dtype: str | None) -> int:
-    return kernels.observe(samples, np.zeros(BINS, np.uint64), 0, dtype=dtype).non_finite
+    return kernels.observe(_rows(samples), np.zeros(BINS, np.uint64), 0, dtype=dtype).non_finite

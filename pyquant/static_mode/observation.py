@@ -89,7 +89,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Seen:
 
 def _means(statistics: Statistics) -> dict[str, Array]:
     return {
-        name: statistic.channels.means
+        name: statistic.channels.sums.means
         for name, statistic in statistics.items()
         if statistic.channels is not None
     }
@@ -97,9 +97,9 @@ def _means(statistics: Statistics) -> dict[str, Array]:
 
 def _samples(statistics: Statistics) -> dict[str, ActivationSample]:
     return {
-        name: statistic.sample
+        name: statistic.channels.sample
         for name, statistic in statistics.items()
-        if statistic.sample is not None
+        if statistic.channels is not None
     }
 
 

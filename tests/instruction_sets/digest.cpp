@@ -15,6 +15,7 @@
 #include "kernels/quantization.hpp"
 #include "kernels/reductions.hpp"
 #include "kernels/rounding.hpp"
+#include "kernels/rows.hpp"
 #include "kernels/thresholds.hpp"
 
 namespace pyquant {
@@ -158,6 +159,12 @@ std::uint64_t samples(const Data& data, int threads) {
                 fraction.data());
     digest.add(whole);
     digest.add(fraction);
+    const std::vector<std::size_t> positions{0, some.positions / 2, some.positions - 1};
+    std::vector<float> rows(some.count * positions.size() * whole.size());
+    std::vector<std::uint64_t> hashes(some.count * positions.size());
+    sample_rows(data.tensor, some, positions, rows.data(), hashes.data(), threads);
+    digest.add(rows);
+    digest.add(hashes);
   }
   return digest.value();
 }

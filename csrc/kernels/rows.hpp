@@ -1,0 +1,17 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/samples.hpp"
+#include "kernels/tensor.hpp"
+
+namespace pyquant {
+
+// All channels of every sample at some positions, rows[samples * positions, channels], and a hash
+// of the bits of each row.
+void sample_rows(const Tensor&, const Samples&, const std::vector<std::size_t>& positions,
+                 float* rows, std::uint64_t* hashes, int threads);
+
+}  // namespace pyquant

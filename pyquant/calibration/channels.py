@@ -1,0 +1,72 @@
+"""What calibration keeps of the channels of an activation, each by itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import kernels
+from ..program.parameters import Array
+from .channel_sums import ChannelSums
+from .layouts import Layout
+from .samples import ActivationSample
+
+
+@dataclass
+class ActivationChannels:
+    """The sums and the maxima of the channels of an activation, and some positions.
+
+    Attributes:
+        axis: of the channels; negative from the end.
+        sums: of all values.
+        sample: the maxima of all values, and some positions.
+    """
+
+    axis: int
+    sums: ChannelSums = field(default_factory=ChannelSums)
+    sample: ActivationSample = field(default_factory=ActivationSample)
+
+    def add(
+        self,
+        samples: NDArray[np.generic],
+        sums: NDArray[np.float64] | None,
+        abs_max: NDArray[np.float32] | None,
+        dtype: str | None = None,
+    ) -> None:
+        """Add one batch.
+
+        Args:
+            samples: as `by_channel` returns it.
+            sums: float64[samples, channels]; None if each channel lies by itself.
+            abs_max: float32[channels]; likewise.
+            dtype: ``"bfloat16"`` for raw ``uint16``.
+        """
+        if sums is None or abs_max is None:
+            sums = kernels.channel_sums(samples, 1, dtype=dtype)
+            abs_max = kernels.channel_abs_max(samples, 1, dtype=dtype)
+        self.sums.add(sums, samples.size)
+        self.sample.raise_maxima(abs_max)
+        self.sample.observe(samples, dtype)
+
+    def merge(self, other: ActivationChannels) -> None:
+        """Add those of the same activation over other data."""
+        self.sums.merge(other.sums)
+        self.sample.merge(other.sample)
+
+
+def by_channel(array: Array, axis: int, layout: Layout | None) -> Array:
+    """Return values as [samples, blocks, positions, channels of a block].
+
+    Args:
+        array: as they lie in memory.
+        axis: of the channels, if they lie in order.
+        layout: in which they lie otherwise.
+    """
+    if layout is not None:
+        return layout.blocks(array)
+    if axis % array.ndim == array.ndim - 1:
+        return array.reshape(array.shape[0], 1, -1, array.shape[-1])
+    in_front = np.ascontiguousarray(np.moveaxis(array, axis, 1))
+    return in_front.reshape(*in_front.shape[:2], -1, 1)
