@@ -36,7 +36,7 @@ class CalibrationFileError(PyquantError):
 
 
 class ClusterError(PyquantError):
-    """Ray failed to run a batch: its worker died again and again, or its memory ran out."""
+    """Ray cannot be initialized, or failed to run a batch: its worker died, or memory ran out."""
 
 
 class CalibrationInterrupted(KeyboardInterrupt):

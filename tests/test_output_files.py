@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
+import tempfile
 from pathlib import Path
 from typing import Any
 
+import programs
 import pytest
 
-from pyquant import OutputError
+from pyquant import OutputError, quant_post_static
 from pyquant.program.output_files import OutputFiles
+from pyquant.program.temporary import temporary_directory
 
 BEFORE = {"a": b"old a", "c": b"old c"}
 
@@ -100,3 +104,35 @@ def test_the_message_tells_what_could_not_be_put_back(
     found = contents(directory)
     assert BEFORE["a"] in [found[name] for name in found if f"is in {directory / name}" in message]
     assert all(str(directory / name) in message for name in found.keys() - BEFORE.keys())
+
+
+def test_a_full_temporary_directory_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        said = rf"^{tmp_path}: temporary .*too large.* TMPDIR"
+        with pytest.raises(OutputError, match=said), temporary_directory() as directory:
+            (directory / "m").write_bytes(bytes(4000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("needs", ["a computed parameter", "an int8 run"])
+def test_no_temporary_directory(tmp_path: Path, monkeypatch: Any, needs: str) -> None:
+    net = programs.Net([2, 3, 8, 8]).conv(4)
+    options: dict[str, Any] = {}
+    if needs == "an int8 run":
+        options["eval_function"] = lambda _: 1.0
+    else:
+        offsets = net.parameter("offsets", programs.random((4, 1, 1)))
+        doubled = net.op("scale", {"X": offsets}, ("Out", "doubled"), [4, 1, 1], {"scale": 2.0})
+        net.then("elementwise_add", {"X": net.last, "Y": doubled}, "Out", {"axis": -1})
+    source = net.end().save(tmp_path / "in")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    with pytest.raises(OutputError, match=rf"^{tmp_path}/none/\w+: temporary .*No such file"):
+        quant_post_static(
+            None, source, tmp_path / "out", data_loader=[programs.random((2, 3, 8, 8))], **options
+        )
+    assert not (tmp_path / "out").exists()

@@ -80,6 +80,16 @@ def test_a_batch_that_cannot_be_sent(source: Path) -> None:
     assert cancelled == [1]
 
 
+def test_no_cluster(source: Path) -> None:
+    def init() -> None:
+        raise ConnectionError("Could not find any running Ray instance at '1.2.3.4:5'.\nMore.")
+
+    ray = cluster(exceptions.RayError(), [])
+    ray.is_initialized, ray.init = (lambda: False), init
+    with pytest.raises(ClusterError, match=r"initialized .*at '1\.2\.3\.4:5'\)\. Start it"):
+        calibrate(source, data_loader=BATCHES, engine=ray)
+
+
 def test_what_a_task_raised_is_raised(source: Path) -> None:
     raised = ActivationError("activation 'x' is empty")
     error = exceptions.RayTaskError("f", TRACEBACK, raised).as_instanceof_cause()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable
 from enum import Enum
 from functools import partial
@@ -15,6 +14,7 @@ from ..errors import CalibrationDataError, ModelFileError
 from ..program import proto
 from ..program.model import Model
 from ..program.parameters import write_combined
+from ..program.temporary import temporary_directory
 from .data import Feed
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
@@ -73,8 +73,8 @@ def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
     is_as_its_file = model.pir is None and has_its_parameters and not model.is_rewritten
     if model.params_path is not None and is_as_its_file:
         return _create(model, model.model_path, model.params_path, configure, threads)
-    with tempfile.TemporaryDirectory() as directory:
-        program_path = Path(directory) / "model.pdmodel"
+    with temporary_directory() as directory:
+        program_path = directory / "model.pdmodel"
         program_path.write_bytes(model.program.SerializeToString())
         # Separate files are found by the Predictor only beside a program called __model__.
         params_path = program_path.with_suffix(".pdiparams")

@@ -58,15 +58,14 @@ class RayEngine:
         """Run the feeds; the statistics get those of each batch in the order of the batches.
 
         Raises:
-            ClusterError: Ray failed to run one of them.
+            ClusterError: Ray cannot be initialized, or failed to run one of them.
             PyquantError: what running one raised, as without Ray.
         """
         if not statistics:
             yield from feeds
             return
         ray = self._ray
-        if not ray.is_initialized():
-            ray.init()
+        self._initialize()
         observe = ray.remote(num_cpus=_THREADS, max_retries=_RETRIES)(_observe)
         task = ray.put(_task(model, statistics))
         most = _TASKS_PER_CORE * max(1, int(ray.cluster_resources().get("CPU", 1)))
@@ -82,6 +81,17 @@ class RayEngine:
         finally:
             for _, result in under_way:
                 ray.cancel(result)
+
+    def _initialize(self) -> None:
+        if self._ray.is_initialized():
+            return
+        try:
+            self._ray.init()
+        except Exception as error:  # of many types
+            raise ClusterError(
+                f"Ray cannot be initialized ({_summary(error)}). Start it as RAY_ADDRESS says, or "
+                "unset that for a cluster on this machine, or call ray.init yourself."
+            ) from error
 
     def _finish(
         self, under_way: deque[tuple[NumberedFeed, Any]], statistics: Statistics
@@ -106,15 +116,19 @@ class RayEngine:
             raise self._failure(batch, cause or error) from error
 
     def _failure(self, batch: int, error: Exception) -> ClusterError:
-        lines = str(error).strip().splitlines() or [""]
         # That of a task is a traceback, which ends with what it raised.
         is_of_task = isinstance(error, self._ray.exceptions.RayTaskError)
-        reason = f"{type(error).__name__}: {lines[-1 if is_of_task else 0].rstrip('.')}"
         return ClusterError(
-            f"batch {batch}: Ray failed to run it ({reason}). Ray's logs tell more; if memory ran "
-            "out, give its workers more, or the batches fewer samples. With checkpoint=, the same "
-            "call goes on from the last saving."
+            f"batch {batch}: Ray failed to run it ({_summary(error, -1 if is_of_task else 0)}). "
+            "Ray's logs tell more; if memory ran out, give its workers more, or the batches fewer "
+            "samples. With checkpoint=, the same call goes on from the last saving."
         )
+
+
+def _summary(error: Exception, line: int = 0) -> str:
+    """Return the type of an error and one line of its message."""
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[line].rstrip('.')}"
 
 
 def _task(model: Model, statistics: Statistics) -> _Task:

@@ -7,7 +7,6 @@ data tells for all of them. The worst are kept in float, as few as will do.
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from ..errors import SettingError
 from ..program.model import Model, load_model, save_model
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Range
+from ..program.temporary import temporary_directory
 from ..program.weights import QuantizedWeight
 from .options import Metric
 
@@ -149,10 +149,10 @@ def rank(
 
 
 def _try(kept: int, metric: Metric, model: Model) -> Trial:
-    with tempfile.TemporaryDirectory() as directory:
+    with temporary_directory() as directory:
         save_model(model, directory, "model.pdmodel", "model.pdiparams")
         predictor = make_int8_predictor(load_model(directory), all_cores())
-        return _evaluated(kept, metric, predictor)
+    return _evaluated(kept, metric, predictor)
 
 
 def _evaluated(kept: int, metric: Metric, predictor: Any) -> Trial:

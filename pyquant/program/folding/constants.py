@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy as np
 from .. import proto
 from ..graph import Graph
 from ..parameters import Array, write_combined
+from ..temporary import temporary_directory
 
 # What a program may grow by when an op of few inputs, as fill_constant, is replaced by its output.
 _LARGEST_MADE_OF_NOTHING = 1 << 16
@@ -72,8 +72,8 @@ def _is_constant(graph: Graph, op: Any, constant: set[str]) -> bool:
 def _run(graph: Graph, ops: list[Any], results: list[str]) -> dict[str, Array] | None:
     """Compute ``results`` by a program of ``ops`` alone; return None if Paddle fails."""
     program, parameters = _cut_out(graph, ops, results)
-    with TemporaryDirectory() as directory:
-        path = Path(directory) / "constants.pdmodel"
+    with temporary_directory() as directory:
+        path = directory / "constants.pdmodel"
         path.write_bytes(program.SerializeToString())
         with path.with_suffix(".pdiparams").open("wb") as stream:
             write_combined(stream, parameters)
