@@ -29,6 +29,7 @@ from .accumulation import Accumulation
 from .flow import Flow
 from .fusion import FusedOp, fuse
 from .in_place import write_in_place
+from .upsampling import enlarge_together
 from .widening import BORDERED, Family, Widening, add_weight, find_family
 
 
@@ -131,6 +132,7 @@ class OneDnnWriter:
         written = located(self._model, [*ops, *weight_only], outputs)
         rewriter.dequantize_weights_by_scale(self._weights, written)
         rewriter.apply()
+        enlarge_together(self._model)
         write_in_place(self._model)
 
     def _fuse(self, op: WeightedOp) -> FusedOp:
