@@ -95,8 +95,18 @@ def test_a_pyramid_is_of_integers(options: dict[str, Any], tmp_path: Path) -> No
     result = quantized(pyramid(), tmp_path, data, **options)
     types = op_types(tmp_path)
     assert [types[op] for op in (*BINARY, "requantize", "dequantize")] == [2, 2, 2, 0]
-    of_means = [op for op in result.kept_float if op.reason.startswith("it runs in float")]
-    assert len(of_means) == 2  # their weights are those of int8 ops
+    # The convolution of a mean is one with what reads it, and has a weight of its own.
+    assert types["conv2d"] == len(result.kept_float) == 4
+    assert all(op.reason.startswith("its weight is int16") for op in result.kept_float)
+    check_run(tmp_path, data, 0.05)
+
+
+def test_the_mean_of_a_convolution_has_its_weight(tmp_path: Path) -> None:
+    """Of int8, where the mean is read by no linear op, with which the convolution were one."""
+    data = images(0, tuple(DIMS))
+    result = quantized(level(factor_of=squashed_means), tmp_path, data)
+    assert [op_types(tmp_path)[op] for op in (*BINARY, "conv2d")] == [1, 1, 1]
+    assert [op.reason.startswith("it runs in float") for op in result.kept_float] == [True]
     check_run(tmp_path, data, 0.05)
 
 
@@ -192,6 +202,11 @@ def level(
         net.last, net.dims = fetched(image, scaled, total), [*DIMS[:1], CHANNELS, *DIMS[2:]]
         net.act("exp").end()
     return net
+
+
+def squashed_means(net: Net, image: str) -> str:
+    net.dims = [*net.dims[:2], 1, 1]
+    return net.then("pool2d", {"X": image}, "Out", MEAN).act("sigmoid").last
 
 
 def of_each_position(net: Net, image: str) -> str:

@@ -12,7 +12,7 @@ from ..program import proto
 from ..program.folding.fold import fold
 from ..program.folding.pooling import move_poolings
 from ..program.graph import Graph
-from ..program.model import Model, copy_model
+from ..program.model import Folding, Model, copy_model
 from ..program.onednn.writer import OneDnnWriter
 from ..program.products import why_misread
 from ..program.qdq import QdqWriter
@@ -104,10 +104,15 @@ def _pool_first(model: Model, part: Callable[[Model], Plan], skip_tensors: Colle
     if not move_poolings(trial, skip_tensors):
         return
     gaining = OneDnnWriter(trial, part(trial).ops).accumulated
+    keep = tuple(sorted(skip_tensors))
+    before = model.folded or Folding(keep, True, copy_model(model), frozenset())
     made = move_poolings(model, skip_tensors, gaining)
-    if model.folded is not None:
-        rescaled = model.folded.rescaled | made
-        model.folded = model.folded._replace(rescaled=rescaled)
+    if not made:
+        return
+    # The convolution of the mean may become one with what reads it.
+    fold(model, skip_tensors, before.shifts, settle=False)
+    again = model.folded.rescaled if model.folded is not None else frozenset()
+    model.folded = before._replace(rescaled=before.rescaled | made | again)
 
 
 def _parted(
