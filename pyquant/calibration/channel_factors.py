@@ -35,6 +35,12 @@ LEAST_GAIN = 2.0
 """How much smaller the error's power has to become to be worth a pass over the activation."""
 
 
+def has_outliers(sample: ActivationSample) -> bool:
+    """Return whether some channels of an activation are far larger than the others."""
+    known = sample.abs_max[sample.abs_max > 0]
+    return bool(sample.abs_max.max() >= _FAR * np.median(known))
+
+
 def channel_factors(
     sample: ActivationSample,
     statistic: ActivationMaxima,
@@ -43,7 +49,7 @@ def channel_factors(
     levels: int,
     rounding: float,
     least_gain: float,
-    only_outliers: bool,
+    only_costly: bool,
 ) -> Array | None:
     """Return the factors of an activation, float32[channels], None if none are worth it.
 
@@ -55,20 +61,17 @@ def channel_factors(
         levels: of the weights' integers.
         rounding: the share of its error that the weights' rounding leaves in the outputs.
         least_gain: how much smaller the error's power has to become.
-        only_outliers: find none unless the activation's integers cost much as it is, and some of
-            its channels are far larger than the others.
+        only_costly: find none unless the activation's integers cost much as it is.
     """
-    known = sample.abs_max[sample.abs_max > 0]
-    if only_outliers and sample.abs_max.max() < _FAR * np.median(known):
-        return None
     cost = OutputError(sample.rows, readers)
-    if only_outliers and cost.of_activation(grid_of(statistic)) < _MUCH * len(readers):
+    if only_costly and cost.of_activation(grid_of(statistic)) < _MUCH * len(readers):
         return None
 
     def error(factors: Array) -> float:
         grid = grid_of(scaled_statistic(sample, statistic, factors))
         return cost.of_activation(grid, factors) + rounding * cost.of_weights(factors, levels)
 
+    known = sample.abs_max[sample.abs_max > 0]
     candidates = [
         np.clip(sample.abs_max / np.quantile(known, q), 1, _LARGEST).astype(np.float32)
         for q in _QUANTILES

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..calibration.channel_factors import LEAST_GAIN, channel_factors
+from ..calibration.channel_factors import LEAST_GAIN, channel_factors, has_outliers
 from ..calibration.output_error import readers_of
 from ..calibration.statistic import ActivationMaxima
 from ..program.folding.linear import weight_layout
@@ -50,10 +50,13 @@ def equalize(
     Otherwise they are left to be inserted.
     """
     found = Equalization()
+    equalizable = _equalizable(model, ops, seen, options)
+    if not equalizable:
+        return found
     writer = plan.writer(model, ops)
     ranges = ActivationRanges(model, ops, seen, options)
     graph = Graph(model)
-    for name, readers in _equalizable(model, ops, seen, options.given_thresholds).items():
+    for name, readers in equalizable.items():
         neighbours = find_neighbours(graph, name, seen.statistics.keys() - {name})
         if neighbours is None and not writer.takes_factors(name):
             continue
@@ -66,7 +69,7 @@ def equalize(
             options.weight_levels,
             _LEFT_BY_ADAROUND if options.rounds_by_moments else 1.0,
             least_gain,
-            only_outliers=not options.equalize,
+            only_costly=not options.equalize,
         )
         if factors is not None and neighbours is not None:
             neighbours.take(model, factors)
@@ -86,11 +89,11 @@ def _grid(name: str, writer: Writer, ranges: ActivationRanges, statistic: Activa
 
 
 def _equalizable(
-    model: Model, ops: Sequence[WeightedOp], seen: Seen, given: Collection[str]
+    model: Model, ops: Sequence[WeightedOp], seen: Seen, options: Options
 ) -> dict[str, list[WeightedOp]]:
-    """Return the ops that read each activation that factors can be put on.
+    """Return the ops that read each activation that factors may be worth putting on.
 
-    Those whose thresholds are ``given`` are left out: these are of what is not divided.
+    Those whose thresholds are given are left out: these are of what is not divided.
     """
     reads = model.reads()
     writes = model.writes()
@@ -101,7 +104,8 @@ def _equalizable(
         name: found
         for name, found in readers.items()
         if name in seen.samples
-        and name not in given
+        and (options.equalize or has_outliers(seen.samples[name]))
+        and name not in options.given_thresholds
         and writes[name] <= 1
         and all(reads[op.weight] == 1 for op in found)
     }
