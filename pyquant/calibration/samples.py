@@ -10,6 +10,7 @@ from ..program.parameters import Array
 from .positions import spread
 
 _BYTES = 1 << 17  # of each activation are kept
+_PARTS = 16  # at most wait until it is chosen among them
 
 _Rows = tuple[Array, NDArray[np.uint64]]
 """Positions, float32[positions, channels], and a hash of each."""
@@ -30,7 +31,7 @@ class ActivationSample:
         """Take what a sample has seen: nothing, unless it is given."""
         self.abs_max: Array = np.zeros(0, np.float32) if abs_max is None else abs_max
         self._kept: _Rows | None = None
-        self._waiting: list[_Rows] = []  # before it is chosen among them
+        self._waiting: list[_Rows] = []
         if rows is not None and len(rows):
             self._add(*kernels.sample_rows(rows[:, None, None], [0]))
 
@@ -73,8 +74,10 @@ class ActivationSample:
         if self._kept and len(self._kept[0]) == most:
             less = hashes < self._kept[1][-1]
             rows, hashes = rows[less], hashes[less]
-        self._waiting.append((rows, hashes))
-        if sum(len(part) for part, _ in self._waiting) > most:
+        if len(rows):
+            self._waiting.append((rows, hashes))
+        is_much = sum(len(part) for part, _ in self._waiting) > most
+        if is_much or len(self._waiting) == _PARTS:
             self._choose()
 
     def _choose(self) -> None:
