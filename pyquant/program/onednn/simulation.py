@@ -19,7 +19,7 @@ from ..model import Model, copy_model
 from ..ranges import Grid
 from .accumulation import BINARY_OPS
 from .integers import CARRIERS, Grids, read_grids
-from .writer import CONVOLUTION_ATTRIBUTES
+from .ops import CONVOLUTION_ATTRIBUTES
 
 # A float32 of this magnitude has no bits for a fraction: adding it rounds to nearest, ties to even.
 _WITHOUT_FRACTION = 1.5 * 2**23

@@ -29,6 +29,17 @@ from .accumulation import Accumulation
 from .flow import Flow
 from .fusion import FusedOp, fuse
 from .in_place import write_in_place
+from .ops import (
+    ENABLED,
+    data_type,
+    make_binary,
+    make_concat,
+    make_dequantize,
+    make_fused,
+    make_quantize,
+    make_requantize,
+    make_zeros,
+)
 from .upsampling import enlarge_together
 from .widening import BORDERED, Family, Widening, add_weight, find_family
 
@@ -178,18 +189,12 @@ class OneDnnWriter:
         if grid.zero_point:
             bias = bias - grid.zero_point / grid.factor * _sums(weight, one.op.channel_axis)
         attributes: dict[str, Any] = {
-            **_ONEDNN,
             "Scale_in": grid.factor,
             "Scale_weights": (1 / weight.step.astype(np.float64)).tolist(),
             "Scale_out": self._grid_of(one.output, ranges).factor if is_direct else 1.0,
             "force_fp32_output": not is_direct and one.residual is None,
-            "fuse_activation": one.activation.name,
-            "fuse_alpha": one.activation.alpha,
-            "fuse_beta": one.activation.beta,
         }
         inputs = {"Input": [source]}
-        if self._flow.is_shifted(one.op):
-            inputs[_READ_TWICE] = [source]
         if bias.any() or one.op.op_type in PRODUCTS:  # an int8 pass asks for that of every fc
             vector = np.broadcast_to(bias, weight.stored.shape[one.op.channel_axis])
             name = self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
@@ -202,7 +207,7 @@ class OneDnnWriter:
             attributes["Scale_in_eltwise"] = factor
         rank = len(self._graph.dims(one.output) or ())
         desc = self._graph.ops[one.op.position]
-        made = _MAKERS[one.op.op_type](desc, one, inputs, attributes, rank)
+        made = make_fused(desc, one, inputs, attributes, rank, self._flow.is_shifted(one.op))
         after = self._dequantize(one.output, ranges) if is_direct else []
         for position in one.replaced:
             self._graph.remove(position)
@@ -221,18 +226,9 @@ class OneDnnWriter:
     ) -> None:
         """Compute with integers what an op reads, the first of which are integers already."""
         x, y, output = names
-        x_grid, y_grid, grid = (self._grid_of(name, ranges) for name in names)
-        before, source = self._integers(y, y_grid)
-        attributes: dict[str, Any] = {
-            **_ENABLED,
-            "axis": -1,
-            "mkldnn_data_type": "int8",
-            "scale_x": x_grid.factor,
-            "scale_y": y_grid.factor,
-            "scale_out": grid.factor,
-        }
-        inputs, outputs = {"X": [x], "Y": [source]}, {"Out": [output]}
-        made = proto.make_op(op_type, inputs, outputs, attributes)
+        grids = [self._grid_of(name, ranges) for name in names]
+        before, source = self._integers(y, grids[1])
+        made = make_binary(op_type, (x, source, output), grids)
         self._graph.replace(position, *before, made)
 
     def _integers(self, name: str, grid: Grid) -> tuple[list[Any], str]:
@@ -277,10 +273,8 @@ class OneDnnWriter:
         made, source = self._integers(name, grid)
         dims[1] += zeros
         added, others = self._zeros(source, name, zeros, grid)
-        output = self._graph.add_tensor(f"{name}.bordered", dims, _data_type(grid))
-        inputs, outputs = {"X": [source, others]}, {"Out": [output]}
-        concat = proto.make_op("concat", inputs, outputs, {**_ENABLED, "axis": 1})
-        return weight, [*made, *added, concat], output
+        output = self._graph.add_tensor(f"{name}.bordered", dims, data_type(grid))
+        return weight, [*made, *added, make_concat((source, others), output)], output
 
     def _make_room(
         self, ranges: Mapping[str, Range], weight_only: Sequence[WeightedOp]
@@ -345,17 +339,8 @@ class OneDnnWriter:
         filters = np.zeros((count, dims[1], 1, 1), np.float32)
         dims[1] = count
         floats = self._graph.add_tensor(f"{name}.zeros", dims)
-        attributes: dict[str, Any] = {
-            **_ONEDNN,
-            "Scale_in": 1.0,
-            "Scale_weights": [1.0] * count,
-            "Scale_out": 1.0,
-            "force_fp32_output": True,
-            **{"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "groups": 1},
-            **{"data_format": "NCHW", "padding_algorithm": "EXPLICIT", "fuse_activation": ""},
-        }
-        inputs = {"Input": [like], "Filter": [self._graph.add_parameter(f"{floats}.w", filters)]}
-        made = proto.make_op("fused_conv2d", inputs, {"Output": [floats]}, attributes)
+        weight = self._graph.add_parameter(f"{floats}.w", filters)
+        made = make_zeros(like, weight, floats, count)
         quantized, output = self._quantize(floats, floats, grid)
         return [made, quantized], output
 
@@ -383,39 +368,22 @@ class OneDnnWriter:
             before += added
             next(slot for slot in op.inputs if slot.parameter == "X").arguments.append(others)
             dims[1] += zeros
-        output = self._graph.add_tensor(f"{name}.quantized", dims, _data_type(grid))
+        output = self._graph.add_tensor(f"{name}.quantized", dims, data_type(grid))
         proto.rename(op.outputs, {name: output})
-        for attribute, value in _ENABLED.items():
+        for attribute, value in ENABLED.items():
             proto.set_attribute(op, attribute, value)
         self._graph.replace(position, *before, op)
         return output
 
     def _quantize(self, source: str, name: str, grid: Grid) -> tuple[Any, str]:
         """Return an op that makes integers of ``source``, which stands for ``name``."""
-        output = self._graph.add_variable(f"{name}.quantized", name, _data_type(grid))
-        attributes: dict[str, Any] = {
-            **_ENABLED,
-            "Scale": grid.factor,
-            "Shift": float(grid.zero_point),
-            "is_negative_input": not grid.unsigned,
-            "output_format": "NHWC",
-            "bfloat16": False,
-        }
-        inputs, outputs = {"Input": [source]}, {"Output": [output]}
-        return proto.make_op("quantize", inputs, outputs, attributes), output
+        output = self._graph.add_variable(f"{name}.quantized", name, data_type(grid))
+        return make_quantize(source, output, grid), output
 
     def _shift(self, name: str, grid: Grid) -> tuple[Any, str]:
         """Return an op that adds the zero point to integers without one, and its output."""
-        output = self._graph.add_variable(f"{name}.shifted", name, _data_type(grid))
-        attributes: dict[str, Any] = {
-            **_ENABLED,
-            "Scale_in": grid.factor,
-            "Scale_out": grid.factor,
-            "Shift_in": 0.0,
-            "Shift_out": float(grid.zero_point),
-        }
-        inputs, outputs = {"Input": [name], _READ_TWICE: [name]}, {"Output": [output]}
-        return proto.make_op("requantize", inputs, outputs, attributes), output
+        output = self._graph.add_variable(f"{name}.shifted", name, data_type(grid))
+        return make_requantize(name, output, grid), output
 
     def _divided(self, name: str) -> tuple[list[Any], str]:
         """Return the op that divides ``name`` by its factors, if it has any, and its output."""
@@ -436,8 +404,7 @@ class OneDnnWriter:
         self._floats[name] = output
         for position in readers:
             self._graph.rename_input(position, name, output)
-        attributes = {**_ENABLED, "Scale": self._grid_of(name, ranges).factor, "Shift": 0.0}
-        return [proto.make_op("dequantize", {"Input": [name]}, {"Output": [output]}, attributes)]
+        return [make_dequantize(name, output, self._grid_of(name, ranges))]
 
     def _reads_directly(self, position: int, name: str) -> bool:
         adds = self._flow.adds.get(position)
@@ -446,54 +413,9 @@ class OneDnnWriter:
         return self._flow.reads_int8(position, name)
 
 
-def _data_type(grid: Grid) -> int:
-    return proto.UINT8 if grid.unsigned else proto.INT8
-
-
 def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:
     """Return the sums of the dequantized weight, one per channel."""
     others = tuple(axis for axis in range(weight.stored.ndim) if axis != channel_axis)
     totals = [part.sum(axis=others, dtype=np.int64) for part in weight.values.chunks()]
     summed = np.concatenate(totals) if channel_axis == 0 else np.sum(totals, axis=0)
     return summed * weight.step.astype(np.float64)
-
-
-_Inputs = dict[str, list[str]]
-
-
-def _make_convolution(
-    desc: Any, one: FusedOp, inputs: _Inputs, attributes: dict[str, Any], rank: int
-) -> Any:
-    inputs["Filter"] = [one.op.weight]
-    made = proto.make_op("fused_conv2d", inputs, {"Output": [one.output]}, attributes)
-    proto.copy_attributes(desc, made, CONVOLUTION_ATTRIBUTES)
-    return made
-
-
-def _make_fc(
-    desc: Any, one: FusedOp, inputs: _Inputs, attributes: dict[str, Any], rank: int
-) -> Any:
-    inputs["W"] = [one.op.weight]
-    attributes["in_num_col_dims"] = rank - 1
-    # Of fc, relu is an attribute of its own, and the one that makes the result unsigned.
-    is_relu = one.activation.name == "relu"
-    attributes["activation_type"] = "relu" if is_relu else ""
-    attributes["fuse_activation"] = "" if is_relu else one.activation.name
-    return proto.make_op("fc", inputs, {"Out": [one.output]}, attributes)
-
-
-_MAKERS = {
-    **dict.fromkeys(CONVOLUTIONS, _make_convolution),
-    **dict.fromkeys(PRODUCTS, _make_fc),
-}
-CONVOLUTION_ATTRIBUTES = (
-    *("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format"),
-)
-"""Those that a fused convolution has of the convolution that it stands for."""
-# The int8 passes leave out a requantize whose input or output is read once, and with it the shift
-# to what kernels are quick with (OpRequantSquash, RequantOpSquash in cpu_quantize_squash_pass.cc).
-# A slot that an op does not have counts, and is not looked at otherwise.
-_READ_TWICE = "ReadTwice"
-# Paddle 3.x is about to call them onednn; what a version does not know, it does not read.
-_ENABLED = {"use_mkldnn": True, "use_onednn": True}
-_ONEDNN = {**_ENABLED, "mkldnn_data_type": "int8", "onednn_data_type": "int8", "is_test": True}

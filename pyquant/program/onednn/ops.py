@@ -1,0 +1,168 @@
+"""Ops of oneDNN with integers, as Paddle has them: slots, attributes, what versions ask of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .. import proto
+from ..products import PRODUCTS
+from ..quantizable import CONVOLUTIONS
+from ..ranges import Grid
+from .fusion import FusedOp
+
+CONVOLUTION_ATTRIBUTES = (
+    *("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format"),
+)
+"""Those that a fused convolution has of the convolution that it stands for."""
+
+# Paddle 3.x is about to call them onednn; what a version does not know, it does not read.
+ENABLED: Mapping[str, proto.AttributeValue] = {"use_mkldnn": True, "use_onednn": True}
+"""Attributes that let an op be oneDNN's, if it has that."""
+
+_INT8: Mapping[str, proto.AttributeValue] = {
+    **ENABLED,
+    **{"mkldnn_data_type": "int8", "onednn_data_type": "int8", "is_test": True},
+}
+_POINTWISE: Mapping[str, proto.AttributeValue] = {
+    **{"strides": [1, 1], "paddings": [0, 0], "dilations": [1, 1], "groups": 1},
+    **{"data_format": "NCHW", "padding_algorithm": "EXPLICIT", "fuse_activation": ""},
+}
+
+# The int8 passes leave out a requantize whose input or output is read once, and with it the shift
+# to what kernels are quick with (OpRequantSquash, RequantOpSquash in cpu_quantize_squash_pass.cc).
+# A slot that an op does not have counts, and is not looked at otherwise.
+_READ_TWICE = "ReadTwice"
+
+
+def data_type(grid: Grid) -> int:
+    """Return Paddle's type of integers."""
+    return proto.UINT8 if grid.unsigned else proto.INT8
+
+
+def make_quantize(source: str, output: str, grid: Grid) -> Any:
+    """Return an op that makes integers of floats."""
+    attributes: dict[str, Any] = {
+        **ENABLED,
+        "Scale": grid.factor,
+        "Shift": float(grid.zero_point),
+        "is_negative_input": not grid.unsigned,
+        "output_format": "NHWC",
+        "bfloat16": False,
+    }
+    return proto.make_op("quantize", {"Input": [source]}, {"Output": [output]}, attributes)
+
+
+def make_requantize(source: str, output: str, grid: Grid) -> Any:
+    """Return an op that adds the zero point of ``grid`` to integers of its step without one."""
+    attributes: dict[str, Any] = {
+        **ENABLED,
+        "Scale_in": grid.factor,
+        "Scale_out": grid.factor,
+        "Shift_in": 0.0,
+        "Shift_out": float(grid.zero_point),
+    }
+    inputs = {"Input": [source], _READ_TWICE: [source]}
+    return proto.make_op("requantize", inputs, {"Output": [output]}, attributes)
+
+
+def make_dequantize(source: str, output: str, grid: Grid) -> Any:
+    """Return an op that makes floats of integers."""
+    attributes = {**ENABLED, "Scale": grid.factor, "Shift": 0.0}
+    return proto.make_op("dequantize", {"Input": [source]}, {"Output": [output]}, attributes)
+
+
+def make_binary(op_type: str, names: Sequence[str], grids: Sequence[Grid]) -> Any:
+    """Return an op that computes with integers.
+
+    Args:
+        op_type: of the op.
+        names: of x, y and the output.
+        grids: of them.
+    """
+    x, y, output = names
+    attributes: dict[str, Any] = {**ENABLED, "axis": -1, "mkldnn_data_type": "int8"}
+    for scale, grid in zip(("scale_x", "scale_y", "scale_out"), grids):
+        attributes[scale] = grid.factor
+    return proto.make_op(op_type, {"X": [x], "Y": [y]}, {"Out": [output]}, attributes)
+
+
+def make_concat(sources: Sequence[str], output: str) -> Any:
+    """Return an op that concatenates channels of images."""
+    return proto.make_op("concat", {"X": list(sources)}, {"Out": [output]}, {**ENABLED, "axis": 1})
+
+
+def make_zeros(source: str, weight: str, output: str, channels: int) -> Any:
+    """Return an op that makes channels of float zeros by a pointwise weight of zeros.
+
+    Args:
+        source: integers of as many positions.
+        weight: the weight.
+        output: what is written.
+        channels: how many.
+    """
+    attributes: dict[str, Any] = {
+        **_INT8,
+        "Scale_in": 1.0,
+        "Scale_weights": [1.0] * channels,
+        "Scale_out": 1.0,
+        "force_fp32_output": True,
+        **_POINTWISE,
+    }
+    inputs = {"Input": [source], "Filter": [weight]}
+    return proto.make_op("fused_conv2d", inputs, {"Output": [output]}, attributes)
+
+
+def make_fused(
+    desc: Any,
+    one: FusedOp,
+    inputs: Mapping[str, list[str]],
+    attributes: Mapping[str, Any],
+    rank: int,
+    is_read_twice: bool,
+) -> Any:
+    """Return the op that computes a fused op with integers.
+
+    Args:
+        desc: of the op with the weight.
+        one: the fused op.
+        inputs: beside the weight.
+        attributes: beside those that are of the kind of op: scales and what is fused.
+        rank: of the output.
+        is_read_twice: whether its input is to count as read twice, for the int8 passes.
+    """
+    slots = dict(inputs)
+    if is_read_twice:
+        slots[_READ_TWICE] = slots["Input"]
+    all_attributes = {**_INT8, **attributes}
+    all_attributes["fuse_activation"] = one.activation.name
+    all_attributes["fuse_alpha"] = one.activation.alpha
+    all_attributes["fuse_beta"] = one.activation.beta
+    return _MAKERS[one.op.op_type](desc, one, slots, all_attributes, rank)
+
+
+def _make_convolution(
+    desc: Any, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
+) -> Any:
+    inputs["Filter"] = [one.op.weight]
+    made = proto.make_op("fused_conv2d", inputs, {"Output": [one.output]}, attributes)
+    proto.copy_attributes(desc, made, CONVOLUTION_ATTRIBUTES)
+    return made
+
+
+def _make_fc(
+    desc: Any, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
+) -> Any:
+    inputs["W"] = [one.op.weight]
+    attributes["in_num_col_dims"] = rank - 1
+    # Of fc, relu is an attribute of its own, and the one that makes the result unsigned.
+    is_relu = one.activation.name == "relu"
+    attributes["activation_type"] = "relu" if is_relu else ""
+    attributes["fuse_activation"] = "" if is_relu else one.activation.name
+    return proto.make_op("fc", inputs, {"Out": [one.output]}, attributes)
+
+
+_MAKERS = {
+    **dict.fromkeys(CONVOLUTIONS, _make_convolution),
+    **dict.fromkeys(PRODUCTS, _make_fc),
+}
