@@ -132,9 +132,9 @@ def quant_post_static(
         max_drop: how far the metric may fall below the float model's.
         equalize: divide the channels of an activation by factors, and multiply the weights that
             read them (SmoothQuant, arXiv 2211.10438). Where no neighbour takes the division in, it
-            is one more op. None does so only where int8 would cost an op's outputs more than
-            0.5 % of their power, as it does with channels far larger than the others, and not
-            with ``avg``; True wherever it halves that cost, of which transformers gain most.
+            is one more op. None does so only where int8 would cost the outputs more than 0.5 %
+            of their power, those of matrix products 0.2 %, as it does with channels far larger
+            than the others, and not with ``avg``; True wherever it halves that cost.
 
     Returns:
         What was quantized, with which threshold, and what stays in float, and why.

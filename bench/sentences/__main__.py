@@ -39,7 +39,7 @@ def main() -> None:
             data_loader=batches(calibration),
             algo=options.algo,
             round_type=options.round_type,
-            equalize=not options.no_equalize,
+            equalize=options.equalize,
             deploy_backend="OneDNN",
         )
         assert result.params_path is not None
@@ -83,9 +83,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.sentences", description=__doc__)
     parser.add_argument("--calibration-sentences", type=int, default=128)
     parser.add_argument("--test-sentences", type=int, default=500)
-    parser.add_argument("--algo", default="auto")
+    parser.add_argument("--algo", default="mse")
     parser.add_argument("--round-type", default="round")
-    parser.add_argument("--no-equalize", action="store_true")
+    parser.add_argument("--equalize", action=argparse.BooleanOptionalAction)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 

@@ -8,6 +8,7 @@ quantile of all are scaled, and which quantile is judged by the error in the out
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,23 +23,36 @@ from .statistic import ActivationHistogram, ActivationMaxima
 _QUANTILES = (0.98, 0.95, 0.9, 0.75, 0.5)
 _LARGEST = 1e3  # of a factor, for small channels not to be lost
 
-# Of the power of an op's outputs. PP-OCRv4 recognition has one or two such activations of 29, with
-# which equalized it loses no lines; of the others integers cost 1e-4 to 2e-3.
-_MUCH = 5e-3
 
-# How many times as large as the median the largest channel has to be for that to be looked at: it
-# is 1.0 to 5.5 times for nearly all activations of ResNet50 and PP-OCRv4, and 10 to 17 for those
-# that are worth it.
-_FAR = 5
+class Outliers(NamedTuple):
+    """From which outliers on an activation is looked at by default, and divided.
+
+    Attributes:
+        least_ratio: of the largest channel to the median.
+        least_cost: of rounding the activation, of the power of the outputs, added up over the ops
+            that read it.
+    """
+
+    least_ratio: float
+    least_cost: float
+
+
+# Of ResNet50 and PP-OCRv4, nearly all activations have a ratio of 1.0 to 5.5 and cost 1e-5 to 2e-3.
+# Recognition has one or two of 10 to 17 that cost 5e-3, with which divided it loses no lines.
+OF_IMAGES = Outliers(5, 5e-3)
+
+# In a MiniLM, 14 of 24 activations have ratios of 4 to 17, cost 2e-3 to 1e-2, and 4 to 26
+# times less if divided, by one more pass over few values. In recognition they cost at most 4e-4.
+OF_ROWS = Outliers(3.5, 2e-3)
 
 LEAST_GAIN = 2.0
 """How much smaller the error's power has to become to be worth a pass over the activation."""
 
 
-def has_outliers(sample: ActivationSample) -> bool:
-    """Return whether some channels of an activation are far larger than the others."""
+def has_outliers(sample: ActivationSample, least_ratio: float) -> bool:
+    """Return whether a channel of an activation is so many times as large as the median."""
     known = sample.abs_max[sample.abs_max > 0]
-    return bool(sample.abs_max.max() >= _FAR * np.median(known))
+    return bool(sample.abs_max.max() >= least_ratio * np.median(known))
 
 
 def channel_factors(
@@ -49,7 +63,7 @@ def channel_factors(
     levels: int,
     rounding: float,
     least_gain: float,
-    only_costly: bool,
+    least_cost: float,
 ) -> Array | None:
     """Return the factors of an activation, float32[channels], None if none are worth it.
 
@@ -61,10 +75,10 @@ def channel_factors(
         levels: of the weights' integers.
         rounding: the share of its error that the weights' rounding leaves in the outputs.
         least_gain: how much smaller the error's power has to become.
-        only_costly: find none unless the activation's integers cost much as it is.
+        least_cost: what rounding the activation as it is has to cost.
     """
     cost = OutputError(sample.rows, readers)
-    if only_costly and cost.of_activation(grid_of(statistic)) < _MUCH * len(readers):
+    if least_cost > 0 and cost.of_activation(grid_of(statistic)) < least_cost:
         return None
 
     def error(factors: Array) -> float:

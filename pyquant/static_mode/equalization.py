@@ -6,7 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from ..calibration.channel_factors import LEAST_GAIN, channel_factors, has_outliers
+from ..calibration.channel_factors import (
+    LEAST_GAIN,
+    OF_IMAGES,
+    OF_ROWS,
+    Outliers,
+    channel_factors,
+    has_outliers,
+)
 from ..calibration.output_error import readers_of
 from ..calibration.statistic import ActivationMaxima
 from ..program.folding.linear import weight_layout
@@ -14,6 +21,7 @@ from ..program.folding.scaling import find_neighbours
 from ..program.graph import Graph
 from ..program.model import Model
 from ..program.parameters import Array
+from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
 from .activation_ranges import ActivationRanges
@@ -69,7 +77,7 @@ def equalize(
             options.weight_levels,
             _LEFT_BY_ADAROUND if options.rounds_by_moments else 1.0,
             least_gain,
-            only_costly=not options.equalize,
+            0.0 if options.equalize else _outliers(readers).least_cost,
         )
         if factors is not None and neighbours is not None:
             neighbours.take(model, factors)
@@ -88,6 +96,11 @@ def _grid(name: str, writer: Writer, ranges: ActivationRanges, statistic: Activa
     return writer.grid(name, statistic.range(ranges.searched(statistic, bits)))
 
 
+def _outliers(readers: Sequence[WeightedOp]) -> Outliers:
+    """Return from which outliers on an activation is divided by default."""
+    return OF_ROWS if all(op.op_type in PRODUCTS for op in readers) else OF_IMAGES
+
+
 def _equalizable(
     model: Model, ops: Sequence[WeightedOp], seen: Seen, options: Options
 ) -> dict[str, list[WeightedOp]]:
@@ -104,7 +117,7 @@ def _equalizable(
         name: found
         for name, found in readers.items()
         if name in seen.samples
-        and (options.equalize or has_outliers(seen.samples[name]))
+        and (options.equalize or has_outliers(seen.samples[name], _outliers(found).least_ratio))
         and name not in options.given_thresholds
         and writes[name] <= 1
         and all(reads[op.weight] == 1 for op in found)
