@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +267,7 @@ PYRAMIDS = {
     "one alone": ((2, 1), 1, 1),
     "no multiples": ((3, 2, 1), 1, 2),
     "neither falling nor rising": ((2, 4, 1), 1, 2),
+    "to a size": ((4, 2, 1), 1, 2),
 }
 
 
@@ -292,6 +293,10 @@ def test_parts_are_enlarged_together(
 ) -> None:
     factors, concatenations, enlargings = PYRAMIDS[name]
     net, data = pyramid(factors), images()
+    enlarging = [op for op in net.block.ops if op.type == "nearest_interp_v2"]
+    if name == "to a size":
+        for op, size in product(enlarging, ("out_h", "out_w")):
+            proto.set_attribute(op, size, 12)
     if dynamic:
         for var in net.block.vars[2:]:
             if not var.persistable:

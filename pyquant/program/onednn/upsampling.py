@@ -50,14 +50,24 @@ def _parts(graph: Graph, position: int) -> list[_Part]:
 
 def _part(graph: Graph, name: str, reader: int) -> _Part:
     producer = graph.producer(name)
-    if producer is not None and graph.only_reader(name) == reader:
-        op = graph.ops[producer]
-        moved, factors = carrier(op), set(proto.attribute(op, "scale", ()))
-        if op.type == "nearest_interp_v2" and moved is not None and len(factors) == 1:
-            factor = factors.pop()
-            if factor > 1 and float(factor).is_integer():
-                return _Part(moved.inputs[0], int(factor), producer)
-    return _Part(name, 1, None)
+    if producer is None or graph.only_reader(name) != reader:
+        return _Part(name, 1, None)
+    source, factor = _enlarged(graph.ops[producer])
+    # What is written twice may be another value where the concatenation is.
+    if factor == 1 or graph.is_kept(source):
+        return _Part(name, 1, None)
+    return _Part(source, factor, producer)
+
+
+def _enlarged(op: Any) -> tuple[str, int]:
+    """Return what an op enlarges, and how many times; 1 if it does something else."""
+    moved = carrier(op)
+    factors = set(proto.attribute(op, "scale", ())) if op.type == "nearest_interp_v2" else set()
+    is_of_size = any(proto.attribute(op, name, -1) > 0 for name in ("out_d", "out_h", "out_w"))
+    if moved is None or len(factors) != 1 or is_of_size:
+        return "", 1
+    factor = float(factors.pop())
+    return moved.inputs[0], int(factor) if factor.is_integer() and factor > 1 else 1
 
 
 def _are_nested(parts: Sequence[_Part]) -> bool:
