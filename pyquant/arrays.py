@@ -54,13 +54,6 @@ def view_values(x: Values, dtype: str | None = None) -> NDArray[Any]:
     raise TypeError(f"expected a numpy array or a tensor, got {type(x).__name__}")
 
 
-def as_float(array: NDArray[Any]) -> NDArray[Any]:
-    """Return values that numpy can compute with: ``uint16``, raw bfloat16, as float32."""
-    if array.dtype != np.uint16:
-        return array
-    return (array.astype(np.uint32) << 16).view(np.float32)
-
-
 def _numpy_array(x: NDArray[Any], dtype: str | None) -> NDArray[Any]:
     if not x.dtype.isnative:
         raise TypeError(

@@ -29,11 +29,6 @@ class Layout:
         """Return whether images of a shape can lie so."""
         return shape[1] % (self.block or shape[1]) == 0
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether each channel lies by itself, as in an array in order."""
-        return self.block == 1
-
     def blocks(self, array: Array) -> Array:
         """Return what lies so as [samples, blocks, positions, channels of a block].
 

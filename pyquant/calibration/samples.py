@@ -64,10 +64,12 @@ class ActivationSample:
         """Add that of the same activation over other data."""
         if other.abs_max.size:
             self.raise_maxima(other.abs_max)
-            for part in [other._kept] if other._kept else []:
+            for part in other._parts:
                 self._add(*part)
-            for part in other._waiting:
-                self._add(*part)
+
+    @property
+    def _parts(self) -> list[_Rows]:
+        return [self._kept, *self._waiting] if self._kept else self._waiting
 
     def _add(self, rows: Array, hashes: NDArray[np.uint64]) -> None:
         most = _most(rows)
@@ -81,8 +83,7 @@ class ActivationSample:
             self._choose()
 
     def _choose(self) -> None:
-        parts = [self._kept, *self._waiting] if self._kept else self._waiting
-        rows, hashes = (np.concatenate(part) for part in zip(*parts))
+        rows, hashes = (np.concatenate(part) for part in zip(*self._parts))
         least = np.argsort(hashes, kind="stable")[: _most(rows)]
         self._kept, self._waiting = (rows[least], hashes[least]), []
 

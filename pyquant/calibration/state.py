@@ -22,7 +22,7 @@ from .channel_sums import ChannelSums
 from .channels import ActivationChannels
 from .data import Feed
 from .samples import ActivationSample
-from .statistic import BINS, ActivationHistogram
+from .statistic import BINS, ActivationHistogram, channels_of
 
 FORMAT_VERSION = 3
 
@@ -172,11 +172,7 @@ _OF_SAMPLES = {"abs_max": "channel_abs_max", "rows": "rows"}
 def _arrays(calibration: Calibration) -> dict[str, Array]:
     statistics = calibration.statistics.values()
     progress = calibration.progress
-    channels = {
-        name: statistic.channels
-        for name, statistic in calibration.statistics.items()
-        if statistic.channels is not None
-    }
+    channels = channels_of(calibration.statistics)
     header = {
         "format": _FORMAT,
         "version": FORMAT_VERSION,

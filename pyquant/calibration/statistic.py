@@ -189,6 +189,12 @@ Statistics = Mapping[str, ActivationMaxima]
 """By the name of the tensor."""
 
 
+def channels_of(statistics: Statistics) -> dict[str, ActivationChannels]:
+    """Return what is kept of channels, by the name of the tensor, where that was asked for."""
+    channels = {name: statistic.channels for name, statistic in statistics.items()}
+    return {name: one for name, one in channels.items() if one is not None}
+
+
 Kind = TypeVar("Kind", bound=ActivationMaxima)
 
 

@@ -7,12 +7,11 @@ from typing import Protocol
 
 import numpy as np
 
-from ..arrays import as_float
 from ..calibration.statistic import ActivationHistogram
 from ..program.parameters import Array
 from .quantization import Activation
 from .report import ComparedTensor
-from .similarity import ErrorSums
+from .similarity import ErrorSums, as_float
 
 
 class Measure(Protocol):

@@ -84,3 +84,10 @@ class ErrorSums:
 def _dot(x: Array, y: Array) -> float:
     # Not by BLAS, whose threads wait for the cores on which Paddle's spin.
     return float(np.einsum("i,i->", x, y))
+
+
+def as_float(array: Array) -> Array:
+    """Return values that numpy can compute with: ``uint16``, raw bfloat16, as float32."""
+    if array.dtype != np.uint16:
+        return array
+    return (array.astype(np.uint32) << 16).view(np.float32)

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import as_float
 from ..program import proto
 from ..program.model import Model
 from ..program.onednn.widening import BORDERED, WIDENED
@@ -15,7 +14,7 @@ from ..program.parameters import Array, row_chunks
 from ..program.weights import bfloat16_bits
 from .quantization import Weight
 from .report import ComparedTensor
-from .similarity import ErrorSums
+from .similarity import ErrorSums, as_float
 
 # Rounding moves a value by half a step, the kinds that look at the data by up to two.
 _FURTHEST_STEPS = np.float32(2)

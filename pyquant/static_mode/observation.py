@@ -18,6 +18,7 @@ from ..calibration.statistic import (
     ActivationHistogram,
     ActivationMaxima,
     Statistics,
+    channels_of,
     empty_statistics,
 )
 from ..calibration.thresholds import statistic_of
@@ -83,24 +84,13 @@ def observe(model: Model, plan: Plan, options: Options) -> Seen:
                 f"activation '{name}': it was never computed over {batches} batch(es). "
                 "Give data that reaches it, or name it in skip_tensor_list."
             )
-    means = _means(statistics) if options.bias_correction else {}
-    return Seen(statistics, means, moments, _samples(statistics) if options.needs_samples else {})
-
-
-def _means(statistics: Statistics) -> dict[str, Array]:
-    return {
-        name: statistic.channels.sums.means
-        for name, statistic in statistics.items()
-        if statistic.channels is not None
-    }
-
-
-def _samples(statistics: Statistics) -> dict[str, ActivationSample]:
-    return {
-        name: statistic.channels.sample
-        for name, statistic in statistics.items()
-        if statistic.channels is not None
-    }
+    channels = channels_of(statistics)
+    means, samples = {}, {}
+    if options.bias_correction:
+        means = {name: one.sums.means for name, one in channels.items()}
+    if options.needs_samples:
+        samples = {name: one.sample for name, one in channels.items()}
+    return Seen(statistics, means, moments, samples)
 
 
 def calibrate_model(
