@@ -37,6 +37,7 @@ __all__ = [
     "add_exactly",
     "add_moments",
     "channel_abs_max",
+    "channel_pair_max",
     "channel_sums",
     "dequantize",
     "emd_threshold",
@@ -119,6 +120,28 @@ def channel_abs_max(
         ValueError: `axis` is out of range.
     """
     return _native.channel_abs_max(_contiguous(view_values(x, dtype)), axis, num_threads)
+
+
+def channel_pair_max(
+    x: Values,
+    axis: int,
+    pairs_along: int,
+    *,
+    dtype: str | None = None,
+    num_threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Return how great two neighbours of a channel along `axis` are together, float32[channels].
+
+    The neighbours (0, 1), (2, 3) and so on along `pairs_along` are pairs; a last odd one stands
+    alone. A channel's result is the greatest of |a|, |b| and |a + b| over its pairs, the sum in
+    float32, whatever the type of `x`. It is 0 for channels without values, NaN for those with a
+    NaN. For inputs from 0 to 1, no product of a pair with two of them is greater.
+
+    Raises:
+        ValueError: `axis` or `pairs_along` is out of range, or both are the same.
+    """
+    values = _contiguous(view_values(x, dtype))
+    return _native.channel_pair_max(values, axis, pairs_along, num_threads)
 
 
 def sample_maxima(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> Maxima:

@@ -85,6 +85,31 @@ def slow_histogram(values, bins, bin_width):
     return counts
 
 
+def slow_channel_pair_max(values, axis, pairs_along):
+    """The definition, in float32; values that are float32 in float64."""
+    values = np.moveaxis(values.astype(np.float32), (axis, pairs_along), (0, 1))
+    alone = np.zeros_like(values[:, values.shape[1] - values.shape[1] % 2 :])
+    one, other = values[:, ::2], np.concatenate([values[:, 1::2], alone], axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):  # the sum of two infinities
+        sums = np.where(np.signbit(one) == np.signbit(other), np.abs(one + other), 0)
+    every = np.maximum(np.maximum(np.abs(one), np.abs(other)), sums)
+    return every.reshape(len(every), -1).max(axis=1)
+
+
+@given(tensors())
+@settings(deadline=None)
+def test_channel_pair_max_of_any_values(tensor):
+    bits, element = tensor
+    values = exact(bits, element)
+    for axis in range(bits.ndim):
+        for pairs_along in set(range(bits.ndim)) - {axis}:
+            for axes in ((axis, pairs_along), (axis - bits.ndim, pairs_along - bits.ndim)):
+                found = kernels.channel_pair_max(
+                    axis=axes[0], pairs_along=axes[1], **from_bits(bits, element)
+                )
+                same(found, slow_channel_pair_max(values, axis, pairs_along))
+
+
 @given(tensors())
 @settings(deadline=None)
 def test_reductions_of_any_values(tensor):
@@ -123,6 +148,57 @@ def test_channel_abs_max_of_layouts(shape, axis, element):
         maxima = kernels.channel_abs_max(axis=axis, num_threads=threads, **from_bits(bits, element))
         assert maxima.dtype == np.float32
         same(maxima, expected)
+
+
+@pytest.mark.parametrize("element", ELEMENTS)
+@pytest.mark.parametrize(
+    ("shape", "axis", "pairs_along"),
+    [
+        ((64, 32, 3, 3), 0, 1),
+        ((64, 33, 3, 3), 1, 0),
+        ((700, 1, 3, 3), 0, 1),
+        ((129, 515, 1, 1), 0, 1),
+        ((24, 9, 7, 7), 0, 1),  # rows of more than one vector
+        ((3001, 300), 1, 0),
+        ((3000, 301), 0, 1),
+        ((23, 70001), 1, 0),  # more columns than are read at a time
+        ((20001, 10), 1, 0),
+        ((5, 11, 8000), 1, 0),
+        ((5, 11, 8000), 0, 1),
+        ((5, 11, 8000), 2, 1),
+        ((41, 513, 31), 1, 2),
+        ((41, 513, 31), 2, 0),
+    ],
+)
+def test_channel_pair_max_of_layouts(shape, axis, pairs_along, element):
+    bits = finite_bits(element, shape)
+    expected = slow_channel_pair_max(exact(bits, element), axis, pairs_along)
+    for threads in (1, 2, 7):
+        found = kernels.channel_pair_max(
+            axis=axis, pairs_along=pairs_along, num_threads=threads, **from_bits(bits, element)
+        )
+        assert found.dtype == np.float32
+        same(found, expected)
+
+
+def test_pairs():
+    """Of like and unlike signs, infinities and NaN; the last one of an odd number alone."""
+    largest = np.finfo(np.float32).max
+    x = np.array(
+        [
+            [1, 2, 3, -4, 5],
+            [-1, -2, 0, -2.5, 2],
+            [-0.0, 2, 1, -1, 0],
+            [np.inf, -np.inf, 0, 0, 0],
+            [largest, largest, 0, 0, 0],
+            [np.nan, 1, 9, 9, 0],
+        ],
+        np.float32,
+    )
+    expected = [5, 3, 2, np.inf, np.inf, np.nan]
+    same(kernels.channel_pair_max(x, 0, 1), expected)
+    same(kernels.channel_pair_max(np.ascontiguousarray(x.T), 1, 0), expected)
+    same(kernels.channel_pair_max(np.full((1, 2), 65504, np.float16), 0, 1), [2 * 65504])
 
 
 @pytest.mark.parametrize("element", ELEMENTS)
@@ -262,6 +338,8 @@ def test_empty_and_zero_size():
     assert kernels.abs_max(empty) == 0.0
     same(kernels.channel_abs_max(empty, 1), np.zeros(3))
     assert kernels.channel_abs_max(empty, 0).shape == (0,)
+    same(kernels.channel_pair_max(empty, 1, 0), np.zeros(3))
+    assert kernels.channel_pair_max(empty, 0, 1).shape == (0,)
     assert kernels.histogram(empty, 4, 1.0).sum() == 0
     with pytest.raises(ValueError, match="empty array"):
         kernels.min_max(empty)
@@ -395,6 +473,10 @@ def test_bit_identity_of_instruction_sets_and_threads(make_bits, element):
             *kernels.min_max(num_threads=threads, **x),
             kernels.channel_abs_max(axis=0, num_threads=threads, **x),
             kernels.channel_abs_max(axis=1, num_threads=threads, **x),
+            kernels.channel_pair_max(axis=0, pairs_along=1, num_threads=threads, **x),
+            kernels.channel_pair_max(axis=1, pairs_along=0, num_threads=threads, **x),
+            kernels.channel_pair_max(axis=0, pairs_along=2, num_threads=threads, **of_images),
+            kernels.channel_pair_max(axis=3, pairs_along=0, num_threads=threads, **of_images),
             kernels.channel_sums(axis=1, num_threads=threads, **x),
             kernels.channel_sums(axis=1, num_threads=threads, **of_images),
             *kernels.sample_maxima(num_threads=threads, **of_images),
@@ -476,6 +558,8 @@ def test_non_contiguous(view):
     for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
         same(kernels.channel_abs_max(x, axis), np.abs(x).max(axis=others))
+        pairs = kernels.channel_pair_max(x, axis, others[0])
+        same(pairs, slow_channel_pair_max(x, axis, others[0]))
     same(kernels.quantize(x, 127.0), np.rint(x))
     plane = x[0]
     counts = np.zeros(4096, np.uint64)
@@ -560,6 +644,7 @@ def test_types_that_are_refused(x, dtype, message):
         lambda: kernels.abs_max(x, dtype=dtype),
         lambda: kernels.min_max(x, dtype=dtype),
         lambda: kernels.channel_abs_max(x, 0, dtype=dtype),
+        lambda: kernels.channel_pair_max(x, 0, 1, dtype=dtype),
         lambda: kernels.histogram(x, 4, 1.0, dtype=dtype),
         lambda: kernels.observe(x, np.zeros(4, np.uint64), 0, dtype=dtype),
         lambda: kernels.quantize(x, 1.0, dtype=dtype),
@@ -578,6 +663,10 @@ X = np.zeros((2, 3), np.float32)
         (lambda: kernels.abs_max(X, dtype="float32"), "only for raw bits"),
         (lambda: kernels.channel_abs_max(X, 2), "axis 2 is out of range"),
         (lambda: kernels.channel_abs_max(X, -3), "axis -3 is out of range"),
+        (lambda: kernels.channel_pair_max(X, 2, 1), "^axis 2 is out of range"),
+        (lambda: kernels.channel_pair_max(X, 0, -3), "^pairs_along -3 is out of range"),
+        (lambda: kernels.channel_pair_max(X, -1, 1), "another axis than channels"),
+        (lambda: kernels.channel_pair_max(X, 0, 1, num_threads=0), "num_threads"),
         (lambda: kernels.channel_sums(X, 2), "axis 2 is out of range"),
         (lambda: kernels.channel_sums(X, 0), "axis 0 is that of the samples"),
         (lambda: kernels.channel_sums(X, -2), "axis 0 is that of the samples"),

@@ -50,6 +50,7 @@ def cases(size: int) -> Iterator[Case]:
     gaussian = np.random.default_rng(0).standard_normal(size, np.float32)
     yield from _reductions(gaussian)
     yield from _channel_reductions(gaussian)
+    yield from _channel_pairs(gaussian)
     yield from _channel_sums(gaussian)
     yield _rows(gaussian)
     yield from _histograms(gaussian)
@@ -186,6 +187,36 @@ def _channel_reductions(x: NDArray[np.float32]) -> Iterator[Case]:
                 values=view.size,
                 read=view.nbytes,
             )
+
+
+def _channel_pairs(x: NDArray[np.float32]) -> Iterator[Case]:
+    """Yield weights of convolutions, and of matrix products in both orders."""
+    layouts = [
+        ((-1, 256, 3, 3), 0, 1),
+        ((-1, 512, 1, 1), 0, 1),
+        ((-1, 4096), 1, 0),
+        ((-1, 1000), 1, 0),
+    ]
+    for element, array, keyword in _elements(x):
+        for shape, axis, pairs_along in layouts:
+            known = -int(np.prod(shape))
+            view = array[: array.size // known * known].reshape(shape)
+            dims = ", ".join(map(str, view.shape))
+            yield Case(
+                f"channel_pair_max {element} axes {axis}, {pairs_along} of [{dims}]",
+                partial(kernels.channel_pair_max, view, axis, pairs_along, **keyword),
+                numpy(partial(_numpy_pair_max, view, axis, pairs_along)),
+                values=view.size,
+                read=view.nbytes,
+            )
+
+
+def _numpy_pair_max(array: NDArray[Any], axis: int, pairs_along: int) -> Any:
+    values = np.moveaxis(_float_values(array), (axis, pairs_along), (0, 1)).astype(np.float32)
+    one, other = values[:, ::2], values[:, 1::2]
+    every = np.abs(one[:, : other.shape[1]] + other)
+    of_pairs = every.max(axis=tuple(range(1, values.ndim)), initial=0)
+    return np.maximum(of_pairs, np.abs(values).max(axis=tuple(range(1, values.ndim))))
 
 
 def _channel_sums(x: NDArray[np.float32]) -> Iterator[Case]:

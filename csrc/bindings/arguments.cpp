@@ -37,9 +37,9 @@ Tensor tensor_from(const py::array& array) {
   return {array.data(), static_cast<std::size_t>(array.size()), element_of(array.dtype())};
 }
 
-ChannelShape channel_shape_from(const py::array& array, int axis) {
+ChannelShape channel_shape_from(const py::array& array, int axis, const std::string& name) {
   const int dimensions = static_cast<int>(array.ndim());
-  require(-dimensions <= axis && axis < dimensions, "axis " + std::to_string(axis) +
+  require(-dimensions <= axis && axis < dimensions, name + " " + std::to_string(axis) +
                                                         " is out of range for an array of " +
                                                         std::to_string(dimensions) + " dimensions");
   const int channel_axis = axis < 0 ? axis + dimensions : axis;

@@ -29,7 +29,8 @@ int threads_from(const OptionalThreads&);
 // uint16 arrays are bfloat16.
 Tensor tensor_from(const py::array&);
 
-ChannelShape channel_shape_from(const py::array&, int axis);
+// `name` is what the user calls the axis.
+ChannelShape channel_shape_from(const py::array&, int axis, const std::string& name = "axis");
 
 // [samples, values], or [samples, blocks, positions, channels of a block], whose channels are to be
 // summed up; not empty.

@@ -4,6 +4,7 @@
 
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
+#include "kernels/pair_max.hpp"
 
 namespace pyquant {
 namespace {
@@ -34,6 +35,24 @@ py::array_t<float> channel_abs_max_of(const py::array& x, int axis,
   {
     const py::gil_scoped_release release;
     channel_abs_max(tensor, shape, target, threads);
+  }
+  return maxima;
+}
+
+py::array_t<float> channel_pair_max_of(const py::array& x, int axis, int pairs_along,
+                                       const OptionalThreads& num_threads) {
+  const Tensor tensor = tensor_from(x);
+  const ChannelShape shape = channel_shape_from(x, axis);
+  const ChannelShape pairs = channel_shape_from(x, pairs_along, "pairs_along");
+  const int threads = threads_from(num_threads);
+  const auto dimensions = static_cast<int>(x.ndim());
+  require((axis - pairs_along) % dimensions != 0,
+          "pairs lie along another axis than channels, got " + std::to_string(axis) + " for both");
+  py::array_t<float> maxima(static_cast<py::ssize_t>(shape.channels));
+  float* target = maxima.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    channel_pair_max(tensor, shape, pairs, target, threads);
   }
   return maxima;
 }
@@ -90,6 +109,8 @@ void register_reductions(py::module_& m) {
   m.def("min_max", &min_max_of, py::arg("x"), py::arg("num_threads"));
   m.def("channel_abs_max", &channel_abs_max_of, py::arg("x"), py::arg("axis"),
         py::arg("num_threads"));
+  m.def("channel_pair_max", &channel_pair_max_of, py::arg("x"), py::arg("axis"),
+        py::arg("pairs_along"), py::arg("num_threads"));
   m.def("sample_maxima", &sample_maxima_of, py::arg("x"), py::arg("num_threads"));
   m.def("add_exactly", &add_sums_exactly, py::arg("sums").noconvert(), py::arg("whole").noconvert(),
         py::arg("fraction").noconvert());

@@ -106,6 +106,30 @@ void raise_abs_max(const Bits* __restrict bits, size_t stride, size_t size,
   }
 }
 
+// The magnitude of the sum of two floats of like signs; else zero, as it is not the greatest of
+// theirs.
+inline uint32_t pair_sum(uint32_t one, uint32_t other) {
+  const float sum = float_of(magnitude_of(one)) + float_of(magnitude_of(other));
+  return bits_of(sum) & ~static_cast<uint32_t>(static_cast<int32_t>(one ^ other) >> 31);
+}
+
+void raise_pair_max(const uint32_t* __restrict one, const uint32_t* __restrict other, size_t size,
+                    uint32_t* __restrict maxima) {
+  for (size_t i = 0; i < size; ++i) {
+    const uint32_t maximum = greater(magnitude_of(one[i]), magnitude_of(other[i]));
+    maxima[i] = greater(maxima[i], greater(maximum, pair_sum(one[i], other[i])));
+  }
+}
+
+void raise_joined_pair_max(const uint32_t* __restrict bits, size_t distance,
+                           const uint32_t* __restrict begins_pair, size_t size,
+                           uint32_t* __restrict maxima) {
+  for (size_t i = 0; i < size; ++i) {
+    const uint32_t sum = pair_sum(bits[i], bits[i + distance]) & begins_pair[i];
+    maxima[i] = greater(maxima[i], greater(magnitude_of(bits[i]), sum));
+  }
+}
+
 template <typename Key, typename Bits>
 KeyRange<Key> key_range(const Bits* bits, size_t size) {
   Key minimum = static_cast<Key>(kMagnitudeMask<Bits>);
@@ -381,6 +405,8 @@ constexpr KernelTable kernel_table(const char* name) {
           raise_abs_max<uint16_t>,
           raise_abs_max_of_row<uint32_t>,
           raise_abs_max_of_row<uint16_t>,
+          raise_pair_max,
+          raise_joined_pair_max,
           key_range<int32_t, uint32_t>,
           key_range<int16_t, uint16_t>,
           count_non_finite<uint32_t>,

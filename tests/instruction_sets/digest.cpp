@@ -12,6 +12,7 @@
 #include "instruction_sets/dispatch.hpp"
 #include "kernels/histogram.hpp"
 #include "kernels/mean_error.hpp"
+#include "kernels/pair_max.hpp"
 #include "kernels/quantization.hpp"
 #include "kernels/reductions.hpp"
 #include "kernels/rounding.hpp"
@@ -120,6 +121,23 @@ std::uint64_t channel_maxima(const Data& data, int threads) {
   for (const ChannelShape& shape : channel_shapes()) {
     std::vector<float> maxima(shape.channels);
     channel_abs_max(data.tensor, shape, maxima.data(), threads);
+    digest.add(maxima);
+  }
+  return digest.value();
+}
+
+// Pairs in front of the channels and behind them, in rows of one value, of few and of many.
+std::uint64_t pair_maxima(const Data& data, int threads) {
+  Digest digest;
+  const std::size_t many = kSize / kChannels;
+  for (const std::size_t inner : {std::size_t{1}, std::size_t{3}, std::size_t{16}, many}) {
+    const std::size_t rows = kSize / inner / 3;
+    const ChannelShape outside{1, 3, rows * inner}, pairs_inside{3, rows, inner};
+    std::vector<float> maxima(3);
+    channel_pair_max(data.tensor, outside, pairs_inside, maxima.data(), threads);
+    digest.add(maxima);
+    const ChannelShape inside{rows, 3, inner}, pairs_outside{1, rows, 3 * inner};
+    channel_pair_max(data.tensor, inside, pairs_outside, maxima.data(), threads);
     digest.add(maxima);
   }
   return digest.value();
@@ -246,9 +264,10 @@ struct Family {
 };
 
 constexpr Family kFamilies[] = {{"reductions", reductions},     {"channel maxima", channel_maxima},
-                                {"channel sums", channel_sums}, {"samples", samples},
-                                {"histograms", histograms},     {"quantization", quantization},
-                                {"thresholds", thresholds},     {"rounding", rounding}};
+                                {"pair maxima", pair_maxima},   {"channel sums", channel_sums},
+                                {"samples", samples},           {"histograms", histograms},
+                                {"quantization", quantization}, {"thresholds", thresholds},
+                                {"rounding", rounding}};
 
 bool print_digest(const Family& family, const Data& data) {
   select_instruction_set("portable");

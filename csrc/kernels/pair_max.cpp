@@ -1,0 +1,165 @@
+#include "kernels/pair_max.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/parallel.hpp"
+#include "kernels/reductions.hpp"
+
+namespace pyquant {
+namespace {
+
+// Shorter rows are read several at a time, as one with pairs at a fixed distance.
+constexpr std::size_t kLongRow = 32;
+constexpr std::size_t kJoinedValues = 512;
+// Few enough for their maxima to stay in the second-level cache.
+constexpr std::size_t kMaxColumns = 65536;
+
+// With the last odd row.
+std::size_t pairs_of(std::size_t rows) {
+  return (rows + 1) / 2;
+}
+
+// The greatest magnitudes seen in rows of `inner` values of which neighbours are pairs. A maximum
+// is that of some rows' values at one place; which ones is told by `channel` alone.
+class ColumnMaxima {
+ public:
+  // If not `by_column` then it does not matter which column a value lies in.
+  ColumnMaxima(const Tensor& tensor, const ChannelShape& pairs, bool by_column)
+      : tensor_(tensor), inner_(pairs.inner), by_column_(by_column), joined_(inner_ < kLongRow) {
+    if (!joined_) {
+      maxima_.resize(by_column ? inner_ : std::min(inner_, kBlockSize));
+      return;
+    }
+    const std::size_t joined = std::min(kJoinedValues / (2 * inner_) + 1, pairs_of(pairs.channels));
+    maxima_.resize(2 * joined * inner_);
+    begins_pair_.resize(maxima_.size());
+    for (std::size_t i = 0; i < maxima_.size(); ++i) begins_pair_[i] = i / inner_ % 2 ? 0u : ~0u;
+  }
+
+  // The rows that begin with the value `first`, an even number of rows from where pairs begin.
+  void add(std::size_t first, std::size_t rows) {
+    if (joined_) return add_joined(first, rows);
+    for (std::size_t column = 0; column < inner_; column += kMaxColumns) {
+      const Part part{column, std::min(column + kMaxColumns, inner_)};
+      for (std::size_t row = 0; row + 1 < rows; row += 2) add_pair(first + row * inner_, part);
+      if (rows % 2 == 1) add_row(first + (rows - 1) * inner_, part);
+    }
+  }
+
+  // Since the last call.
+  std::uint32_t greatest() {
+    const std::uint32_t maximum = kernels().abs_max_32(maxima_.data(), maxima_.size());
+    std::fill(maxima_.begin(), maxima_.end(), 0u);
+    return maximum;
+  }
+
+  // A multiple of `inner`.
+  const std::vector<std::uint32_t>& by_column() const { return maxima_; }
+
+ private:
+  const std::uint32_t* read(std::size_t begin, std::size_t size, float* buffer) const {
+    return reinterpret_cast<const std::uint32_t*>(
+        read_block(kernels(), tensor_, begin, size, buffer));
+  }
+
+  void add_joined(std::size_t first, std::size_t rows) {
+    float buffer[2 * kJoinedValues];
+    // The last row has no other behind it.
+    const std::size_t paired = (rows - 1) * inner_;
+    for (std::size_t begin = 0; begin < paired; begin += maxima_.size()) {
+      const std::size_t size = std::min(maxima_.size(), paired - begin);
+      const std::uint32_t* const bits = read(first + begin, size + inner_, buffer);
+      kernels().raise_joined_pair_max(bits, inner_, begins_pair_.data(), size, maxima_.data());
+    }
+    raise_row(first + paired, inner_, maxima_.data());
+  }
+
+  void add_pair(std::size_t first, Part columns) {
+    float of_one[kBlockSize];
+    float of_other[kBlockSize];
+    for (std::size_t column = columns.begin; column < columns.end; column += kBlockSize) {
+      const std::size_t size = std::min(kBlockSize, columns.end - column);
+      const std::uint32_t* const one = read(first + column, size, of_one);
+      const std::uint32_t* const other = read(first + inner_ + column, size, of_other);
+      kernels().raise_pair_max(one, other, size, maxima_.data() + (by_column_ ? column : 0));
+    }
+  }
+
+  void add_row(std::size_t first, Part columns) {
+    for (std::size_t column = columns.begin; column < columns.end; column += kBlockSize) {
+      const std::size_t size = std::min(kBlockSize, columns.end - column);
+      raise_row(first + column, size, maxima_.data() + (by_column_ ? column : 0));
+    }
+  }
+
+  void raise_row(std::size_t first, std::size_t size, std::uint32_t* maxima) {
+    float buffer[kBlockSize];
+    kernels().raise_abs_max_of_row_32(read(first, size, buffer), size, maxima);
+  }
+
+  const Tensor& tensor_;
+  std::size_t inner_;
+  bool by_column_;
+  bool joined_;
+  std::vector<std::uint32_t> maxima_;
+  std::vector<std::uint32_t> begins_pair_;  // all bits of a value that is the first of a pair
+};
+
+// The channels' maxima from those of columns of which each lies in one channel.
+void raise_channels(const std::vector<std::uint32_t>& columns, const ChannelShape& shape,
+                    std::uint32_t* channels) {
+  const KernelTable& table = kernels();
+  const std::size_t period = shape.channels * shape.inner;
+  for (std::size_t begin = 0; begin < columns.size(); begin += period) {
+    const std::uint32_t* const of_channels = columns.data() + begin;
+    if (shape.inner == 1) {
+      table.raise_abs_max_of_row_32(of_channels, shape.channels, channels);
+      continue;
+    }
+    for (std::size_t c = 0; c < shape.channels; ++c)
+      channels[c] =
+          std::max(channels[c], table.abs_max_32(of_channels + c * shape.inner, shape.inner));
+  }
+}
+
+// Raises the channels' maxima to those of a part of all pairs of rows.
+void raise_to_pairs(const Tensor& tensor, const ChannelShape& shape, const ChannelShape& pairs,
+                    Part part, std::uint32_t* channels) {
+  const std::size_t run = pairs.channels * pairs.inner;
+  const bool by_column = shape.inner < pairs.inner;
+  const std::size_t pairs_of_run = pairs_of(pairs.channels);
+  ColumnMaxima columns(tensor, pairs, by_column);
+  for (std::size_t pair = part.begin, end; pair < part.end; pair = end) {
+    const std::size_t outer = pair / pairs_of_run;
+    end = std::min((outer + 1) * pairs_of_run, part.end);
+    const std::size_t begin_row = 2 * (pair - outer * pairs_of_run);
+    const std::size_t end_row = std::min(2 * (end - outer * pairs_of_run), pairs.channels);
+    columns.add(outer * run + begin_row * pairs.inner, end_row - begin_row);
+    if (by_column) continue;
+    std::uint32_t& channel = channels[outer * run / shape.inner % shape.channels];
+    channel = std::max(channel, columns.greatest());
+  }
+  if (by_column) raise_channels(columns.by_column(), shape, channels);
+}
+
+}  // namespace
+
+void channel_pair_max(const Tensor& tensor, const ChannelShape& shape, const ChannelShape& pairs,
+                      float* maxima, int requested) {
+  std::fill_n(maxima, shape.channels, 0.0f);
+  if (tensor.size == 0) return;
+  const std::size_t total = pairs.outer * pairs_of(pairs.channels);
+  const std::size_t threads = std::min(thread_count(requested, tensor.size), total);
+  std::vector<std::uint32_t> magnitudes(threads * shape.channels);
+  parallel_for(threads, threads, [&](std::size_t thread) {
+    raise_to_pairs(tensor, shape, pairs, part_of(total, threads, thread),
+                   magnitudes.data() + thread * shape.channels);
+  });
+  for (std::size_t i = shape.channels; i < magnitudes.size(); ++i)
+    magnitudes[i % shape.channels] = std::max(magnitudes[i % shape.channels], magnitudes[i]);
+  std::transform(magnitudes.begin(), magnitudes.begin() + static_cast<std::ptrdiff_t>(shape.channels), maxima,
+                 [](std::uint32_t bits) { return float_of_magnitude(bits, Element::kFloat32); });
+}
+
+}  // namespace pyquant
