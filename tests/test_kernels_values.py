@@ -87,10 +87,10 @@ def slow_histogram(values, bins, bin_width):
 
 def slow_channel_pair_max(values, axis, pairs_along):
     """The definition, in float32; values that are float32 in float64."""
-    values = np.moveaxis(values.astype(np.float32), (axis, pairs_along), (0, 1))
-    alone = np.zeros_like(values[:, values.shape[1] - values.shape[1] % 2 :])
-    one, other = values[:, ::2], np.concatenate([values[:, 1::2], alone], axis=1)
-    with np.errstate(over="ignore", invalid="ignore"):  # the sum of two infinities
+    with np.errstate(over="ignore", invalid="ignore"):  # beyond float32; unlike infinities; NaN
+        values = np.moveaxis(values.astype(np.float32), (axis, pairs_along), (0, 1))
+        alone = np.zeros_like(values[:, values.shape[1] - values.shape[1] % 2 :])
+        one, other = values[:, ::2], np.concatenate([values[:, 1::2], alone], axis=1)
         sums = np.where(np.signbit(one) == np.signbit(other), np.abs(one + other), 0)
     every = np.maximum(np.maximum(np.abs(one), np.abs(other)), sums)
     return every.reshape(len(every), -1).max(axis=1)

@@ -158,7 +158,8 @@ void channel_pair_max(const Tensor& tensor, const ChannelShape& shape, const Cha
   });
   for (std::size_t i = shape.channels; i < magnitudes.size(); ++i)
     magnitudes[i % shape.channels] = std::max(magnitudes[i % shape.channels], magnitudes[i]);
-  std::transform(magnitudes.begin(), magnitudes.begin() + static_cast<std::ptrdiff_t>(shape.channels), maxima,
+  std::transform(magnitudes.begin(),
+                 magnitudes.begin() + static_cast<std::ptrdiff_t>(shape.channels), maxima,
                  [](std::uint32_t bits) { return float_of_magnitude(bits, Element::kFloat32); });
 }
 
