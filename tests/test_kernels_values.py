@@ -437,6 +437,18 @@ def test_observe_any_values(tensor, bins, exponent):
     same(counts, 1 + added)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_histogram_of_parts_that_lie_in_one_bin_and_in_many(threads):
+    many = np.random.default_rng(0).random((6, 40000), np.float32) * 4
+    one = np.repeat(np.float32([0.3, 0.0, 2.7]), 40000).reshape(3, -1)
+    x = np.concatenate([many[:2], one[:1], many[2:3], one[1:], many[3:]])[:, :39999]
+    expected = np.bincount((x.ravel() * 512).astype(int), minlength=2048)
+    same(kernels.histogram(x, 2048, 1 / 512, num_threads=threads), expected)
+    counts = np.zeros(2048, np.uint64)
+    assert kernels.observe(x, counts, -9, num_threads=threads).counted
+    same(counts, expected)
+
+
 @pytest.mark.parametrize("shape", [(1, 700000), (700000, 1), (3, 200001)])
 def test_counts_beyond_16_bits(shape):
     x = np.full(shape, 2.5, np.float32)

@@ -1,8 +1,10 @@
 #include "kernels/histogram.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cfloat>
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <numeric>
 
@@ -64,80 +66,106 @@ class BinFinder {
   decltype(KernelTable::find_bins_double) find_wide_ = kernels().find_bins_double;
 };
 
-// What one thread counts. Consecutive values go to different histograms in turn, so that equal
-// neighbours need not wait for each other's store: four hide its latency. Their counts are of 16
-// bits, to have as many as can be in the first-level cache, and are emptied before one could
-// overflow. On cache lines of its own: threads that write to neighbours would wait for each other.
-class alignas(128) SubHistograms {
+// Counts of bins. Consecutive values raise counts of different ways in turn, and a bin's ways lie
+// side by side. The counts are emptied before one could overflow.
+template <typename Count, std::size_t kWays>
+class WayCounts {
  public:
-  explicit SubHistograms(std::size_t bins)
-      : stride_(padded(bins + kUncountedBins)),
-        counts_(stride_ * kHistograms),
-        bins_(bins + kUncountedBins) {}
-
-  void count(const std::uint32_t* bins, std::size_t size) {
-    const std::size_t most_in_one_bin = (size + kHistograms - 1) / kHistograms;
-    if (fill_ + most_in_one_bin > std::numeric_limits<std::uint16_t>::max()) empty();
-    fill_ += most_in_one_bin;
+  void count(const std::uint32_t* bins, std::size_t size, std::vector<std::uint64_t>& totals) {
+    const std::size_t most_in_one = (size + kWays - 1) / kWays;
+    if (counts_.empty()) counts_.resize(totals.size());
+    if (fill_ + most_in_one > std::numeric_limits<Count>::max()) empty(totals);
+    fill_ += most_in_one;
     std::size_t begin = 0;
     for (; begin + kUnrolled <= size; begin += kUnrolled) count_unrolled(bins + begin);
-    for (; begin < size; ++begin) ++counts_[begin % kHistograms * stride_ + bins[begin]];
+    for (; begin < size; ++begin) ++counts_[bins[begin]][begin % kWays];
+  }
+
+  void empty(std::vector<std::uint64_t>& totals) {
+    if (fill_ == 0) return;
+    for (std::size_t bin = 0; bin < totals.size(); ++bin) {
+      Ways& ways = counts_[bin];
+      if (std::memcmp(&ways, &kNone, sizeof kNone) == 0) continue;
+      totals[bin] = std::accumulate(ways.begin(), ways.end(), totals[bin]);
+      ways.fill(0);
+    }
+    fill_ = 0;
+  }
+
+ private:
+  using Ways = std::array<Count, kWays>;
+  static constexpr Ways kNone{};
+  static constexpr std::size_t kUnrolled = 8;
+
+  // Reading ahead of the stores, which might have changed what is read for all the compiler knows.
+  void count_unrolled(const std::uint32_t* bins) {
+    Ways* const counts = counts_.data();
+    std::size_t bin[kUnrolled];
+    for (std::size_t i = 0; i < kUnrolled; ++i) bin[i] = bins[i];
+    for (std::size_t i = 0; i < kUnrolled; ++i) ++counts[bin[i]][i % kWays];
+  }
+
+  std::vector<Ways> counts_;
+  std::size_t fill_ = 0;  // an upper bound of every count
+};
+
+// What one thread counts. An increment waits for the store of the last one of the same count, if
+// that was of a value shortly before. Where values near each other share bins, eight counts a bin
+// hide it; where they lie in many bins, these would not fit into the first-level cache, and one
+// will do. On cache lines of its own: threads that write to neighbours would wait for each other.
+class alignas(128) ThreadHistogram {
+ public:
+  explicit ThreadHistogram(std::size_t bins) : bins_(bins + kUncountedBins) {}
+
+  void count(const std::uint32_t* bins, std::size_t size) {
+    if (blocks_++ % kBlocksAlike == 0) crowded_ = is_crowded(bins, size);
+    if (crowded_)
+      by_turns_.count(bins, size, bins_);
+    else
+      single_.count(bins, size, bins_);
   }
 
   // The last two bins' counts are of the values outside of the histogram.
   const std::vector<std::uint64_t>& bins() {
-    empty();
+    single_.empty(bins_);
+    by_turns_.empty(bins_);
     return bins_;
   }
 
   std::uint64_t uncounted() {
-    empty();
-    return std::accumulate(bins_.end() - kUncountedBins, bins_.end(), std::uint64_t{0});
+    return std::accumulate(bins().end() - kUncountedBins, bins().end(), std::uint64_t{0});
   }
 
  private:
-  static constexpr std::size_t kHistograms = 4;
   static constexpr std::size_t kUncountedBins = 2;
-  static constexpr std::size_t kUnrolled = 8;
+  static constexpr std::size_t kBlocksAlike = 32;  // one tells how the others are
 
-  // A cache line's length more than whole lines, against equal bins falling on the same cache set.
-  static std::size_t padded(std::size_t bins) { return bins / 32 * 32 + 64; }
-
-  // Reading ahead of the stores, which might have changed what is read for all the compiler knows.
-  void count_unrolled(const std::uint32_t* bins) {
-    std::uint16_t* const a = counts_.data();
-    std::uint16_t* const b = a + stride_;
-    std::uint16_t* const c = b + stride_;
-    std::uint16_t* const d = c + stride_;
-    const std::size_t a0 = bins[0], b0 = bins[1], c0 = bins[2], d0 = bins[3];
-    const std::size_t a1 = bins[4], b1 = bins[5], c1 = bins[6], d1 = bins[7];
-    ++a[a0], ++b[b0], ++c[c0], ++d[d0];
-    ++a[a1], ++b[b1], ++c[c1], ++d[d1];
+  // Whether one in 128 values or more shares its bin with one of the eight before it, of a sample.
+  static bool is_crowded(const std::uint32_t* bins, std::size_t size) {
+    constexpr std::size_t kNear = 8, kStep = 16;
+    std::size_t looked_at = 0, shared = 0;
+    for (std::size_t begin = 0; begin + kNear < size; begin += kStep, looked_at += kNear)
+      for (std::size_t i = 1; i <= kNear; ++i) shared += bins[begin] == bins[begin + i];
+    return 128 * shared > looked_at;
   }
 
-  void empty() {
-    for (std::size_t first = 0; first < counts_.size(); first += stride_)
-      for (std::size_t bin = 0; bin < bins_.size(); ++bin) bins_[bin] += counts_[first + bin];
-    std::fill(counts_.begin(), counts_.end(), std::uint16_t{0});
-    fill_ = 0;
-  }
-
-  std::size_t stride_;
-  std::vector<std::uint16_t> counts_;
   std::vector<std::uint64_t> bins_;
-  std::size_t fill_ = 0;  // an upper bound of every count
+  WayCounts<std::uint32_t, 1> single_;
+  WayCounts<std::uint16_t, 8> by_turns_;
+  std::size_t blocks_ = 0;
+  bool crowded_ = false;
 };
 
-using ThreadHistograms = std::vector<SubHistograms>;
+using ThreadHistograms = std::vector<ThreadHistogram>;
 
 std::uint64_t uncounted(ThreadHistograms& histograms) {
   std::uint64_t sum = 0;
-  for (SubHistograms& histogram : histograms) sum += histogram.uncounted();
+  for (ThreadHistogram& histogram : histograms) sum += histogram.uncounted();
   return sum;
 }
 
 void add_counts(ThreadHistograms& histograms, Counts<std::uint64_t> counts) {
-  for (SubHistograms& histogram : histograms) {
+  for (ThreadHistogram& histogram : histograms) {
     const std::vector<std::uint64_t>& bins = histogram.bins();
     for (std::size_t bin = 0; bin < counts.bins; ++bin) counts[bin] += bins[bin];
   }
@@ -302,7 +330,7 @@ void histogram(const Tensor& tensor, double width, Counts<std::uint64_t> counts,
   const BinFinder finder(width, counts.bins, representable_last_edge(width, counts.bins));
   if (is_small(tensor, counts.bins)) return count_in_place(tensor, finder, counts);
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
-  ThreadHistograms histograms(threads, SubHistograms(counts.bins));
+  ThreadHistograms histograms(threads, ThreadHistogram(counts.bins));
   parallel_for(threads, threads, [&](std::size_t thread) {
     for_each_binned_block(tensor, part_of(tensor.size, threads, thread), finder,
                           [&](const float*, const std::uint32_t* bins, std::size_t size) {
@@ -320,7 +348,7 @@ Observation observe(const Tensor& tensor, const Samples& samples, int width_expo
                                static_cast<std::uint32_t>(counts.bins)};
   if (is_small(tensor, counts.bins)) return observe_small(tensor, samples, width, binning, counts);
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
-  ThreadHistograms histograms(threads, SubHistograms(counts.bins));
+  ThreadHistograms histograms(threads, ThreadHistogram(counts.bins));
   Seen seen = summarize_and_count(tensor, samples, threads, binning,
                                   [&](std::size_t thread, const std::uint32_t* bins,
                                       std::size_t size) { histograms[thread].count(bins, size); });
