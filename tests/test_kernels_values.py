@@ -5,6 +5,7 @@ import math
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
 import hypothesis.extra.numpy as hnp
@@ -464,6 +465,41 @@ def test_observe_does_not_take_its_upper_edge():
     assert counts.sum() == 0
     assert kernels.observe(np.array([[-3.999]], np.float32), counts, 0).counted
     same(counts, [0, 0, 0, 1])
+
+
+def test_callers_at_once():
+    """Each of them has helpers of its own, or does without."""
+    x = np.random.default_rng(0).standard_normal((4, 500_000)).astype(np.float32)
+    expected = [kernels.histogram(row, 2048, 1 / 256, num_threads=1) for row in x]
+    with ThreadPoolExecutor(4) as callers:
+        for threads in (2, 3):
+            found = callers.map(
+                lambda row, threads=threads: [
+                    kernels.histogram(row, 2048, 1 / 256, num_threads=threads) for _ in range(20)
+                ],
+                x,
+            )
+            for counts, expected_counts in zip(found, expected):
+                for count in counts:
+                    same(count, expected_counts)
+
+
+def test_threads_after_a_fork():
+    """A child has none of its parent's threads, and must not wait for them."""
+    code = """
+import os
+import numpy as np
+from pyquant import kernels
+x = np.arange(300_000, dtype=np.float32)
+for turn in range(3):
+    assert kernels.abs_max(x, num_threads=3) == 299_999
+    child = os.fork()
+    if child == 0:
+        found = kernels.abs_max(x, num_threads=3)
+        os._exit(found != 299_999)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
 @pytest.mark.usefixtures("restored_isa")

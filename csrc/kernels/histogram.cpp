@@ -331,8 +331,8 @@ void histogram(const Tensor& tensor, double width, Counts<std::uint64_t> counts,
   if (is_small(tensor, counts.bins)) return count_in_place(tensor, finder, counts);
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
   ThreadHistograms histograms(threads, ThreadHistogram(counts.bins));
-  parallel_for(threads, threads, [&](std::size_t thread) {
-    for_each_binned_block(tensor, part_of(tensor.size, threads, thread), finder,
+  for_each_part(tensor.size, threads, 1, [&](std::size_t thread, Part part) {
+    for_each_binned_block(tensor, part, finder,
                           [&](const float*, const std::uint32_t* bins, std::size_t size) {
                             histograms[thread].count(bins, size);
                           });

@@ -38,8 +38,7 @@ void mean_errors_of_rows(const RoundedMatrix& matrix, std::size_t groups, const 
   const KernelTable& table = kernels();
   const std::size_t threads = thread_count(requested, matrix.rows * matrix.columns);
   const std::size_t of_group = matrix.rows / std::max<std::size_t>(groups, 1);
-  parallel_for(threads, threads, [&](std::size_t thread) {
-    const Part rows = part_of(matrix.rows, threads, thread);
+  for_each_part(matrix.rows, threads, matrix.columns, [&](std::size_t, Part rows) {
     for (std::size_t row = rows.begin; row < rows.end; ++row)
       outputs[row] =
           mean_error_of_row(table, matrix, row, inputs + row / of_group * matrix.columns);

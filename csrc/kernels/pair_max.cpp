@@ -152,9 +152,8 @@ void channel_pair_max(const Tensor& tensor, const ChannelShape& shape, const Cha
   const std::size_t total = pairs.outer * pairs_of(pairs.channels);
   const std::size_t threads = std::min(thread_count(requested, tensor.size), total);
   std::vector<std::uint32_t> magnitudes(threads * shape.channels);
-  parallel_for(threads, threads, [&](std::size_t thread) {
-    raise_to_pairs(tensor, shape, pairs, part_of(total, threads, thread),
-                   magnitudes.data() + thread * shape.channels);
+  for_each_part(total, threads, 2 * pairs.inner, [&](std::size_t thread, Part part) {
+    raise_to_pairs(tensor, shape, pairs, part, magnitudes.data() + thread * shape.channels);
   });
   for (std::size_t i = shape.channels; i < magnitudes.size(); ++i)
     magnitudes[i % shape.channels] = std::max(magnitudes[i % shape.channels], magnitudes[i]);

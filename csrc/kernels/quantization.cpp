@@ -94,15 +94,13 @@ void for_each_run(const ChannelShape& shape, const float* scales, int requested,
   if (shape.inner < kLongRun && size >= kRepeats * kBlockSize && repeated) {
     const std::vector<float> row = laid_out_row(shape, scales);
     const std::size_t rows = size / row.size();
-    parallel_for(threads, threads, [&](std::size_t thread) {
-      for_each_column_block(row, part_of(rows, threads, thread), visit);
-    });
+    for_each_part(rows, threads, row.size(),
+                  [&](std::size_t, Part part) { for_each_column_block(row, part, visit); });
     return for_each_block(shape, scales, {rows * row.size(), size}, visit);
   }
   const auto visit_part = shape.inner < kLongRun ? for_each_block<Visit> : for_each_row<Visit>;
-  parallel_for(threads, threads, [&](std::size_t thread) {
-    visit_part(shape, scales, part_of(size, threads, thread), visit);
-  });
+  for_each_part(size, threads, 1,
+                [&](std::size_t, Part part) { visit_part(shape, scales, part, visit); });
 }
 
 // Paddle's order of float32 operations, with its guard for a threshold of zero:

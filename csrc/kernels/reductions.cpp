@@ -89,9 +89,9 @@ std::uint32_t abs_max_magnitude(const Bits* bits, std::size_t size, int requeste
   const KernelTable& table = kernels();
   const std::size_t threads = thread_count(requested, size);
   std::vector<Bits> maxima(threads);
-  parallel_for(threads, threads, [&](std::size_t task) {
-    const Part part = part_of(size, threads, task);
-    maxima[task] = abs_max(table, bits + part.begin, part.end - part.begin);
+  for_each_part(size, threads, 1, [&](std::size_t thread, Part part) {
+    maxima[thread] =
+        std::max(maxima[thread], abs_max(table, bits + part.begin, part.end - part.begin));
   });
   return *std::max_element(maxima.begin(), maxima.end());
 }
@@ -100,16 +100,17 @@ template <typename Bits>
 auto key_range(const Bits* bits, std::size_t size, int requested) {
   const KernelTable& table = kernels();
   const std::size_t threads = thread_count(requested, size);
-  std::vector<decltype(key_range(table, bits, size))> ranges(threads);
-  parallel_for(threads, threads, [&](std::size_t task) {
-    const Part part = part_of(size, threads, task);
-    ranges[task] = key_range(table, bits + part.begin, part.end - part.begin);
+  const auto none = key_range(table, bits, 0);
+  std::vector<std::decay_t<decltype(none)>> ranges(threads, none);
+  const auto merge = [](auto& range, const auto& other) {
+    range.minimum = std::min(range.minimum, other.minimum);
+    range.maximum = std::max(range.maximum, other.maximum);
+  };
+  for_each_part(size, threads, 1, [&](std::size_t thread, Part part) {
+    merge(ranges[thread], key_range(table, bits + part.begin, part.end - part.begin));
   });
-  auto whole = ranges.front();
-  for (const auto& range : ranges) {
-    whole.minimum = std::min(whole.minimum, range.minimum);
-    whole.maximum = std::max(whole.maximum, range.maximum);
-  }
+  auto whole = none;
+  for (const auto& range : ranges) merge(whole, range);
   return whole;
 }
 
@@ -171,21 +172,24 @@ std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelSh
   const KernelTable& table = kernels();
   const std::size_t columns = shape.channels * shape.inner;
   const std::size_t threads = thread_count(requested, shape.outer * columns);
-  const std::size_t splits = std::min(threads, shape.outer);
   const std::size_t blocks = (columns + kMaxColumns - 1) / kMaxColumns;
-  std::vector<Bits> maxima(splits * columns);
-  parallel_for(splits * blocks, threads, [&](std::size_t index) {
-    const Part rows = part_of(shape.outer, splits, index / blocks);
+  const std::size_t parts = part_count(shape.outer, threads, columns);
+  const std::size_t copies = std::min(parts, threads);
+  std::vector<Bits> maxima(copies * columns);
+  for_each_task(parts * blocks, threads, [&](std::size_t thread, std::size_t task) {
+    const std::size_t part = task / blocks;
+    const Part rows = part_of(shape.outer, parts, part);
     const Matrix<Bits> matrix{bits + rows.begin * columns, rows.end - rows.begin, columns};
-    const Part block = part_of(columns, blocks, index % blocks);
-    Bits* const target = maxima.data() + index / blocks * columns + block.begin;
+    const Part block = part_of(columns, blocks, task % blocks);
+    const std::size_t copy = parts < threads ? part : thread;
+    Bits* const target = maxima.data() + copy * columns + block.begin;
     if (columns < kMinColumns)
       reduce_narrow_columns(table, matrix, target);
     else
       reduce_columns(table, matrix, block, target);
   });
-  for (std::size_t split = 1; split < splits; ++split)
-    raise_row(table, maxima.data() + split * columns, columns, maxima.data());
+  for (std::size_t copy = 1; copy < copies; ++copy)
+    raise_row(table, maxima.data() + copy * columns, columns, maxima.data());
   std::vector<Bits> channels(shape.channels);
   for (std::size_t c = 0; c < shape.channels; ++c)
     channels[c] =
@@ -201,8 +205,7 @@ std::vector<Bits> channel_magnitudes_by_row(const Bits* bits, const ChannelShape
   const std::size_t rows = shape.outer * shape.channels;
   const std::size_t threads = std::min(thread_count(requested, rows * shape.inner), rows);
   std::vector<Bits> maxima(threads * shape.channels);
-  parallel_for(threads, threads, [&](std::size_t thread) {
-    const Part part = part_of(rows, threads, thread);
+  for_each_part(rows, threads, shape.inner, [&](std::size_t thread, Part part) {
     Bits* const mine = maxima.data() + thread * shape.channels;
     for (std::size_t row = part.begin; row < part.end; ++row) {
       Bits& maximum = mine[row % shape.channels];
@@ -388,9 +391,8 @@ std::size_t count_non_finite(const Tensor& tensor, int requested) {
   const std::size_t threads = thread_count(requested, tensor.size);
   std::vector<std::size_t> counts(threads);
   with_bits(tensor, [&](const auto* bits) {
-    parallel_for(threads, threads, [&](std::size_t task) {
-      const Part part = part_of(tensor.size, threads, task);
-      counts[task] =
+    for_each_part(tensor.size, threads, 1, [&](std::size_t thread, Part part) {
+      counts[thread] +=
           count_non_finite(table, bits + part.begin, part.end - part.begin, tensor.element);
     });
   });

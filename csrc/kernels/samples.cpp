@@ -8,7 +8,7 @@ namespace pyquant {
 namespace {
 
 constexpr std::size_t kMinValuesPerPiece = 8192;
-constexpr std::size_t kPiecesPerThread = 4;
+constexpr std::size_t kPiecesPerThread = 16;  // one whose core is taken holds up but one of them
 constexpr std::size_t kValuesPerChunk = 4096;
 constexpr std::size_t kJoinedColumns = 256;  // at most, if channels are fewer: read as one row
 

@@ -87,13 +87,9 @@ Channels for_each_chunk(const Tensor& tensor, const Samples& samples, const Piec
       channels.add(thread, unit, chunk);
     }
   };
-  parallel_for(threads, threads, [&](std::size_t thread) {
-    const Part mine = part_of(pieces.count(), threads, thread);
-    for (std::size_t piece = mine.begin; piece < mine.end; ++piece) {
-      const Part units = pieces[piece];
-      for (std::size_t unit = units.begin; unit < units.end; ++unit)
-        visit_unit(thread, piece, unit);
-    }
+  for_each_task(pieces.count(), threads, [&](std::size_t thread, std::size_t piece) {
+    const Part units = pieces[piece];
+    for (std::size_t unit = units.begin; unit < units.end; ++unit) visit_unit(thread, piece, unit);
   });
   return channels.totals();
 }

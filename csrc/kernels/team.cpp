@@ -9,6 +9,8 @@
 #include <omp.h>
 #endif
 
+#include "kernels/helpers.hpp"
+
 namespace pyquant {
 namespace {
 
@@ -17,13 +19,7 @@ using ParallelRegion = void (*)(Team::Work, void*, unsigned threads, unsigned fl
 using MaxThreads = int (*)();
 
 void own_region(Team::Work work, void* argument, unsigned threads, unsigned) {
-#ifdef _OPENMP
-#pragma omp parallel num_threads(static_cast<int>(threads))
-  work(argument);
-#else
-  (void)threads;
-  work(argument);
-#endif
+  Helpers::instance().run(threads - 1, work, argument);
 }
 
 int own_max_threads() {
