@@ -86,11 +86,10 @@ struct KernelTable {
   // of like signs.
   void (*raise_pair_max)(const std::uint32_t* one, const std::uint32_t* other, std::size_t size,
                          std::uint32_t* maxima);
-  // The same of every float and the one `distance` behind it, which are a pair where
+  // The greatest of all these, a pair being a float and the one `distance` behind it where
   // `begins_pair` has all bits rather than none.
-  void (*raise_joined_pair_max)(const std::uint32_t* bits, std::size_t distance,
-                                const std::uint32_t* begins_pair, std::size_t size,
-                                std::uint32_t* maxima);
+  std::uint32_t (*joined_pair_max)(const std::uint32_t* bits, std::size_t distance,
+                                   const std::uint32_t* begins_pair, std::size_t size);
   KeyRange<std::int32_t> (*key_range_32)(const std::uint32_t* bits, std::size_t size);
   KeyRange<std::int16_t> (*key_range_16)(const std::uint16_t* bits, std::size_t size);
   std::size_t (*count_non_finite_32)(const std::uint32_t* bits, std::size_t size,

@@ -121,13 +121,14 @@ void raise_pair_max(const uint32_t* __restrict one, const uint32_t* __restrict o
   }
 }
 
-void raise_joined_pair_max(const uint32_t* __restrict bits, size_t distance,
-                           const uint32_t* __restrict begins_pair, size_t size,
-                           uint32_t* __restrict maxima) {
+uint32_t joined_pair_max(const uint32_t* __restrict bits, size_t distance,
+                         const uint32_t* __restrict begins_pair, size_t size) {
+  uint32_t maximum = 0;
   for (size_t i = 0; i < size; ++i) {
     const uint32_t sum = pair_sum(bits[i], bits[i + distance]) & begins_pair[i];
-    maxima[i] = greater(maxima[i], greater(magnitude_of(bits[i]), sum));
+    maximum = greater(maximum, greater(magnitude_of(bits[i]), sum));
   }
+  return maximum;
 }
 
 template <typename Key, typename Bits>
@@ -421,7 +422,7 @@ constexpr KernelTable kernel_table(const char* name) {
           raise_abs_max_of_row<uint32_t>,
           raise_abs_max_of_row<uint16_t>,
           raise_pair_max,
-          raise_joined_pair_max,
+          joined_pair_max,
           key_range<int32_t, uint32_t>,
           key_range<int16_t, uint16_t>,
           count_non_finite<uint32_t>,

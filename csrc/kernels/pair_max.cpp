@@ -1,6 +1,7 @@
 #include "kernels/pair_max.hpp"
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "kernels/parallel.hpp"
@@ -20,21 +21,24 @@ std::size_t pairs_of(std::size_t rows) {
   return (rows + 1) / 2;
 }
 
-// The greatest magnitudes seen in rows of `inner` values of which neighbours are pairs. A maximum
-// is that of some rows' values at one place; which ones is told by `channel` alone.
+// The greatest magnitudes seen in rows of `inner` values of which neighbours are pairs.
 class ColumnMaxima {
  public:
   // If not `by_column` then it does not matter which column a value lies in.
   ColumnMaxima(const Tensor& tensor, const ChannelShape& pairs, bool by_column)
-      : tensor_(tensor), inner_(pairs.inner), by_column_(by_column), joined_(inner_ < kLongRow) {
+      : tensor_(tensor),
+        inner_(pairs.inner),
+        by_column_(by_column),
+        joined_(!by_column && inner_ < kLongRow),
+        block_(by_column && tensor.element == Element::kFloat32 ? kMaxColumns : kBlockSize) {
     if (!joined_) {
       maxima_.resize(by_column ? inner_ : std::min(inner_, kBlockSize));
       return;
     }
-    const std::size_t joined = std::min(kJoinedValues / (2 * inner_) + 1, pairs_of(pairs.channels));
-    maxima_.resize(2 * joined * inner_);
-    begins_pair_.resize(maxima_.size());
-    for (std::size_t i = 0; i < maxima_.size(); ++i) begins_pair_[i] = i / inner_ % 2 ? 0u : ~0u;
+    const std::size_t whole_lines = (kJoinedValues + 16 * inner_ - 1) / (16 * inner_) * 8;
+    begins_pair_.resize(2 * std::min(whole_lines, pairs_of(pairs.channels)) * inner_);
+    for (std::size_t i = 0; i < begins_pair_.size(); ++i)
+      begins_pair_[i] = i / inner_ % 2 == 0 ? ~0u : 0u;
   }
 
   // The rows that begin with the value `first`, an even number of rows from where pairs begin.
@@ -49,12 +53,13 @@ class ColumnMaxima {
 
   // Since the last call.
   std::uint32_t greatest() {
+    if (joined_) return std::exchange(greatest_, 0u);
     const std::uint32_t maximum = kernels().abs_max_32(maxima_.data(), maxima_.size());
     std::fill(maxima_.begin(), maxima_.end(), 0u);
     return maximum;
   }
 
-  // A multiple of `inner`.
+  // One for each place in a row.
   const std::vector<std::uint32_t>& by_column() const { return maxima_; }
 
  private:
@@ -65,21 +70,26 @@ class ColumnMaxima {
 
   void add_joined(std::size_t first, std::size_t rows) {
     float buffer[2 * kJoinedValues];
-    // The last row has no other behind it.
-    const std::size_t paired = (rows - 1) * inner_;
-    for (std::size_t begin = 0; begin < paired; begin += maxima_.size()) {
-      const std::size_t size = std::min(maxima_.size(), paired - begin);
+    // The last row begins no pair. If it is the second of one then it needs no loop of its own, as
+    // long as there is anything behind it to be read and left out.
+    const bool followed = rows % 2 == 0 && first + (rows + 1) * inner_ <= tensor_.size;
+    const std::size_t paired = (followed ? rows : rows - 1) * inner_;
+    const KernelTable& table = kernels();
+    for (std::size_t begin = 0; begin < paired; begin += begins_pair_.size()) {
+      const std::size_t size = std::min(begins_pair_.size(), paired - begin);
       const std::uint32_t* const bits = read(first + begin, size + inner_, buffer);
-      kernels().raise_joined_pair_max(bits, inner_, begins_pair_.data(), size, maxima_.data());
+      greatest_ =
+          std::max(greatest_, table.joined_pair_max(bits, inner_, begins_pair_.data(), size));
     }
-    raise_row(first + paired, inner_, maxima_.data());
+    if (followed) return;
+    greatest_ = std::max(greatest_, table.abs_max_32(read(first + paired, inner_, buffer), inner_));
   }
 
   void add_pair(std::size_t first, Part columns) {
     float of_one[kBlockSize];
     float of_other[kBlockSize];
-    for (std::size_t column = columns.begin; column < columns.end; column += kBlockSize) {
-      const std::size_t size = std::min(kBlockSize, columns.end - column);
+    for (std::size_t column = columns.begin; column < columns.end; column += block_) {
+      const std::size_t size = std::min(block_, columns.end - column);
       const std::uint32_t* const one = read(first + column, size, of_one);
       const std::uint32_t* const other = read(first + inner_ + column, size, of_other);
       kernels().raise_pair_max(one, other, size, maxima_.data() + (by_column_ ? column : 0));
@@ -87,8 +97,8 @@ class ColumnMaxima {
   }
 
   void add_row(std::size_t first, Part columns) {
-    for (std::size_t column = columns.begin; column < columns.end; column += kBlockSize) {
-      const std::size_t size = std::min(kBlockSize, columns.end - column);
+    for (std::size_t column = columns.begin; column < columns.end; column += block_) {
+      const std::size_t size = std::min(block_, columns.end - column);
       raise_row(first + column, size, maxima_.data() + (by_column_ ? column : 0));
     }
   }
@@ -102,7 +112,9 @@ class ColumnMaxima {
   std::size_t inner_;
   bool by_column_;
   bool joined_;
-  std::vector<std::uint32_t> maxima_;
+  std::size_t block_;                       // so many columns are read at once
+  std::vector<std::uint32_t> maxima_;       // unless joined
+  std::uint32_t greatest_ = 0;              // if joined
   std::vector<std::uint32_t> begins_pair_;  // all bits of a value that is the first of a pair
 };
 
