@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from .errors import SettingError
 from .program import proto
 from .program.model import Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
+from .program.paddle_lite import ops_for_lite, store_for_lite
 from .program.products import why_misread
 from .program.quantizable import (
     WEIGHT_ONLY_OP_TYPES,
@@ -17,6 +19,8 @@ from .program.quantizable import (
     WeightedOp,
     check_quantizable,
     find_weighted_ops,
+    refuse_nothing,
+    stays_float,
 )
 from .program.rewrite import Rewriter, store_weights
 from .program.rewrite_json import JsonProgram, write_json
@@ -55,12 +59,16 @@ def quant_post_dynamic(
         save_model_filename: None is ``model.pdmodel``, or for a model read from Paddle 3's
             ``.json``, ``model.json``. Such a model is written in the form that its name says.
         save_params_filename: None is the program's name with ``.pdiparams``.
-        quantizable_op_type: op types whose weights are quantized.
+        quantizable_op_type: op types whose weights are quantized. A weight may also reach its op
+            through ops that only reshape it, as ``conv1d``'s filter does. Of ``rnn`` (LSTM, GRU
+            and simple ones) all matrices are quantized, by their rows. PaddleSlim's default are
+            ``conv2d`` and ``mul``.
         weight_bits: 8 or 16.
         weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
         generate_test_model: also write the float model of the dequantized weights.
         lite_format: write Paddle-Lite's form instead: integer weights, and their scales as
-            attributes of the ops. Paddle itself cannot run it.
+            attributes of the ops. Paddle itself cannot run it. Paddle-Lite takes integer weights of
+            ``conv2d``, ``depthwise_conv2d``, ``mul`` and ``lookup_table``; others stay float.
         skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
 
     Returns:
@@ -78,29 +86,14 @@ def quant_post_dynamic(
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
     check_quantizable(model, skip_tensor_list or ())
-    ops, kept = find_weighted_ops(model, quantizable_op_type, skip_tensor_list or ())
-    if not lite_format:
-        misread = why_misread(model, ops)
-        kept += [FloatOp(op.op_type, op.output, why) for op, why in misread.items()]
-        ops = [op for op in ops if op not in misread]
+    ops, kept = _part(model, quantizable_op_type, skip_tensor_list or (), lite_format)
     watch.lap("load")
     weights = quantize_weights(model, ops, weight_bits, weight_quantize_type != "abs_max")
     filename = save_model_filename or _default_filename(model, lite_format)
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
-    directory = Path(save_model_dir)
-    if filename.endswith(".json"):
-        _refuse_lite(filename, lite_format)
-        write: Callable[..., tuple[Path, ...]] = write_json
-        quantized, twin = _json_programs(model, weights, ops, generate_test_model)
-    else:
-        write = write_model
-        quantized, twin = _models(model, weights, ops, generate_test_model, lite_format)
-    test_path = None
-    with OutputFiles(directory) as files:
-        paths = write(files, quantized, directory / "quantized_model", filename, params)
-        if twin is not None:
-            test_path = write(files, twin, directory / "test_model", filename, params)[0]
+    result = _Result(Path(save_model_dir), filename, params, generate_test_model, lite_format)
+    paths, test_path = result.write(model, weights, ops)
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
@@ -119,6 +112,64 @@ def _default_filename(model: Model, lite_format: bool) -> str:
     return "model.json" if model.pir is not None and not lite_format else "model.pdmodel"
 
 
+def _part(
+    model: Model, op_types: Collection[str], skip_tensors: Collection[str], lite_format: bool
+) -> tuple[list[WeightedOp], list[FloatOp]]:
+    """Return the ops whose weights become integers, and those that stay in float."""
+    ops, kept = find_weighted_ops(model, op_types, skip_tensors, takes_reshaped=not lite_format)
+    if lite_format:
+        ops, more = ops_for_lite(model, ops)
+    else:
+        misread = why_misread(model, ops)
+        more = [stays_float(model, op, why) for op, why in misread.items()]
+        ops = [op for op in ops if op not in misread]
+    refuse_nothing(model, op_types, ops, kept + more)
+    return ops, kept + more
+
+
+@dataclass(frozen=True)
+class _Result:
+    """Where and in which form the quantized model is written.
+
+    Attributes:
+        directory: the model goes into ``quantized_model`` below it, its twin into ``test_model``.
+        filename: the program's file; its suffix is the form.
+        params: the parameters' file.
+        with_twin: whether there is a float twin.
+        lite_format: whether the model is in Paddle-Lite's form.
+    """
+
+    directory: Path
+    filename: str
+    params: str
+    with_twin: bool
+    lite_format: bool
+
+    def write(
+        self, model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+    ) -> tuple[tuple[Path, ...], Path | None]:
+        """Write what becomes of ``model``, which itself stays as it is.
+
+        Returns:
+            The paths of the quantized model's files, and of the twin's program if there is one.
+        """
+        write: Callable[..., tuple[Path, ...]] = write_model
+        if self.filename.endswith(".json"):
+            write = write_json
+            _refuse_lite(self.filename, self.lite_format)
+            quantized, twin = _json_programs(model, weights, ops, self.with_twin)
+        else:
+            quantized, twin = _models(model, weights, ops, self.with_twin, self.lite_format)
+        test_path = None
+        with OutputFiles(self.directory) as files:
+            into = self.directory / "quantized_model"
+            paths = write(files, quantized, into, self.filename, self.params)
+            if twin is not None:
+                into = self.directory / "test_model"
+                test_path = write(files, twin, into, self.filename, self.params)[0]
+        return paths, test_path
+
+
 def _refuse_lite(filename: str, lite_format: bool) -> None:
     if lite_format:
         raise SettingError(f"{filename}: Paddle-Lite reads .pdmodel alone. Name it .pdmodel.")
@@ -131,11 +182,12 @@ def _models(
     with_twin: bool,
     lite_format: bool,
 ) -> tuple[Any, Any]:
-    """Return ``model``, its weights quantized, and the float twin or None."""
+    """Return a copy of ``model``, its weights quantized, and the float twin or None."""
     twin = _dequantized_twin(model, weights, ops) if with_twin else None
-    store = _store_for_lite if lite_format else _store_for_paddle
-    store(model, weights, ops)
-    return model, twin
+    quantized = copy_model(model)
+    store = store_for_lite if lite_format else _store_for_paddle
+    store(quantized, weights, ops)
+    return quantized, twin
 
 
 def _json_programs(
@@ -162,22 +214,6 @@ def _store_for_paddle(
     rewriter.apply()
 
 
-def _store_for_lite(
-    model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
-) -> None:
-    """Write the attributes that Paddle-Lite's weight_quantization_preprocess_pass reads."""
-    stored = store_weights(model, {name: weight.values for name, weight in weights.items()}, ops)
-    for op in ops:
-        weight = weights[op.weight]
-        desc = op.desc(model)
-        proto.rename(desc.inputs, stored)
-        kind = "abs_max" if weight.axis < 0 else "channel_wise_abs_max"
-        proto.set_attribute(desc, "quantization_type", f"post_weight_{kind}")
-        proto.set_attribute(desc, "quantize_weight_bits", weight.bits)
-        proto.set_attribute(desc, f"{stored[op.weight]}_quant_scale", weight.step.tolist())
-        proto.set_attribute(desc, "with_quant_attr", True)
-
-
 def _dequantized_twin(
     model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
 ) -> Model:
@@ -185,5 +221,5 @@ def _dequantized_twin(
     floats = {name: weight.dequantized for name, weight in weights.items()}
     stored = store_weights(twin, floats, ops)
     for op in ops:
-        proto.rename(op.desc(twin).inputs, stored)
+        proto.rename(twin.program.blocks[op.block].ops[op.read_at].inputs, stored)
     return twin

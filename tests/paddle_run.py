@@ -15,10 +15,18 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 def predict(
-    model_path: Path, params_path: Path | None, feed: Arrays, how: str = "plain"
+    model_path: Path,
+    params_path: Path | None,
+    feed: Arrays,
+    how: str = "plain",
+    lod: list[list[int]] | None = None,
 ) -> list[np.ndarray[Any, Any]]:
-    """Run one batch. ``how``: "plain" (the program as it is), "float" or "int8" by oneDNN."""
-    return _run(_predictor(model_path, params_path, how), feed)
+    """Run one batch, of inputs of sequences if there is a ``lod``.
+
+    ``how``: "plain" (the program as it is), "optimized" without oneDNN, "unfused" by oneDNN as it
+    is, "float" or "int8" by oneDNN, optimized.
+    """
+    return _run(_predictor(model_path, params_path, how), feed, lod)
 
 
 def observe(
@@ -50,8 +58,9 @@ def _predictor(model_path: Path, params_path: Path | None, how: str) -> Any:
     config.disable_gpu()
     config.disable_glog_info()
     config.set_cpu_math_library_num_threads(1)
-    if how == "plain":
+    if how in ("plain", "unfused"):
         config.switch_ir_optim(False)
+    if how in ("plain", "optimized"):
         if hasattr(config, "disable_onednn"):  # 3.3 uses its kernels where it is not told not to
             config.disable_onednn()
     else:
@@ -61,9 +70,14 @@ def _predictor(model_path: Path, params_path: Path | None, how: str) -> Any:
     return inference.create_predictor(config)
 
 
-def _run(predictor: Any, feed: Arrays) -> list[np.ndarray[Any, Any]]:
+def _run(
+    predictor: Any, feed: Arrays, lod: list[list[int]] | None = None
+) -> list[np.ndarray[Any, Any]]:
     for name, array in feed.items():
-        predictor.get_input_handle(name).copy_from_cpu(array)
+        handle = predictor.get_input_handle(name)
+        handle.copy_from_cpu(array)
+        if lod is not None:
+            handle.set_lod(lod)
     predictor.run()
     names = predictor.get_output_names()
     return [predictor.get_output_handle(name).copy_to_cpu() for name in names]
@@ -87,7 +101,9 @@ def _executed(model_path: Path, params_path: Path | None, feed: Arrays) -> list[
             model_filename=model_path.name,
             params_filename=params_path.name if params_path else None,
         )
-        return list(executor.run(program, feed=feed, fetch_list=targets))
+        # What comes of sequences is no array by itself.
+        fetched = executor.run(program, feed=feed, fetch_list=targets, return_numpy=False)
+        return [np.array(tensor) for tensor in fetched]
 
 
 def relative_error(actual: Any, expected: Any) -> float:

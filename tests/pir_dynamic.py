@@ -1,6 +1,6 @@
 """Checks weights quantized in a ``.json`` against Paddle: python tests/pir_dynamic.py DIRECTORY.
 
-A network is exported, quantized, and run by Paddle's Executor and Predictor; the reference is the
+Networks are exported, quantized, and run by Paddle's Executor and Predictor; the reference is the
 same network in dynamic graph mode, its weights quantized and dequantized by numpy. A process of its
 own, because the tests' own has PIR switched off.
 """
@@ -8,6 +8,7 @@ own, because the tests' own has PIR switched off.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from paddle_run import execute, predict
 
 import pyquant
 
+WORDS = np.random.default_rng(0).integers(0, 30, 5)
 
-class Network(paddle.nn.Layer):
+
+class Images(paddle.nn.Layer):
     """Embedding, convolutions and a linear layer."""
 
     def __init__(self) -> None:
@@ -29,10 +32,64 @@ class Network(paddle.nn.Layer):
         self.depthwise = paddle.nn.Conv2D(8, 8, 3, groups=8)
         self.linear = paddle.nn.Linear(8 * 6 * 6, 10)
 
-    def forward(self, ids: Any) -> Any:
-        image = self.embedding(ids).reshape([-1, 1, 8, 8])
+    def forward(self, words: Any) -> Any:
+        image = self.embedding(words).reshape([-1, 1, 8, 8])
         image = paddle.nn.functional.relu(self.depthwise(self.conv(image)))
         return self.linear(image.flatten(1))
+
+
+class Signals(paddle.nn.Layer):
+    """Convolutions of one dimension, and a product with the embedding transposed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = paddle.nn.Embedding(30, 64)
+        self.conv = paddle.nn.Conv1D(4, 8, 3, padding=1)
+        self.depthwise = paddle.nn.Conv1D(8, 8, 3, groups=8)
+        self.transposed = paddle.nn.Conv1DTranspose(8, 4, 3)
+
+    def forward(self, words: Any) -> Any:
+        signal = self.embedding(words).reshape([-1, 4, 16])
+        signal = paddle.nn.functional.relu(self.depthwise(self.conv(signal)))
+        signal = self.transposed(signal).flatten(1)
+        return paddle.matmul(signal, self.embedding.weight.t())
+
+
+class Steps(paddle.nn.Layer):
+    """Recurrent layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = paddle.nn.Embedding(30, 16)
+        self.lstm = paddle.nn.LSTM(16, 12, num_layers=2, direction="bidirect")
+        self.gru = paddle.nn.GRU(24, 8)
+
+    def forward(self, words: Any) -> Any:
+        return self.gru(self.lstm(self.embedding(words).unsqueeze(0))[0])[0]
+
+
+def recurrent(name: str, layers: int, suffixes: tuple[str, ...] = ("",)) -> dict[str, int]:
+    return {
+        f"{name}.weight_{kind}_l{layer}{suffix}": 0
+        for kind in ("ih", "hh")
+        for layer in range(layers)
+        for suffix in suffixes
+    }
+
+
+# Of each network the quantized weights, with the axes of their channels.
+NETWORKS: dict[Callable[[], paddle.nn.Layer], dict[str, int]] = {
+    Images: {"embedding.weight": 0, "conv.weight": 0, "depthwise.weight": 0, "linear.weight": 1},
+    Signals: {
+        **{"embedding.weight": 0, "conv.weight": 0, "depthwise.weight": 0},
+        "transposed.weight": 1,
+    },
+    Steps: {
+        "embedding.weight": 0,
+        **recurrent("lstm", 2, ("", "_reverse")),
+        **recurrent("gru", 1),
+    },
+}
 
 
 def fake_quantize(weight: Any, axis: int, bits: int) -> None:
@@ -45,26 +102,36 @@ def fake_quantize(weight: Any, axis: int, bits: int) -> None:
     weight.set_value(integers.astype(np.float32) * (threshold / levels))
 
 
-def check(directory: Path, bits: int) -> None:
+def check(directory: Path, make: Callable[[], Any], axes: dict[str, int], bits: int) -> None:
     paddle.disable_static()
     paddle.seed(0)
-    network = Network()
+    network = make()
     network.eval()
-    ids = np.random.default_rng(0).integers(0, 30, 5)
-    specs = [InputSpec([None], "int64", "ids")]
+    specs = [InputSpec([None], "int64", "words")]
     paddle.jit.save(network, str(directory / "network"), input_spec=specs)
-    result = pyquant.quant_post_dynamic(directory, directory / "out", weight_bits=bits)
-    axes = {"embedding": 0, "conv": 0, "depthwise": 0, "linear": 1}
-    for name, axis in axes.items():
-        fake_quantize(getattr(network, name).weight, axis, bits)
-    expected = network(paddle.to_tensor(ids)).numpy()
+    result = pyquant.quant_post_dynamic(
+        directory, directory / "out", weight_bits=bits, generate_test_model=True
+    )
+    assert result.model_path.suffix == ".json"
+    for name, weight in network.named_parameters():
+        if name in axes:
+            fake_quantize(weight, axes[name], bits)
+    expected = network(paddle.to_tensor(WORDS)).numpy()
     assert len(result.quantized) == len(axes)
-    for run in (predict, execute):
-        actual = run(result.model_path, result.params_path, {"ids": ids})[0]
-        np.testing.assert_array_equal(actual, expected)
+    assert result.kept_float == []
+    assert result.test_model_path is not None
+    feed = {"words": WORDS}
+    for path in (result.model_path, result.test_model_path):
+        params = path.with_suffix(".pdiparams")
+        np.testing.assert_array_equal(predict(path, params, feed)[0], expected)
+        np.testing.assert_array_equal(execute(path, params, feed)[0], expected)
+        for how in ("optimized", "unfused", "float"):
+            actual = predict(path, params, feed, how)[0]
+            np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 if __name__ == "__main__":
     paddle.set_flags({"FLAGS_use_mkldnn": False})
     for bits in (8, 16):
-        check(Path(sys.argv[1]), bits)
+        for make, axes in NETWORKS.items():
+            check(Path(sys.argv[1]) / f"{make.__name__}{bits}", make, axes, bits)

@@ -73,6 +73,20 @@ class ProgramBuilder:
         )
         return name
 
+    def add_op(
+        self,
+        op_type: str,
+        inputs: Mapping[str, list[str]],
+        outputs: Mapping[str, Mapping[str, list[int]]],
+        attributes: Mapping[str, Any],
+    ) -> None:
+        """Add an op of any number of tensors in each slot; the outputs' come with their dims."""
+        for tensors in outputs.values():
+            for name, dims in tensors.items():
+                proto.add_var(self.block, name, 5, dims)
+        written = {slot: list(tensors) for slot, tensors in outputs.items()}
+        self._add(op_type, dict(inputs), written, attributes)
+
     def fetch(self, name: str) -> None:
         self._fetched.append(name)
 
@@ -316,3 +330,82 @@ def product_net(
             y = net.op("elementwise_add", add, ("Out", f"{name}.sum"), out, {"axis": -1})
         net.fetch(y)
     return net
+
+
+def rnn_net(
+    mode: str = "LSTM", layers: int = 1, directions: int = 1, hidden: int = 32
+) -> ProgramBuilder:
+    """x[time, batch of 2, 24] through ``rnn``."""
+    net = ProgramBuilder()
+    x = net.feed("x", [-1, 2, 24])
+    gates = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1}[mode]
+    cells = layers * directions
+    matrices, vectors = [], []
+    for cell in range(cells):
+        inputs = 24 if cell < directions else hidden * directions
+        for index, size in enumerate((inputs, hidden)):
+            array = random((gates * hidden, size), 10 * cell + index) * np.float32(size**-0.5)
+            matrices.append(net.parameter(f"cell{cell}.w{index}", array))
+            bias = random((gates * hidden,), 10 * cell + index + 5) * np.float32(0.1)
+            vectors.append(net.parameter(f"cell{cell}.b{index}", bias))
+    state = {"shape": [cells, 2, hidden], "dtype": 5, "value": 0.0}
+    names = ["h", "c"] if mode == "LSTM" else ["h"]
+    for name in names:
+        net.op("fill_constant", {}, ("Out", name), [cells, 2, hidden], state)
+    net.add_op(
+        "rnn",
+        {"Input": [x], "PreState": names, "WeightList": matrices + vectors},
+        {
+            "DropoutState": {"dropout": [-1]},
+            "Out": {"y": [-1, 2, hidden * directions]},
+            "Reserve": {"reserve": [-1]},
+            "State": {f"last.{name}": [cells, 2, hidden] for name in names},
+        },
+        {
+            **{"mode": mode, "num_layers": layers, "is_bidirec": directions == 2},
+            **{"input_size": 24, "hidden_size": hidden, "dropout_prob": 0.0, "is_test": True},
+        },
+    )
+    net.fetch("y")
+    return net
+
+
+def tagger_net(op_type: str) -> ProgramBuilder:
+    """ids[-1,1] of a sequence through lookup_table, a product and ``lstm`` or ``gru``."""
+    net = ProgramBuilder()
+    hidden, gates = 32, 4 if op_type == "lstm" else 3
+    ids = net.feed("ids", [-1, 1], INT64)
+    _set_lod_level(net.block.vars[-1], 1)
+    table = net.parameter("table", random((100, 24), 1))
+    rows = net.op("lookup_table", {"Ids": ids, "W": table}, ("Out", "rows"), [-1, 24])
+    dense = net.parameter("dense", random((24, gates * hidden), 2) * np.float32(0.2))
+    once = {"x_num_col_dims": 1, "y_num_col_dims": 1}
+    x = net.op("mul", {"X": rows, "Y": dense}, ("Out", "x"), [-1, gates * hidden], once)
+    weight = net.parameter("w", random((hidden, gates * hidden), 3) * np.float32(0.2))
+    bias = net.parameter("b", random((1, gates * hidden), 4) * np.float32(0.1))
+    functions = {"gate_activation": "sigmoid", "is_reverse": False, "is_test": True}
+    others = ["BatchCellPreAct", "Cell"]
+    if op_type == "lstm":
+        functions |= {"cell_activation": "tanh", "candidate_activation": "tanh"}
+        functions |= {"use_peepholes": False}
+    else:
+        functions |= {"activation": "tanh", "origin_mode": False}
+        others = ["BatchResetHiddenPrev", "BatchHidden"]
+    net.add_op(
+        op_type,
+        {"Input": [x], "Weight": [weight], "Bias": [bias]},
+        {
+            "BatchGate": {"gate": [-1, gates * hidden]},
+            **{slot: {slot: [-1, hidden]} for slot in others},
+            "Hidden": {"y": [-1, hidden]},
+        },
+        functions,
+    )
+    net.fetch("y")
+    return net
+
+
+def _set_lod_level(var: Any, level: int) -> None:
+    """Let a variable be of sequences; the fields have other names in Paddle 2."""
+    tensor = getattr(var.type, var.type.DESCRIPTOR.fields_by_number[3].name)
+    setattr(tensor, tensor.DESCRIPTOR.fields_by_number[2].name, level)

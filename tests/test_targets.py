@@ -25,7 +25,7 @@ from pyquant import (
 )
 from pyquant.program import proto
 from pyquant.program.model import Model
-from pyquant.program.quantizable import QUANTIZABLE_OPS
+from pyquant.program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS
 from pyquant.program.targets import DEPLOY_BACKENDS
 
 IMAGES = programs.random((4, 8, 8, 8), 9)
@@ -160,7 +160,7 @@ def test_every_op_with_a_weight_is_of_the_form_that_the_passes_match(
     assert result.kept_float == []
     passes = Passes(load_model(tmp_path / "int8"))
     found = [op for op in passes.ops if op.type in QUANTIZABLE_OPS]
-    assert {op.type for op in found} == set(QUANTIZABLE_OPS) - {"lookup_table_v2"}
+    assert {op.type for op in found} == set(ACTIVATION_OP_TYPES)
     for op in found:
         kind = QUANTIZABLE_OPS[op.type]
         weight = only(proto.arguments(op.inputs, kind.weight))

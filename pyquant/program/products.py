@@ -83,7 +83,7 @@ _WRITE_IMAGES = (
 )
 _WRITE_IN_ORDER = (
     *(*PRODUCTS, "reshape2", "transpose2", "flatten2", "flatten_contiguous_range"),
-    *("squeeze2", "unsqueeze2", "layer_norm", "lookup_table_v2"),
+    *("squeeze2", "unsqueeze2", "layer_norm", "lookup_table", "lookup_table_v2"),
 )
 
 

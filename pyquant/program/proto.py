@@ -82,6 +82,11 @@ def api_name(data_type: int) -> str:
     return _API_NAMES[data_type]
 
 
+def is_float(data_type: int) -> bool:
+    """Return whether Paddle's ``data_type`` is that of a parameter that can be quantized."""
+    return data_type in (_TYPE.FP32, _TYPE.FP16, _TYPE.BF16)
+
+
 def dtype_name(data_type: int) -> str:
     """Return the name of Paddle's ``data_type``, as ``"FP32"``."""
     return str(_TYPE.Type.Name(data_type))

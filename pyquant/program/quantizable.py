@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ from ..errors import SettingError, UnsupportedError
 from ..settings import check_list
 from . import proto
 from .model import Model
+from .reshaped import Axes, ReshapedParameter, reshaped_parameters
 
 
 class QuantizableOp(NamedTuple):
@@ -17,19 +18,24 @@ class QuantizableOp(NamedTuple):
 
     Attributes:
         activation: the input slot of the activation.
-        weight: the input slot of the weight.
+        weight: the input slot of the weight; in a list, every matrix is one, and no vector.
         channel_axis: the weight's axis of output channels (rows of an embedding).
         transpose: the attribute that swaps the weight's last two axes, if there is one.
-        takes_indices: whether the activation holds indices, which are never quantized.
+        is_weight_only: whether its activation stays as it is: it holds indices, or the op has no
+            int8 kernel.
+        output: the output slot by whose tensor messages call the op, if it has several.
     """
 
     activation: str
     weight: str
     channel_axis: int
     transpose: str | None = None
-    takes_indices: bool = False
+    is_weight_only: bool = False
+    output: str | None = None
 
 
+# The weight of gru is two matrices in one, of which neither has its rows in order (gru_op.cc); but
+# what is in one column belongs to one unit of the hidden state.
 QUANTIZABLE_OPS = {
     "conv2d": QuantizableOp("Input", "Filter", 0),
     "depthwise_conv2d": QuantizableOp("Input", "Filter", 0),
@@ -37,19 +43,23 @@ QUANTIZABLE_OPS = {
     "mul": QuantizableOp("X", "Y", -1),
     "matmul": QuantizableOp("X", "Y", -1, "transpose_Y"),
     "matmul_v2": QuantizableOp("X", "Y", -1, "trans_y"),
-    "lookup_table_v2": QuantizableOp("Ids", "W", 0, takes_indices=True),
+    "lookup_table_v2": QuantizableOp("Ids", "W", 0, is_weight_only=True),
+    "lookup_table": QuantizableOp("Ids", "W", 0, is_weight_only=True),
+    "rnn": QuantizableOp("Input", "WeightList", 0, is_weight_only=True, output="Out"),
+    "lstm": QuantizableOp("Input", "Weight", 1, is_weight_only=True, output="Hidden"),
+    "gru": QuantizableOp("Input", "Weight", 1, is_weight_only=True, output="Hidden"),
 }
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 """The op types that convolve an image by a filter [outputs, inputs / groups, height, width]."""
 
 WEIGHT_ONLY_OP_TYPES = list(QUANTIZABLE_OPS)
-ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.takes_indices]
+ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.is_weight_only]
 
 
 @dataclass(frozen=True)
 class WeightedOp:
-    """One op of a program whose weight can be quantized.
+    """One op of a program with a weight that can be quantized; an op of several is several.
 
     Attributes:
         block: index of its block.
@@ -58,7 +68,9 @@ class WeightedOp:
         activation: name of the activation input.
         weight: name of the weight parameter.
         channel_axis: the weight's axis of output channels, not negative.
-        output: name of the op's first output, by which messages call the op.
+        output: name of the op's output, by which messages call the op.
+        reshaped_at: position of the op that reads the weight, if that is one that only reshapes it
+            for this one, or the first of several such; None if this one reads it itself.
     """
 
     block: int
@@ -68,6 +80,12 @@ class WeightedOp:
     weight: str
     channel_axis: int
     output: str
+    reshaped_at: int | None = None
+
+    @property
+    def read_at(self) -> int:
+        """Position of the op that reads the weight from the parameters."""
+        return self.position if self.reshaped_at is None else self.reshaped_at
 
     def desc(self, model: Model) -> Any:
         """Return its ``OpDesc`` in the program that it is of."""
@@ -80,17 +98,24 @@ class FloatOp:
 
     Attributes:
         op_type: as ``"matmul_v2"``.
-        name: name of its first output.
+        name: name of its output.
         reason: why it stays in float.
+        parameter: the float parameter that it reads, where that is known.
+        bytes: of that parameter; 0 where it is not known.
     """
 
     op_type: str
     name: str
     reason: str
+    parameter: str | None = None
+    bytes: int = 0
 
 
 def find_weighted_ops(
-    model: Model, op_types: Collection[str], skip_tensors: Collection[str] = ()
+    model: Model,
+    op_types: Collection[str],
+    skip_tensors: Collection[str] = (),
+    takes_reshaped: bool = False,
 ) -> tuple[list[WeightedOp], list[FloatOp]]:
     """Return the ops of ``op_types`` with a float weight, and those that must stay in float.
 
@@ -98,27 +123,56 @@ def find_weighted_ops(
         model: a float model.
         op_types: names of `QUANTIZABLE_OPS`.
         skip_tensors: an op that reads or writes one of them stays in float.
+        takes_reshaped: whether a weight may also be what ops that only reshape it make of a
+            parameter, as of a conv1d's. Its axis of channels is that of the parameter.
 
     Raises:
         SettingError: no op is left.
     """
     weighted: list[WeightedOp] = []
     kept: list[FloatOp] = []
+    reshaped = reshaped_parameters(model)
     for block_index, position, op in model.numbered_ops():
         if op.type not in op_types:
             continue
-        found = _weighted_op(model, block_index, position, op, skip_tensors)
-        if isinstance(found, WeightedOp):
-            weighted.append(found)
-        else:
-            kept.append(found)
-    if not weighted:
-        why = f" The first of {len(kept)}: {kept[0].reason}." if kept else ""
-        raise SettingError(
-            f"{model.model_path}: no op of type {', '.join(op_types)} has a weight that can be "
-            f"quantized.{why} Look at the model by 'pyquant inspect'."
-        )
+        for found in _weights_of(model, block_index, position, op, skip_tensors, reshaped):
+            if isinstance(found, FloatOp):
+                kept.append(found)
+            elif found.reshaped_at is not None and not takes_reshaped:
+                reason = "ops reshape its weight first; 'pyquant fold' does so once for all"
+                kept.append(stays_float(model, found, reason))
+            else:
+                weighted.append(found)
+    refuse_nothing(model, op_types, weighted, kept)
     return weighted, kept
+
+
+def refuse_nothing(
+    model: Model,
+    op_types: Collection[str],
+    weighted: Collection[WeightedOp],
+    kept: Sequence[FloatOp],
+) -> None:
+    """Raise SettingError if no op of ``op_types`` has a weight left to quantize."""
+    if weighted:
+        return
+    why = f" The first of {len(kept)}: {kept[0].reason}." if kept else ""
+    raise SettingError(
+        f"{model.model_path}: no op of type {', '.join(op_types)} has a weight that can be "
+        f"quantized.{why} Look at the model by 'pyquant inspect'."
+    )
+
+
+def stays_float(model: Model, op: WeightedOp, reason: str) -> FloatOp:
+    """Return an op with a weight as one that stays in float."""
+    return FloatOp(op.op_type, op.output, reason, op.weight, model.parameters[op.weight].nbytes)
+
+
+def output_name(op: Any) -> str:
+    """Return the name of an op's output, by which messages call it."""
+    kind = QUANTIZABLE_OPS.get(op.type)
+    outputs = proto.arguments(op.outputs, kind.output) if kind and kind.output else ()
+    return next(iter(outputs or proto.names(op.outputs)), "?")
 
 
 def located(
@@ -181,24 +235,61 @@ def _check_names(model: Model, names: Collection[str]) -> None:
             )
 
 
-def _weighted_op(
-    model: Model, block: int, position: int, op: Any, skip_tensors: Collection[str]
-) -> WeightedOp | FloatOp:
+def _weights_of(
+    model: Model,
+    block: int,
+    position: int,
+    op: Any,
+    skip_tensors: Collection[str],
+    reshaped: Mapping[tuple[int, str], ReshapedParameter],
+) -> Iterator[WeightedOp | FloatOp]:
+    """Yield the weights of an op; of one that stays in float whole, why."""
     kind = QUANTIZABLE_OPS[op.type]
-    output = next(proto.names(op.outputs), "?")
-    weights = proto.arguments(op.inputs, kind.weight)
-    weight = weights[0] if weights else ""
-    for name in (*proto.names(op.inputs), *proto.names(op.outputs)):
+    output = output_name(op)
+    names = list(proto.arguments(op.inputs, kind.weight)) or [""]
+    sources = {name: reshaped.get((block, name)) for name in names}
+    parameters = [name if source is None else source.name for name, source in sources.items()]
+    for name in (*proto.names(op.inputs), *proto.names(op.outputs), *parameters):
         if name in skip_tensors:
-            return FloatOp(op.type, output, f"'{name}' is in skip_tensor_list")
-    array = model.parameters.get(weight)
-    if array is None:
-        return FloatOp(op.type, output, f"its input {kind.weight} is computed, it is not a weight")
-    if array.dtype.kind not in "fu" or array.dtype.itemsize not in (2, 4):
-        return FloatOp(op.type, output, f"weight '{weight}' is {array.dtype}, not fp32/fp16/bf16")
-    if array.ndim < 2:
-        return FloatOp(op.type, output, f"weight '{weight}' has {array.ndim} dimension(s)")
-    transposed = kind.transpose is not None and proto.attribute(op, kind.transpose, False)
-    axis = (kind.channel_axis - int(transposed)) % array.ndim
+            whole = model.parameters.get(parameters[0]) if len(names) == 1 else None
+            of = (parameters[0], whole.nbytes) if whole is not None else (None, 0)
+            yield FloatOp(op.type, output, f"'{name}' is in skip_tensor_list", *of)
+            return
     activation = proto.arguments(op.inputs, kind.activation)[0]
-    return WeightedOp(block, position, op.type, activation, weight, axis, output)
+    for source, weight in zip(sources.values(), parameters):
+        array: Any = model.parameters.get(weight)
+        if array is None:
+            yield FloatOp(
+                op.type, output, f"its input {kind.weight} is computed, it is not a weight"
+            )
+            continue
+        if array.ndim < _MATRIX_RANK and len(names) > 1:
+            continue  # a bias
+        axis = _channel_axis(op, range(array.ndim) if source is None else source.axes)
+        reason = _why_not(weight, array, axis)
+        if reason is None and axis is not None:
+            at = None if source is None else source.position
+            yield WeightedOp(block, position, op.type, activation, weight, axis, output, at)
+        else:
+            yield FloatOp(op.type, output, str(reason), weight, array.nbytes)
+
+
+_MATRIX_RANK = 2
+
+
+def _channel_axis(op: Any, axes: Axes) -> int | None:
+    """Return the parameter's axis of channels, by which of its axes those of the weight are."""
+    kind = QUANTIZABLE_OPS[op.type]
+    transposed = kind.transpose is not None and proto.attribute(op, kind.transpose, False)
+    return axes[(kind.channel_axis - int(transposed)) % len(axes)] if axes else None
+
+
+def _why_not(weight: str, array: Any, axis: int | None) -> str | None:
+    """Return why a parameter cannot be quantized, None if it can."""
+    if array.dtype.kind not in "fu" or array.dtype.itemsize not in (2, 4):
+        return f"weight '{weight}' is {array.dtype}, not fp32/fp16/bf16"
+    if array.ndim < _MATRIX_RANK:
+        return f"weight '{weight}' has {array.ndim} dimension(s)"
+    if axis is None:
+        return f"the channels of weight '{weight}' are not along one axis before it is reshaped"
+    return None

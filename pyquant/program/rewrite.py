@@ -136,13 +136,13 @@ class Rewriter:
     ) -> None:
         integers = {op.weight: weights[op.weight].values for op in ops}
         stored = store_weights(self._model, integers, ops)
-        for op in sorted(ops, key=lambda op: (op.block, op.position)):
+        for op in sorted(ops, key=lambda op: (op.block, op.read_at)):
             key = (op.block, op.weight, 0)
             if key not in self._dequantized:
                 made, name = make(op.block, weights[op.weight], stored[op.weight])
-                self._before[op.block, op.position] += made
+                self._before[op.block, op.read_at] += made
                 self._dequantized[key] = name
-            self._renamed[op.block, op.position][op.weight] = self._dequantized[key]
+            self._renamed[op.block, op.read_at][op.weight] = self._dequantized[key]
 
     def _unit_columns(
         self, op: WeightedOp, weight: QuantizedWeight, stored: str
@@ -324,13 +324,14 @@ def _positions_of_writes(model: Model) -> dict[tuple[int, str], list[int]]:
     return writes
 
 
-def _read_by_others(model: Model, ops: Sequence[WeightedOp]) -> set[str]:
-    quantized = {(op.block, op.position) for op in ops}
+def _read_by_others(model: Model, ops: Iterable[WeightedOp]) -> set[str]:
+    """Return what is read otherwise than as the weight of one of ``ops``."""
+    weights = {(op.block, op.read_at, op.weight) for op in ops}
     return {
         name
         for block, position, op in model.numbered_ops()
-        if (block, position) not in quantized
         for name in proto.names(op.inputs)
+        if (block, position, name) not in weights
     }
 
 

@@ -49,6 +49,11 @@ class JsonProgram:
         self._operations = json_operations(model.model_path, self.document)
         self._next_id = 1 + max(_result_ids(self._operations))
         self._before: dict[int, list[Any]] = {}
+        self._lists = {
+            operation["O"][0]["%"]: position
+            for position, operation in enumerate(self._operations)
+            if operation["#"] == "0.combine"
+        }
 
     def store_integers(
         self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
@@ -71,7 +76,9 @@ class JsonProgram:
         declared = {item["A"][3]: item for item in self._operations if item["#"] == "p"}
         readers: dict[str, list[int]] = {}
         for op in ops:
-            readers.setdefault(op.weight, []).append(self._positions[op.position])
+            value = declared[op.weight]["O"]["%"]
+            position = self._reader(self._positions[op.read_at], value)
+            readers.setdefault(op.weight, []).append(position)
         for name, positions in readers.items():
             value = declared[name]["O"]["%"]
             replacement = make(declared[name], weights[name], min(positions))
@@ -81,6 +88,15 @@ class JsonProgram:
                         operand["%"] = replacement
         self._insert()
         self._drop_unread(declared, readers)
+
+    def _reader(self, position: int, value: int) -> int:
+        """Return where an op reads a value: where it stands, or where the list with it is made."""
+        operands = self._operands(position)
+        lists = [self._lists[operand] for operand in operands if operand in self._lists]
+        return next((made for made in lists if value in self._operands(made)), position)
+
+    def _operands(self, position: int) -> list[int]:
+        return [operand["%"] for operand in self._operations[position]["I"]]
 
     def _dequantize(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
         values = self._parameter(declared, f"{weight.name}.quantized", weight.values)

@@ -15,7 +15,7 @@ from ..settings import check_choice
 from . import proto
 from .model import Model
 from .products import PRODUCTS, is_fc
-from .quantizable import CONVOLUTIONS, QUANTIZABLE_OPS, WeightedOp
+from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
 from .weights import WEIGHT_QUANTIZE_TYPES
 
 
@@ -187,7 +187,7 @@ def _weighted_before_relu(candidate: Candidate, name: str) -> Any:
     producer = candidate.producers.get(name)
     while producer is not None and producer.type in _BEFORE_RELU:
         producer = candidate.producers.get(_carried(producer))
-    return producer if producer is not None and producer.type in QUANTIZABLE_OPS else None
+    return producer if producer is not None and producer.type in ACTIVATION_OP_TYPES else None
 
 
 def _carriers_in_front(candidate: Candidate) -> Iterator[Any]:
@@ -259,7 +259,7 @@ def _is_read_as_int8_alone(candidate: Candidate) -> bool:
     """Return whether it is a product of which all readers are ops with a weight."""
     readers = candidate.readers.get(candidate.op.output, ())
     is_product = candidate.op.op_type in PRODUCTS and bool(readers)
-    return is_product and all(op_type in QUANTIZABLE_OPS for op_type in readers)
+    return is_product and all(op_type in ACTIVATION_OP_TYPES for op_type in readers)
 
 
 def _has_one_position(candidate: Candidate) -> bool:

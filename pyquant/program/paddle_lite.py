@@ -1,0 +1,74 @@
+"""Weights in Paddle-Lite's form: integers, and their scales as attributes of the ops.
+
+``LightPredictor::DequantizeWeight`` (lite/api/light_api.cc) makes float weights of them as it loads
+a model. It knows four op types, each with its channels along one axis; the weight of any other op
+with such attributes would be uninitialised memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from . import proto
+from .model import Model
+from .quantizable import FloatOp, WeightedOp, stays_float
+from .rewrite import store_weights
+from .weights import QuantizedWeight
+
+_CHANNEL_AXES = {"conv2d": 0, "depthwise_conv2d": 0, "mul": 1, "lookup_table": 1}
+_OF_MATRICES = ("mul", "lookup_table")
+
+
+def ops_for_lite(model: Model, ops: Sequence[WeightedOp]) -> tuple[list[WeightedOp], list[FloatOp]]:
+    """Return the ops that Paddle-Lite takes integer weights of, by its axes; and the others."""
+    taken, kept = [], []
+    for op in ops:
+        reason = _why_float(model, op)
+        if reason is None:
+            taken.append(replace(op, channel_axis=_CHANNEL_AXES[op.op_type]))
+        else:
+            kept.append(stays_float(model, op, reason))
+    return taken, kept
+
+
+def store_for_lite(
+    model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+) -> None:
+    """Store integer weights, and write the attributes that Paddle-Lite reads.
+
+    Of the ops that share a weight the first one alone has them: Paddle-Lite would take what it has
+    made for the first one, floats, for the integers of the next.
+    """
+    stored = store_weights(model, {name: weight.values for name, weight in weights.items()}, ops)
+    scaled = set()
+    for op in ops:
+        weight = weights[op.weight]
+        desc = op.desc(model)
+        proto.rename(desc.inputs, stored)
+        if op.weight in scaled:
+            continue
+        scaled.add(op.weight)
+        kind = "abs_max" if weight.axis < 0 else "channel_wise_abs_max"
+        channels = weight.stored.shape[_CHANNEL_AXES[op.op_type]]
+        scales = np.broadcast_to(weight.step, (channels,)).tolist()
+        proto.set_attribute(desc, "quantization_type", f"post_weight_{kind}")
+        proto.set_attribute(desc, "quantize_weight_bits", weight.bits)
+        proto.set_attribute(desc, f"{stored[op.weight]}_quant_scale", scales)
+        proto.set_attribute(desc, "with_quant_attr", True)
+
+
+def _why_float(model: Model, op: WeightedOp) -> str | None:
+    if op.op_type not in _CHANNEL_AXES:
+        return (
+            f"Paddle-Lite takes integer weights of {', '.join(_CHANNEL_AXES)} alone "
+            "(DequantizeWeight in lite/api/light_api.cc)"
+        )
+    weight = model.parameters[op.weight]
+    if weight.dtype != np.float32:
+        return f"weight '{op.weight}' is {weight.dtype}; Paddle-Lite makes float32 of integers"
+    if op.op_type in _OF_MATRICES and weight.ndim != 2:
+        return f"Paddle-Lite takes integer weights of '{op.op_type}' of two dimensions alone"
+    return None

@@ -1,0 +1,73 @@
+"""Parameters that ops only reshape before others read them, as the filters of conv1d.
+
+Paddle's ``conv1d`` is ``assign`` and ``unsqueeze2`` of the filter in front of a ``conv2d``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any, NamedTuple, Optional
+
+from . import proto
+from .model import Model
+
+Axes = Sequence[Optional[int]]
+
+
+class ReshapedParameter(NamedTuple):
+    """A tensor that has the values of a parameter, in another shape or of another type.
+
+    Attributes:
+        name: of the parameter.
+        position: of the op that reads the parameter, in the block of the tensor.
+        axes: for each axis of the tensor, the parameter's axis that it is; None if it is none.
+    """
+
+    name: str
+    position: int
+    axes: Axes
+
+
+def reshaped_parameters(model: Model) -> dict[tuple[int, str], ReshapedParameter]:
+    """Return the tensors that have the values of a parameter, by block and name.
+
+    Of each step nothing but the next one may be read, so that whatever replaces the parameter
+    changes what the last one is read by, and nothing else.
+    """
+    reads, writes, dims = model.reads(), model.writes(), model.dims()
+    found: dict[tuple[int, str], ReshapedParameter] = {}
+    for block, position, op in model.numbered_ops():
+        if op.type not in _RESHAPING or not _stays_float(op):
+            continue
+        (name,), (output,) = proto.arguments(op.inputs, "X"), proto.arguments(op.outputs, "Out")
+        source = found.get((block, name))
+        if source is None and name in model.parameters:
+            array = model.parameters[name]
+            source = ReshapedParameter(name, position, range(array.ndim))
+            old = list(array.shape)
+        else:
+            old = dims.get(name, [])
+        new = dims.get(output, [])
+        is_plain = reads[output] == writes[output] == 1 and output not in model.parameters
+        if source is None or not is_plain or min(new, default=1) < 0 or prod(new) != prod(old):
+            continue
+        axes = _axes(op, old, new)
+        kept = [None if axis is None else source.axes[axis] for axis in axes]
+        found[block, output] = source._replace(axes=kept)
+    return found
+
+
+_RESHAPING = ("assign", "cast", "reshape2", "squeeze2", "transpose2", "unsqueeze2")
+
+
+def _stays_float(op: Any) -> bool:
+    return op.type != "cast" or proto.is_float(proto.attribute(op, "out_dtype", proto.FP32))
+
+
+def _axes(op: Any, old: Sequence[int], new: Sequence[int]) -> Axes:
+    """Return which axis of the input each axis of the output is."""
+    if op.type == "transpose2":
+        return list(proto.attribute(op, "axis", range(len(old))))
+    places = {(prod(old[:axis]), size): axis for axis, size in enumerate(old)}
+    return [places.get((prod(new[:axis]), size)) for axis, size in enumerate(new)]

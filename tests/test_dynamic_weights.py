@@ -1,0 +1,290 @@
+"""Dynamic mode on weights that reach their ops in other ways than convolutions' and products' do.
+
+What they make of the model is held to the float model, in every way that Paddle runs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+import programs
+import pytest
+from paddle.base import create_lod_tensor
+from paddle_run import execute, predict, relative_error
+
+from pyquant import (
+    QuantizationResult,
+    SettingError,
+    load_model,
+    quant_post_dynamic,
+    quant_post_static,
+)
+from pyquant.program import proto
+
+RUNS = ("plain", "optimized", "unfused", "float", "int8")
+STEPS = {"x": programs.random((5, 2, 24), 9)}
+SEQUENCE = {"x": programs.random((2, 6, 20), 9)}
+ROWS = {"x": programs.random((3, 16), 9)}
+WORDS = np.random.default_rng(3).integers(0, 100, (9, 1))
+LOD = [[0, 4, 9]]
+
+
+def reshaped_net(*steps: str, dtype: type = np.float32) -> programs.ProgramBuilder:
+    """x[-1,16] times "w" [16,12], which reaches the product through ``steps``."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 16])
+    array = programs.random((16, 12), 1).astype(dtype)
+    kinds: dict[str, tuple[list[int], dict[str, Any]]] = {
+        "assign": ([16, 12], {}),
+        "cast": ([16, 12], {"in_dtype": proto.paddle_dtype(array.dtype), "out_dtype": 5}),
+        "unsqueeze2": ([16, 1, 12], {"axes": [1]}),
+        "squeeze2": ([16, 12], {"axes": [1]}),
+        "reshape2": ([16, 12], {"shape": [16, 12]}),
+        "transpose2": ([16, 12], {"axis": [1, 0]}),
+    }
+    if steps[0] == "transpose2":
+        array = np.ascontiguousarray(array.T)
+    elif steps[0] == "reshape2":
+        array = array.reshape(4, 4, 12)
+    name = net.parameter("w", array)
+    for index, step in enumerate(steps):
+        dims, attributes = kinds[step]
+        name = net.op(step, {"X": name}, ("Out", f"w{index}"), dims, attributes)
+    straight = {"trans_x": False, "trans_y": False}
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": name}, ("Out", "y"), [-1, 12], straight))
+    return net
+
+
+def conv1d_net(op_type: str = "conv2d") -> programs.ProgramBuilder:
+    """x[-1,6,20] through what Paddle makes of Conv1D or Conv1DTranspose: "w" [.., .., 3]."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 6, 20])
+    outputs, inputs = (8, 6) if op_type == "conv2d" else (6, 8)
+    shape = [6, 1, 3] if op_type == "depthwise_conv2d" else [outputs, inputs, 3]
+    w = net.parameter("w", programs.random(tuple(shape), 1))
+    if op_type != "conv2d_transpose":
+        w = net.op("assign", {"X": w}, ("Out", "w1"), shape)
+    on_axis = {"axes": [-2]}
+    w = net.op("unsqueeze2", {"X": w}, ("Out", "w2"), [*shape[:2], 1, 3], on_axis)
+    image = net.op("unsqueeze2", {"X": x}, ("Out", "image"), [-1, 6, 1, 20], on_axis)
+    channels = 6 if op_type == "depthwise_conv2d" else 8
+    attributes = {**programs.CONV, "paddings": [0, 1]}
+    if op_type == "depthwise_conv2d":
+        attributes["groups"] = 6
+    y = net.op(
+        op_type, {"Input": image, "Filter": w}, ("Output", "y"), [-1, channels, 1, 20], attributes
+    )
+    net.fetch(net.op("squeeze2", {"X": y}, ("Out", "z"), [-1, channels, 20], on_axis))
+    return net
+
+
+NETS: dict[str, tuple[Callable[[], programs.ProgramBuilder], dict[str, Any]]] = {
+    "rnn LSTM": (programs.rnn_net, STEPS),
+    "rnn LSTM of two layers, both ways": (lambda: programs.rnn_net("LSTM", 2, 2), STEPS),
+    "rnn GRU both ways": (lambda: programs.rnn_net("GRU", 1, 2), STEPS),
+    "rnn simple": (lambda: programs.rnn_net("RNN_TANH"), STEPS),
+    "conv1d": (conv1d_net, SEQUENCE),
+    "depthwise conv1d": (lambda: conv1d_net("depthwise_conv2d"), SEQUENCE),
+    "conv1d_transpose": (lambda: conv1d_net("conv2d_transpose"), SEQUENCE),
+    "transpose2": (lambda: reshaped_net("transpose2"), ROWS),
+    "reshape2": (lambda: reshaped_net("unsqueeze2", "squeeze2", "reshape2"), ROWS),
+    "cast": (lambda: reshaped_net("cast", dtype=np.float16), ROWS),
+    "assign": (lambda: reshaped_net("assign"), ROWS),
+}
+
+
+def run(path: Path, feed: dict[str, Any], how: str = "plain") -> Any:
+    return predict(path, path.with_suffix(".pdiparams"), feed, how)[0]
+
+
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("kind", ["channel_wise_abs_max", "abs_max"])
+def test_every_run_is_close_to_float(tmp_path: Path, net: str, bits: int, kind: str) -> None:
+    build, feed = NETS[net]
+    source = build().save(tmp_path / "in")
+    result = quant_post_dynamic(
+        source,
+        tmp_path / "out",
+        weight_bits=bits,
+        weight_quantize_type=kind,
+        generate_test_model=True,
+    )
+    assert result.test_model_path is not None
+    float_output = run(source / "m.pdmodel", feed)
+    bound = {8: 0.01 if kind == "channel_wise_abs_max" else 0.02, 16: 1e-4}[bits]
+    twin = run(result.test_model_path, feed)
+    executed = execute(result.model_path, result.params_path, feed)[0]
+    np.testing.assert_array_equal(run(result.model_path, feed), executed)
+    if net == "cast":
+        # The integers become float16 again, to which Paddle 2.6 casts by cutting bits off.
+        bound += 2**-10
+        assert relative_error(executed, twin) < 2**-10
+    else:
+        np.testing.assert_array_equal(executed, twin)
+    assert 0 < relative_error(twin, float_output) < bound
+    for how in RUNS:
+        for path in (result.model_path, result.test_model_path):
+            assert relative_error(run(path, feed, how), float_output) < bound, (how, path)
+
+
+@pytest.mark.parametrize("op_type", ["lstm", "gru"])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_lookup_table_and_older_recurrent_ops(tmp_path: Path, op_type: str, bits: int) -> None:
+    source = programs.tagger_net(op_type).save(tmp_path / "in")
+    result = quant_post_dynamic(
+        source, tmp_path / "out", weight_bits=bits, generate_test_model=True
+    )
+    assert {(t.name, t.op_types, t.axis) for t in result.quantized} == {
+        ("table", ("lookup_table",), 0),
+        ("dense", ("mul",), 1),
+        ("w", (op_type,), 1),
+    }
+    assert result.kept_float == []
+    paths = [source / "m.pdmodel", result.model_path, result.test_model_path]
+    float_output, *others = (
+        predict(path, path.with_suffix(".pdiparams"), {"ids": WORDS}, lod=LOD)[0] for path in paths
+    )
+    np.testing.assert_array_equal(others[0], others[1])
+    bound = 0.015 if bits == 8 else 1e-4
+    assert 0 < relative_error(others[0], float_output) < bound
+    for how in RUNS:
+        for path in paths[1:]:
+            feed = {"ids": WORDS}
+            output = predict(path, path.with_suffix(".pdiparams"), feed, how, LOD)[0]
+            assert relative_error(output, float_output) < bound, (how, path)
+    words = create_lod_tensor(WORDS, [[4, 5]], paddle.CPUPlace())
+    executed = execute(result.model_path, result.params_path, {"ids": words})[0]
+    np.testing.assert_array_equal(executed, others[0])
+
+
+def test_all_matrices_of_rnn_are_quantized_by_rows_and_no_bias(tmp_path: Path) -> None:
+    net = programs.rnn_net("LSTM", 2, 2)
+    result = quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
+    assert {(t.name, t.op_types, t.axis) for t in result.quantized} == {
+        (f"cell{cell}.w{index}", ("rnn",), 0) for cell in range(4) for index in range(2)
+    }
+    assert result.kept_float == []
+    parameters = load_model(result.model_path).parameters
+    assert all(parameters[f"cell{cell}.b0"].dtype == np.float32 for cell in range(4))
+
+
+def test_a_skipped_rnn_stays_float_whole(tmp_path: Path) -> None:
+    source = programs.rnn_net().save(tmp_path / "in")
+    with pytest.raises(SettingError, match=r"'cell0\.w0' is in skip_tensor_list"):
+        quant_post_dynamic(source, tmp_path / "out", skip_tensor_list=["cell0.w0"])
+    with pytest.raises(SettingError, match="no op of type conv2d"):
+        quant_post_dynamic(source, tmp_path / "out", quantizable_op_type=["conv2d"])
+
+
+def size(result: QuantizationResult) -> float:
+    return result.bytes_after / result.bytes_before
+
+
+@pytest.mark.parametrize(("bits", "share"), [(8, 0.29), (16, 0.53)])
+def test_an_lstm_shrinks_to_a_quarter_and_to_a_half(
+    tmp_path: Path, bits: int, share: float
+) -> None:
+    source = programs.rnn_net("LSTM", 2, 2, hidden=128).save(tmp_path / "in")
+    assert size(quant_post_dynamic(source, tmp_path / "out", weight_bits=bits)) < share
+
+
+@pytest.mark.parametrize(
+    ("net", "axis"),
+    [
+        (conv1d_net(), 0),
+        (conv1d_net("depthwise_conv2d"), 0),
+        (conv1d_net("conv2d_transpose"), 1),
+        (reshaped_net("transpose2"), 0),
+        (reshaped_net("transpose2", "unsqueeze2", "squeeze2", "reshape2"), 0),
+        (reshaped_net("reshape2"), 2),
+    ],
+)
+def test_channels_of_reshaped_weights(
+    tmp_path: Path, net: programs.ProgramBuilder, axis: int
+) -> None:
+    result = quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
+    (tensor,) = result.quantized
+    assert (tensor.name, tensor.axis) == ("w", axis)
+    weight = net.parameters["w"]
+    others = tuple(index for index in range(weight.ndim) if index != axis)
+    np.testing.assert_array_equal(tensor.threshold, np.abs(weight).max(axis=others))
+    stored = load_model(result.model_path).parameters["w"]
+    assert (stored.dtype, stored.shape) == (np.int8, weight.shape)
+
+
+def test_a_weight_of_mixed_channels_stays_float(tmp_path: Path) -> None:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 16])
+    w = net.parameter("w", programs.random((8, 24)))
+    mixed = net.op("reshape2", {"X": w}, ("Out", "w2"), [16, 12], {"shape": [16, 12]})
+    straight = {"trans_x": False, "trans_y": False}
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": mixed}, ("Out", "y"), [-1, 12], straight))
+    with pytest.raises(SettingError, match="channels of weight 'w' are not along one axis"):
+        quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
+
+
+def test_what_else_reads_a_reshaped_weight_keeps_it_float(tmp_path: Path) -> None:
+    net = conv1d_net()
+    everything = {"dim": [0], "keep_dim": False, "reduce_all": True}
+    net.fetch(net.op("reduce_sum", {"X": "w2"}, ("Out", "total"), [1], everything))
+    with pytest.raises(SettingError, match="its input Filter is computed"):
+        quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
+    net = conv1d_net()
+    net.fetch(net.op("reduce_sum", {"X": "w"}, ("Out", "total"), [1], everything))
+    source = net.save(tmp_path / "other")
+    result = quant_post_dynamic(source, tmp_path / "out")
+    before = predict(source / "m.pdmodel", source / "m.pdiparams", SEQUENCE)
+    after = predict(result.model_path, result.params_path, SEQUENCE)
+    np.testing.assert_array_equal(after[1], before[1])
+    assert 0 < relative_error(after[0], before[0]) < 0.01
+
+
+def test_static_mode_folds_the_filter_of_conv1d_or_says_why_not(tmp_path: Path) -> None:
+    source = conv1d_net().save(tmp_path / "in")
+    result = quant_post_static(
+        None, source, tmp_path / "out", data_loader=[SEQUENCE], deploy_backend="OneDNN"
+    )
+    assert [t.op_types for t in result.quantized if t.kind == "weight"] == [("conv2d",)]
+    output = run(result.model_path, SEQUENCE, "float")
+    assert relative_error(output, run(source / "m.pdmodel", SEQUENCE)) < 0.03
+    with pytest.raises(SettingError, match="ops reshape its weight first; 'pyquant fold'"):
+        quant_post_static(
+            None, source, tmp_path / "out", data_loader=[SEQUENCE], optimize_model=False
+        )
+
+
+def test_paddle_lite_takes_what_it_can_make_floats_of(tmp_path: Path) -> None:
+    source = programs.tagger_net("gru").save(tmp_path / "in")
+    for kind in ("channel_wise_abs_max", "abs_max"):
+        result = quant_post_dynamic(
+            source, tmp_path / "out", lite_format=True, weight_quantize_type=kind
+        )
+        assert {tensor.name for tensor in result.quantized} == {"table", "dense"}
+        assert [op.op_type for op in result.kept_float] == ["gru"]
+        assert "Paddle-Lite takes integer weights of conv2d" in result.kept_float[0].reason
+        before, after = load_model(source), load_model(result.model_path)
+        assert after.parameters["w"].dtype == np.float32
+        for op in after.ops():
+            for name in ("table", "dense"):
+                scales = proto.attribute(op, f"{name}_quant_scale", None)
+                if scales is None:
+                    continue
+                # One for each column, as PROCESS_FC_DATA of lite/api/light_api.cc multiplies them.
+                made = after.parameters[name] * np.array(scales, np.float32)
+                error = np.abs(made - before.parameters[name])
+                assert (error <= np.array(scales) * 0.501).all()
+                assert len(scales) == before.parameters[name].shape[1]
+        types = [op.type for op in after.ops() if proto.attribute(op, "quantization_type", "")]
+        assert types == ["lookup_table", "mul"]
+
+
+def test_of_ops_that_share_a_weight_the_first_has_paddle_lites_attributes(tmp_path: Path) -> None:
+    source = programs.product_net("mul", [-1, 64]).save(tmp_path / "in")
+    result = quant_post_dynamic(source, tmp_path / "out", lite_format=True)
+    products = [op for op in load_model(result.model_path).ops() if op.type == "mul"]
+    assert [bool(proto.attribute(op, "w_quant_scale", [])) for op in products] == [True, False]
