@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingError
+from .errors import NonFiniteWeightError, SettingError
 from .program import proto
 from .program.model import Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
@@ -72,7 +72,8 @@ def quant_post_dynamic(
         skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
 
     Returns:
-        What was quantized, with which scale, and what stays in float, and why.
+        What was quantized, with which scale, and what stays in float, and why: also ops
+        whose weight holds NaN or infinity.
 
     Raises:
         ModelFileError: the model cannot be read.
@@ -93,7 +94,14 @@ def quant_post_dynamic(
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
     result = _Result(Path(save_model_dir), filename, params, generate_test_model, lite_format)
-    paths, test_path = result.write(model, weights, ops)
+    try:
+        paths, test_path = result.write(model, weights, ops)
+    except NonFiniteWeightError:
+        # Weights are not read before they are written. What was written is gone again.
+        ops, kept = _without_non_finite(model, weights, ops, kept)
+        refuse_nothing(model, quantizable_op_type, ops, kept)
+        weights = {op.weight: weights[op.weight] for op in ops}
+        paths, test_path = result.write(model, weights, ops)
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
@@ -127,6 +135,20 @@ def _part(
     return ops, kept + more
 
 
+def _without_non_finite(
+    model: Model,
+    weights: Mapping[str, QuantizedWeight],
+    ops: Sequence[WeightedOp],
+    kept: Sequence[FloatOp],
+) -> tuple[list[WeightedOp], list[FloatOp]]:
+    """Return the ops whose weights are finite, and ``kept`` with the others."""
+    reasons = {name: weight.why_float for name, weight in weights.items()}
+    refused = [
+        stays_float(model, op, reason) for op in ops if (reason := reasons[op.weight]) is not None
+    ]
+    return [op for op in ops if reasons[op.weight] is None], [*kept, *refused]
+
+
 @dataclass(frozen=True)
 class _Result:
     """Where and in which form the quantized model is written.
@@ -152,6 +174,9 @@ class _Result:
 
         Returns:
             The paths of the quantized model's files, and of the twin's program if there is one.
+
+        Raises:
+            NonFiniteWeightError: a weight holds NaN or infinity; nothing has changed on the disk.
         """
         write: Callable[..., tuple[Path, ...]] = write_model
         if self.filename.endswith(".json"):

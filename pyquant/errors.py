@@ -15,6 +15,10 @@ class ModelFileError(PyquantError):
     """A model or parameter file is missing, truncated, or does not belong to the other."""
 
 
+class NonFiniteWeightError(ModelFileError):
+    """A weight that is to become integers holds NaN or infinity; modes keep its ops in float."""
+
+
 class UnsupportedError(PyquantError):
     """The model or the request is well formed, but pyquant cannot do it."""
 

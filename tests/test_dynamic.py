@@ -12,7 +12,6 @@ import pytest
 from paddle_run import execute, predict
 
 from pyquant import (
-    ModelFileError,
     OutputError,
     QuantizationResult,
     SettingError,
@@ -213,13 +212,6 @@ def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     net = programs.conv_net()
     net.block.ops[1].type = "quantize_linear"
     with pytest.raises(UnsupportedError, match="quantized already"):
-        quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
-
-
-def test_nan_in_a_weight_is_named(tmp_path: Path) -> None:
-    net = programs.conv_net()
-    net.parameters["second.w"][2, 0, 0, 0] = np.nan
-    with pytest.raises(ModelFileError, match=r"m\.pdiparams: weight 'second\.w'.* in 1 of 4"):
         quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
 
 

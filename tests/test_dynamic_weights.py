@@ -17,8 +17,10 @@ from paddle.base import create_lod_tensor
 from paddle_run import execute, predict, relative_error
 
 from pyquant import (
+    FloatOp,
     QuantizationResult,
     SettingError,
+    kernels,
     load_model,
     quant_post_dynamic,
     quant_post_static,
@@ -82,6 +84,28 @@ def conv1d_net(op_type: str = "conv2d") -> programs.ProgramBuilder:
     return net
 
 
+def mask_net(bad: float = -np.inf) -> programs.ProgramBuilder:
+    """Attention weights: x[-1,8,16] times "dense" [16,8], plus rows of "mask" [8,8], softmax."""
+    net = programs.ProgramBuilder()
+    positions, x = net.feed("positions", [-1, 8], programs.INT64), net.feed("x", [-1, 8, 16])
+    mask = np.triu(np.full((8, 8), bad, np.float32), 1)
+    # The parameters are written in the order of their names: this one between the others.
+    table = net.parameter("mask", mask)
+    dense = net.parameter("dense", programs.random((16, 8), 1) * np.float32(0.3))
+    last = net.parameter("zz", programs.random((8, 8), 2))
+    rows = net.op("lookup_table_v2", {"Ids": positions, "W": table}, ("Out", "rows"), [-1, 8, 8])
+    straight = {"trans_x": False, "trans_y": False}
+    y = net.op("matmul_v2", {"X": x, "Y": dense}, ("Out", "y"), [-1, 8, 8], straight)
+    total = net.op("elementwise_add", {"X": y, "Y": rows}, ("Out", "t"), [-1, 8, 8], {"axis": -1})
+    weights = net.op("softmax", {"X": total}, ("Out", "s"), [-1, 8, 8], {"axis": -1})
+    net.fetch(net.op("matmul_v2", {"X": weights, "Y": last}, ("Out", "z"), [-1, 8, 8], straight))
+    return net
+
+
+MASKED = {
+    "positions": np.tile(np.arange(8), (2, 1)),
+    "x": programs.random((2, 8, 16), 9),
+}
 NETS: dict[str, tuple[Callable[[], programs.ProgramBuilder], dict[str, Any]]] = {
     "rnn LSTM": (programs.rnn_net, STEPS),
     "rnn LSTM of two layers, both ways": (lambda: programs.rnn_net("LSTM", 2, 2), STEPS),
@@ -94,6 +118,7 @@ NETS: dict[str, tuple[Callable[[], programs.ProgramBuilder], dict[str, Any]]] = 
     "reshape2": (lambda: reshaped_net("unsqueeze2", "squeeze2", "reshape2"), ROWS),
     "cast": (lambda: reshaped_net("cast", dtype=np.float16), ROWS),
     "assign": (lambda: reshaped_net("assign"), ROWS),
+    "mask": (mask_net, MASKED),
 }
 
 
@@ -256,6 +281,77 @@ def test_static_mode_folds_the_filter_of_conv1d_or_says_why_not(tmp_path: Path) 
         quant_post_static(
             None, source, tmp_path / "out", data_loader=[SEQUENCE], optimize_model=False
         )
+
+
+@pytest.mark.parametrize("bad", [-np.inf, np.inf, np.nan])
+def test_a_weight_that_is_not_finite_stays_float(tmp_path: Path, bad: float) -> None:
+    source = mask_net(bad).save(tmp_path / "in")
+    result = quant_post_dynamic(source, tmp_path / "out", generate_test_model=True)
+    assert [tensor.name for tensor in result.quantized] == ["dense", "zz"]
+    assert result.kept_float == [
+        FloatOp(
+            "lookup_table_v2",
+            "rows",
+            "weight 'mask' holds NaN or infinity in 7 of 8 channel(s)",
+            "mask",
+            256,
+        )
+    ]
+    assert result.test_model_path is not None
+    for path in (result.model_path, result.test_model_path):
+        assert sorted(file.name for file in path.parent.iterdir()) == [
+            "model.pdiparams",
+            "model.pdmodel",
+        ]
+        stored = load_model(path).parameters
+        np.testing.assert_array_equal(stored["mask"], load_model(source).parameters["mask"])
+        assert "mask@scale" not in stored
+    types = {name: array.dtype for name, array in load_model(result.model_path).parameters.items()}
+    assert types["dense"] == types["zz"] == np.int8
+
+
+def test_weights_are_read_for_their_magnitude_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[tuple[int, ...]] = []
+    magnitude = kernels.channel_abs_max
+
+    def counted(values: Any, *arguments: Any, **options: Any) -> Any:
+        shapes.append(values.shape)
+        return magnitude(values, *arguments, **options)
+
+    monkeypatch.setattr(kernels, "channel_abs_max", counted)
+    for net in (programs.conv_net(), mask_net()):
+        shapes.clear()
+        quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
+        assert sorted(shapes) == sorted(array.shape for array in net.parameters.values())
+
+
+def test_a_model_of_no_finite_weight_is_refused(tmp_path: Path) -> None:
+    net = programs.linear_net("mul")
+    net.parameters["w"][3] = np.nan
+    with pytest.raises(SettingError, match="weight 'w' holds NaN or infinity in 32 of 32"):
+        quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("backend", [None, "OneDNN", "TensorRT", "ARM"])
+@pytest.mark.parametrize("options", [{}, {"bias_correction": False, "optimize_model": False}])
+def test_static_mode_keeps_a_weight_that_is_not_finite_float(
+    tmp_path: Path, backend: str | None, options: dict[str, Any]
+) -> None:
+    net = programs.Net([2, 16]).matmul(16).act("relu").matmul(16).end()
+    net.parameters["w2"][3, 5] = -np.inf
+    source = net.save(tmp_path / "in")
+    feed = {"x": np.abs(programs.random((8, 16), 9))}
+    result = quant_post_static(
+        None, source, tmp_path / "out", data_loader=[feed], deploy_backend=backend, **options
+    )
+    assert [t.name for t in result.quantized if t.kind == "weight"] == ["w1"]
+    (kept,) = result.kept_float
+    assert kept.reason == "weight 'w2' holds NaN or infinity in 1 of 16 channel(s)"
+    stored = load_model(result.model_path).parameters["w2"]
+    np.testing.assert_array_equal(stored, net.parameters["w2"])
 
 
 def test_paddle_lite_takes_what_it_can_make_floats_of(tmp_path: Path) -> None:

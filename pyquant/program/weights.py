@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from .. import kernels
-from ..errors import ModelFileError
+from ..errors import NonFiniteWeightError
 from .model import Model, multiplied
 from .parameters import Array, DerivedTensor, forget_pages, row_chunks
 from .quantizable import WeightedOp
@@ -67,20 +67,31 @@ class QuantizedWeight:
         """The magnitude that maps to 2^(bits-1)-1: float32[channels], or [1] for one per tensor.
 
         Raises:
-            ModelFileError: the weight holds NaN or infinity.
+            NonFiniteWeightError: the weight holds NaN or infinity.
         """
         if self.known is not None:
             return self.known
-        threshold = self._abs_max()
-        if not np.isfinite(threshold).all():
-            bad = int(np.count_nonzero(~np.isfinite(threshold)))
-            raise ModelFileError(
-                f"{self.file}: weight '{self.name}' holds NaN or infinity in {bad} of "
-                f"{threshold.size} channel(s). Repair or export the model again."
+        if self.why_float is not None:
+            raise NonFiniteWeightError(
+                f"{self.file}: {self.why_float}. Keep its ops in float by skip_tensor_list."
             )
         # A channel of zeros has no scale; any finite one keeps it zero, and kernels divide by it.
-        threshold[threshold <= _SMALLEST_THRESHOLD] = 1.0
-        return threshold
+        magnitude = self._magnitude
+        return np.where(magnitude <= _SMALLEST_THRESHOLD, np.float32(1), magnitude)
+
+    @property
+    def why_float(self) -> str | None:
+        """Why the weight cannot become integers, None if it can.
+
+        The first call reads the weight, for `threshold` as well.
+        """
+        if self.known is not None or np.isfinite(self._magnitude).all():
+            return None
+        bad = np.count_nonzero(~np.isfinite(self._magnitude))
+        return (
+            f"weight '{self.name}' holds NaN or infinity in {bad} of {self._magnitude.size} "
+            "channel(s)"
+        )
 
     @property
     def values(self) -> DerivedTensor:
@@ -166,7 +177,9 @@ class QuantizedWeight:
         stored = np.broadcast_to(np.float32(0), integers.shape)
         return replace(self, stored=stored, rounded=integers, known=threshold, make=None)
 
-    def _abs_max(self) -> Array:
+    @cached_property
+    def _magnitude(self) -> Array:
+        """The largest magnitude of each channel, or of the tensor: float32."""
         if not self.stored.size:
             return self._part_abs_max(self.stored)
         source = self.source

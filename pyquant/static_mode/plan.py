@@ -25,6 +25,7 @@ from ..program.quantizable import (
 )
 from ..program.reads import reads_of_types
 from ..program.targets import Target, target_of, why_float
+from ..program.weights import quantize_weights
 
 Writer = Union[QdqWriter, OneDnnWriter]
 """What puts int8 ops into a program."""
@@ -125,9 +126,10 @@ def _parted(
     plan = Plan([], [], kept, target, skip_tensors)
     axes = {op.weight: op.channel_axis for op in reversed(found)}
     reasons, misread = why_float(model, found, target), why_misread(model, found)
+    weights = quantize_weights(model, found, 8, per_channel=True)
     int8_weights = {op.weight for op in found if reasons[op] is None}
     for op in found:
-        reason = _why_float(model, op, axes[op.weight])
+        reason = _why_float(model, op, axes[op.weight]) or weights[op.weight].why_float
         if reason is None and target.stores_integers:
             reason = misread.get(op)
         if reason is None and reasons[op] is None:
