@@ -9,6 +9,7 @@ from typing import Any
 
 from .errors import NonFiniteWeightError, SettingError
 from .program import proto
+from .program.float_parameters import with_large_parameters
 from .program.model import Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
 from .program.paddle_lite import ops_for_lite, store_for_lite
@@ -72,8 +73,9 @@ def quant_post_dynamic(
         skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
 
     Returns:
-        What was quantized, with which scale, and what stays in float, and why: also ops
-        whose weight holds NaN or infinity.
+        What was quantized, with which scale, and what stays in float, and why: ops with a weight,
+        also those whose weight holds NaN or infinity, and with their bytes all float parameters of
+        64 KiB or more, which is more than biases and normalizations take.
 
     Raises:
         ModelFileError: the model cannot be read.
@@ -107,7 +109,7 @@ def quant_post_dynamic(
         model_path=paths[0],
         params_path=paths[1],
         quantized=weight_tensors(weights, ops),
-        kept_float=kept,
+        kept_float=with_large_parameters(model, ops, kept),
         bytes_before=bytes_before,
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,

@@ -55,7 +55,9 @@ class QuantizationResult:
         model_path: the quantized program.
         params_path: its combined parameters; None if each has a file of its own.
         quantized: every tensor that was quantized.
-        kept_float: every op of the requested types that stays in float, and why.
+        kept_float: every op of the requested types that stays in float, and why; and of any type
+            those that read a float parameter of 64 KiB or more. Biases and normalizations take
+            less.
         bytes_before: size of the source's program and parameters.
         bytes_after: size of the quantized ones.
         seconds: wall time by stage, in the order in which they ran.
@@ -77,23 +79,26 @@ class QuantizationResult:
         """Return a summary of a few lines."""
         kinds = Counter(tensor.kind for tensor in self.quantized)
         counted = ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) or "nothing"
+        kept = len({(op.op_type, op.name) for op in self.kept_float})
         lines = [
-            f"quantized {counted}; {len(self.kept_float)} ops kept in float",
+            f"quantized {counted}; {kept} ops kept in float",
             f"size {self.bytes_before:,} -> {self.bytes_after:,} bytes "
             f"({self.bytes_after / self.bytes_before:.2f})",
             "time " + ", ".join(f"{stage} {value:.2f} s" for stage, value in self.seconds.items()),
             f"model {self.model_path}",
         ]
-        for (op_type, reason), names in self._kept_by_reason().items():
-            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-            lines.append(f"float {op_type} '{names[0]}'{more}: {reason}")
+        for (op_type, reason), ops in self._kept_by_reason().items():
+            more = f" and {len(ops) - 1} more" if len(ops) > 1 else ""
+            size = sum({op.parameter: op.bytes for op in ops}.values())
+            of = f" ({size:,} bytes)" if size else ""
+            lines.append(f"float {op_type} '{ops[0].name}'{more}{of}: {reason}")
         lines += [f"note  {note}" for note in self.notes]
         return "\n".join(lines)
 
-    def _kept_by_reason(self) -> dict[tuple[str, str], list[str]]:
-        kept: dict[tuple[str, str], list[str]] = {}
+    def _kept_by_reason(self) -> dict[tuple[str, str], list[FloatOp]]:
+        kept: dict[tuple[str, str], list[FloatOp]] = {}
         for op in self.kept_float:
-            kept.setdefault((op.op_type, op.reason), []).append(op.name)
+            kept.setdefault((op.op_type, op.reason), []).append(op)
         return kept
 
     def thresholds(self) -> dict[str, float]:

@@ -9,6 +9,7 @@ from typing import Any
 from .calibration.data import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
+from .program.float_parameters import with_large_parameters
 from .program.model import Model, check_targets, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
@@ -192,7 +193,7 @@ def quant_post_static(
             *_activation_tensors(ranges, steps, ops, activation_bits),
             *weight_tensors({op.weight: stages.weights[op.weight] for op in written}, written),
         ],
-        kept_float=kept,
+        kept_float=with_large_parameters(model, written, kept),
         bytes_before=file_bytes(model.source_files),
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,

@@ -354,6 +354,55 @@ def test_static_mode_keeps_a_weight_that_is_not_finite_float(
     np.testing.assert_array_equal(stored, net.parameters["w2"])
 
 
+def large_net() -> programs.ProgramBuilder:
+    """x[-1,128,256] + "positions", times "w", which a sum reads too; "unread" is read by none."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 128, 256])
+    positions = net.parameter("positions", programs.random((128, 256), 1))
+    small = net.parameter("small", programs.random((256,), 2))
+    w = net.parameter("w", programs.random((256, 256), 3))
+    net.parameter("unread", programs.random((128, 128), 4))
+    dims = [-1, 128, 256]
+    for index, name in enumerate((positions, small)):
+        added = {"X": x, "Y": name}
+        x = net.op("elementwise_add", added, ("Out", f"a{index}"), dims, {"axis": -1})
+    straight = {"trans_x": False, "trans_y": False}
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": w}, ("Out", "y"), dims, straight))
+    everything = {"dim": [0], "keep_dim": False, "reduce_all": True}
+    net.fetch(net.op("reduce_sum", {"X": w}, ("Out", "total"), [1], everything))
+    return net
+
+
+def test_large_float_parameters_are_told_with_their_bytes(tmp_path: Path) -> None:
+    source = large_net().save(tmp_path / "in")
+    result = quant_post_dynamic(source, tmp_path / "out")
+    reason = "no op of quantizable_op_type reads it as its weight"
+    assert result.kept_float == [
+        FloatOp("elementwise_add", "a0", reason, "positions", 131072),
+        FloatOp("parameter", "unread", "no op reads it", "unread", 65536),
+        FloatOp("reduce_sum", "total", reason, "w", 262144),
+    ]
+    assert f"float elementwise_add 'a0' (131,072 bytes): {reason}" in str(result).splitlines()
+    written = load_model(result.model_path).parameters
+    told = {op.parameter: op.bytes for op in result.kept_float}
+    stored = {n: a.nbytes for n, a in written.items() if a.dtype == np.float32 and a.nbytes > 4096}
+    assert told == stored
+
+
+def test_an_op_that_is_kept_float_has_its_large_weights_and_their_bytes(tmp_path: Path) -> None:
+    net = programs.rnn_net(hidden=128)
+    w = net.parameter("w", programs.random((128, 64)))
+    straight = {"trans_x": False, "trans_y": False}
+    net.fetch(net.op("matmul_v2", {"X": "last.h", "Y": w}, ("Out", "z"), [1, 2, 64], straight))
+    source = net.save(tmp_path / "in")
+    result = quant_post_dynamic(source, tmp_path / "out", skip_tensor_list=["y"])
+    reason = "'y' is in skip_tensor_list"
+    assert result.kept_float == [FloatOp("rnn", "y", reason, "cell0.w1", 4 * 512 * 128)]
+    # The other one, of 512 x 24 values, and the biases are not large.
+    assert "1 ops kept in float" in str(result)
+    assert f"float rnn 'y' (262,144 bytes): {reason}" in str(result).splitlines()
+
+
 def test_paddle_lite_takes_what_it_can_make_floats_of(tmp_path: Path) -> None:
     source = programs.tagger_net("gru").save(tmp_path / "in")
     for kind in ("channel_wise_abs_max", "abs_max"):

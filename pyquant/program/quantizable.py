@@ -98,7 +98,8 @@ class FloatOp:
 
     Attributes:
         op_type: as ``"matmul_v2"``.
-        name: name of its output.
+        name: name of its output; of a parameter that no op reads, its own, with the type
+            ``"parameter"``.
         reason: why it stays in float.
         parameter: the float parameter that it reads, where that is known.
         bytes: of that parameter; 0 where it is not known.
