@@ -26,6 +26,7 @@ from .program.quantizable import (
     WEIGHT_ONLY_OP_TYPES,
     refuse_quantized,
 )
+from .program.saturation import ANY, PROCESSORS
 from .program.targets import DEPLOY_BACKENDS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import quant_post_static
@@ -81,6 +82,7 @@ def _static(options: argparse.Namespace) -> None:
         algo=options.algo,
         round_type=options.round_type,
         equalize=options.equalize,
+        processors=options.processors,
         bias_correction=options.bias_correction,
         hist_percent=options.hist_percent,
         quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
@@ -258,6 +260,12 @@ def _parser() -> argparse.ArgumentParser:
         help="do not make up for what rounding the weights costs the outputs on average",
     )
     static.add_argument("--hist-percent", type=float, default=0.9999)
+    static.add_argument(
+        "--processors",
+        default=ANY,
+        choices=PROCESSORS,
+        help="right on all processors, or a little more precise on those with VNNI alone",
+    )
     static.set_defaults(run=_static)
 
     calibrate = commands.add_parser("calibrate", help="statistics over data, for static and merge")

@@ -13,6 +13,7 @@ from .program.float_parameters import with_large_parameters
 from .program.model import Model, check_targets, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
+from .program.saturation import ANY
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -68,6 +69,7 @@ def quant_post_static(
     eval_function: Metric | None = None,
     max_drop: float = 0.01,
     equalize: bool | None = None,
+    processors: str = ANY,
 ) -> QuantizationResult:
     """Quantize weights and activations to int8, the latter by what calibration data shows.
 
@@ -136,6 +138,9 @@ def quant_post_static(
             is one more op. None does so only where int8 would cost the outputs more than 0.5 %
             of their power, those of matrix products 0.2 %, as it does with channels far larger
             than the others, and not with ``avg``; True wherever it halves that cost.
+        processors: ``"any"`` chooses the integers of weights so that x86-64 processors without VNNI
+            multiply them right, too, where 16 bits hold the products of two neighbouring inputs;
+            ``"vnni"`` is a little more precise on those that have it, and wrong on the others.
 
     Returns:
         What was quantized, with which threshold, and what stays in float, and why.

@@ -12,6 +12,7 @@ from .quantizable import WeightedOp
 from .ranges import Grid, Range, symmetric_grid
 from .reads import Read, reads_behind, reads_of_ops, reads_of_types
 from .rewrite import Rewriter, reciprocals_of
+from .saturation import without_saturation
 from .targets import Target
 from .weights import QuantizedWeight
 
@@ -60,6 +61,21 @@ class QdqWriter:
     def bits(self, name: str, given: Range) -> int:
         """Return of how many bits the signed integers of a tensor are."""
         return 8
+
+    def without_saturation(
+        self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]
+    ) -> dict[str, QuantizedWeight]:
+        """As `OneDnnWriter.without_saturation`, of matrix products run by Paddle's int8 passes.
+
+        These choose the scale of a filter by its largest weight, so nothing else can be the
+        threshold of a channel (ComputeVarScales in ``compute_propagate_scales_onednn_pass.cc``).
+        """
+        suited = dict(weights)
+        for op in self._ops if self._target.equalizes_products else ():
+            if op.op_type in PRODUCTS:
+                weight = suited[op.weight]
+                suited[op.weight] = without_saturation(weight, op, op.desc(self._model), False)
+        return suited
 
     def write(
         self,

@@ -36,6 +36,8 @@ class QuantizedWeight:
         rounded: the integers, if they are made already, or not just the nearest ones.
         known: the threshold, if it is known already.
         make: what makes the parameter, if it is pending.
+        fits_in_pairs: whether two neighbouring inputs of an output channel, of the same sign, have
+            a threshold together (see `saturation`).
     """
 
     name: str
@@ -46,6 +48,7 @@ class QuantizedWeight:
     rounded: Array | None = None
     known: Array | None = None
     make: Callable[[], Array] | None = None
+    fits_in_pairs: bool = False
 
     @property
     def source(self) -> Array:
@@ -147,17 +150,20 @@ class QuantizedWeight:
         """The float values that the quantized program computes with, bit for bit."""
         return DerivedTensor(self.stored.shape, self.stored.dtype, self._floats)
 
-    @property
-    def inputs_for_sums_of_zero(self) -> int:
-        """How many inputs `with_sums_of_zero` adds."""
-        return int(self.with_sums_of_zero().stored.shape[1] - self.stored.shape[1])
+    def inputs_for_sums_of_zero(self, zero_point: int) -> int:
+        """Return how many inputs `with_sums_of_zero` adds."""
+        return int(self.with_sums_of_zero(zero_point).stored.shape[1] - self.stored.shape[1])
 
-    def with_sums_of_zero(self) -> QuantizedWeight:
-        """Return the filter with more inputs, by which the integers at each tap add up to zero."""
+    def with_sums_of_zero(self, zero_point: int) -> QuantizedWeight:
+        """Return the filter with more inputs, by which the integers at each tap add up to zero.
+
+        All that these inputs read is ``zero_point``. Two of them fit into 16 bits together, and
+        none is the neighbour of an input that was there (see `saturation`).
+        """
         integers = self.integers
         rest = -integers.sum(axis=1, dtype=np.int32)
-        levels = 2 ** (self.bits - 1) - 1
-        added: list[Array] = []
+        levels = min(2 ** (self.bits - 1) - 1, (2**15 - 1) // (2 * zero_point))
+        added: list[Array] = [np.zeros_like(rest)] * (integers.shape[1] % 2)
         # Kernels multiply four inputs at once.
         while len(added) % 4 or rest.any():
             added.append(np.clip(rest, -levels, levels))
@@ -183,6 +189,9 @@ class QuantizedWeight:
         if not self.stored.size:
             return self._part_abs_max(self.stored)
         source = self.source
+        if self.fits_in_pairs:
+            maxima = _pair_maxima(source)
+            return maxima if self.axis >= 0 else maxima.max(keepdims=True)
         parts = [self._part_abs_max(source[part]) for part in row_chunks(self.stored)]
         if self.axis == 0:
             return np.concatenate(parts)
@@ -252,6 +261,23 @@ def quantize_weights(
             axis = op.channel_axis if per_channel else -1
             weights[op.weight] = QuantizedWeight(op.weight, stored, axis, bits, file, make=make)
     return weights
+
+
+def _pair_maxima(weight: Array) -> Array:
+    """Return how great two neighbouring inputs are together: float32[output channels].
+
+    The weight is a matrix [inputs, outputs], or a filter [outputs, inputs, ...] of float32. Kernels
+    differ in what is a neighbour in a filter of an odd number of inputs: it may be of another tap.
+    There it may be any.
+    """
+    if weight.ndim == 2:
+        return kernels.channel_pair_max(weight, 1, 0)
+    if weight.shape[1] % 2 == 0:
+        return kernels.channel_pair_max(weight, 0, 1)
+    rows = np.pad(weight.reshape(len(weight), -1), [(0, 0), (0, 1)])
+    greatest = [np.sort(np.maximum(signed, 0), axis=1)[:, -2:] for signed in (rows, -rows)]
+    together: Array = np.maximum(*(two.sum(axis=1) for two in greatest))
+    return together
 
 
 def _bfloat16(array: Array) -> str | None:

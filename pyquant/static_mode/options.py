@@ -17,6 +17,7 @@ from ..calibration.state import Calibration
 from ..calibration.thresholds import ALGORITHMS, AUTO
 from ..errors import CalibrationDataError, SettingError, UnsupportedError
 from ..program.quantizable import ACTIVATION_OP_TYPES
+from ..program.saturation import PROCESSORS
 from ..program.targets import target_of
 from ..program.weights import WEIGHT_QUANTIZE_TYPES
 from ..settings import check_choice, check_list, check_op_types, is_choice
@@ -34,6 +35,7 @@ _CHOICES = {
     "round_type": ROUND_TYPES,
     "algo": (*ALGORITHMS, AUTO),
     "activation_quantize_type": ("range_abs_max", "moving_average_abs_max", "abs_max"),
+    "processors": PROCESSORS,
 }
 
 # Parameters of PaddleSlim's that have nothing to do here: the default, and why.
@@ -98,6 +100,7 @@ class Options:
     eval_function: Metric | None
     max_drop: float
     equalize: bool | None
+    processors: str
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Options:

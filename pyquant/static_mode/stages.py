@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..calibration.bias_correction import mean_error
@@ -13,13 +13,14 @@ from ..program.model import Model, copy_model
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Range
+from ..program.saturation import VNNI
 from ..program.weights import QuantizedWeight, quantize_weights
 from .accuracy_control import Control, control, rank
 from .activation_ranges import ActivationRanges, check_given
 from .equalization import Equalization, equalize
 from .observation import Seen
 from .options import Metric, Options
-from .plan import Plan
+from .plan import Plan, Writer
 
 # Weights of ops that run in float: 8 bits would cost accuracy there, and save no time.
 _BITS_OF_FLOAT_OPS = 16
@@ -74,9 +75,9 @@ class Stages:
         Raises:
             SettingError: thresholds are given for what is none of them.
         """
-        writer = self._plan.writer(self._model, self._ops)
-        check_given(self._options, writer.observed)
-        self._ranges.find(writer)
+        self._writer = self._plan.writer(self._model, self._ops)
+        check_given(self._options, self._writer.observed)
+        self._found, _ = self._ranges.find(self._writer)
 
     def round_weights(self) -> None:
         """Make weights integers, and find what the outputs lack on average by them."""
@@ -85,6 +86,7 @@ class Stages:
         weights = quantize_weights(
             self._model, self._ops, options.weight_bits, per_channel, factors
         )
+        weights = self._suited(weights, self._writer, self._found)
         by_moments = first_readers(self._seen.moments) if options.rounds_by_moments else {}
         corrected, dims = self._corrected(), self._model.dims()
         for name, weight in weights.items():
@@ -103,6 +105,17 @@ class Stages:
             **quantize_weights(self._model, in_float, _BITS_OF_FLOAT_OPS, per_channel),
             **weights,
         }
+
+    def _suited(
+        self,
+        weights: dict[str, QuantizedWeight],
+        writer: Writer,
+        ranges: Mapping[str, Range],
+    ) -> dict[str, QuantizedWeight]:
+        """Return weights as integers that suit the processors for which the model is."""
+        if self._options.processors == VNNI:
+            return weights
+        return writer.without_saturation(weights, ranges)
 
     def _corrected(self) -> dict[str, list[WeightedOp]]:
         """Return the ops whose outputs are corrected, by the names of their weights."""
@@ -134,7 +147,8 @@ class Stages:
         writer = self._plan.writer(written, ops)
         ranges, _ = self._ranges.find(writer)
         inserted = self._equalization.inserted
-        writer.write(ranges, self.weights, weight_only, inserted)
+        weights = self._suited(self.weights, writer, ranges)
+        writer.write(ranges, weights, weight_only, inserted)
         read = {op.activation for op in ops}
         divided = {name: factors for name, factors in inserted.items() if name in read}
         store_factors(written, {**self._equalization.taken, **divided})

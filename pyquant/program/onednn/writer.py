@@ -24,6 +24,7 @@ from ..products import PRODUCTS
 from ..quantizable import CONVOLUTIONS, WeightedOp, located
 from ..ranges import Grid, Range, fitted_grid, symmetric_grid
 from ..rewrite import Rewriter, make_multiplication, reciprocals_of
+from ..saturation import HALVED_BITS, is_halved, without_saturation
 from ..weights import QuantizedWeight
 from .accumulation import Accumulation
 from .flow import Flow
@@ -102,6 +103,22 @@ class OneDnnWriter:
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
         return name not in self._flow.roots and name not in self._flow.signed
+
+    def without_saturation(
+        self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]
+    ) -> dict[str, QuantizedWeight]:
+        """Return weights, by their names, as integers that are multiplied exactly everywhere.
+
+        Args:
+            weights: of the ops.
+            ranges: of the tensors of `observed`.
+        """
+        suited = dict(weights)
+        for one in self._fused:
+            name, desc = one.op.weight, self._graph.ops[one.op.position]
+            is_unsigned = self._input_grid(one, ranges).unsigned
+            suited[name] = without_saturation(suited[name], one.op, desc, is_unsigned)
+        return suited
 
     def write(
         self,
@@ -190,7 +207,7 @@ class OneDnnWriter:
             bias = bias - grid.zero_point / grid.factor * _sums(weight, one.op.channel_axis)
         attributes: dict[str, Any] = {
             "Scale_in": grid.factor,
-            "Scale_weights": (1 / weight.step.astype(np.float64)).tolist(),
+            "Scale_weights": _weight_scales(weight, is_halved(one.op, grid.unsigned)),
             "Scale_out": self._grid_of(one.output, ranges).factor if is_direct else 1.0,
             "force_fp32_output": not is_direct and one.residual is None,
         }
@@ -259,7 +276,7 @@ class OneDnnWriter:
             The weight with more channels, ops, and the name of as many integers.
         """
         name = one.op.activation
-        weight = weight.with_sums_of_zero()
+        weight = weight.with_sums_of_zero(grid.zero_point)
         dims = list(self._graph.dims(name) or ())
         weight = weight.with_zeros(0, max(0, dims[1] - weight.stored.shape[1]))
         filters = add_weight(self._graph, self._weights, f"{one.op.weight}{BORDERED}", weight)
@@ -295,7 +312,8 @@ class OneDnnWriter:
             if family is not None:
                 key = frozenset(family.images)
                 others = families[key][1] if key in families else 0
-                needed = self._weights[one.op.weight].inputs_for_sums_of_zero
+                zero_point = self._input_grid(one, ranges).zero_point
+                needed = self._weights[one.op.weight].inputs_for_sums_of_zero(zero_point)
                 families[key] = family, max(others, needed)
         in_float = {op.position: op for op in weight_only if op.block == 0}
         widening = Widening(self._graph, self._flow.adds, self._weights, in_float)
@@ -411,6 +429,16 @@ class OneDnnWriter:
         if adds is not None and adds.residual == name:
             return adds.output in self._flow.direct
         return self._flow.reads_int8(position, name)
+
+
+def _weight_scales(weight: QuantizedWeight, is_halved: bool) -> list[float]:
+    """Return by what a kernel multiplies the channels of a weight to make them integers.
+
+    Those that it may halve are doubled.
+    """
+    doubled = 2 if is_halved and weight.bits <= HALVED_BITS else 1
+    scales: list[float] = (doubled / weight.step.astype(np.float64)).tolist()
+    return scales
 
 
 def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:

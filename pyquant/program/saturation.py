@@ -1,0 +1,82 @@
+"""Weights as integers whose products no kernel of oneDNN saturates, whatever the processor.
+
+Without VNNI, kernels multiply uint8 activations by int8 weights with ``vpmaddubsw``: it adds the
+products of two neighbouring inputs in 16 bits, and saturates. What reads int8 activations adds 128
+to them first. Of that, convolutions halve the weights when they are loaded, so that no sum
+saturates, and round them once more (``scale_adjust`` in oneDNN's
+``jit_uni_x8s8s32x_conv_kernel.cpp``, ``jit_avx512_core_x8s8s32x_conv_kernel.cpp``,
+``jit_brgemm_conv_utils.cpp``). Inner products halve nothing (``gemm_x8s8s32x_inner_product.cpp``).
+So of 8 bits
+
+- two neighbouring weights of the same sign may add up to 128: 255 * 128 fits into 16 bits;
+- weights that are halved have to be even: they are integers of 7 bits, doubled.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from . import proto
+from .products import PRODUCTS
+from .quantizable import CONVOLUTIONS, WeightedOp
+from .weights import QuantizedWeight
+
+ANY, VNNI = "any", "vnni"
+PROCESSORS = (ANY, VNNI)
+"""For which processors integers are chosen: all of them, or those that need no care."""
+
+HALVED_BITS = 7
+"""The bits of integers that a kernel may halve once they are doubled."""
+
+
+def is_halved(op: WeightedOp, is_unsigned: bool) -> bool:
+    """Return whether kernels halve the weight of an op that reads int8 or uint8 integers."""
+    return op.op_type in CONVOLUTIONS and not is_unsigned
+
+
+def without_saturation(
+    weight: QuantizedWeight, op: WeightedOp, desc: Any, is_unsigned: bool
+) -> QuantizedWeight:
+    """Return a weight as integers that an op multiplies exactly on every processor.
+
+    Args:
+        weight: as integers; those that were made already are kept if they will do.
+        op: what reads it.
+        desc: its ``OpDesc``.
+        is_unsigned: whether the activation that the op reads is uint8, and otherwise int8.
+    """
+    halved = is_halved(op, is_unsigned)
+    bits = min(weight.bits, HALVED_BITS) if halved else weight.bits
+    shape = weight.stored.shape
+    adds = _adds_halved_neighbours(desc, shape) if halved else _adds_neighbours(op, desc, shape)
+    fits_in_pairs = weight.fits_in_pairs or (adds and (halved or bits > HALVED_BITS))
+    if bits == weight.bits and fits_in_pairs == weight.fits_in_pairs:
+        return weight
+    return replace(weight, bits=bits, fits_in_pairs=fits_in_pairs, rounded=None, known=None)
+
+
+def _adds_neighbours(op: WeightedOp, desc: Any, shape: Sequence[int]) -> bool:
+    """Return whether the kernels of an op add products of neighbours in 16 bits.
+
+    Those of depthwise convolutions, of one filter for each channel, add none.
+    """
+    if op.op_type in PRODUCTS:
+        return True
+    groups = int(proto.attribute(desc, "groups", 1))
+    return groups == 1 or tuple(shape[:2]) != (groups, 1)
+
+
+def _adds_halved_neighbours(desc: Any, shape: Sequence[int]) -> bool:
+    """Return whether a convolution may be computed as an inner product, which halves nothing.
+
+    It may if it has one position, and more than 27 taps (``ip_convolution.hpp``).
+    """
+    return math.prod(shape[2:]) > _LEAST_TAPS_OF_INNER_PRODUCTS and not any(
+        proto.attribute(desc, "paddings", (0, 0))
+    )
+
+
+_LEAST_TAPS_OF_INNER_PRODUCTS = 27
