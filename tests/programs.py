@@ -10,6 +10,7 @@ import numpy as np
 
 from pyquant.program import proto
 from pyquant.program.model import Model, save_model
+from pyquant.program.op_protos import complete
 
 INT64 = 3
 CONV: dict[str, Any] = {
@@ -409,3 +410,11 @@ def _set_lod_level(var: Any, level: int) -> None:
     """Let a variable be of sequences; the fields have other names in Paddle 2."""
     tensor = getattr(var.type, var.type.DESCRIPTOR.fields_by_number[3].name)
     setattr(tensor, tensor.DESCRIPTOR.fields_by_number[2].name, level)
+
+
+def check_complete(model: Model) -> None:
+    """Check that every op has the attributes that Paddle's own exporter writes."""
+    for op in model.ops():
+        given = [attribute.name for attribute in op.attrs]
+        complete(op)
+        assert [attribute.name for attribute in op.attrs] == given, op.type

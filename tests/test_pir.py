@@ -15,6 +15,7 @@ import paddle
 import pytest
 from paddle.base import core
 from paddle_run import predict
+from programs import check_complete
 
 from pyquant.program.model import load_model, save_model
 from pyquant.program.pir.table import TABLE
@@ -46,6 +47,7 @@ def check_same_bits(directory: Path, name: str, tmp_path: Path) -> None:
     failed = directory / f"{name}.error"
     assert not failed.exists(), failed.read_text()
     model = load_model(directory, f"{name}.json")
+    check_complete(model)
     model_path, params_path = save_model(model, tmp_path, "m.pdmodel", "m.pdiparams")
     runs = sorted(directory.glob(f"{name}.*.npz"))
     assert runs

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from . import proto
+
 
 @cache
 def attribute_kinds(op_type: str) -> dict[str, int]:
@@ -24,6 +26,34 @@ def required_inputs(op_type: str) -> tuple[str, ...]:
         ValueError: Paddle has no such op.
     """
     return tuple(slot.name for slot in _op_proto(op_type).inputs if not slot.dispensable)
+
+
+def complete(op: Any) -> None:
+    """Give ``op`` the attributes that it lacks, by the defaults that it would run with.
+
+    Paddle's own exporter does so (``OpDesc::CheckAttrs``), and Paddle's passes read attributes
+    without asking whether they are there. What only training or another library reads is left out,
+    as there.
+
+    Raises:
+        ValueError: Paddle has no such op.
+    """
+    given = {attribute.name for attribute in op.attrs}
+    op.attrs.extend(default for default in _defaults(op.type) if default.name not in given)
+
+
+@cache
+def _defaults(op_type: str) -> tuple[Any, ...]:
+    from paddle.base import core
+
+    described = [attribute for attribute in _op_proto(op_type).attrs if not attribute.extra]
+    values = core.get_op_attrs_default_value(op_type.encode())
+    op = proto.OpDesc()
+    for attribute in described:
+        if attribute.name in values:
+            value = values[attribute.name]
+            proto.set_attribute_of_kind(op, attribute.name, attribute.type, value)
+    return tuple(op.attrs)
 
 
 def _op_proto(op_type: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ...errors import ModelFileError, UnsupportedError
 from .. import proto
-from ..op_protos import attribute_kinds, required_inputs
+from ..op_protos import attribute_kinds, complete, required_inputs
 from .reader import (
     Attribute,
     Operation,
@@ -190,6 +190,9 @@ class _Importer:
                 known = [self._attribute_of(member) for member in self._lists[operand]]
                 sizes: list[Any] = [-1 if size is None else size for size in known]
                 self._set(desc, kinds, spec.attribute, sizes)
+            elif spec.attribute == "shape":
+                rank = len(self._tensor(self._operation.results[0].id).dims)
+                self._set(desc, kinds, "shape", [-1] * rank)
             self._computed.add(spec.attribute)
         slot = spec.list_slot if operand in self._lists and spec.list_slot else spec.slot
         if slot is None:
@@ -324,6 +327,7 @@ class _Importer:
             ) from error
 
     def _append(self, desc: Any) -> None:
+        complete(desc)
         self._block.ops.append(desc)
         self.positions.append(self._operation.position)
 

@@ -9,7 +9,8 @@ Operands:
     ``axis=``: a constant that becomes an attribute.
     ``axis=AxisTensor``: the same, or where the model computes it, a tensor in that slot.
     ``shape=Shape/ShapeTensor``: the same, or where some elements of a list are computed, a list of
-    tensors in the second slot, the attribute having -1 in their places.
+    tensors in the second slot, the attribute having -1 in their places. A ``shape`` that one tensor
+    holds has -1 in all of them: Paddle's passes take a shape of one -1 at most for a constant one.
     ``_``: not read.
 
 Results:
