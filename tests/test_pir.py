@@ -17,7 +17,8 @@ from paddle.base import core
 from paddle_run import predict
 from programs import check_complete
 
-from pyquant.program.model import load_model, save_model
+from pyquant.program import proto
+from pyquant.program.model import Model, load_model, save_model
 from pyquant.program.pir.table import TABLE
 
 if paddle.__version__.startswith("2."):
@@ -48,6 +49,10 @@ def check_same_bits(directory: Path, name: str, tmp_path: Path) -> None:
     assert not failed.exists(), failed.read_text()
     model = load_model(directory, f"{name}.json")
     check_complete(model)
+    check_same_bits_of(model, directory, name, tmp_path)
+
+
+def check_same_bits_of(model: Model, directory: Path, name: str, tmp_path: Path) -> None:
     model_path, params_path = save_model(model, tmp_path, "m.pdmodel", "m.pdiparams")
     runs = sorted(directory.glob(f"{name}.*.npz"))
     assert runs
@@ -68,6 +73,57 @@ def test_op(exported: Path, index: int, name: str, tmp_path: Path) -> None:
     operations = json_names(exported / f"case{index}.json")
     op = name.split()[0]
     assert {f"1.{op}", f"1.{op}_"} & set(operations), operations
+
+
+def give_tensors(model: Model) -> set[tuple[str, str]]:
+    """Put attributes into parameters that stand for them; return op types and attributes."""
+    given = set()
+    for op in model.ops():
+        for spec in (
+            s for line in TABLE.values() if line.op_type == op.type for s in line.operands
+        ):
+            slots = [slot for slot in (spec.slot, spec.list_slot) if slot]
+            values = np.asarray(proto.attribute(op, spec.attribute or "", ())).reshape(-1)
+            if slots and values.size and not any(proto.arguments(op.inputs, s) for s in slots):
+                name = f"{op.type}.{spec.attribute}.{len(model.parameters)}"
+                add_parameter(model, name, values)
+                op.inputs.add(parameter=slots[0], arguments=[name])
+                proto.remove_attributes(op, (spec.attribute,))
+                given.add((op.type, spec.attribute))
+    return given
+
+
+def add_parameter(model: Model, name: str, values: np.ndarray[Any, Any]) -> None:
+    array = values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+    block = model.program.blocks[0]
+    var = proto.add_var(block, name, proto.paddle_dtype(array.dtype), array.shape)
+    var.persistable = True
+    model.parameters[name] = array
+
+
+def test_tensors_are_the_attributes_that_they_stand_for(exported: Path, tmp_path: Path) -> None:
+    """What is written with attributes, then with parameters for them, is read as it was."""
+    given = set()
+    for index, case in enumerate(CASES):
+        name, directory = f"case{index}", tmp_path / str(index)
+        model = load_model(exported, f"{name}.json")
+        expected = [proto.copy_op(op) for op in model.ops()]
+        moved = give_tensors(model)
+        if not moved:
+            continue
+        save_model(model, directory / "in", "m.pdmodel", "m.pdiparams")
+        again = load_model(directory / "in")
+        for op, before in zip(again.ops(), expected):
+            assert {attr.name: attr for attr in op.attrs} == {a.name: a for a in before.attrs}, case
+            assert list(proto.names(op.inputs)) == list(proto.names(before.inputs)), case
+        check_same_bits_of(again, exported, name, directory / "out")
+        given |= moved
+    assert {
+        *[("clip", "min"), ("clip", "max"), ("scale", "scale"), ("reshape2", "shape")],
+        *[("slice", "starts"), ("slice", "ends"), ("expand_v2", "shape"), ("tile", "repeat_times")],
+        *[("concat", "axis"), ("split", "axis"), ("gather", "axis"), ("unsqueeze2", "axes")],
+        *[("fill_constant", "shape"), ("pad3d", "paddings"), ("top_k_v2", "k")],
+    } <= given, given
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -118,8 +174,9 @@ def check_round_trip(path: Path) -> None:
     assert set(added) <= {"1.cast"}
 
 
-# The translator takes a mul op apart into matmul and reshape; set_value is written with a tensor.
-DIFFERENT = ("matmul_with_flatten", "set_value")
+# The translator takes a mul op apart into matmul and reshape; set_value is written with a tensor,
+# and a clip between computed limits as maximum and minimum.
+DIFFERENT = ("matmul_with_flatten", "set_value", "clip by a tensor")
 ROUND_TRIPS = [(index, name) for index, name in enumerate(CASES) if not name.startswith(DIFFERENT)]
 
 

@@ -24,6 +24,7 @@ from .parameters import (
 )
 from .pir.importer import PirProgram
 from .pir.importer import read_program as read_pir_program
+from .tensor_inputs import settle_tensor_inputs
 
 # What Paddle's own exporter leaves out with clip_extra: how and where the model was made.
 _EXPORT_ATTRIBUTES = ("op_callstack", "op_namescope", "op_role", "op_role_var", "op_device")
@@ -181,7 +182,8 @@ def load_model(
 ) -> Model:
     """Read a Paddle inference model, in ``.pdmodel``/``__model__`` form or Paddle 3's ``.json``.
 
-    However it is stored, it is one ``ProgramDesc`` in memory; outputs keep their names.
+    However it is stored, it is one ``ProgramDesc`` in memory; outputs keep their names. Constant
+    tensors are attributes in it, where ops have attributes for them.
 
     Args:
         model_dir: the directory of the files, or the path of the program's, or that without its
@@ -210,6 +212,11 @@ def load_model(
         files = [model_path.parent / name for name in names]
     model = Model(program, parameters, model_path, params_path, (model_path, *files), pir)
     _check_parameters(model)
+    positions = settle_tensor_inputs(program, parameters)
+    if positions is not None:
+        model.is_rewritten = True
+        if pir is not None:
+            model.pir = pir._replace(positions=[pir.positions[at] for at in positions])
     return model
 
 

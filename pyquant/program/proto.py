@@ -128,6 +128,13 @@ def names(slots: Any) -> Iterator[str]:
         yield from slot.arguments
 
 
+def remove_slot(slots: Any, slot: str) -> None:
+    """Remove ``slot`` from an op's inputs or outputs."""
+    for position in reversed(range(len(slots))):
+        if slots[position].parameter == slot:
+            del slots[position]
+
+
 def rename(slots: Any, names: Mapping[str, str]) -> None:
     """Rename variables among an op's inputs or outputs: ``names`` maps old names to new ones."""
     if names:
@@ -238,6 +245,13 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError("not text")
     return value
+
+
+def plain(value: Any) -> Any:
+    """Return the number of a ``Scalar``; what is a number already, as it is."""
+    if not isinstance(value, _Scalar):
+        return value
+    return {_Scalar.BOOLEAN: value.b, _Scalar.LONG: value.i}.get(value.type, value.r)
 
 
 def _scalar(value: Any) -> Any:

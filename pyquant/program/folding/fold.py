@@ -17,6 +17,7 @@ from .. import proto
 from ..graph import Graph
 from ..model import Folding, Model, copy_model
 from ..parameters import Array
+from ..tensor_inputs import use_attributes
 from .addition import make_addition
 from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op, make_scale
 from .clipping import clip_scaled
@@ -51,6 +52,7 @@ def fold(
     rescaled = factor_out(graph)
     rescaled |= clip_scaled(graph)
     compute_constants(graph)
+    _use_attributes(graph)
     asked = set(keep)
     linear = {
         position: found
@@ -76,6 +78,14 @@ def fold(
         if settle:
             model.settle()
         model.folded = Folding(tuple(sorted(keep)), shifts, original, frozenset(rescaled))
+
+
+def _use_attributes(graph: Graph) -> None:
+    """Let ops have attributes for what is a constant by now."""
+    for position, op in sorted(graph.ops.items()):
+        changed = proto.copy_op(op)
+        if use_attributes(changed, graph.model.parameters.get):
+            graph.replace(position, changed)
 
 
 def _linear(graph: Graph, op: Any) -> LinearOp | None:

@@ -1,0 +1,224 @@
+"""Tensors that an op reads where Paddle's passes look at its attributes alone.
+
+When an op runs, a tensor counts more than the attribute beside it. Passes that fuse the op do not
+know that: ``SetActivationAttrs`` (activation_onednn_fuse_pass.h) takes the limits of a ``clip``,
+``operator_reshape2_onednn_fuse_pass.cc`` the shape of a ``reshape2`` from the attributes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, NamedTuple, Union
+
+import numpy as np
+
+from . import proto
+from .op_protos import attribute_kinds, complete
+from .parameters import Array
+from .pir.table import TABLE
+
+ConstantOf = Callable[[str], Union[Array, None]]
+"""Returns the value of a tensor by its name, None of what the model computes."""
+
+# The attributes that tensors may stand for, and the slots of these, by op type.
+_TWINS: defaultdict[str, list[tuple[str, list[str]]]] = defaultdict(list)
+for _line in TABLE.values():
+    for _spec in _line.operands:
+        if _spec.attribute is not None:
+            _slots = [slot for slot in (_spec.slot, _spec.list_slot) if slot is not None]
+            _TWINS[_line.op_type].append((_spec.attribute, _slots))
+_RAW_BFLOAT16 = np.uint16
+
+
+class _Limit(NamedTuple):
+    """A limit of a ``clip``: its attribute, its tensor's slot, and the op that has it alone.
+
+    Of integers, ``of_integers`` has the attribute that limits nothing by their data type.
+    """
+
+    attribute: str
+    slot: str
+    op_type: str
+    sign: int
+    of_integers: Mapping[int, float]
+
+    def none(self, data_type: int) -> float:
+        """Return the attribute that limits nothing, as ``paddle.clip`` writes it."""
+        return self.of_integers.get(data_type, self.sign * _FLOAT_MAX)
+
+
+_FLOAT_MAX = float(np.finfo(np.float32).max)
+_INT64 = proto.data_type_of("int64")
+_LIMITS = (
+    _Limit("min", "Min", "elementwise_max", -1, {proto.INT32: -(2.0**31), _INT64: -(2.0**63)}),
+    _Limit(
+        *("max", "Max", "elementwise_min", 1),
+        {proto.INT32: 2.0**31 - 128, _INT64: 2.0**63 - 2.0**39},
+    ),
+)
+
+
+def settle_tensor_inputs(program: Any, parameters: Mapping[str, Array]) -> list[int] | None:
+    """Write a program so that Paddle's passes cannot take an attribute for what a tensor says.
+
+    Constants become attributes. A ``clip`` between limits that the model computes becomes
+    ``elementwise_max`` and ``elementwise_min``, which no pass fuses.
+
+    Args:
+        program: the ``ProgramDesc``, changed in place.
+        parameters: by name.
+
+    Returns:
+        For each op of the main block, the position that it, or what it stands for, had; None if
+        nothing has changed.
+    """
+    constants = _Constants(program, parameters)
+    went = [use_attributes(op, constants) for block in program.blocks for op in block.ops]
+    limited = [_has_computed_limits(op) for block in program.blocks for op in block.ops]
+    if not any(went + limited):
+        return None
+    read = {name for block in program.blocks for op in block.ops for name in proto.names(op.inputs)}
+    positions: list[int] = []
+    for block in program.blocks:
+        new = [
+            (position, other)
+            for position, op in enumerate(block.ops)
+            for other in _written(program, block, op, constants, read)
+        ]
+        del block.ops[:]
+        block.ops.extend(op for _, op in new)
+        if block.idx == 0:
+            positions = [position for position, _ in new]
+    return positions
+
+
+def _written(program: Any, block: Any, op: Any, constants: _Constants, read: Set[str]) -> list[Any]:
+    """Return what stands for an op: nothing for a constant that is an attribute by now.
+
+    Paddle's constant_folding_pass crashes at one that no op reads.
+    """
+    if _has_computed_limits(op):
+        return _limited(program, block, op)
+    if constants.has(op) and read.isdisjoint(proto.names(op.outputs)):
+        return []
+    return [proto.copy_op(op)]
+
+
+def use_attributes(op: Any, constant_of: ConstantOf) -> bool:
+    """Put constant tensors that ``op`` reads into the attributes that they stand for.
+
+    One stays where the attribute cannot hold its value exactly. Return whether any went.
+    """
+    went = False
+    for attribute, slots in _TWINS.get(op.type, ()):
+        for slot in slots:
+            arrays = [constant_of(name) for name in proto.arguments(op.inputs, slot)]
+            known = [a for a in arrays if a is not None and a.dtype != _RAW_BFLOAT16]
+            if known and len(known) == len(arrays) and _set(op, attribute, known):
+                proto.remove_slot(op.inputs, slot)
+                went = True
+    return went
+
+
+def _set(op: Any, attribute: str, arrays: Sequence[Array]) -> bool:
+    """Set an attribute to the values of tensors, if it can hold them; return whether it can."""
+    values = np.concatenate([array.reshape(-1) for array in arrays]).tolist()
+    trial = proto.OpDesc()
+    try:
+        kind = attribute_kinds(op.type)[attribute]
+        proto.set_attribute_of_kind(trial, attribute, kind, values)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return False
+    if np.asarray(proto.attribute(trial, attribute, None)).reshape(-1).tolist() != values:
+        return False
+    proto.copy_attributes(trial, op, (attribute,))
+    return True
+
+
+class _Constants:
+    """The values of parameters, and of what the program makes of nothing and writes once."""
+
+    def __init__(self, program: Any, parameters: Mapping[str, Array]) -> None:
+        self._parameters = parameters
+        ops = [op for block in program.blocks for op in block.ops]
+        writes = Counter(name for op in ops for name in proto.names(op.outputs))
+        self._made = {
+            name: op
+            for op in ops
+            if op.type in _VALUES and not any(proto.names(op.inputs))
+            for name in proto.names(op.outputs)
+            if writes[name] == 1
+        }
+
+    def has(self, op: Any) -> bool:
+        """Return whether ``op`` makes one of them."""
+        return any(name in self._made for name in proto.names(op.outputs))
+
+    def __call__(self, name: str) -> Array | None:
+        op = self._made.get(name)
+        return self._parameters.get(name) if op is None else _VALUES[op.type](op)
+
+
+def _filled(op: Any) -> Array | None:
+    text = proto.attribute(op, "str_value", "") or str(proto.attribute(op, "value", 0.0))
+    count = int(np.prod(proto.attribute(op, "shape", ()), dtype=np.int64))
+    return _array(op, [_number(text)] * count)
+
+
+def _assigned(op: Any) -> Array | None:
+    """Return the one attribute of values that is not empty: Paddle 2.6 has one for each dtype."""
+    for name in (attr.name for attr in op.attrs if attr.name.endswith("values")):
+        values = list(proto.attribute(op, name, ()))
+        if values:
+            return _array(op, [proto.plain(value) for value in values])
+    return None
+
+
+_VALUES: Mapping[str, Callable[[Any], Array | None]] = {
+    "fill_constant": _filled,
+    "assign_value": _assigned,
+}
+
+
+def _array(op: Any, values: list[Any]) -> Array | None:
+    dtype = proto.numpy_dtype(proto.attribute(op, "dtype", proto.FP32))
+    if dtype is None or dtype == _RAW_BFLOAT16:
+        return None
+    return np.array(values, dtype)
+
+
+def _number(text: str) -> float:
+    return int(text) if text.lstrip("-").isdecimal() else float(text)
+
+
+def _has_computed_limits(op: Any) -> bool:
+    return op.type == "clip" and any(proto.arguments(op.inputs, limit.slot) for limit in _LIMITS)
+
+
+def _limited(program: Any, block: Any, op: Any) -> list[Any]:
+    """Return what stands for a ``clip``: an op for each limit that is a tensor, itself for another.
+
+    As ``paddle.clip`` does, it is taken for granted that the lower limit is not above the upper.
+    """
+    (source,), (output,) = proto.arguments(op.inputs, "X"), proto.arguments(op.outputs, "Out")
+    desc = next(
+        proto.tensor_desc(var) for one in program.blocks for var in one.vars if var.name == output
+    )
+    clip, ops = proto.copy_op(op), []
+    for limit in _LIMITS:
+        for name in proto.arguments(op.inputs, limit.slot):
+            inputs, outputs = {"X": [source], "Y": [name]}, {"Out": [output]}
+            ops.append(proto.make_op(limit.op_type, inputs, outputs, {"axis": -1}))
+            complete(ops[-1])
+            proto.remove_slot(clip.inputs, limit.slot)
+            proto.set_attribute(clip, limit.attribute, limit.none(desc.data_type))
+    values = [proto.attribute(clip, limit.attribute, 0.0) for limit in _LIMITS]
+    if values != [limit.none(desc.data_type) for limit in _LIMITS]:
+        ops.append(clip)
+    if len(ops) == 2:
+        between = f"{output}.limited"
+        proto.add_var(block, between, desc.data_type, desc.dims)
+        proto.rename(ops[0].outputs, {output: between})
+        proto.rename(ops[1].inputs, {source: between})
+    return ops
