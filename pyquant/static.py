@@ -176,7 +176,7 @@ def quant_post_static(
     stages.find_thresholds()
     watch.lap("thresholds")
     stages.round_weights()
-    notes = [*options.notes, *_format_notes(model)]
+    notes = [*options.notes, *seen.notes, *_format_notes(model)]
     watch.lap("quantize")
     kept = plan.kept + dead
     if eval_function is not None:

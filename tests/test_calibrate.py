@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import signal
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
+from paddle_run import predict
 
 import pyquant
 from pyquant import (
@@ -322,6 +324,31 @@ def test_what_fusion_hides_is_seen_all_the_same(source: Path) -> None:
     for name, statistic in expected.items():
         assert seen[name].abs_max == pytest.approx(statistic.abs_max, rel=1e-5)
         assert seen[name].values == statistic.values
+
+
+def test_nan_of_paddles_fusion_is_none_of_the_models(tmp_path: Path) -> None:
+    """Paddle puts the sqrt in the place of the sigmoid that it has fused with the fc before."""
+    net = programs.Net([4, 8, 16]).matmul(8, trans_x=False, trans_y=False)
+    net.constant("elementwise_add", np.arange(8) - 4).act("sigmoid").act("sqrt")
+    roots = net.last
+    source = net.matmul(4, trans_x=False, trans_y=False).end().save(tmp_path / "in")
+    data = [programs.random((4, 8, 16), seed) for seed in (1, 2, 3)]
+    fused = predict(source / "m.pdmodel", source / "m.pdiparams", {"x": data[0]}, "float")
+    assert np.isnan(fused[0]).any()
+    calibration = calibrate(source, data_loader=data)
+    calibration.save(tmp_path / "c.npz")
+    expected = math.sqrt(float(max(_sigmoid(source, batch).max() for batch in data)))
+    for number, given in enumerate(({"data_loader": data}, {"calibration": tmp_path / "c.npz"})):
+        result = quant_post_static(None, source, tmp_path / str(number), algo="abs_max", **given)
+        assert result.thresholds()[roots] == pytest.approx(expected, rel=1e-5)
+        assert any(f"NaN or infinity in '{roots}', though not" in note for note in result.notes)
+    other = {"data_loader": data, "skip_tensor_list": [roots]}
+    assert not quant_post_static(None, source, tmp_path / "other", **other).notes
+
+
+def _sigmoid(source: Path, batch: Any) -> Any:
+    parameters = pyquant.load_model(source).parameters
+    return 1 / (1 + np.exp(-(batch @ parameters["w1"] + parameters["c2"])))
 
 
 def test_an_activation_that_no_shard_saw_is_named(tmp_path: Path, source: Path) -> None:

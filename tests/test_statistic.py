@@ -10,7 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pyquant.calibration.statistic import BINS, ActivationHistogram, width_exponent_for
+from pyquant.calibration.statistic import (
+    BINS,
+    ActivationHistogram,
+    ActivationMaxima,
+    width_exponent_for,
+)
 
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
@@ -59,9 +64,20 @@ def test_growth_is_exact_over_many_doublings() -> None:
     np.testing.assert_array_equal(grown.counts, observed(values).counts)
 
 
-def test_non_finite_values_are_counted() -> None:
-    for first in ([1.0, np.nan, np.inf], [np.nan]):
-        assert observed(first).non_finite == np.count_nonzero(~np.isfinite(first))
+@pytest.mark.parametrize("kind", [ActivationHistogram, ActivationMaxima])
+@pytest.mark.parametrize("size", [3, 4 * BINS])
+@pytest.mark.parametrize("bad", [[1.0, np.nan, np.inf], [np.nan], [-np.inf, 1e9, 2.0]])
+def test_a_batch_with_non_finite_values_is_left_out(kind: Any, size: int, bad: Any) -> None:
+    batch = np.resize(np.asarray(bad, np.float32), (1, size))
+    good = np.resize(np.array([0.5, -3.0, 0.0], np.float32), (1, size))
+    expected, statistic = kind(), kind()
+    expected.observe(good)
+    for values in (batch, good, batch):
+        assert statistic.observe(values) == np.count_nonzero(~np.isfinite(values))
+    assert statistic.non_finite == 2 * np.count_nonzero(~np.isfinite(batch))
+    for name, value in vars(expected).items():
+        if name != "non_finite":
+            np.testing.assert_array_equal(getattr(statistic, name), value)
 
 
 @pytest.mark.parametrize("zeros", [1, 5])

@@ -49,6 +49,10 @@ Observers = Mapping[str, Sequence[Observer]]
 """By the name of the activation."""
 
 
+class _NonFiniteError(ActivationError):
+    """A tensor holds NaN or infinity: the model's own, unless Paddle's optimization made it so."""
+
+
 class _AllSeen(Exception):  # noqa: N818, it is no error
     """Leaves a hook to end the run: nothing that lies behind has to be computed."""
 
@@ -97,8 +101,8 @@ class Forward:
     def run(self, feed: Feed, batch: int, statistics: Statistics) -> None:
         """Run one batch and add what it computes to ``statistics``.
 
-        What Paddle cannot run, or what it hides, with one kind of optimization is run with the
-        next one, from then on.
+        What Paddle cannot run, what it hides, or what it makes NaN of, with one kind of
+        optimization is run with the next one, from then on.
 
         Args:
             feed: arrays by input name.
@@ -107,7 +111,7 @@ class Forward:
 
         Raises:
             CalibrationDataError: the model cannot run it.
-            ActivationError: a tensor holds NaN or infinity, or is empty.
+            ActivationError: a tensor holds NaN or infinity without optimization, or is empty.
         """
         self._batch, self._statistics = batch, statistics
         self._seen.clear()
@@ -145,11 +149,15 @@ class Forward:
             with guard(CPUPlace()):  # for `_plain`, whatever mode the caller is in
                 self._predictor.run()
         except Exception as error:
+            may_weaken = bool(self._rest) and not self._written_again
+            if isinstance(self._error, _NonFiniteError) and may_weaken:
+                self._error = None
+                return False
             if self._error is not None:
                 raise self._error from error
             if self._all_seen():
                 return True
-            if self._rest and not self._written_again:
+            if may_weaken:
                 return False
             raise run_failure(feed, self._batch, error) from error
         return self._names <= self._seen or not self._rest
@@ -192,7 +200,6 @@ class Forward:
         return array, self._layouts[key]
 
     def _observe(self, name: str, array: Array, layout: Layout | None = None) -> None:
-        self._seen.add(name)
         if array.size == 0:
             raise _empty(name, self._batch)
         statistic = self._statistics[name]
@@ -201,13 +208,14 @@ class Forward:
             samples = by_channel(array, statistic.channels.axis, layout)
         else:
             samples = array.reshape(array.shape[0] if array.ndim else 1, -1)
-        statistic.observe(samples, dtype)
-        if statistic.non_finite:
-            raise ActivationError(
-                f"activation '{name}' holds {statistic.non_finite} NaN or infinite value(s) of "
-                f"{array.size} in batch {self._batch}. Repair that input or the model, or name the "
-                "activation in skip_tensor_list."
+        non_finite = statistic.observe(samples, dtype)
+        if non_finite:
+            raise _NonFiniteError(
+                f"activation '{name}' holds {non_finite} NaN or infinite value(s) of {array.size} "
+                f"in batch {self._batch}. Repair that input or the model, or name the activation "
+                "in skip_tensor_list."
             )
+        self._seen.add(name)
         for observer in self._observers.get(name, ()):
             observer.observe(array)
 

@@ -24,7 +24,7 @@ from .data import Feed
 from .samples import ActivationSample
 from .statistic import BINS, ActivationHistogram, channels_of
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 _FORMAT = "pyquant calibration"
 _UNREADABLE = (
@@ -162,6 +162,7 @@ _FIELDS: Mapping[str, type[np.generic]] = {
     "minimum": np.float64,
     "maximum": np.float64,
     "zeros": np.uint64,
+    "non_finite": np.uint64,
 }
 
 

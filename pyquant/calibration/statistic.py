@@ -42,7 +42,7 @@ class ActivationMaxima:
         values: how many values were seen.
         samples: how many samples (entries along axis 0) they were of.
         sample_abs_max_sum: the sum of every sample's largest magnitude, in units of 2^-149: exact.
-        non_finite: how many values were NaN or infinite; then the rest is void.
+        non_finite: how many values were NaN or infinite. Nothing else of their batches is in here.
         channels: what is kept of its channels, if that is asked for.
     """
 
@@ -67,18 +67,25 @@ class ActivationMaxima:
         """Return the mean square of what a threshold cuts off, as far as it is known: none."""
         return 0.0
 
-    def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> None:
-        """Add the values of one batch.
+    def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> int:
+        """Add the values of one batch, unless some are NaN or infinite.
 
         Args:
             samples: [samples, values], contiguous; with ``channels``, [samples, blocks, positions,
                 channels of a block]. Read once, if channels lie side by side.
             dtype: ``"bfloat16"`` for raw ``uint16``.
+
+        Returns:
+            How many values are NaN or infinite.
         """
         seen = kernels.sample_maxima(_joined(samples), dtype=dtype)
         if not np.isfinite(seen.sample_abs_max).all():
-            self.non_finite += _count_non_finite(samples, dtype)
+            counted = np.zeros(BINS, np.uint64)
+            non_finite = kernels.observe(_rows(samples), counted, 0, dtype=dtype).non_finite
+            self.non_finite += non_finite
+            return non_finite
         self._add(samples, seen, dtype)
+        return 0
 
     def merge(self, other: ActivationMaxima) -> None:
         """Add what ``other``, of the same tensor, has seen."""
@@ -98,8 +105,6 @@ class ActivationMaxima:
     ) -> None:
         self.values += samples.size
         self.samples += seen.sample_abs_max.size
-        if self.non_finite:
-            return
         self.abs_max = max(self.abs_max, float(seen.sample_abs_max.max()))
         for value in seen.sample_abs_max.tolist():
             self.sample_abs_max_sum += int(math.ldexp(value, -_FLOAT32_UNIT_EXPONENT))
@@ -142,7 +147,7 @@ class ActivationHistogram(ActivationMaxima):
         """The width of a bin, in the unit of the values."""
         return math.ldexp(1.0, self.width_exponent or 0)
 
-    def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> None:
+    def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> int:
         """Add the values of one batch, as `ActivationMaxima.observe`.
 
         They are read a second time only if they widen the histogram.
@@ -152,11 +157,13 @@ class ActivationHistogram(ActivationMaxima):
             largest = kernels.abs_max(samples, dtype=dtype)
             exponent = width_exponent_for(largest) if 0 < largest < math.inf else 0
         seen = kernels.observe(_joined(samples), self.counts, exponent, dtype=dtype)
+        if seen.non_finite:
+            if seen.counted:
+                self._take_back(samples, exponent, dtype)
+            self.non_finite += seen.non_finite
+            return seen.non_finite
         self.zeros += seen.zeros
-        self.non_finite += seen.non_finite
         self._add(samples, seen, dtype)
-        if self.non_finite:
-            return
         self.minimum = min(self.minimum, seen.minimum)
         self.maximum = max(self.maximum, seen.maximum)
         if not seen.counted:
@@ -165,6 +172,7 @@ class ActivationHistogram(ActivationMaxima):
             kernels.observe(_rows(samples), self.counts, exponent, dtype=dtype)
         if self.abs_max > 0:
             self.width_exponent = exponent
+        return 0
 
     def merge(self, other: ActivationMaxima) -> None:
         """Add what ``other``, a histogram of the same tensor, has seen."""
@@ -179,6 +187,12 @@ class ActivationHistogram(ActivationMaxima):
             counts = _widened(counts, other.width_exponent, max(exponents))
             self._widen(max(exponents))
         self.counts += counts
+
+    def _take_back(self, samples: NDArray[np.generic], exponent: int, dtype: str | None) -> None:
+        """Leave out the finite values of a batch that was counted."""
+        counted = np.zeros(BINS, np.uint64)
+        kernels.observe(_rows(samples), counted, exponent, dtype=dtype)
+        self.counts -= counted
 
     def _widen(self, exponent: int) -> None:
         self.counts = _widened(self.counts, self.width_exponent, exponent)
@@ -229,7 +243,3 @@ def _widened(
     wide = np.zeros_like(counts)
     wide[: BINS // merged] = counts.reshape(-1, merged).sum(axis=1, dtype=np.uint64)
     return wide
-
-
-def _count_non_finite(samples: NDArray[np.generic], dtype: str | None) -> int:
-    return kernels.observe(_rows(samples), np.zeros(BINS, np.uint64), 0, dtype=dtype).non_finite

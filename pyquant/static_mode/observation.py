@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -41,12 +41,14 @@ class Seen:
         means: float64[channels], of those activations of which it is asked for.
         moments: of what each op reads, if rounding or ranking asks for them.
         samples: of each activation of known channels, if anything is chosen by them.
+        notes: what there is to know about how they were seen.
     """
 
     statistics: Statistics
     means: Mapping[str, Array]
     moments: Moments
     samples: Mapping[str, ActivationSample]
+    notes: tuple[str, ...] = ()
 
     def divided(self, factors: Mapping[str, Array]) -> Seen:
         """Return what is seen of the activations divided by factors, one per channel."""
@@ -59,7 +61,7 @@ class Seen:
                 means[name] = means[name] / divisors
             if name in moments:
                 moments[name] = [one.divided(divisors) for one in moments[name]]
-        return Seen(statistics, means, moments, samples)
+        return replace(self, statistics=statistics, means=means, moments=moments, samples=samples)
 
 
 def observe(model: Model, plan: Plan, options: Options) -> Seen:
@@ -90,7 +92,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Seen:
         means = {name: one.sums.means for name, one in channels.items()}
     if options.needs_samples:
         samples = {name: one.sample for name, one in channels.items()}
-    return Seen(statistics, means, moments, samples)
+    return Seen(statistics, means, moments, samples, _notes(statistics))
 
 
 def calibrate_model(
@@ -124,6 +126,19 @@ def without_dead(
         for op in dead
     ]
     return [op for op in ops if op not in dead], kept
+
+
+def _notes(statistics: Statistics) -> tuple[str, ...]:
+    """Tell where Paddle's optimization computed NaN or infinity, and no optimization did not."""
+    wrong = sorted(name for name, statistic in statistics.items() if statistic.non_finite)
+    if not wrong:
+        return ()
+    more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+    return (
+        f"Paddle's optimized program computes NaN or infinity in '{wrong[0]}'{more}, though not "
+        "the program as it is, by which calibration went on: run the float model and this one with "
+        "switch_ir_optim(False) as well, and compare",
+    )
 
 
 def _given(model: Model, tensors: Collection[str], given: Calibration | str | Path) -> Calibration:
