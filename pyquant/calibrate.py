@@ -66,6 +66,7 @@ def calibrate(
     Raises:
         ModelFileError: the model cannot be read.
         SettingError: an argument is wrong.
+        UnsupportedError: an input holds sequences of their own lengths (LoD).
         CalibrationDataError: there is no data, or a batch does not fit the model.
         CalibrationFileError: the checkpoint is damaged, or of another model or other data.
         CalibrationInterrupted: Ctrl-C; the checkpoint has what was seen.

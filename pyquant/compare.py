@@ -64,7 +64,8 @@ def compare(
         ModelFileError: a model cannot be read, or Paddle cannot load it.
         SettingError: an argument is wrong, the models do not belong together, the float model is
             quantized, or the quantized one is not.
-        UnsupportedError: the quantized model is in Paddle-Lite's form, or has unknown ops.
+        UnsupportedError: the quantized model is in Paddle-Lite's form, or has unknown ops, or an
+            input holds sequences of their own lengths (LoD).
         CalibrationDataError: there is no data, or a batch does not fit the models.
     """
     sources = {

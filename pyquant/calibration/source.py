@@ -6,7 +6,8 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 
-from ..errors import CalibrationDataError, SettingError
+from ..errors import CalibrationDataError, SettingError, UnsupportedError
+from ..program import proto
 from ..program.model import Model
 from .data import Feeds, Source, feeds_of_batches, feeds_of_samples, source_length
 from .files import SampleFiles
@@ -54,7 +55,12 @@ class CalibrationData:
         self._batch_nums = batch_nums
 
     def feeds(self, model: Model) -> Feeds:
-        """Return the data as checked feeds of ``model``."""
+        """Return the data as checked feeds of ``model``.
+
+        Raises:
+            UnsupportedError: the model takes sequences of their own lengths (LoD).
+        """
+        _refuse_sequences(model)
         make = feeds_of_batches
         if self._of_samples:
             make = partial(feeds_of_samples, batch_size=self._batch_size)
@@ -68,3 +74,15 @@ class CalibrationData:
             length = -(-length // self._batch_size)
         known = [number for number in (length, self._batch_nums) if number is not None]
         return len(range(self._first, min(known), self._step)) if known else None
+
+
+def _refuse_sequences(model: Model) -> None:
+    """Refuse inputs of which Paddle wants offsets beside the data: without, it may crash."""
+    for var in model.feeds:
+        level = proto.lod_level(var)
+        if level:
+            raise UnsupportedError(
+                f"{model.model_path}: input '{var.name}' holds sequences of their own lengths "
+                f"(lod_level {level}), for which no data can be given. Quantize the weights alone, "
+                "by quant_post_dynamic, or export the model with padded inputs."
+            )

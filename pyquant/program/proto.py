@@ -25,6 +25,7 @@ FP32, INT32, INT8, UINT8 = (
 )
 FEED_LIST, FETCH_LIST = _TYPE.FEED_MINIBATCH, _TYPE.FETCH_LIST
 _DENSE_TENSOR = _TYPE.DESCRIPTOR.fields_by_number[3].name
+_LOD_LEVEL = _TYPE.DESCRIPTOR.fields_by_number[3].message_type.fields_by_number[2].name
 _DENSE_TENSOR_TYPE = 7
 
 
@@ -97,6 +98,11 @@ def tensor_desc(var: Any) -> Any:
     if var.type.type != _DENSE_TENSOR_TYPE:
         return None
     return getattr(var.type, _DENSE_TENSOR).tensor
+
+
+def lod_level(var: Any) -> int:
+    """Return by how many levels of offsets a dense tensor is parted into sequences."""
+    return int(getattr(getattr(var.type, _DENSE_TENSOR), _LOD_LEVEL))
 
 
 def add_var(block: Any, name: str, data_type: int, dims: Iterable[int]) -> Any:
