@@ -153,6 +153,7 @@ class OneDnnWriter:
         ]
         for _, emit in sorted(made, key=itemgetter(0)):
             emit()
+        self._enable_carriers()
         self._graph.write_back()
         rewriter = Rewriter(self._model)
         outputs = {one.op.output: one.output for one in self._fused}
@@ -162,6 +163,13 @@ class OneDnnWriter:
         rewriter.apply()
         enlarge_together(self._model)
         write_in_place(self._model)
+
+    def _enable_carriers(self) -> None:
+        """Let what moves integers be oneDNN's, also where no pass of Paddle's does that."""
+        for position, carried in self._flow.carriers.items():
+            if carried.output in self._flow.roots:
+                for attribute, value in ENABLED.items():
+                    proto.set_attribute(self._graph.ops[position], attribute, value)
 
     def _fuse(self, op: WeightedOp) -> FusedOp:
         channels = self._model.parameters[op.weight].shape[op.channel_axis]
