@@ -19,6 +19,7 @@ from .dynamic import WEIGHT_BITS, quant_post_dynamic
 from .errors import PyquantError, SettingError, UnsupportedError
 from .program import proto
 from .program.folding.fold import fold
+from .program.misfusion import keep_apart
 from .program.model import Model, load_model, save_model
 from .program.quantizable import (
     ACTIVATION_OP_TYPES,
@@ -176,6 +177,7 @@ def _positive(text: str) -> int:
 
 def _convert(options: argparse.Namespace) -> None:
     model = load_model(options.model, options.model_filename, options.params_filename)
+    keep_apart(model)
     name = model.model_path.stem
     for path in save_model(model, options.output, f"{name}.pdmodel", f"{name}.pdiparams"):
         print(path)

@@ -10,6 +10,7 @@ from typing import Any
 from .errors import NonFiniteWeightError, SettingError
 from .program import proto
 from .program.float_parameters import with_large_parameters
+from .program.misfusion import keep_apart
 from .program.model import Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
 from .program.paddle_lite import ops_for_lite, store_for_lite
@@ -211,6 +212,8 @@ def _models(
 ) -> tuple[Any, Any]:
     """Return a copy of ``model``, its weights quantized, and the float twin or None."""
     twin = _dequantized_twin(model, weights, ops) if with_twin else None
+    if twin is not None:
+        keep_apart(twin)
     quantized = copy_model(model)
     store = store_for_lite if lite_format else _store_for_paddle
     store(quantized, weights, ops)
@@ -239,6 +242,7 @@ def _store_for_paddle(
     rewriter = Rewriter(model)
     rewriter.dequantize_weights_by_scale(weights, ops)
     rewriter.apply()
+    keep_apart(model)
 
 
 def _dequantized_twin(

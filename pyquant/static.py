@@ -10,6 +10,7 @@ from .calibration.data import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .program.float_parameters import with_large_parameters
+from .program.misfusion import misfused
 from .program.model import Model, check_targets, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
@@ -159,6 +160,7 @@ def quant_post_static(
     options = Options.of(locals())
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
+    lost = misfused(model)
     skip = skip_tensor_list or ()
     types, is_full = quantizable_op_type, is_full_quantize
     plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
@@ -177,6 +179,8 @@ def quant_post_static(
     watch.lap("thresholds")
     stages.round_weights()
     notes = [*options.notes, *seen.notes, *_format_notes(model)]
+    if lost and plan.target.runs_here:
+        notes.append(_fusion_note(lost))
     watch.lap("quantize")
     kept = plan.kept + dead
     if eval_function is not None:
@@ -227,6 +231,18 @@ def _activation_tensors(
         )
         for name, given in ranges.items()
     ]
+
+
+def _fusion_note(lost: list[str]) -> str:
+    more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+    return (
+        "Paddle's passes for oneDNN fuse the op behind an activation as if that were not there: "
+        f"the float model is wrong under oneDNN at {', '.join(lost[:_NAMED])}{more}. The result is "
+        "not; for the float model, use 'pyquant fold'"
+    )
+
+
+_NAMED = 3  # of the tensors of a note
 
 
 def _format_notes(model: Model) -> list[str]:

@@ -65,6 +65,8 @@ def _predictor(model_path: Path, params_path: Path | None, how: str) -> Any:
             config.disable_onednn()
     else:
         _either(config, "enable_onednn", "enable_mkldnn")
+    if how == "unfused":
+        config.switch_ir_optim(False)
     if how == "int8":
         _either(config, "enable_onednn_int8", "enable_mkldnn_int8")
     return inference.create_predictor(config)

@@ -12,6 +12,7 @@ from typing import Any
 from .. import kernels
 from ..errors import CalibrationDataError, ModelFileError
 from ..program import proto
+from ..program.misfusion import kept_apart
 from ..program.model import Model
 from ..program.parameters import write_combined
 from ..program.temporary import temporary_directory
@@ -47,6 +48,8 @@ def make_predictor(model: Model, optimization: Optimization, threads: int) -> An
     Raises:
         ModelFileError: Paddle cannot load the model.
     """
+    if optimization is Optimization.FUSED:
+        model = kept_apart(model)
     return _make(model, partial(_configure, model=model, optimization=optimization), threads)
 
 

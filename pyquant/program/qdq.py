@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from .graph import Graph
+from .misfusion import keep_apart
 from .model import Model
 from .parameters import Array
 from .products import PRODUCTS
@@ -103,6 +104,8 @@ class QdqWriter:
         rewriter.equalize_products(weights, products)
         rewriter.dequantize_weights_by_scale(weights, weight_only)
         rewriter.apply()
+        if self._target.runs_here:
+            keep_apart(self._model)
 
 
 def _other_reads(

@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import proto
 from ..graph import Graph
+from ..misfusion import keep_apart
 from ..model import Folding, Model, copy_model
 from ..parameters import Array
 from ..tensor_inputs import use_attributes
@@ -45,7 +46,8 @@ def fold(
             list.
         shifts: whether additions before a linear op go into its bias. What they add often centres
             the values on zero, where integers without a zero point serve them best.
-        settle: False leaves the new weights for `Model.settle` to make.
+        settle: False if the model is to be changed further: it leaves the new weights for
+            `Model.settle` to make, and what Paddle would fuse wrongly for `keep_apart`.
     """
     original = copy_model(model)
     graph = Graph(model, keep)
@@ -78,6 +80,8 @@ def fold(
         if settle:
             model.settle()
         model.folded = Folding(tuple(sorted(keep)), shifts, original, frozenset(rescaled))
+    if settle:
+        keep_apart(model)
 
 
 def _use_attributes(graph: Graph) -> None:

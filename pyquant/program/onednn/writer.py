@@ -18,6 +18,7 @@ import numpy as np
 from .. import proto
 from ..folding.scaling import EQUALIZED
 from ..graph import Graph
+from ..misfusion import keep_apart
 from ..model import Model
 from ..parameters import Array
 from ..products import PRODUCTS
@@ -163,6 +164,7 @@ class OneDnnWriter:
         rewriter.apply()
         enlarge_together(self._model)
         write_in_place(self._model)
+        keep_apart(self._model)
 
     def _enable_carriers(self) -> None:
         """Let what moves integers be oneDNN's, also where no pass of Paddle's does that."""
