@@ -161,18 +161,20 @@ class Net(ProgramBuilder):
         x, y = (c, self.last) if first else (self.last, c)
         return self.then(op_type, {"X": x, "Y": y}, "Out", {"axis": axis})
 
-    def batch_norm(self) -> Net:
+    def batch_norm(self, data_layout: str = "NCHW") -> Net:
         self._count += 1
+        channels = self.dims[1 if data_layout == "NCHW" else -1]
         slots = ("Scale", "Bias", "Mean", "Variance")
         inputs = {"X": self.last}
         for seed, slot in enumerate(slots):
-            values = random((self.dims[1],), 10 * self._count + seed)
+            values = random((channels,), 10 * self._count + seed)
             name = f"{slot}{self._count}"
             inputs[slot] = self.parameter(name, values**2 + 0.5 if slot == "Variance" else values)
-        self.then("batch_norm", inputs, "Y", {"epsilon": 1e-3, "is_test": True})
+        attributes = {"epsilon": 1e-3, "is_test": True, "data_layout": data_layout}
+        self.then("batch_norm", inputs, "Y", attributes)
         for slot in ("Mean", "Variance"):
             saved = f"saved{slot}{self._count}"
-            proto.add_var(self.block, saved, proto.FP32, [self.dims[1]])
+            proto.add_var(self.block, saved, proto.FP32, [channels])
             for output, name in ((f"{slot}Out", inputs[slot]), (f"Saved{slot}", saved)):
                 self.block.ops[-1].outputs.add(parameter=output, arguments=[name])
         return self

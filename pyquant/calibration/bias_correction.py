@@ -15,6 +15,7 @@ from .. import kernels
 from ..program import proto
 from ..program.folding.linear import weight_layout
 from ..program.parameters import Array
+from ..program.quantizable import is_channels_last
 from ..program.weights import QuantizedWeight
 from .windows import Window
 
@@ -51,8 +52,7 @@ def _taps_inside(desc: Any, shape: tuple[int, ...], dims: Sequence[int]) -> Arra
     """Return how much of its channel's mean each tap of an input meets: [taps]."""
     if len(shape) == 2:
         return np.ones(1)
-    is_last = proto.attribute(desc, "data_format", "NCHW") == "NHWC"
-    sizes = tuple(dims[1:3] if is_last else dims[2:4]) or (-1, -1)
+    sizes = tuple(dims[1:3] if is_channels_last(desc) else dims[2:4]) or (-1, -1)
     return Window.of(desc, shape[2:]).inside(sizes)
 
 

@@ -93,9 +93,11 @@ class Forward:
         self._seen: set[str] = set()
         self._error: Exception | None = None
         self._predictor: Any = None
-        self._rest = list(Optimization)
+        # oneDNN keeps images with the channels first, and hooks show them so, whatever the program
+        # says; which it is cannot be told from the shape.
+        self._rest = [Optimization.NONE] if _is_channels_last(model) else list(Optimization)
         if self._written_again:  # a fused op may hide one of several values of the same name
-            self._rest.remove(Optimization.FUSED)
+            self._rest = [one for one in self._rest if one is not Optimization.FUSED]
         self.weaken()
 
     def run(self, feed: Feed, batch: int, statistics: Statistics) -> None:
@@ -238,6 +240,15 @@ def _empty(name: str, batch: int) -> ActivationError:
     return ActivationError(
         f"activation '{name}' is empty in batch {batch}: one of its dimensions is 0. "
         "Leave such inputs out, or name it in skip_tensor_list."
+    )
+
+
+def _is_channels_last(model: Model) -> bool:
+    """Return whether an op of the program reads or writes images with the channels last."""
+    return any(
+        proto.attribute(op, name, "") == "NHWC"
+        for op in model.ops()
+        for name in ("data_format", "data_layout")
     )
 
 

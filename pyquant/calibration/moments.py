@@ -17,7 +17,7 @@ from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array
 from ..program.products import PRODUCTS
-from ..program.quantizable import WeightedOp
+from ..program.quantizable import WeightedOp, is_channels_last
 from ..program.weights import QuantizedWeight
 from .positions import spread
 from .windows import Window
@@ -48,7 +48,7 @@ class InputMoments:
         is_mul = op.op_type == "mul"
         self._columns = proto.attribute(desc, "x_num_col_dims", 1) if is_mul else None
         self._transposed = any(proto.attribute(desc, name, False) for name in _TRANSPOSED_INPUT)
-        self._channels_last = proto.attribute(desc, "data_format", "NCHW") == "NHWC"
+        self._channels_last = is_channels_last(desc)
         if not self._is_product:
             self._window = Window.of(desc, weight.shape[2:])
 

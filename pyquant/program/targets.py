@@ -15,7 +15,7 @@ from ..settings import check_choice
 from . import proto
 from .model import Model
 from .products import PRODUCTS, is_fc
-from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
+from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp, is_channels_last
 from .weights import WEIGHT_QUANTIZE_TYPES
 
 
@@ -156,6 +156,22 @@ def _is_behind_mixed_concat(candidate: Candidate) -> bool:
     )
 
 
+def _is_behind_transposed_of_channels_last(candidate: Candidate) -> bool:
+    """Return whether it reads what ops without a weight make of such a transposed convolution."""
+    pending, seen = [candidate.op.activation], set()
+    while pending:
+        name = pending.pop()
+        producer = candidate.producers.get(name)
+        if name in seen or producer is None:
+            continue
+        if producer.type == "conv2d_transpose" and is_channels_last(producer):
+            return True
+        seen.add(name)
+        if producer.type not in QUANTIZABLE_OPS:
+            pending += proto.names(producer.inputs)
+    return False
+
+
 def _is_mixed(candidate: Candidate, names: Sequence[str]) -> bool:
     """Return whether some of what is concatenated may become uint8, and some may not.
 
@@ -232,10 +248,6 @@ def _is_no_fc(candidate: Candidate) -> bool:
     return op.op_type in PRODUCTS and not is_fc(op, candidate.desc, rank, weight_rank)
 
 
-def _is_channels_last(candidate: Candidate) -> bool:
-    return str(proto.attribute(candidate.desc, "data_format", "NCHW")) == "NHWC"
-
-
 def _is_no_matrix(candidate: Candidate) -> bool:
     op = candidate.op
     return op.op_type in PRODUCTS and candidate.model.parameters[op.weight].ndim != 2
@@ -304,6 +316,12 @@ QDQ = Target(
             "its activation is a concatenation of relus and others, of which Paddle's int8 passes "
             "make uint8 and int8, and oneDNN concatenates neither with the other",
         ),
+        Rule(
+            _is_behind_transposed_of_channels_last,
+            "its activation is of a transposed convolution with the channels last, and Paddle "
+            "cannot make integers of what oneDNN computes of that (could not construct a memory "
+            "descriptor using strides)",
+        ),
         _DEPTHWISE_ON_OTHERS,
     ),
 )
@@ -315,7 +333,10 @@ ONEDNN = Target(
     rules=(
         Rule(_is_of("conv2d_transpose"), "Paddle has no int8 kernel for conv2d_transpose"),
         Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),
-        Rule(_is_channels_last, "Paddle's int8 convolutions take NCHW alone"),
+        Rule(
+            lambda candidate: is_channels_last(candidate.desc),
+            "Paddle's int8 convolutions take NCHW alone",
+        ),
         Rule(_is_no_fc, "Paddle's int8 fc takes two or three dimensions, no transpose, no factor"),
         Rule(
             _has_one_position,

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import proto
 from ..parameters import Array
-from ..quantizable import QUANTIZABLE_OPS
+from ..quantizable import QUANTIZABLE_OPS, is_channels_last
 from .affine import Affine, Vector
 
 
@@ -144,7 +144,7 @@ class _Convolution(WeightLayout):
     def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
         self.groups = max(1, int(proto.attribute(op, "groups", 1)))
         self.outputs, self.inputs = shape[0], shape[1] * self.groups
-        self.channel_axis = -1 if proto.attribute(op, "data_format", "NCHW") == "NHWC" else 1
+        self.channel_axis = 3 if is_channels_last(op) else 1
         self.takes_shift = not pads(op)
         strides = {*proto.attribute(op, "strides", (1, 1))}
         self._is_pointwise = shape[2:] == (1, 1) and strides == {1} and self.takes_shift
@@ -189,7 +189,7 @@ class _TransposedConvolution(WeightLayout):
     def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
         self.groups = max(1, int(proto.attribute(op, "groups", 1)))
         self.inputs, self.outputs = shape[0], shape[1] * self.groups
-        self.channel_axis = -1 if proto.attribute(op, "data_format", "NCHW") == "NHWC" else 1
+        self.channel_axis = 3 if is_channels_last(op) else 1
 
     def along_inputs(self, vector: Vector) -> Any:
         return vector[:, None, None, None]
@@ -286,6 +286,10 @@ def _is_plain(op: Any, rank: int) -> bool:
     if any(proto.arguments(op.inputs, slot) for slot in ("Bias", "ResidualData")):
         return False
     if proto.attribute(op, "trans_x", False) or proto.attribute(op, "transpose_X", False):
+        return False
+    # To these Paddle 3.3 fuses no bias (conv_bias_onednn_fuse_pass.cc), and by itself it adds one
+    # along another axis.
+    if op.type == "depthwise_conv2d" and is_channels_last(op):
         return False
     return op.type != "mul" or int(proto.attribute(op, "x_num_col_dims", 1)) == rank - 1
 
