@@ -381,9 +381,8 @@ def mean_errors(
     Raises:
         ValueError: the shapes do not fit.
     """
-    return _native.mean_errors(
-        _contiguous(values), _contiguous(integers), steps, inputs, axis, groups, num_threads
-    )
+    matrix = _contiguous(values), _contiguous(integers), _contiguous(steps)
+    return _native.mean_errors(*matrix, _contiguous(inputs), axis, groups, num_threads)
 
 
 def add_moments(
@@ -437,7 +436,8 @@ def round_by_moments(
     Raises:
         ValueError: the shapes do not fit, or a step is not finite and positive.
     """
-    return _native.round_by_moments(_contiguous(weights), steps, moments, bits, sweeps, num_threads)
+    arrays = _contiguous(weights), _contiguous(steps), _contiguous(moments)
+    return _native.round_by_moments(*arrays, bits, sweeps, num_threads)
 
 
 def _contiguous(x: NDArray[Any]) -> NDArray[Any]:

@@ -355,6 +355,20 @@ def test_mean_errors(
     assert len(seen) == 1
 
 
+def test_arrays_may_lie_in_memory_in_any_way() -> None:
+    values, integers, steps = rounded_matrix(1, 4, 6, -1)
+    inputs = np.random.default_rng(1).standard_normal(12)[::2]
+    along = np.broadcast_to(steps, (1, 6))  # one value in memory
+    expected = kernels.mean_errors(values, integers, steps, inputs.copy(), 0)
+    np.testing.assert_array_equal(kernels.mean_errors(values, integers, along, inputs, 0), expected)
+    moments = np.eye(12)[::2, ::2]
+    rows = np.broadcast_to(steps[0], 4)
+    np.testing.assert_array_equal(
+        kernels.round_by_moments(values, rows, moments),
+        kernels.round_by_moments(values, rows.copy(), moments.copy()),
+    )
+
+
 def test_bad_mean_errors_are_refused() -> None:
     values, integers, steps = rounded_matrix(1, 4, 6, 0)
     for match, arguments in {

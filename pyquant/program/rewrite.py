@@ -13,8 +13,8 @@ from . import proto
 from .folding.scaling import EQUALIZED
 from .model import Model
 from .parameters import Array, DerivedTensor, Tensor
-from .products import Bias, find_biases
-from .quantizable import CONVOLUTIONS, WeightedOp
+from .products import PRODUCTS, Bias, find_biases
+from .quantizable import WeightedOp
 from .reads import Read
 from .weights import QuantizedWeight
 
@@ -346,7 +346,7 @@ def reciprocals_of(op: WeightedOp, factors: Array) -> Array:
     Ops that Paddle fuses the multiplication with do not all look at its ``axis``.
     """
     reciprocals: Array = 1 / factors
-    return reciprocals[:, None, None] if op.op_type in CONVOLUTIONS else reciprocals
+    return reciprocals if op.op_type in PRODUCTS else reciprocals[:, None, None]
 
 
 def _elementwise(op_type: str, x: str, y: str, output: str) -> Any:

@@ -156,20 +156,48 @@ def _is_behind_mixed_concat(candidate: Candidate) -> bool:
     )
 
 
-def _is_behind_transposed_of_channels_last(candidate: Candidate) -> bool:
-    """Return whether it reads what ops without a weight make of such a transposed convolution."""
+def _is_behind_blocks(candidate: Candidate) -> bool:
+    """Return whether it reads what ops without a weight make of channels in blocks.
+
+    oneDNN keeps them so behind a transposed convolution, unless that is one of brgemm_deconv.cpp.
+    """
     pending, seen = [candidate.op.activation], set()
     while pending:
         name = pending.pop()
         producer = candidate.producers.get(name)
         if name in seen or producer is None:
             continue
-        if producer.type == "conv2d_transpose" and is_channels_last(producer):
+        if producer.type == "conv2d_transpose" and not _is_of_brgemm(candidate.model, producer):
             return True
         seen.add(name)
         if producer.type not in QUANTIZABLE_OPS:
             pending += proto.names(producer.inputs)
     return False
+
+
+def _is_of_brgemm(model: Model, op: Any) -> bool:
+    """Return whether oneDNN computes a transposed convolution by brgemm, in Paddle 2.6 as well.
+
+    There it has to write whole strides.
+    """
+    filters = model.parameters.get(proto.arguments(op.inputs, "Filter")[0])
+    strides = proto.attribute(op, "strides", (1, 1))
+    algorithm = proto.attribute(op, "padding_algorithm", "EXPLICIT")
+    if filters is None or algorithm == "SAME" or max(strides) == 1:
+        return False
+    padded = list(proto.attribute(op, "paddings", (0, 0)) if algorithm == "EXPLICIT" else (0, 0))
+    paddings = (
+        [2 * size for size in padded] if len(padded) == 2 else [sum(padded[:2]), sum(padded[2:])]
+    )
+    dilations = proto.attribute(op, "dilations", (1, 1))
+    added = proto.attribute(op, "output_padding", ()) or (0, 0)
+    beyond = [
+        (taps - 1) * dilation + 1 - padding + more
+        for taps, dilation, padding, more in zip(filters.shape[2:], dilations, paddings, added)
+    ]
+    sizes = list(proto.attribute(op, "output_size", ())) or beyond
+    is_whole = all(size % stride == 0 for size, stride in zip(sizes, strides))
+    return is_whole and int(proto.attribute(op, "groups", 1)) == 1
 
 
 def _is_mixed(candidate: Candidate, names: Sequence[str]) -> bool:
@@ -292,6 +320,12 @@ _DEPTHWISE_ON_OTHERS = Rule(
     is_choice=True,
 )
 
+_BEHIND_BLOCKS = Rule(
+    _is_behind_blocks,
+    "its activation is of a transposed convolution whose output may lie in blocks of channels, of "
+    "which Paddle makes no integers (quantize_kernel.cc)",
+)
+
 # Paddle's Predictor on the CPU with enable_onednn_int8(), whose passes turn QDQ into int8. QDQ in
 # front of elementwise_add, relu and pool2d as well was measured on a residual block: it saved no
 # time, took more reorders, and raised the error of the output from 0.0145 to 0.0178. The passes
@@ -316,12 +350,7 @@ QDQ = Target(
             "its activation is a concatenation of relus and others, of which Paddle's int8 passes "
             "make uint8 and int8, and oneDNN concatenates neither with the other",
         ),
-        Rule(
-            _is_behind_transposed_of_channels_last,
-            "its activation is of a transposed convolution with the channels last, and Paddle "
-            "cannot make integers of what oneDNN computes of that (could not construct a memory "
-            "descriptor using strides)",
-        ),
+        _BEHIND_BLOCKS,
         _DEPTHWISE_ON_OTHERS,
     ),
 )
@@ -338,6 +367,7 @@ ONEDNN = Target(
             "Paddle's int8 convolutions take NCHW alone",
         ),
         Rule(_is_no_fc, "Paddle's int8 fc takes two or three dimensions, no transpose, no factor"),
+        _BEHIND_BLOCKS,
         Rule(
             _has_one_position,
             "its activation is one position of an image, and quantizing it takes longer than int8 "
