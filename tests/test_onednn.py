@@ -312,6 +312,15 @@ def test_parts_are_enlarged_together(
     np.testing.assert_array_equal(actual[0], outputs(tmp_path, "int8", data, "float")[0])
 
 
+def test_a_part_is_enlarged_with_itself(tmp_path: Path) -> None:
+    net = Net([4, 8, 6, 6]).conv(8).act("relu").nearest(2)
+    net.concat(net.last, net.last).conv(8).end()
+    quantized(net, tmp_path, images(0, (4, 8, 6, 6)))
+    found = op_types(tmp_path)
+    assert (found["concat"], found["nearest_interp_v2"]) == (1, 1)
+    check_run(tmp_path, images(0, (4, 8, 6, 6)))
+
+
 def test_a_sum_of_integers_is_upsampled_for_a_float_reader_too(tmp_path: Path) -> None:
     net = residual("relu", False)
     net.last = net.block.ops[-1].inputs[0].arguments[0]

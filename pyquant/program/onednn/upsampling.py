@@ -100,9 +100,9 @@ class _Concatenation:
             names.append(part.source)
         last = self._joined(names) if factor == 1 else self._enlarged(names, factor)
         proto.rename(self._made[-1].outputs, {last: self._output})
-        for part in self._parts:
-            if part.position is not None:
-                self._graph.remove(part.position)
+        enlarged = {part.position for part in self._parts if part.position is not None}
+        for position in enlarged:
+            self._graph.remove(position)
         self._graph.replace(self._position, *self._made)
 
     def _joined(self, names: Sequence[str]) -> str:
