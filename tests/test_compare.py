@@ -688,6 +688,27 @@ def test_onednn_outputs_and_weights(onednn: tuple[Path, Path]) -> None:
     assert output.error == simulated.error
 
 
+@pytest.mark.parametrize("backend", [None, "OneDNN"])
+def test_it_runs_as_it_is_deployed(backend: str | None, tmp_path: Path) -> None:
+    """With the int8 passes, which QDQ needs, Paddle cannot run a chain of int8 products."""
+    net = programs.Net([12, 64])
+    for _ in range(4):
+        net.matmul(64, trans_x=False, trans_y=False)
+        net.constant("elementwise_add", np.linspace(-1, 1, 64)).act("relu")
+    source, rows = net.end().save(tmp_path / "float"), programs.random((12, 64), 3)
+    result = quant_post_static(
+        None, source, tmp_path / "int8", data_loader=[rows], deploy_backend=backend
+    )
+    comparison = compare(source, tmp_path / "int8", data_loader=[rows])
+    assert not comparison.notes
+    how = "int8" if backend is None else "float"
+    run = predict(result.model_path, result.params_path, {"x": rows}, how)[0]
+    expected = similarity(
+        predict(source / "m.pdmodel", source / "m.pdiparams", {"x": rows})[0], run
+    )
+    assert comparison.worst("int8 run")[0].error == pytest.approx(expected, rel=1e-6)
+
+
 def test_the_page_draws_both_ends_of_a_range(onednn: tuple[Path, Path], tmp_path: Path) -> None:
     comparison = compare(*onednn, data_loader=BATCHES)
     save_page(comparison, tmp_path / "page.html")

@@ -56,9 +56,9 @@ def make_predictor(model: Model, optimization: Optimization, threads: int) -> An
 def make_int8_predictor(model: Model, threads: int) -> Any:
     """Make a Predictor that runs ``model``, a quantized one, by oneDNN's int8 kernels.
 
-    As it is deployed, with every pass that Paddle has for it. Otherwise as `make_predictor`.
+    As it is deployed, with every pass that Paddle has for its form. Otherwise as `make_predictor`.
     """
-    return _make(model, _configure_int8, threads)
+    return _make(model, partial(_configure_int8, model=model), threads)
 
 
 def run_failure(
@@ -132,9 +132,11 @@ def _configure(config: Any, model: Model, optimization: Optimization) -> None:
                 passes.delete_pass(name)
 
 
-def _configure_int8(config: Any) -> None:
+def _configure_int8(config: Any, model: Model) -> None:
     _either(config, "enable_onednn", "enable_mkldnn")()
-    _either(config, "enable_onednn_int8", "enable_mkldnn_int8")()
+    # Among the int8 passes are some that fuse oneDNN's int8 ops to others that do not run.
+    if any(op.type == "dequantize_linear" for op in model.ops()):
+        _either(config, "enable_onednn_int8", "enable_mkldnn_int8")()
 
 
 def _either(config: Any, name: str, older: str) -> Any:
