@@ -150,7 +150,8 @@ def quant_post_static(
         ModelFileError: the model cannot be read.
         SettingError: an argument is wrong.
         UnsupportedError: an argument or the model asks for what pyquant cannot do.
-        CalibrationDataError: there is no data, or a batch does not fit the model.
+        CalibrationDataError: there is no data, a batch does not fit the model, or all that could
+            become int8 is always zero.
         CalibrationFileError: a saved calibration is damaged, or of another model or other data.
         CalibrationInterrupted: Ctrl-C, if there is a checkpoint: it has what was seen.
         ActivationError: an activation holds NaN or infinity, or nothing.

@@ -25,6 +25,7 @@ from pyquant import (
     quant_post_static,
 )
 from pyquant.calibration.thresholds import ALGORITHMS
+from pyquant.cli import main
 from pyquant.program import proto
 from pyquant.program.reads import Read
 from pyquant.program.rewrite import Rewriter
@@ -265,15 +266,37 @@ def test_a_variable_that_is_written_again_is_quantized_again(tmp_path: Path) -> 
     assert relative_error(actual, expected) < 0.03
 
 
-def test_an_activation_of_zeros_stays_in_float(tmp_path: Path, source: Path) -> None:
-    zeros = np.zeros((2, 3, 8, 8), np.float32)
-    result = quant_post_static(None, source, tmp_path / "out", data_loader=[zeros])
-    assert result.thresholds() == {}
-    assert "zero in all of the data" in result.kept_float[-1].reason
+ZEROS = np.zeros((2, 3, 8, 8), np.float32)
+
+
+def test_an_activation_of_zeros_stays_in_float(tmp_path: Path) -> None:
+    net = programs.Net([12, 3, 8, 8]).conv(8)
+    net.constant("elementwise_add", np.linspace(-1, 1, 8), 1).act("relu").conv(4)
+    source = net.end().save(tmp_path / "in")
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=[ZEROS])
+    assert len(result.thresholds()) == 1
+    (kept,) = result.kept_float
+    assert kept.reason == "activation 'x' was zero in all of the data"
     for how in ("plain", "int8"):
         assert np.isfinite(
             predict(result.model_path, result.params_path, {"x": IMAGES}, how)[0]
         ).all()
+
+
+def test_data_of_zeros_alone_are_refused(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = "all that could become int8, 'x' and 2 more, was zero in all of the data"
+    with pytest.raises(CalibrationDataError, match=said):
+        quant_post_static(None, source, tmp_path / "out", data_loader=[ZEROS])
+    calibration = calibrate(source, data_loader=[ZEROS])
+    with pytest.raises(CalibrationDataError, match=said):
+        quant_post_static(None, source, tmp_path / "out", calibration=calibration)
+    np.savez(tmp_path / "zeros.npz", x=ZEROS)
+    arguments = ["static", str(source), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--data", str(tmp_path / "zeros.npz")]) == 1
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ..calibration.statistic import (
     empty_statistics,
 )
 from ..calibration.thresholds import statistic_of
-from ..errors import ActivationError
+from ..errors import ActivationError, CalibrationDataError
 from ..program.channels import channel_axes
 from ..program.model import Model
 from ..program.output_files import remove_leftovers
@@ -119,8 +119,19 @@ def calibrate_model(
 def without_dead(
     ops: Sequence[WeightedOp], statistics: Statistics
 ) -> tuple[list[WeightedOp], list[FloatOp]]:
-    """Part the ops from those whose activation was always zero."""
+    """Part the ops from those whose activation was always zero.
+
+    Raises:
+        CalibrationDataError: that is what all of them read.
+    """
     dead = [op for op in ops if statistics[op.activation].abs_max == 0]
+    if dead and len(dead) == len(ops):
+        names = list(dict.fromkeys(op.activation for op in dead))
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        raise CalibrationDataError(
+            f"calibration data: all that could become int8, '{names[0]}'{more}, was zero in all of "
+            "the data. Give data such as the model is to see, prepared as for that."
+        )
     kept = [
         FloatOp(op.op_type, op.output, f"activation '{op.activation}' was zero in all of the data")
         for op in dead
