@@ -25,6 +25,7 @@ from .result import (
 )
 from .static_mode.accuracy_control import Control
 from .static_mode.activation_ranges import check_given
+from .static_mode.normalization import notes_on_data
 from .static_mode.observation import observe, without_dead
 from .static_mode.options import Metric, Options
 from .static_mode.plan import plan_static
@@ -172,6 +173,10 @@ def quant_post_static(
     seen = observe(model, plan, options)
     watch.lap("calibrate")
     ops, dead = without_dead(plan.ops, seen.statistics)
+    notes = [*options.notes, *seen.notes, *_format_notes(model)]
+    notes += notes_on_data(model, seen.statistics)
+    if lost and plan.target.runs_here:
+        notes.append(_fusion_note(lost))
     stages = Stages(model, plan, ops, seen, options)
     if options.equalizes:
         stages.equalize()
@@ -179,9 +184,6 @@ def quant_post_static(
     stages.find_thresholds()
     watch.lap("thresholds")
     stages.round_weights()
-    notes = [*options.notes, *seen.notes, *_format_notes(model)]
-    if lost and plan.target.runs_here:
-        notes.append(_fusion_note(lost))
     watch.lap("quantize")
     kept = plan.kept + dead
     if eval_function is not None:

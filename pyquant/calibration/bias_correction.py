@@ -48,6 +48,24 @@ def mean_error(desc: Any, weight: QuantizedWeight, means: Array, dims: Sequence[
     return by_output * _share_of_taps(desc)
 
 
+def mean_outputs(desc: Any, weight: Array, means: Array, dims: Sequence[int]) -> Array:
+    """Return what an op computes on average, float64[outputs]; its arguments as of `mean_error`.
+
+    Args:
+        desc: see there.
+        weight: its weight, float32.
+        means: see there.
+        dims: see there.
+    """
+    layout = weight_layout(desc, weight.shape)
+    weights, by_group = layout.grouped(weight), means.reshape(layout.groups, -1)
+    taps = np.ones(weights.shape[-1])
+    if layout.outputs_first:
+        taps = _taps_inside(desc, weight.shape, dims)
+    outputs: Array = np.einsum("goit,gi,t->go", weights, by_group, taps).reshape(-1)
+    return outputs * _share_of_taps(desc)
+
+
 def _taps_inside(desc: Any, shape: tuple[int, ...], dims: Sequence[int]) -> Array:
     """Return how much of its channel's mean each tap of an input meets: [taps]."""
     if len(shape) == 2:

@@ -170,7 +170,7 @@ def _is_behind_blocks(candidate: Candidate) -> bool:
         if producer.type == "conv2d_transpose" and not _is_of_brgemm(candidate.model, producer):
             return True
         seen.add(name)
-        if producer.type not in QUANTIZABLE_OPS:
+        if producer.type not in ACTIVATION_OP_TYPES:
             pending += proto.names(producer.inputs)
     return False
 
