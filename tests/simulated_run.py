@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,10 @@ from pyquant.program import proto
 from pyquant.program.onednn.integers import read_grids
 from pyquant.program.onednn.simulation import simulate
 
-# Without it, oneDNN adds products in pairs of 16 bits, which saturate.
-HAS_VNNI = "vnni" in Path("/proc/cpuinfo").read_text()
+# Without it, oneDNN adds products in pairs of 16 bits, which may saturate.
+HAS_VNNI = "vnni" in Path("/proc/cpuinfo").read_text() and os.environ.get(
+    "ONEDNN_MAX_CPU_ISA", "ALL"
+).upper() not in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
 
 
 @dataclass

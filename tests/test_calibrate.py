@@ -30,6 +30,7 @@ from pyquant import (
     cli,
     quant_post_static,
 )
+from pyquant.calibration import predictor as calibration_predictor
 from pyquant.calibration.forward import Forward
 from pyquant.calibration.predictor import Optimization
 from pyquant.calibration.source import CalibrationData
@@ -326,8 +327,14 @@ def test_what_fusion_hides_is_seen_all_the_same(source: Path) -> None:
         assert seen[name].values == statistic.values
 
 
-def test_nan_of_paddles_fusion_is_none_of_the_models(tmp_path: Path) -> None:
-    """Paddle puts the sqrt in the place of the sigmoid that it has fused with the fc before."""
+def test_nan_of_paddles_fusion_is_none_of_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Paddle puts the sqrt in the place of the sigmoid that it has fused with the fc before.
+
+    What is known to be fused wrongly is kept apart otherwise; here that is not known.
+    """
+    monkeypatch.setattr(calibration_predictor, "kept_apart", lambda model: model)
     net = programs.Net([4, 8, 16]).matmul(8, trans_x=False, trans_y=False)
     net.constant("elementwise_add", np.arange(8) - 4).act("sigmoid").act("sqrt")
     roots = net.last
@@ -343,7 +350,8 @@ def test_nan_of_paddles_fusion_is_none_of_the_models(tmp_path: Path) -> None:
         assert result.thresholds()[roots] == pytest.approx(expected, rel=1e-5)
         assert any(f"NaN or infinity in '{roots}', though not" in note for note in result.notes)
     other = {"data_loader": data, "skip_tensor_list": [roots]}
-    assert not quant_post_static(None, source, tmp_path / "other", **other).notes
+    result = quant_post_static(None, source, tmp_path / "other", **other)
+    assert not any("NaN" in note for note in result.notes)
 
 
 def _sigmoid(source: Path, batch: Any) -> Any:

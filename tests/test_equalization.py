@@ -399,7 +399,8 @@ def test_compare_finds_the_error_of_rounding_alone(
     quantized(tmp_path, data, backend, algo="abs_max", equalize=True)
     comparison = compare(tmp_path / "in", tmp_path / "out", data_loader=[data])
     assert {tensor.note for tensor in comparison.tensors} == {""}
-    assert min(tensor.badness for tensor in comparison.tensors) > (1, 35)
+    # Weights of 7 bits, as convolutions of int8 have them, are 6 dB worse.
+    assert min(tensor.badness for tensor in comparison.tensors) > (1, 35 if backend is None else 33)
     assert "the float model was equalized first, as the quantized one was" in comparison.notes
     # Of integers that a pooling hands on, the report names where they come from.
     root = "t3" if (name, backend) == ("pooling", "OneDNN") else activation
@@ -459,7 +460,8 @@ def test_compare_of_an_activation_that_a_float_op_reads_too(
     bits = {tensor.name: tensor.bits for tensor in comparison.worst("weight")}
     assert bits == {"w1": 8, "w2": 16}
     assert {tensor.note for tensor in comparison.tensors} == {""}
-    assert min(tensor.badness for tensor in comparison.tensors) > (1, 35)
+    # Weights of 7 bits, as convolutions of int8 have them, are 6 dB worse.
+    assert min(tensor.badness for tensor in comparison.tensors) > (1, 35 if backend is None else 33)
     equalized = [tensor.name for tensor in comparison.tensors if tensor.equalized]
     assert equalized == ["x", "w1"]
 

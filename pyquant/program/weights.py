@@ -266,18 +266,22 @@ def quantize_weights(
 def _pair_maxima(weight: Array) -> Array:
     """Return how great two neighbouring inputs are together: float32[output channels].
 
-    The weight is a matrix [inputs, outputs], or a filter [outputs, inputs, ...] of float32. Kernels
-    differ in what is a neighbour in a filter of an odd number of inputs: it may be of another tap.
-    There it may be any.
+    The weight is a matrix [inputs, outputs], or a filter [outputs, inputs, height, width] of
+    float32. Of a filter of an odd number of inputs, kernels may take the last one of a tap and the
+    first one of the next tap together: those that copy images (im2col) or rows of them first.
     """
     if weight.ndim == 2:
         return kernels.channel_pair_max(weight, 1, 0)
+    of_each_tap = kernels.channel_pair_max(weight, 0, 1)
     if weight.shape[1] % 2 == 0:
-        return kernels.channel_pair_max(weight, 0, 1)
-    rows = np.pad(weight.reshape(len(weight), -1), [(0, 0), (0, 1)])
-    greatest = [np.sort(np.maximum(signed, 0), axis=1)[:, -2:] for signed in (rows, -rows)]
-    together: Array = np.maximum(*(two.sum(axis=1) for two in greatest))
-    return together
+        return of_each_tap
+    by_rows = np.ascontiguousarray(np.moveaxis(weight, 1, -1))
+    by_columns = np.ascontiguousarray(by_rows.swapaxes(1, 2))
+    outputs, height = by_rows.shape[:2]
+    orders = (outputs, height, -1), (outputs, 1, -1)
+    found = [kernels.channel_pair_max(by_rows.reshape(order), 0, 2) for order in orders]
+    found.append(kernels.channel_pair_max(by_columns.reshape(outputs, -1), 0, 1))
+    return np.maximum.reduce([of_each_tap, *found])
 
 
 def _bfloat16(array: Array) -> str | None:

@@ -245,4 +245,4 @@ def _gains_by_border(graph: Graph, op: WeightedOp) -> bool:
     return not has_groups and shape[1] >= _LEAST_INPUTS and bool(products >= _LEAST_PRODUCTS)
 
 
-_LEAST_INPUTS, _LEAST_PRODUCTS = 16, 200
+_LEAST_INPUTS, _LEAST_PRODUCTS = 16, 100
