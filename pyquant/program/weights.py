@@ -281,7 +281,8 @@ def _pair_maxima(weight: Array) -> Array:
     orders = (outputs, height, -1), (outputs, 1, -1)
     found = [kernels.channel_pair_max(by_rows.reshape(order), 0, 2) for order in orders]
     found.append(kernels.channel_pair_max(by_columns.reshape(outputs, -1), 0, 1))
-    return np.maximum.reduce([of_each_tap, *found])
+    maxima: Array = np.maximum.reduce([of_each_tap, *found])
+    return maxima
 
 
 def _bfloat16(array: Array) -> str | None:

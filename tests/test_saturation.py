@@ -1,0 +1,204 @@
+"""Integers of weights that no processor's kernels saturate on: what they are, and runs of them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle_run
+import programs
+import pytest
+from programs import CONV, Net
+
+from pyquant import SettingError, load_model, quant_post_static, save_model
+from pyquant.program import proto
+from pyquant.program.onednn.simulation import simulate
+from pyquant.program.weights import QuantizedWeight
+
+_FLAGS = Path("/proc/cpuinfo").read_text()
+INSTRUCTION_SETS = [
+    name
+    for name, flag in (
+        ("SSE41", "sse4_1"),
+        ("AVX2", "avx2"),
+        ("AVX512_CORE", "avx512bw"),
+        ("AVX512_CORE_VNNI", "avx512_vnni"),
+    )
+    if flag in _FLAGS
+]
+
+
+def image(channels: int, outputs: int, attributes: dict[str, Any]) -> Callable[[], Net]:
+    depthwise = attributes.get("groups", 1) == channels == outputs
+    op_type = "depthwise_conv2d" if depthwise else "conv2d"
+    return lambda: Net([2, channels, 9, 9]).conv(outputs, {**CONV, **attributes}, op_type)
+
+
+def rows(inputs: int) -> Callable[[], Net]:
+    return lambda: Net([4, inputs]).matmul(24).constant("elementwise_add", np.linspace(-1, 1, 24))
+
+
+NETS: dict[str, Callable[[], Net]] = {
+    "3x3": image(16, 24, {}),
+    "3x3, bordered": image(16, 48, {}),
+    "unpadded": image(16, 24, {"paddings": [0, 0]}),
+    "three inputs": image(3, 16, {}),
+    "five inputs": image(5, 16, {}),
+    "groups of three": image(6, 8, {"groups": 2}),
+    "groups of eight": image(16, 16, {"groups": 2}),
+    "one input each": image(4, 8, {"groups": 4}),
+    "depthwise": image(16, 16, {"groups": 16}),
+    "depthwise, a rest": image(6, 6, {"groups": 6}),
+    "rows": rows(32),
+    "rows of an odd number": rows(33),
+}
+
+
+def with_extreme_weights(net: Net) -> Net:
+    """Let all weights of a channel be of one sign and nearly as great as each other."""
+    for name in [name for name in net.parameters if name.startswith("w")]:
+        shape = net.parameters[name].shape
+        values = np.where(np.arange(np.prod(shape)) % 3, 1, 0.9).reshape(shape)
+        net.parameters[name] = values.astype(np.float32)
+    return net
+
+
+def extremes(dims: list[int], signed: bool) -> Any:
+    """Values at the ends of the range of integers, most at the upper one."""
+    values = (programs.random(tuple(dims), 5) > -1).astype(np.float32)
+    return values * 2 - 1 if signed else values
+
+
+def quantized(name: str, directory: Path, signed: bool, **options: Any) -> tuple[Any, Any]:
+    """Quantize a net with extreme weights on extreme data; return the result and the data."""
+    net = NETS[name]()
+    dims = list(proto.tensor_desc(next(v for v in net.block.vars if v.name == "x")).dims)
+    data = extremes([4, *dims[1:]], signed)
+    source = with_extreme_weights(net).end().save(directory / "float")
+    given: dict[str, Any] = {"deploy_backend": "OneDNN", "algo": "abs_max", **options}
+    result = quant_post_static(
+        None, source, directory / "int8", data_loader=[data], is_full_quantize=True, **given
+    )
+    assert result.kept_float == []
+    return result, data
+
+
+@pytest.fixture(scope="module")
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any, Any]]:
+    """Of each net and sign: the int8 program, what it reads, and what its integers make of that."""
+    made = {}
+    for name in NETS:
+        for signed in (False, True):
+            directory = tmp_path_factory.mktemp("net")
+            result, data = quantized(name, directory, signed)
+            model = load_model(directory / "int8")
+            paths = save_model(simulate(model), directory / "simulated", "m.pdmodel", "m.pdiparams")
+            (expected,) = paddle_run.predict(*paths[:2], {"x": data})
+            made[f"{name}, signed={signed}"] = (result.model_path, data, expected)
+    return made
+
+
+_RUN = """
+import sys
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+import paddle_run
+found = {}
+for number, directory in enumerate(sys.argv[2:]):
+    program, data = Path(directory) / "model.pdmodel", np.load(Path(directory) / "data.npy")
+    (found[str(number)],) = paddle_run.predict(
+        program, program.with_suffix(".pdiparams"), {"x": data}, "float"
+    )
+np.savez("found.npz", **found)
+"""
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_no_processor_saturates(
+    cases: dict[str, tuple[Path, Any, Any]], instruction_set: str, tmp_path: Path
+) -> None:
+    """The instruction sets that oneDNN may use are given before Paddle is loaded."""
+    for program, data, _ in cases.values():
+        np.save(program.with_name("data.npy"), data)
+    directories = [str(program.parent) for program, _, _ in cases.values()]
+    subprocess.run(
+        [sys.executable, "-c", _RUN, str(Path(__file__).parent), *directories],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": instruction_set},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    found = np.load(tmp_path / "found.npz")
+    errors = {
+        name: paddle_run.relative_error(found[str(number)], expected)
+        for number, (name, (_, _, expected)) in enumerate(cases.items())
+    }
+    assert {name: error for name, error in errors.items() if error > 1e-5} == {}
+
+
+@pytest.mark.skipif("AVX2" not in INSTRUCTION_SETS, reason="to be seen without VNNI")
+def test_what_is_for_vnni_saturates_elsewhere(tmp_path: Path) -> None:
+    """So the test above would see it."""
+    result, data = quantized("unpadded", tmp_path, False, processors="vnni")
+    assert {tensor.bits for tensor in result.quantized} == {8}
+    np.save(result.model_path.with_name("data.npy"), data)
+    subprocess.run(
+        [sys.executable, "-c", _RUN, str(Path(__file__).parent), str(result.model_path.parent)],
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+    )
+    model = load_model(result.model_path.parent)
+    paths = save_model(simulate(model), tmp_path / "simulated", "m.pdmodel", "m.pdiparams")
+    (expected,) = paddle_run.predict(*paths[:2], {"x": data})
+    assert paddle_run.relative_error(np.load(tmp_path / "found.npz")["0"], expected) > 0.1
+
+
+def weight(values: Any, axis: int = 0, **fields: Any) -> QuantizedWeight:
+    return QuantizedWeight("w", np.asarray(values, np.float32), axis, 8, Path("m"), **fields)
+
+
+def neighbours(integers: Any) -> list[Any]:
+    """Return the integers with those beside one another, along axis 1, that kernels add.
+
+    Of an odd number of inputs, the last one of a tap may be beside the first one of the next tap.
+    """
+    if integers.ndim == 2 or integers.shape[1] % 2 == 0:
+        return [integers]
+    by_rows = np.moveaxis(integers, 1, -1)
+    outputs, height = by_rows.shape[:2]
+    rows = by_rows.reshape(outputs, height, -1).swapaxes(1, 2)
+    by_columns = by_rows.swapaxes(1, 2)
+    return [integers, rows, *(every.reshape(outputs, -1) for every in (by_rows, by_columns))]
+
+
+@pytest.mark.parametrize("shape", [(8, 16, 3, 3), (8, 3, 3, 3), (8, 1, 5, 5), (64, 24)])
+def test_neighbours_of_one_sign_add_up_to_128_at_most(shape: tuple[int, ...]) -> None:
+    axis = 0 if len(shape) > 2 else 1
+    values = programs.random(shape, 3)
+    plain, paired = (weight(values, axis, fits_in_pairs=fits) for fits in (False, True))
+    for order in neighbours(paired.integers if axis == 0 else paired.integers.T):
+        pairs = order[:, : order.shape[1] // 2 * 2].astype(int)
+        assert np.abs(pairs[:, ::2] + pairs[:, 1::2]).max(initial=0) <= 128
+    assert np.abs(paired.integers).max() <= 127
+    assert (plain.threshold <= paired.threshold).all()
+    assert (paired.threshold <= 2 * plain.threshold).all()
+    assert (plain.threshold < paired.threshold).any()
+
+
+def test_channels_that_need_no_care_keep_their_threshold() -> None:
+    values = np.array([[1.0, -0.9, 0.5, 0.5], [1.0, 0.9, 0.5, 0.5], [1.0, 0.0, -0.2, -0.8]])
+    found = weight(values.reshape(3, 4, 1, 1), fits_in_pairs=True).threshold
+    np.testing.assert_allclose(found, [1.0, 1.9, 1.0], rtol=1e-6)
+
+
+def test_processors_are_named(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match=r"processors: 'avx2'.*any.*vnni"):
+        quantized("rows", tmp_path, False, processors="avx2")
