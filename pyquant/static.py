@@ -12,9 +12,9 @@ from .calibration.state import Calibration
 from .program.float_parameters import with_large_parameters
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, load_model, save_model
-from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
+from .program.quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, FloatOp, WeightedOp
 from .program.ranges import Range
-from .program.saturation import ANY
+from .program.saturation import ANY, VNNI
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -28,7 +28,7 @@ from .static_mode.activation_ranges import check_given
 from .static_mode.normalization import notes_on_data
 from .static_mode.observation import observe, without_dead
 from .static_mode.options import Metric, Options
-from .static_mode.plan import plan_static
+from .static_mode.plan import Plan, plan_static
 from .static_mode.stages import Stages
 
 
@@ -177,6 +177,7 @@ def quant_post_static(
     notes += notes_on_data(model, seen.statistics)
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
+    notes += _saturation_notes(plan, ops, processors)
     stages = Stages(model, plan, ops, seen, options)
     if options.equalizes:
         stages.equalize()
@@ -246,6 +247,19 @@ def _fusion_note(lost: list[str]) -> str:
 
 
 _NAMED = 3  # of the tensors of a note
+
+
+def _saturation_notes(plan: Plan, ops: list[WeightedOp], processors: str) -> list[str]:
+    """Return what a user has to know of a result that is not right on all processors."""
+    if processors == VNNI or not plan.target.equalizes_products:
+        return []
+    if not any(op.op_type in CONVOLUTIONS for op in ops):
+        return []
+    return [
+        "int8 convolutions in QDQ form lose accuracy on processors without VNNI: Paddle's passes "
+        "choose the scales of their filters, and products saturate there. Use "
+        "deploy_backend='OneDNN' for those"
+    ]
 
 
 def _format_notes(model: Model) -> list[str]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from paddle_run import predict
 from programs import INT64, Net, ProgramBuilder, random
+from simulated_run import expect_saturation
 from test_loading import FORMS, check_runs, converted
 
 from pyquant import load_model, quant_post_dynamic
@@ -71,8 +72,12 @@ def clip_net(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("make", MAKERS, ids=[make.__name__ for make in MAKERS])
-def test_limits_of_a_clip(tmp_path: Path, make: Any, form: str) -> None:
+def test_limits_of_a_clip(
+    tmp_path: Path, make: Any, form: str, request: pytest.FixtureRequest
+) -> None:
     """Both kinds of limit: the passes fuse the clip with the convolution by its attributes."""
+    if form == "QDQ":
+        expect_saturation(request)
     path = clip_net(make).save(tmp_path / "in") / "m.pdmodel"
     check_runs(path, form, tmp_path, "x", IMAGES)
     expected = predict(path, path.with_suffix(".pdiparams"), {"x": IMAGES})[0]
