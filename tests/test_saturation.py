@@ -202,3 +202,22 @@ def test_channels_that_need_no_care_keep_their_threshold() -> None:
 def test_processors_are_named(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"processors: 'avx2'.*any.*vnni"):
         quantized("rows", tmp_path, False, processors="avx2")
+
+
+@pytest.mark.parametrize("zero_point", [1, 128, 200, 255])
+@pytest.mark.parametrize("inputs", [16, 17])
+def test_what_reads_zero_points_alone_fits_in_pairs(zero_point: int, inputs: int) -> None:
+    plain = weight(np.abs(programs.random((8, inputs, 3, 3), 3)), fits_in_pairs=True)
+    whole = plain.with_sums_of_zero(zero_point)
+    integers = whole.integers.astype(int)
+    assert not integers.sum(axis=1).any()
+    np.testing.assert_array_equal(integers[:, :inputs], plain.integers)
+    pairs = integers.reshape(8, -1, 2, 3, 3)[:, (inputs + 1) // 2 :]
+    assert np.abs(pairs.sum(axis=2)).max() * zero_point <= 2**15 - 1
+    if inputs % 2:  # the last input that was there has a neighbour that adds nothing
+        assert not integers[:, inputs].any()
+    assert whole.stored.shape[1] == inputs + plain.inputs_for_sums_of_zero(zero_point)
+
+
+def test_taps_that_add_up_to_zero_need_no_more_inputs() -> None:
+    assert weight(np.zeros((8, 16, 3, 3))).inputs_for_sums_of_zero(128) == 0

@@ -165,9 +165,11 @@ class QuantizedWeight:
         levels = min(2 ** (self.bits - 1) - 1, (2**15 - 1) // (2 * zero_point))
         added: list[Array] = [np.zeros_like(rest)] * (integers.shape[1] % 2)
         # Kernels multiply four inputs at once.
-        while len(added) % 4 or rest.any():
+        while (integers.shape[1] + len(added)) % 4 or rest.any():
             added.append(np.clip(rest, -levels, levels))
             rest = rest - added[-1]
+        if not added:
+            return self
         rounded = np.concatenate([integers, np.stack(added, 1).astype(integers.dtype)], 1)
         return self._of_integers(rounded, self.threshold)
 
