@@ -18,6 +18,8 @@ from programs import CONV, Net
 from pyquant import SettingError, load_model, quant_post_static, save_model
 from pyquant.program import proto
 from pyquant.program.onednn.simulation import simulate
+from pyquant.program.quantizable import WeightedOp
+from pyquant.program.saturation import without_saturation
 from pyquant.program.weights import QuantizedWeight
 
 _FLAGS = Path("/proc/cpuinfo").read_text()
@@ -221,3 +223,17 @@ def test_what_reads_zero_points_alone_fits_in_pairs(zero_point: int, inputs: int
 
 def test_taps_that_add_up_to_zero_need_no_more_inputs() -> None:
     assert weight(np.zeros((8, 16, 3, 3))).inputs_for_sums_of_zero(128) == 0
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "fits"), [("EXPLICIT", False), ("VALID", True), ("SAME", True)]
+)
+def test_large_convolutions_without_padding_may_be_inner_products(
+    algorithm: str, fits: bool
+) -> None:
+    """Whose weights oneDNN does not halve, whatever type they read."""
+    attributes = {"paddings": [3, 3], "padding_algorithm": algorithm}
+    desc = proto.make_op("conv2d", {}, {}, attributes)
+    op = WeightedOp(0, 0, "conv2d", "x", "w", 0, "y")
+    found = without_saturation(weight(programs.random((8, 4, 7, 7))), op, desc, False)
+    assert (found.bits, found.fits_in_pairs) == (7, fits)

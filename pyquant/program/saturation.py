@@ -1,9 +1,9 @@
 """Weights as integers whose products no kernel of oneDNN saturates, whatever the processor.
 
 Without VNNI, kernels multiply uint8 activations by int8 weights with ``vpmaddubsw``: it adds the
-products of two neighbouring inputs in 16 bits, and saturates. What reads int8 activations adds 128
-to them first. Of that, convolutions halve the weights when they are loaded, so that no sum
-saturates, and round them once more (``scale_adjust`` in oneDNN's
+products of two neighbouring inputs in 16 bits, and saturates. Kernels that read int8 activations
+add 128 to them first. For these, convolutions halve the weights when they are loaded, and round
+them once more; then no sum saturates (``scale_adjust`` in oneDNN's
 ``jit_uni_x8s8s32x_conv_kernel.cpp``, ``jit_avx512_core_x8s8s32x_conv_kernel.cpp``,
 ``jit_brgemm_conv_utils.cpp``). Inner products halve nothing (``gemm_x8s8s32x_inner_product.cpp``).
 So of 8 bits
@@ -20,6 +20,7 @@ from dataclasses import replace
 from typing import Any
 
 from . import proto
+from .folding.linear import pads
 from .products import PRODUCTS
 from .quantizable import CONVOLUTIONS, WeightedOp
 from .weights import QuantizedWeight
@@ -72,11 +73,12 @@ def _adds_neighbours(op: WeightedOp, desc: Any, shape: Sequence[int]) -> bool:
 def _adds_halved_neighbours(desc: Any, shape: Sequence[int]) -> bool:
     """Return whether a convolution may be computed as an inner product, which halves nothing.
 
-    It may if it has one position, and more than 27 taps (``ip_convolution.hpp``).
+    It may if it has one position, more than 27 taps, and no padding (``ip_convolution.hpp``). Of
+    the algorithm "SAME", the padding depends on the image, and may be none.
     """
-    return math.prod(shape[2:]) > _LEAST_TAPS_OF_INNER_PRODUCTS and not any(
-        proto.attribute(desc, "paddings", (0, 0))
-    )
+    is_explicit = proto.attribute(desc, "padding_algorithm", "EXPLICIT") == "EXPLICIT"
+    is_padded = is_explicit and pads(desc)
+    return math.prod(shape[2:]) > _MOST_TAPS_OF_CONVOLUTIONS and not is_padded
 
 
-_LEAST_TAPS_OF_INNER_PRODUCTS = 27
+_MOST_TAPS_OF_CONVOLUTIONS = 27

@@ -58,6 +58,8 @@ class Stages:
         self._equalization = Equalization()
         self._ranges = ActivationRanges(model, ops, seen, options)
         self._corrections: dict[WeightedOp, Array] = {}
+        self._writer: Writer
+        self._found_ranges: Mapping[str, Range]
         self.weights: dict[str, QuantizedWeight] = {}
 
     def equalize(self) -> None:
@@ -77,7 +79,7 @@ class Stages:
         """
         self._writer = self._plan.writer(self._model, self._ops)
         check_given(self._options, self._writer.observed)
-        self._found, _ = self._ranges.find(self._writer)
+        self._found_ranges, _ = self._ranges.find(self._writer)
 
     def round_weights(self) -> None:
         """Make weights integers, and find what the outputs lack on average by them."""
@@ -86,7 +88,7 @@ class Stages:
         weights = quantize_weights(
             self._model, self._ops, options.weight_bits, per_channel, factors
         )
-        weights = self._suited(weights, self._writer, self._found)
+        weights = self._suited(weights, self._writer, self._found_ranges)
         by_moments = first_readers(self._seen.moments) if options.rounds_by_moments else {}
         corrected, dims = self._corrected(), self._model.dims()
         for name, weight in weights.items():

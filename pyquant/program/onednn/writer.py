@@ -441,12 +441,12 @@ class OneDnnWriter:
         return self._flow.reads_int8(position, name)
 
 
-def _weight_scales(weight: QuantizedWeight, is_halved: bool) -> list[float]:
+def _weight_scales(weight: QuantizedWeight, halved: bool) -> list[float]:
     """Return by what a kernel multiplies the channels of a weight to make them integers.
 
-    Those that it may halve are doubled.
+    Integers that it may halve are doubled.
     """
-    doubled = 2 if is_halved and weight.bits <= HALVED_BITS else 1
+    doubled = 2 if halved and weight.bits <= HALVED_BITS else 1
     scales: list[float] = (doubled / weight.step.astype(np.float64)).tolist()
     return scales
 
