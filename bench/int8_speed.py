@@ -44,7 +44,7 @@ def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
         directory = Path(temporary)
         export(network, directory / "model", list(images.shape[1:]))
         result = pyquant.quant_post_static(
-            None, directory, directory / "int8", data_loader=[images], deploy_backend="OneDNN"
+            None, directory, directory / "int8", data_loader=[images]
         )
         assert result.params_path is not None
         predictors = {

@@ -101,14 +101,17 @@ def static(source: Source, output: Path, **options: Any) -> Paths:
     return _paths(result)
 
 
-EQUALIZED_OPTIONS: Mapping[str, Any] = {"deploy_backend": "OneDNN", "equalize": True}
+EQUALIZED_OPTIONS: Mapping[str, Any] = {"equalize": True}
+
+QDQ_OPTIONS: Mapping[str, Any] = {"deploy_backend": "QDQ", "processors": "vnni"}
+"""For Paddle's int8 passes, with the convolutions that are right on processors with VNNI alone."""
 
 ACCURATE_OPTIONS: Mapping[str, Any] = {
     **EQUALIZED_OPTIONS,
     "algo": "auto",
     "round_type": "adaround",
 }
-"""What pyquant offers for accuracy, for oneDNN."""
+"""What pyquant offers for accuracy."""
 
 DYNAMIC = "dynamic int8"
 INT16 = "dynamic int16"
@@ -123,8 +126,8 @@ _PADDLE = ("paddle.static.quantization",)
 METHODS: Mapping[str, Method] = {
     DYNAMIC: Method(partial(dynamic, weight_bits=8), "float"),
     INT16: Method(partial(dynamic, weight_bits=16), "float"),
-    QDQ: Method(static, "int8"),
-    ONEDNN: Method(partial(static, deploy_backend="OneDNN"), "float"),
+    QDQ: Method(partial(static, **QDQ_OPTIONS), "int8"),
+    ONEDNN: Method(static, "float"),
     EQUALIZED: Method(partial(static, **EQUALIZED_OPTIONS), "float"),
     ACCURATE: Method(partial(static, **ACCURATE_OPTIONS), "float"),
     **{

@@ -13,8 +13,9 @@ from .calibration.source import CalibrationData
 from .calibration.state import Calibration
 from .program.model import load_model
 from .program.quantizable import ACTIVATION_OP_TYPES
+from .program.saturation import ANY, PROCESSORS
 from .program.targets import target_of
-from .settings import check_op_types
+from .settings import check_choice, check_op_types
 from .static_mode.observation import calibrate_model
 from .static_mode.plan import plan_static
 
@@ -33,6 +34,7 @@ def calibrate(
     deploy_backend: str | None = None,
     optimize_model: bool = True,
     is_full_quantize: bool = False,
+    processors: str = ANY,
     checkpoint: str | Path | None = None,
     checkpoint_every: int = CHECKPOINT_EVERY,
     engine: Any = None,
@@ -57,6 +59,7 @@ def calibrate(
         deploy_backend: likewise.
         optimize_model: likewise.
         is_full_quantize: likewise.
+        processors: likewise.
         checkpoint: a file to keep the calibration in while it runs; if it exists, the calibration
             goes on from there, over the same data from their beginning.
         checkpoint_every: save it each time after so many batches.
@@ -76,6 +79,7 @@ def calibrate(
     """
     check_op_types(quantizable_op_type, ACTIVATION_OP_TYPES)
     target_of(deploy_backend)
+    check_choice("processors", processors, PROCESSORS)
     data = CalibrationData(
         {
             "batch_generator": batch_generator,
@@ -91,5 +95,5 @@ def calibrate(
     model = load_model(model_dir, model_filename, params_filename)
     skip = skip_tensor_list or ()
     types, is_full = quantizable_op_type, is_full_quantize
-    plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
+    plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full, processors)
     return calibrate_model(model, plan, data, run, kept)

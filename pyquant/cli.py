@@ -110,6 +110,7 @@ def _calibrate(options: argparse.Namespace) -> None:
         optimize_model=not options.no_optimize,
         deploy_backend=options.deploy_backend,
         is_full_quantize=options.full_quantize,
+        processors=options.processors,
         skip_tensor_list=options.skip,
         checkpoint=options.checkpoint,
         checkpoint_every=options.checkpoint_every,
@@ -262,12 +263,6 @@ def _parser() -> argparse.ArgumentParser:
         help="do not make up for what rounding the weights costs the outputs on average",
     )
     static.add_argument("--hist-percent", type=float, default=0.9999)
-    static.add_argument(
-        "--processors",
-        default=ANY,
-        choices=PROCESSORS,
-        help="right on all processors, or a little more precise on those with VNNI alone",
-    )
     static.set_defaults(run=_static)
 
     calibrate = commands.add_parser("calibrate", help="statistics over data, for static and merge")
@@ -339,7 +334,13 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
     parser.add_argument(
         "--deploy-backend",
         choices=[name for name in DEPLOY_BACKENDS if name is not None],
-        help="where the model is to run (a CPU, by the int8 passes of Paddle's Predictor)",
+        help="where the model is to run (a CPU, by oneDNN's int8 ops)",
+    )
+    parser.add_argument(
+        "--processors",
+        default=ANY,
+        choices=PROCESSORS,
+        help="integers that are right on all processors, or on those with VNNI alone (any)",
     )
     parser.add_argument(
         "--full-quantize",

@@ -12,9 +12,9 @@ from .calibration.state import Calibration
 from .program.float_parameters import with_large_parameters
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, load_model, save_model
-from .program.quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, FloatOp, WeightedOp
+from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
 from .program.ranges import Range
-from .program.saturation import ANY, VNNI
+from .program.saturation import ANY
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -28,7 +28,7 @@ from .static_mode.activation_ranges import check_given
 from .static_mode.normalization import notes_on_data
 from .static_mode.observation import observe, without_dead
 from .static_mode.options import Metric, Options
-from .static_mode.plan import Plan, plan_static
+from .static_mode.plan import plan_static
 from .static_mode.stages import Stages
 
 
@@ -121,10 +121,10 @@ def quant_post_static(
         skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
         same_scale_tensor_list: lists of activations that share the largest one's threshold.
         scale_dict: thresholds of activations, by name, to be taken as they are.
-        deploy_backend: None writes QDQ, for the Predictor's int8 passes; ``"OneDNN"`` or
-            ``"MKLDNN"`` oneDNN's own int8 ops, which the Predictor runs on a CPU as they are;
-            ``"TensorRT"`` and ``"ARM"`` (Paddle-Lite) QDQ as their passes expect it. Upper or
-            lower case.
+        deploy_backend: None, ``"OneDNN"`` or ``"MKLDNN"`` write oneDNN's own int8 ops, which the
+            Predictor runs on a CPU as they are; ``"QDQ"`` quantize_linear and dequantize_linear,
+            for the Predictor's int8 passes; ``"TensorRT"`` and ``"ARM"`` (Paddle-Lite) QDQ as their
+            passes expect it. Upper or lower case. PaddleSlim's None writes QDQ.
         is_use_cache_file: not needed; nothing is cached on disk.
         cache_dir: not needed.
         calibration: what `pyquant.calibrate` returned or saved, in place of data.
@@ -141,8 +141,9 @@ def quant_post_static(
             of their power, those of matrix products 0.2 %, as it does with channels far larger
             than the others, and not with ``avg``; True wherever it halves that cost.
         processors: ``"any"`` chooses the integers of weights so that x86-64 processors without VNNI
-            multiply them right, too, where 16 bits hold the products of two neighbouring inputs;
-            ``"vnni"`` is a little more precise on those that have it, and wrong on the others.
+            multiply them right, too, where 16 bits hold the products of two neighbouring inputs.
+            Of QDQ, for which Paddle chooses them, convolutions stay in float. ``"vnni"`` is right
+            on processors that have it alone.
 
     Returns:
         What was quantized, with which threshold, and what stays in float, and why.
@@ -165,7 +166,7 @@ def quant_post_static(
     lost = misfused(model)
     skip = skip_tensor_list or ()
     types, is_full = quantizable_op_type, is_full_quantize
-    plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full)
+    plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full, processors)
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
     if scale_dict or same_scale_tensor_list:
         check_given(options, plan.observed(model))
@@ -177,7 +178,6 @@ def quant_post_static(
     notes += notes_on_data(model, seen.statistics)
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
-    notes += _saturation_notes(plan, ops, processors)
     stages = Stages(model, plan, ops, seen, options)
     if options.equalizes:
         stages.equalize()
@@ -247,19 +247,6 @@ def _fusion_note(lost: list[str]) -> str:
 
 
 _NAMED = 3  # of the tensors of a note
-
-
-def _saturation_notes(plan: Plan, ops: list[WeightedOp], processors: str) -> list[str]:
-    """Return what a user has to know of a result that is not right on all processors."""
-    if processors == VNNI or not plan.target.equalizes_products:
-        return []
-    if not any(op.op_type in CONVOLUTIONS for op in ops):
-        return []
-    return [
-        "int8 convolutions in QDQ form lose accuracy on processors without VNNI: Paddle's passes "
-        "choose the scales of their filters, and products saturate there. Use "
-        "deploy_backend='OneDNN' for those"
-    ]
 
 
 def _format_notes(model: Model) -> list[str]:

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import paddle_run
-import pytest
 
 from pyquant import Model, save_model
 from pyquant.program import proto
 from pyquant.program.onednn.integers import read_grids
 from pyquant.program.onednn.simulation import simulate
-
-# Without it, oneDNN adds products in pairs of 16 bits, which may saturate.
-HAS_VNNI = "vnni" in Path("/proc/cpuinfo").read_text() and os.environ.get(
-    "ONEDNN_MAX_CPU_ISA", "ALL"
-).upper() not in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
-
-
-def expect_saturation(request: pytest.FixtureRequest) -> None:
-    """Expect a test of QDQ to fail without VNNI, where its filters are not made to fit yet."""
-    if not HAS_VNNI:
-        reason = "Paddle's int8 passes choose the scales of filters, whose products saturate"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
 
 
 @dataclass

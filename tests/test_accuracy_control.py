@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
+from processors import deployed
 from programs import CONV, Net
 
 from pyquant import SettingError, UnsupportedError, calibrate, quant_post_static
@@ -47,7 +48,7 @@ class Closeness:
         return 1 - float(error)
 
 
-def controlled(directory: Path, max_drop: float, backend: str | None) -> tuple[Any, Closeness]:
+def controlled(directory: Path, max_drop: float, backend: str) -> tuple[Any, Closeness]:
     metric = Closeness()
     result = quant_post_static(
         None,
@@ -55,7 +56,7 @@ def controlled(directory: Path, max_drop: float, backend: str | None) -> tuple[A
         directory / "int8",
         data_loader=[IMAGES],
         algo="abs_max",
-        deploy_backend=backend,
+        **deployed(backend),
         equalize=False,  # which would mend what is spoiled
         eval_function=metric,
         max_drop=max_drop,
@@ -63,8 +64,8 @@ def controlled(directory: Path, max_drop: float, backend: str | None) -> tuple[A
     return result, metric
 
 
-@pytest.mark.parametrize("backend", [None, "OneDNN"])
-def test_the_worst_op_is_kept(tmp_path: Path, backend: str | None) -> None:
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
+def test_the_worst_op_is_kept(tmp_path: Path, backend: str) -> None:
     everything, metric = controlled(tmp_path / "1", 10.0, backend)
     assert (everything.kept_float, metric.calls) == ([], 2)
     result, metric = controlled(tmp_path / "2", 0.05, backend)
@@ -96,8 +97,8 @@ def test_bad_arguments(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize("backend", [None, "OneDNN"])
-def test_a_weight_of_two_ops(tmp_path: Path, backend: str | None) -> None:
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
+def test_a_weight_of_two_ops(tmp_path: Path, backend: str) -> None:
     """Whichever of them is the worse, the earlier one reads the weight first."""
     net = Net([8, 4, 10, 10]).conv(4).act("relu")
     weight = {"Input": net.last, "Filter": "w1"}
@@ -114,7 +115,7 @@ def test_a_weight_of_two_ops(tmp_path: Path, backend: str | None) -> None:
         source,
         tmp_path / "out",
         data_loader=[IMAGES],
-        deploy_backend=backend,
+        **deployed(backend),
         eval_function=metric,
     )
     assert len(result.kept_float) == 1

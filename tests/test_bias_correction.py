@@ -10,6 +10,7 @@ import numpy as np
 import programs
 import pytest
 from paddle_run import observe, predict, relative_error
+from processors import deployed
 from programs import CONV, Net
 
 from pyquant import Calibration, calibrate, kernels, load_model, quant_post_static
@@ -22,7 +23,7 @@ from pyquant.program import proto
 
 UNPADDED = {**CONV, "paddings": [0, 0]}
 STRAIGHT = {"trans_x": False, "trans_y": False}
-RUN = {None: "int8", "OneDNN": "float"}
+RUN = {"QDQ": "int8", "OneDNN": "float"}
 IMAGES = programs.random((6, 8, 12, 12), 3) + np.float32(1)  # whose mean is not zero
 LAST = programs.random((6, 12, 16, 8), 3) + np.float32(1)
 ROWS = programs.random((6, 5, 32), 3) + np.float32(1)
@@ -77,16 +78,16 @@ def shared_bias() -> Net:
     return net.then("elementwise_add", {"X": net.last, "Y": bias}, "Out", {"axis": 1})
 
 
-@pytest.mark.parametrize("backend", [None, "OneDNN"])
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
 @pytest.mark.parametrize("name", NETS)
-def test_the_means_of_outputs_are_kept(tmp_path: Path, name: str, backend: str | None) -> None:
+def test_the_means_of_outputs_are_kept(tmp_path: Path, name: str, backend: str) -> None:
     net = NETS[name]()
     data = IMAGES if len(net.dims) == 4 else ROWS
     source = net.end().save(tmp_path / "in")
 
     def mean_error(**options: Any) -> float:
         batches = [data[:2], data[2:]]
-        options = {"data_loader": batches, "deploy_backend": backend, **options}
+        options = {"data_loader": batches, **deployed(backend), **options}
         wrong = wrong_by(source, tmp_path / "out", data, RUN[backend], **options)
         channels = np.moveaxis(wrong, 1 if wrong.ndim == 4 else -1, 0)
         return float(np.abs(channels.reshape(len(channels), -1).mean(axis=1)).mean())
@@ -108,7 +109,7 @@ def test_of_every_target(tmp_path: Path, name: str, backend: str) -> None:
             source,
             tmp_path / "out",
             data_loader=[data],
-            deploy_backend=backend,
+            **deployed(backend),
             bias_correction=corrects,
         )
         ops = load_model(tmp_path / "out").ops()
@@ -127,18 +128,18 @@ def test_channels_along_other_axes(
     source = make().end().save(tmp_path / "in")
     expected = outputs(load_model(source), data, "plain")
     result = quant_post_static(
-        None, source, tmp_path / "out", data_loader=[{"x": data}], deploy_backend=backend
+        None, source, tmp_path / "out", data_loader=[{"x": data}], **deployed(backend)
     )
     assert any(tensor.kind == "activation" for tensor in result.quantized)
     assert relative_error(outputs(load_model(result.model_path), data, "plain"), expected) < 0.05
 
 
-@pytest.mark.parametrize("backend", [None, "OneDNN"])
-def test_it_is_the_same_from_saved_calibrations(tmp_path: Path, backend: str | None) -> None:
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
+def test_it_is_the_same_from_saved_calibrations(tmp_path: Path, backend: str) -> None:
     net = NETS["bias"]().act("relu").conv(8)
     source = net.end().save(tmp_path / "in")
     shards = [
-        calibrate(source, data_loader=[part], deploy_backend=backend)
+        calibrate(source, data_loader=[part], **deployed(backend))
         for part in (IMAGES[3:], IMAGES[:1], IMAGES[1:3])
     ]
     Calibration.merge(shards).save(tmp_path / "all.npz")
@@ -149,7 +150,7 @@ def test_it_is_the_same_from_saved_calibrations(tmp_path: Path, backend: str | N
     }
     written = set()
     for name, data in ways.items():
-        result = quant_post_static(None, source, tmp_path / name, deploy_backend=backend, **data)
+        result = quant_post_static(None, source, tmp_path / name, **deployed(backend), **data)
         assert result.params_path is not None
         written.add((result.model_path.read_bytes(), result.params_path.read_bytes()))
     assert len(written) == 1

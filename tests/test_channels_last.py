@@ -10,6 +10,7 @@ import numpy as np
 import programs
 import pytest
 from paddle_run import predict, relative_error
+from processors import deployed
 from programs import CONV, Net
 
 from pyquant import quant_post_static
@@ -17,7 +18,7 @@ from pyquant import quant_post_static
 DATA = programs.random((6, 12, 16, 8), 3) + np.float32(1)
 DATA[..., 1] *= 5
 UNPADDED = {**CONV, "paddings": [0, 0]}
-RUN = {None: "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
+RUN = {"QDQ": "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "as it is": {"optimize_model": False, "bias_correction": False, "equalize": False},
@@ -96,7 +97,7 @@ NETS: dict[str, Callable[[Images], Images]] = {
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("backend", RUN)
 @pytest.mark.parametrize("name", NETS)
-def test_it_runs_near_float(name: str, backend: str | None, options: str, tmp_path: Path) -> None:
+def test_it_runs_near_float(name: str, backend: str, options: str, tmp_path: Path) -> None:
     error, result = error_of(NETS[name](Images(True)), backend, OPTIONS[options], tmp_path)
     if backend == "OneDNN":
         assert error < 1e-3
@@ -122,12 +123,12 @@ def test_it_is_as_near_as_with_the_channels_first(name: str, options: str, tmp_p
 def test_what_lies_in_blocks_is_read_as_floats(tmp_path: Path) -> None:
     """By a convolution that reads what a transposed one writes, also by way of other ops."""
     net = Images(True).conv(8, CONV, "conv2d_transpose").then_act().residual().conv(8)
-    error, result = error_of(net, None, {}, tmp_path)
+    error, result = error_of(net, "QDQ", {}, tmp_path)
     assert error < 0.03
     assert ["in blocks" in op.reason for op in result.kept_float] == [False, True, True]
 
 
-def error_of(net: Images, backend: str | None, options: Any, directory: Path) -> Any:
+def error_of(net: Images, backend: str, options: Any, directory: Path) -> Any:
     """Return what the outputs are wrong by where the model is to run, and what was quantized."""
     data = DATA if net.axis == 3 else np.ascontiguousarray(DATA.transpose(0, 3, 1, 2))
     net.end().save(directory / "float")
@@ -137,7 +138,7 @@ def error_of(net: Images, backend: str | None, options: Any, directory: Path) ->
         directory / "float",
         directory / "int8",
         data_loader=batches,
-        deploy_backend=backend,
+        **deployed(backend),
         **options,
     )
     files = directory / "float" / "m.pdmodel", directory / "float" / "m.pdiparams"

@@ -14,6 +14,7 @@ import numpy as np
 import programs
 import pytest
 from paddle_run import predict
+from processors import QDQ, deployed
 
 import pyquant
 from pyquant import (
@@ -54,7 +55,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def int8(source: Path, tmp_path: Path) -> Path:
     """Calibrated on half of the values: some saturate."""
-    quant_post_static(None, source, tmp_path / "int8", data_loader=[IMAGES[:6] * 0.5])
+    quant_post_static(None, source, tmp_path / "int8", data_loader=[IMAGES[:6] * 0.5], **QDQ)
     return tmp_path / "int8"
 
 
@@ -110,7 +111,12 @@ def renamed(directory: Path, output: Path, names: dict[str, str]) -> Path:
 def test_activations_are_those_of_numpy(tmp_path: Path) -> None:
     source = open_net().save(tmp_path / "in")
     made = quant_post_static(
-        None, source, tmp_path / "int8", data_loader=[IMAGES[:6] * 0.5], skip_tensor_list=["y"]
+        None,
+        source,
+        tmp_path / "int8",
+        data_loader=[IMAGES[:6] * 0.5],
+        skip_tensor_list=["y"],
+        **QDQ,
     )
     comparison = compare(source, tmp_path / "int8", data_loader=BATCHES)
     floats, simulated = run_open(source), run_open(tmp_path / "int8")
@@ -136,7 +142,7 @@ def test_activations_are_those_of_numpy(tmp_path: Path) -> None:
 
 def test_outputs_are_those_of_numpy(tmp_path: Path) -> None:
     source = open_net().save(tmp_path / "in")
-    result = quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES)
+    result = quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES, **QDQ)
     comparison = compare(source, tmp_path / "int8", data_loader=BATCHES)
     floats, simulated = run_open(source), run_open(tmp_path / "int8")
     for name, op_type in {"a": "conv2d", "c": "conv2d", "y": "matmul_v2"}.items():
@@ -161,7 +167,7 @@ def test_weights_are_those_of_numpy(source: Path, tmp_path: Path, kind: str) -> 
         tmp_path / "out",
         data_loader=BATCHES,
         weight_quantize_type=kind,
-        processors="vnni",  # of others, a threshold may be larger than the largest weight
+        **QDQ,  # for VNNI: of others, a threshold may be larger than the largest weight
     )
     comparison = compare(source, tmp_path / "out", data_loader=BATCHES)
     for name, array in load_model(source).parameters.items():
@@ -230,7 +236,7 @@ def test_dynamic_json(tmp_path: Path) -> None:
 
 def test_static_of_json(tmp_path: Path) -> None:
     images = programs.random((4, 3, 8, 12))
-    quant_post_static(None, DATA / "small.json", tmp_path, data_loader=[images])
+    quant_post_static(None, DATA / "small.json", tmp_path, data_loader=[images], **QDQ)
     comparison = compare(DATA / "small.json", tmp_path, data_loader=[images])
     assert comparison.worst("activation")
     assert all(t.error is not None and t.error.sqnr > 15 for t in comparison.tensors)
@@ -239,7 +245,7 @@ def test_static_of_json(tmp_path: Path) -> None:
 def test_a_weight_that_others_read(tmp_path: Path) -> None:
     source = programs.shared_weight_net().save(tmp_path / "in")
     feeds = [{"left": IMAGES[:4], "right": IMAGES[4:8]}]
-    quant_post_static(None, source, tmp_path / "out", data_loader=feeds)
+    quant_post_static(None, source, tmp_path / "out", data_loader=feeds, **QDQ)
     comparison = compare(source, tmp_path / "out", data_loader=feeds)
     weight = find(comparison, "w", "weight")
     assert weight.error is not None
@@ -353,7 +359,9 @@ def test_tensors_of_another_shape(source: Path, tmp_path: Path) -> None:
     net.fetch(
         net.op("conv2d", {"Input": b, "Filter": second}, ("Output", "y"), dims, programs.CONV)
     )
-    quant_post_static(None, net.save(tmp_path / "other"), tmp_path / "out", data_loader=BATCHES)
+    quant_post_static(
+        None, net.save(tmp_path / "other"), tmp_path / "out", data_loader=BATCHES, **QDQ
+    )
     comparison = compare(source, tmp_path / "out", data_loader=[IMAGES])
     for name, kind in (("b", "activation"), ("a", "op output"), ("y", "simulated")):
         found = find(comparison, name, kind)
@@ -375,7 +383,7 @@ def test_a_name_that_is_written_again(tmp_path: Path) -> None:
     out = ("Output", "y")
     net.fetch(net.op("conv2d", {"Input": v, "Filter": w}, out, [-1, 4, 8, 8], programs.CONV))
     source = net.save(tmp_path / "in")
-    quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES)
+    quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES, **QDQ)
     found = find(compare(source, tmp_path / "out", data_loader=BATCHES), "v", "activation")
     expected = np.maximum(IMAGES - np.float32(2), 0)
     assert found.histogram is not None
@@ -608,13 +616,13 @@ def test_the_float_model_is_folded_as_the_quantized_one_was(tmp_path: Path) -> N
     net = programs.Net([4, 3, 8, 8]).conv(8).constant("elementwise_mul", [3.0]).act("sigmoid")
     net.constant("elementwise_mul", [0.2]).constant("elementwise_add", [0.1]).conv(4).end()
     source = net.save(tmp_path / "in")
-    quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES)
+    quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES, **QDQ)
     comparison = compare(source, tmp_path / "int8", data_loader=BATCHES)
     assert "the float model was folded first, as the quantized one was" in comparison.notes
     assert all(tensor.error is not None for tensor in comparison.tensors)
     assert all(tensor.error.sqnr > 20 for tensor in comparison.tensors if tensor.error)
     plain = quant_post_static(
-        None, source, tmp_path / "plain", data_loader=BATCHES, optimize_model=False
+        None, source, tmp_path / "plain", data_loader=BATCHES, optimize_model=False, **QDQ
     )
     comparison = compare(source, plain.model_path, data_loader=BATCHES)
     assert not comparison.notes
@@ -693,8 +701,8 @@ def test_onednn_outputs_and_weights(onednn: tuple[Path, Path]) -> None:
     assert output.error == simulated.error
 
 
-@pytest.mark.parametrize("backend", [None, "OneDNN"])
-def test_it_runs_as_it_is_deployed(backend: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
+def test_it_runs_as_it_is_deployed(backend: str, tmp_path: Path) -> None:
     """With the int8 passes, which QDQ needs, Paddle cannot run a chain of int8 products."""
     net = programs.Net([12, 64])
     for _ in range(4):
@@ -702,11 +710,11 @@ def test_it_runs_as_it_is_deployed(backend: str | None, tmp_path: Path) -> None:
         net.constant("elementwise_add", np.linspace(-1, 1, 64)).act("relu")
     source, rows = net.end().save(tmp_path / "float"), programs.random((12, 64), 3)
     result = quant_post_static(
-        None, source, tmp_path / "int8", data_loader=[rows], deploy_backend=backend
+        None, source, tmp_path / "int8", data_loader=[rows], **deployed(backend)
     )
     comparison = compare(source, tmp_path / "int8", data_loader=[rows])
     assert not comparison.notes
-    how = "int8" if backend is None else "float"
+    how = "int8" if backend == "QDQ" else "float"
     run = predict(result.model_path, result.params_path, {"x": rows}, how)[0]
     expected = similarity(
         predict(source / "m.pdmodel", source / "m.pdiparams", {"x": rows})[0], run

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from paddle_run import execute, predict, relative_error
+from processors import deployed
 from programs import check_complete
 
 from pyquant import fold, load_model, quant_post_static, save_model
@@ -35,11 +36,9 @@ def folded(source: Path, directory: Path, data: Any) -> Paths:
     return save_model(model, directory, "m.pdmodel", "m.pdiparams")
 
 
-def quantized(backend: str | None) -> Callable[[Path, Path, Any], Paths]:
+def quantized(backend: str) -> Callable[[Path, Path, Any], Paths]:
     def write(source: Path, directory: Path, data: Any) -> Paths:
-        result = quant_post_static(
-            None, source, directory, data_loader=[data], deploy_backend=backend
-        )
+        result = quant_post_static(None, source, directory, data_loader=[data], **deployed(backend))
         assert result.params_path is not None
         return result.model_path, result.params_path
 
@@ -50,7 +49,7 @@ def quantized(backend: str | None) -> Callable[[Path, Path, Any], Paths]:
 FORMS: dict[str, tuple[Callable[[Path, Path, Any], Paths], tuple[str, ...], float]] = {
     "convert": (converted, (*BY_PADDLE, *BY_ONEDNN, "executor"), 1e-5),
     "fold": (folded, (*BY_PADDLE, *BY_ONEDNN, "executor"), 1e-5),
-    "QDQ": (quantized(None), (*BY_PADDLE, *BY_ONEDNN, "int8", "executor"), 0.05),
+    "QDQ": (quantized("QDQ"), (*BY_PADDLE, *BY_ONEDNN, "int8", "executor"), 0.05),
     "OneDNN": (quantized("OneDNN"), BY_ONEDNN, 0.05),
 }
 

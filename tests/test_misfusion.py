@@ -11,6 +11,7 @@ import numpy as np
 import paddle_run
 import programs
 import pytest
+from processors import deployed
 from programs import CONV, ProgramBuilder
 
 from pyquant import (
@@ -149,12 +150,12 @@ def check_forms(form: str, net: ProgramBuilder, feed: paddle_run.Arrays, directo
         check(directory / "made", feed, how, expected)
 
 
-FORMS = {"OneDNN": ("OneDNN", ["unfused", "float"]), "QDQ": (None, ["plain", "int8"])}
+FORMS = {"OneDNN": ("OneDNN", ["unfused", "float"]), "QDQ": ("QDQ", ["plain", "int8"])}
 
 
-def quantize(directory: Path, feed: paddle_run.Arrays, backend: str | None) -> QuantizationResult:
+def quantize(directory: Path, feed: paddle_run.Arrays, backend: str) -> QuantizationResult:
     source, target = directory / "float", directory / "made"
-    found = quant_post_static(None, source, target, [feed], algo="abs_max", deploy_backend=backend)
+    found = quant_post_static(None, source, target, [feed], algo="abs_max", **deployed(backend))
     assert not found.kept_float
     return found
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from paddle_run import execute, predict, relative_error
-from simulated_run import expect_saturation
+from processors import QDQ, needs_vnni
 from test_loading import check_runs, converted
 
 from bench.methods import Variant
@@ -69,14 +69,12 @@ def test_dynamic_int16_is_float_but_for_rounding(tmp_path: Path, name: str) -> N
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_static_runs_as_int8_and_as_simulated(
-    tmp_path: Path, name: str, request: pytest.FixtureRequest
-) -> None:
+def test_static_runs_as_int8_and_as_simulated(tmp_path: Path, name: str) -> None:
     if name == models.RECOGNITION:
-        expect_saturation(request)
+        needs_vnni()
     images = inputs(name, 8)
     result = quant_post_static(
-        None, models.model_dir(name), tmp_path, data_loader=[images[:4], images[4:]]
+        None, models.model_dir(name), tmp_path, data_loader=[images[:4], images[4:]], **QDQ
     )
     feed = {"x": images[:4]}
     simulated = predict(result.model_path, result.params_path, feed)[0]
@@ -88,17 +86,28 @@ def test_static_runs_as_int8_and_as_simulated(
     assert relative_error(int8, expected) < 1.5 * relative_error(simulated, expected) + 0.01
 
 
-def test_static_recognition_still_reads(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    expect_saturation(request)
+FORMS_THAT_READ: dict[str, dict[str, Any]] = {
+    "default": {},
+    "QDQ": {"deploy_backend": "QDQ"},
+    "QDQ for VNNI": QDQ,
+}
+
+
+@pytest.mark.parametrize("form", FORMS_THAT_READ)
+def test_static_recognition_still_reads(tmp_path: Path, form: str) -> None:
+    if form == "QDQ for VNNI":
+        needs_vnni()
     calibration, _ = lines.render_lines(32, lines.CALIBRATION_SEED)
     images, texts = lines.render_lines(96, lines.TEST_SEED)
     directory = models.model_dir(models.RECOGNITION)
-    result = quant_post_static(None, directory, tmp_path, data_loader=lines.batches(calibration))
+    batches = lines.batches(calibration)
+    options = FORMS_THAT_READ[form]
+    result = quant_post_static(None, directory, tmp_path, data_loader=batches, **options)
     assert result.params_path is not None
     scores = []
     for paths, run in (
         (models.model_paths(models.RECOGNITION), "float"),
-        ((result.model_path, result.params_path), "int8"),
+        ((result.model_path, result.params_path), "int8" if "QDQ" in form else "float"),
     ):
         variant = Variant(run, paths, run)
         read = recognizer.read_lines(variant.load(), images, models.characters())

@@ -14,8 +14,9 @@ import paddle_run
 import programs
 import pytest
 from onednn_log import executed
+from processors import HAS_VNNI
 from programs import CONV, POOLING, Net
-from simulated_run import HAS_VNNI, disagreement
+from simulated_run import disagreement
 
 from pyquant import compare, load_model, quant_post_dynamic, quant_post_static
 from pyquant.program import proto

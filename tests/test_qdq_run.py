@@ -11,8 +11,8 @@ import paddle_run
 import programs
 import pytest
 import qdq
+from processors import QDQ, needs_vnni
 from programs import CONV, POOLING, Net
-from simulated_run import expect_saturation
 from test_ocr_models import inputs
 
 from bench.ocr import models
@@ -34,13 +34,13 @@ KINDS = {
 
 @pytest.mark.parametrize("name", KINDS)
 def test_each_op_of_a_real_model_alone_computes_what_is_simulated(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
+    name: str, tmp_path: Path
 ) -> None:
-    expect_saturation(request)
+    needs_vnni()
     images = inputs(name, 8)
     directory = tmp_path / "int8"
     # With outliers, int8 changes more than the float kernels of the other ops differ by.
-    options = {"data_loader": [images], "equalize": False}
+    options = {"data_loader": [images], "equalize": False, **QDQ}
     quant_post_static(None, models.model_dir(name), directory, **options)
     model = without_softmax(load_model(directory))
     feed = {"x": images[:2]}
@@ -90,14 +90,12 @@ NETS: dict[str, Callable[[], Net]] = {"depthwise": depthwise_net, "residual": re
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_a_network_of_relus_runs_with_unsigned_levels(
-    name: str, tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_network_of_relus_runs_with_unsigned_levels(name: str, tmp_path: Path) -> None:
     if name in ("depthwise", "residual"):
-        expect_saturation(request)
+        needs_vnni()
     source = NETS[name]().save(tmp_path / "float")
     feed = {"x": programs.random((4, 3, 8, 8), 3)}
-    quant_post_static(None, source, tmp_path / "int8", data_loader=[feed])
+    quant_post_static(None, source, tmp_path / "int8", data_loader=[feed], **QDQ)
     model = load_model(tmp_path / "int8")
     floats = paddle_run.predict(source / "m.pdmodel", source / "m.pdiparams", feed)[0]
     int8 = run(model, tmp_path / "out", feed, "int8")
@@ -123,13 +121,11 @@ def concat_net() -> Net:
     return net.conv(4).end()
 
 
-def test_what_concatenates_an_average_pooling_stays_in_float(
-    tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    expect_saturation(request)
+def test_what_concatenates_an_average_pooling_stays_in_float(tmp_path: Path) -> None:
+    needs_vnni()
     source = concat_net().save(tmp_path / "float")
     feed = {"x": programs.random((4, 3, 8, 8), 3)}
-    result = quant_post_static(None, source, tmp_path / "int8", data_loader=[feed])
+    result = quant_post_static(None, source, tmp_path / "int8", data_loader=[feed], **QDQ)
     (kept,) = result.kept_float
     assert "its activation is an average pooling" in kept.reason
     model = load_model(tmp_path / "int8")
@@ -184,7 +180,7 @@ def test_concatenations_of_both_types_of_integers(net: Net, runs: bool, tmp_path
     """OneDNN joins no uint8, which Paddle's passes make of relus alone, with int8."""
     data = programs.random((4, 8, 12, 12), 3)
     source = load_model(net.save(tmp_path / "in"))
-    result = quant_post_static(None, tmp_path / "in", tmp_path / "out", data_loader=[data])
+    result = quant_post_static(None, tmp_path / "in", tmp_path / "out", data_loader=[data], **QDQ)
     assert any("concatenation" in op.reason for op in result.kept_float) == (not runs)
     (expected,) = paddle_run.predict(source.model_path, source.params_path, {"x": data})
     (actual,) = paddle_run.predict(result.model_path, result.params_path, {"x": data}, "int8")

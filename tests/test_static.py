@@ -10,7 +10,7 @@ import numpy as np
 import programs
 import pytest
 from paddle_run import execute, predict, relative_error
-from simulated_run import expect_saturation
+from processors import QDQ, needs_vnni
 
 from pyquant import (
     ActivationError,
@@ -43,10 +43,9 @@ def source(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("algo", ALGORITHMS)
 @pytest.mark.parametrize("kind", ["channel_wise_abs_max", "abs_max"])
 def test_the_int8_run_is_the_simulation_and_near_float(
-    tmp_path: Path, source: Path, algo: str, kind: str, request: pytest.FixtureRequest
+    tmp_path: Path, source: Path, algo: str, kind: str
 ) -> None:
-    if kind == "channel_wise_abs_max" and algo not in ("KL", "avg"):
-        expect_saturation(request)
+    needs_vnni()
     result = quant_post_static(
         None,
         source,
@@ -54,6 +53,7 @@ def test_the_int8_run_is_the_simulation_and_near_float(
         data_loader=BATCHES,
         algo=algo,
         weight_quantize_type=kind,
+        **QDQ,
     )
     feed = {"x": IMAGES}
     expected = predict(source / "m.pdmodel", source / "m.pdiparams", feed)[0]
@@ -174,13 +174,13 @@ def test_separate_parameter_files(tmp_path: Path, model_filename: str) -> None:
     )
 
 
-def test_several_feeds_and_a_shared_weight(tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    expect_saturation(request)
+def test_several_feeds_and_a_shared_weight(tmp_path: Path) -> None:
+    needs_vnni()
     source = programs.shared_weight_net().save(tmp_path / "in")
     feed = {"left": IMAGES[:6], "right": IMAGES[6:] * np.float32(2)}
     for number, batch in enumerate((feed, tuple(feed.values()))):
         result = quant_post_static(
-            None, source, tmp_path / f"out{number}", data_loader=[batch], algo="abs_max"
+            None, source, tmp_path / f"out{number}", data_loader=[batch], algo="abs_max", **QDQ
         )
         assert result.thresholds() == {name: np.abs(value).max() for name, value in feed.items()}
         assert [t.name for t in result.quantized if t.kind == "weight"] == ["w"]
@@ -209,6 +209,7 @@ def test_a_product_runs_as_int8_with_the_scale_of_each_column(
         data_loader=[feed],
         algo="abs_max",
         weight_quantize_type=kind,
+        deploy_backend="QDQ",
     )
     assert [tensor.kind for tensor in result.quantized] == ["activation", "weight"]
     assert result.kept_float == []
@@ -243,7 +244,7 @@ def test_what_the_runtime_cannot_do_keeps_a_float_activation(
     source = net.save(tmp_path / "in")
     dims = proto.tensor_desc(net.block.vars[2]).dims
     feed = {"x": programs.random((2, *dims[1:]), 9)}
-    result = quant_post_static(None, source, tmp_path / "out", data_loader=[feed])
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=[feed], **QDQ)
     assert [tensor.kind for tensor in result.quantized] == ["weight"]
     assert "its weight is int16, it runs in float" in result.kept_float[0].reason
     assert reason in result.kept_float[0].reason
@@ -264,7 +265,7 @@ def test_a_variable_that_is_written_again_is_quantized_again(tmp_path: Path) -> 
     net.block.ops.append(again)
     net.fetch(net.op("conv2d", {"Input": a, "Filter": w}, ("Output", "y"), dims, programs.CONV))
     source = net.save(tmp_path / "in")
-    result = quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES])
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES], **QDQ)
     expected = predict(source / "m.pdmodel", source / "m.pdiparams", {"x": IMAGES})[0]
     actual = predict(result.model_path, result.params_path, {"x": IMAGES})[0]
     assert relative_error(actual, expected) < 0.03
@@ -277,7 +278,7 @@ def test_an_activation_of_zeros_stays_in_float(tmp_path: Path) -> None:
     net = programs.Net([12, 3, 8, 8]).conv(8)
     net.constant("elementwise_add", np.linspace(-1, 1, 8), 1).act("relu").conv(4)
     source = net.end().save(tmp_path / "in")
-    result = quant_post_static(None, source, tmp_path / "out", data_loader=[ZEROS])
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=[ZEROS], **QDQ)
     assert len(result.thresholds()) == 1
     (kept,) = result.kept_float
     assert kept.reason == "activation 'x' was zero in all of the data"

@@ -13,8 +13,8 @@ import numpy as np
 import programs
 import pytest
 from paddle_run import predict, relative_error
+from processors import QDQ, deployed, needs_vnni
 from programs import CONV, Net
-from simulated_run import expect_saturation
 
 from pyquant import (
     QuantizationResult,
@@ -157,7 +157,7 @@ class Passes:
 def test_every_op_with_a_weight_is_of_the_form_that_the_passes_match(
     tmp_path: Path, backend: str
 ) -> None:
-    result = quantized(every_op(), tmp_path, IMAGES, deploy_backend=backend)
+    result = quantized(every_op(), tmp_path, IMAGES, **deployed(backend))
     assert result.kept_float == []
     passes = Passes(load_model(tmp_path / "int8"))
     found = [op for op in passes.ops if op.type in QUANTIZABLE_OPS]
@@ -212,7 +212,7 @@ def test_the_simulation_computes_what_the_integers_say(
     tmp_path: Path, backend: str, op_type: str
 ) -> None:
     net, data = one_op(op_type)
-    quantized(net, tmp_path, data, deploy_backend=backend, bias_correction=False)
+    quantized(net, tmp_path, data, **deployed(backend), bias_correction=False)
     expected = outputs_of_integers(net, tmp_path, data, 8)
     simulated = outputs(tmp_path, "int8", data)
     assert relative_error(simulated, expected) < 1e-5
@@ -249,7 +249,7 @@ def outputs_of_integers(net: Net, directory: Path, data: Any, weight_bits: int) 
 @pytest.mark.parametrize("backend", ELSEWHERE)
 @pytest.mark.parametrize("full", [False, True])
 def test_the_simulation_is_near_float(tmp_path: Path, backend: str, full: bool) -> None:
-    result = quantized(every_op(), tmp_path, IMAGES, deploy_backend=backend, is_full_quantize=full)
+    result = quantized(every_op(), tmp_path, IMAGES, **deployed(backend), is_full_quantize=full)
     assert result.kept_float == []
     expected, simulated = outputs(tmp_path, "float", IMAGES), outputs(tmp_path, "int8", IMAGES)
     assert 0 < relative_error(simulated, expected) < 0.02
@@ -297,7 +297,7 @@ def test_what_a_runtime_cannot_do_stays_as_it_is(
 ) -> None:
     net = build().end()
     data = ROWS if net.dims[0] == len(ROWS) else IMAGES
-    result = quantized(net, tmp_path, data, deploy_backend=backend, optimize_model=False)
+    result = quantized(net, tmp_path, data, **deployed(backend), optimize_model=False)
     assert reason in result.kept_float[0].reason
     assert result.kept_float[0].reason.startswith("it runs in float")
     written = load_model(tmp_path / "int8")
@@ -364,13 +364,11 @@ def depthwise_on_sigmoid() -> Net:
     return images().conv(8).act().conv(8, DEPTHWISE, "depthwise_conv2d").conv(8, UNPADDED).end()
 
 
-@pytest.mark.parametrize("backend", [None, "OneDNN"])
-def test_full_quantization_takes_what_was_left_for_accuracy(
-    tmp_path: Path, backend: str | None, request: pytest.FixtureRequest
-) -> None:
-    if backend is None:
-        expect_saturation(request)
-    options = {"deploy_backend": backend, "quantizable_op_type": ["conv2d"]}
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
+def test_full_quantization_takes_what_was_left_for_accuracy(tmp_path: Path, backend: str) -> None:
+    if backend == "QDQ":
+        needs_vnni()
+    options = {**deployed(backend), "quantizable_op_type": ["conv2d"]}
     (tmp_path / "full").mkdir()
     partly = quantized(depthwise_on_sigmoid(), tmp_path, IMAGES, **options)
     fully = quantized(
@@ -381,16 +379,16 @@ def test_full_quantization_takes_what_was_left_for_accuracy(
     assert fully.kept_float == []
     assert all(tensor.bits <= 8 for tensor in fully.quantized)
     expected = outputs(tmp_path, "float", IMAGES)
-    how = "float" if backend else "int8"
+    how = "int8" if backend == "QDQ" else "float"
     actual = outputs(tmp_path / "full", "int8", IMAGES, how)
     assert 0 < relative_error(actual, expected) < 0.05
-    if backend is None:
+    if backend == "QDQ":
         assert relative_error(actual, outputs(tmp_path / "full", "int8", IMAGES)) < 0.02
 
 
 def test_what_the_runtime_cannot_do_is_no_choice(tmp_path: Path) -> None:
     net = images().conv(8).conv(8, CONV, "conv2d_transpose").end()
-    result = quantized(net, tmp_path, IMAGES, is_full_quantize=True)
+    result = quantized(net, tmp_path, IMAGES, is_full_quantize=True, **QDQ)
     assert "do not know conv2d_transpose" in result.kept_float[0].reason
 
 
@@ -412,19 +410,17 @@ def test_a_calibration_serves_full_quantization(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bits", [2, 4, 7])
 @pytest.mark.parametrize("op_type", ["conv2d", "matmul_v2"])
-@pytest.mark.parametrize("backend", [None, "OneDNN", "ARM"])
-def test_weights_of_fewer_bits(
-    tmp_path: Path, bits: int, op_type: str, backend: str | None
-) -> None:
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN", "ARM"])
+def test_weights_of_fewer_bits(tmp_path: Path, bits: int, op_type: str, backend: str) -> None:
     net, data = one_op(op_type)
-    options: Any = {"weight_bits": bits, "deploy_backend": backend, "bias_correction": False}
+    options: Any = {"weight_bits": bits, **deployed(backend), "bias_correction": False}
     result = quantized(net, tmp_path, data, **options)
     (weight,) = (tensor for tensor in result.quantized if tensor.kind == "weight")
     assert weight.bits == bits
     stored = load_model(tmp_path / "int8").parameters[weight.name]
     assert np.abs(stored.astype(int)).max() == 2 ** (bits - 1) - 1
     expected = outputs_of_integers(net, tmp_path, data, bits)
-    runs = {None: ("plain", "int8"), "OneDNN": ("float",), "ARM": ("plain",)}[backend]
+    runs = {"QDQ": ("plain", "int8"), "OneDNN": ("float",), "ARM": ("plain",)}[backend]
     for how in runs:
         # OneDNN's activations have a zero point, and Paddle's int8 passes round the weights of a
         # convolution to 8 bits again.
@@ -477,8 +473,8 @@ def read_dims(net: Net) -> list[int]:
     return list(proto.tensor_desc(net.block.vars[2]).dims)[1:]
 
 
-ODD: dict[str, tuple[Callable[[], Net], str | None]] = {
-    "channels last": (lambda: channels_last(), None),
+ODD: dict[str, tuple[Callable[[], Net], str]] = {
+    "channels last": (lambda: channels_last(), "QDQ"),
     "flattened": (lambda: flattened(), "TensorRT"),
     "transposed": (lambda: transposed_rows(), "ARM"),
 }
@@ -516,7 +512,7 @@ def test_rounding_by_data_of_whatever_lies_otherwise(name: str, tmp_path: Path) 
     net = make().end()
     # Of values that go together, errors of weights can make up for one another.
     data = programs.random((4, *read_dims(net)), 3) + np.float32(2)
-    options = {"deploy_backend": backend, "bias_correction": False}
+    options = {**deployed(backend), "bias_correction": False}
     errors = []
     for round_type in ("adaround", "round"):
         quantized(net, tmp_path, data, weight_bits=3, round_type=round_type, **options)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from paddle_run import predict
+from processors import needs_vnni
 from programs import INT64, Net, ProgramBuilder, random
-from simulated_run import expect_saturation
 from test_loading import FORMS, check_runs, converted
 
 from pyquant import load_model, quant_post_dynamic
@@ -72,12 +72,10 @@ def clip_net(
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("make", MAKERS, ids=[make.__name__ for make in MAKERS])
-def test_limits_of_a_clip(
-    tmp_path: Path, make: Any, form: str, request: pytest.FixtureRequest
-) -> None:
+def test_limits_of_a_clip(tmp_path: Path, make: Any, form: str) -> None:
     """Both kinds of limit: the passes fuse the clip with the convolution by its attributes."""
     if form == "QDQ":
-        expect_saturation(request)
+        needs_vnni()
     path = clip_net(make).save(tmp_path / "in") / "m.pdmodel"
     check_runs(path, form, tmp_path, "x", IMAGES)
     expected = predict(path, path.with_suffix(".pdiparams"), {"x": IMAGES})[0]

@@ -9,11 +9,12 @@ import numpy as np
 import programs
 import pytest
 from paddle_run import predict, relative_error
+from processors import deployed
 from programs import CONV, Net
 
 from pyquant import quant_post_static
 
-RUN = {None: "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
+RUN = {"QDQ": "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
 IMAGES = programs.random((4, 8, 6, 7), 3) + np.float32(0.5)
 UNPADDED = {"paddings": [0, 0]}
 TWICE = {"strides": [2, 2], **UNPADDED}
@@ -65,7 +66,7 @@ def around(kind: str, sizes: list[int]) -> Net:
 @pytest.mark.parametrize("backend", RUN)
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_runs_near_float(
-    kind: str, backend: str | None, options: str, sizes: list[int], tmp_path: Path
+    kind: str, backend: str, options: str, sizes: list[int], tmp_path: Path
 ) -> None:
     around(kind, sizes).save(tmp_path / "float")
     result = quant_post_static(
@@ -73,7 +74,7 @@ def test_it_runs_near_float(
         tmp_path / "float",
         tmp_path / "int8",
         data_loader=[IMAGES[:2], IMAGES[2:]],
-        deploy_backend=backend,
+        **deployed(backend),
         **OPTIONS[options],
     )
     files = tmp_path / "float" / "m.pdmodel", tmp_path / "float" / "m.pdiparams"
@@ -84,8 +85,8 @@ def test_it_runs_near_float(
     assert backend != "TensorRT" or not result.kept_float
 
 
-@pytest.mark.parametrize("backend", [None, "OneDNN"])
-def test_what_lies_in_blocks_is_read_as_floats(backend: str | None, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
+def test_what_lies_in_blocks_is_read_as_floats(backend: str, tmp_path: Path) -> None:
     """Those of one group that add whole strides write what can become integers."""
     kept = {}
     kinds = "by blocks", "of a given size", "four by four", "strided", "plain", "depthwise"
@@ -96,7 +97,7 @@ def test_what_lies_in_blocks_is_read_as_floats(backend: str | None, tmp_path: Pa
             tmp_path / "float",
             tmp_path / "int8",
             data_loader=[IMAGES],
-            deploy_backend=backend,
+            **deployed(backend),
         )
         kept[kind] = [op.op_type for op in result.kept_float if "in blocks" in op.reason]
     assert kept == {kind: ["conv2d"] * (index > 2) for index, kind in enumerate(kinds)}
@@ -115,7 +116,7 @@ def test_what_it_reads_can_be_divided(backend: str, tmp_path: Path) -> None:
             tmp_path / "float",
             tmp_path / "int8",
             data_loader=[data],
-            deploy_backend=backend,
+            **deployed(backend),
             algo="abs_max",
             equalize=equalize,
         )

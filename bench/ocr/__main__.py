@@ -12,7 +12,7 @@ from typing import Any
 
 import pyquant
 
-from ..methods import Variant, float_variant, peer_methods, quantized
+from ..methods import QDQ_OPTIONS, Variant, float_variant, peer_methods, quantized
 from ..paddle_ptq import ALGORITHMS
 from ..source import Source, forward
 from ..task import table
@@ -29,7 +29,8 @@ def main() -> None:
     forward_seconds = _forward_seconds(source)
     dynamic = pyquant.quant_post_dynamic(source.paths[0].parent, options.output / "dynamic")
     static = _static(source, options, "static")
-    more = _static(source, options, "onednn", deploy_backend="OneDNN")
+    qdq = _static(source, options, "qdq", deploy_backend="QDQ")
+    qdq_vnni = _static(source, options, "qdq-vnni", **QDQ_OPTIONS)
     print(f"\n== dynamic (weights alone)\n{dynamic}")
     print(f"\n== static, algo {options.algo}, {len(source.images)} lines\n{static}")
     _print_thresholds(static)
@@ -41,14 +42,15 @@ def main() -> None:
     variants = [
         float_variant(source),
         _variant("dynamic int8", dynamic, "float"),
-        _variant("static int8", static, "int8"),
-        _variant("static OneDNN", more, "float"),
+        _variant("static int8", static, "float"),
+        _variant("static QDQ", qdq, "int8"),
+        _variant("static QDQ, for VNNI", qdq_vnni, "int8"),
     ]
     for name, method in peer_methods(["paddle"], options.paddle).items():
         variants.append(quantized(name, method, source, options.output))
     print(f"\n== {options.test_lines} lines that calibration did not see, one thread, oneDNN")
     print(table(task, variants, _ROUNDS))
-    _print_use(more)
+    _print_use(static)
 
 
 def _static(
@@ -100,9 +102,10 @@ def _print_thresholds(result: pyquant.QuantizationResult) -> None:
 def _print_use(result: pyquant.QuantizationResult) -> None:
     model_path, params_path = _result_paths(result)
     print(
-        "\n== to run the static model for oneDNN as int8\n"
+        "\n== to run the static model as int8\n"
         f'config = paddle.inference.Config("{model_path}", "{params_path}")\n'
-        "config.enable_mkldnn()"
+        "config.enable_mkldnn()\n"
+        "config.enable_memory_optim()"
     )
 
 

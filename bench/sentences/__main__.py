@@ -40,7 +40,6 @@ def main() -> None:
             algo=options.algo,
             round_type=options.round_type,
             equalize=options.equalize,
-            deploy_backend="OneDNN",
         )
         assert result.params_path is not None
         paths["int8"] = (result.model_path, result.params_path)

@@ -138,7 +138,7 @@ class Calibration:
             raise CalibrationFileError(
                 f"{where}: the calibrations are of different activations; '{differing[0]}' and "
                 f"{len(differing) - 1} more are in one alone. Give the same deploy_backend, "
-                "quantizable_op_type, is_full_quantize and skip_tensor_list to all."
+                "processors, quantizable_op_type, is_full_quantize and skip_tensor_list to all."
             )
 
 

@@ -16,6 +16,7 @@ from . import proto
 from .model import Model
 from .products import PRODUCTS, is_fc
 from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp, is_channels_last
+from .saturation import ANY
 from .weights import WEIGHT_QUANTIZE_TYPES
 
 
@@ -63,6 +64,7 @@ class Target:
         form: of the program: ``"qdq"`` or ``"onednn"``.
         takes_zero_points: whether the integers of an activation may have a zero point.
         rules: which ops stay in float but for their weight.
+        saturating: which others do, unless the processors have VNNI.
         runs_here: whether Paddle's Predictor on this CPU runs the int8 program.
         equalizes_products: whether the columns of matrix products have to be of one magnitude
             (see `Rewriter.equalize_products`).
@@ -77,6 +79,7 @@ class Target:
     form: str
     takes_zero_points: bool
     rules: tuple[Rule, ...]
+    saturating: tuple[Rule, ...] = ()
     runs_here: bool = True
     equalizes_products: bool = False
     stores_integers: bool = True
@@ -91,12 +94,13 @@ class Target:
         return replace(self, rules=rules, weightless=self.int8_types)
 
 
-def target_of(deploy_backend: str | None, is_full: bool = False) -> Target:
+def target_of(deploy_backend: str | None, is_full: bool = False, processors: str = ANY) -> Target:
     """Return the profile of a ``deploy_backend``, whatever the case of its letters.
 
     Args:
         deploy_backend: a key of `DEPLOY_BACKENDS`.
         is_full: whether all is to be int8 that can be.
+        processors: one of `saturation.PROCESSORS`.
 
     Raises:
         SettingError: there is no such profile.
@@ -105,6 +109,8 @@ def target_of(deploy_backend: str | None, is_full: bool = False) -> Target:
     lowered = deploy_backend and str(deploy_backend).lower()
     check_choice("deploy_backend", names.get(lowered, deploy_backend), DEPLOY_BACKENDS)
     target = DEPLOY_BACKENDS[names[lowered]]
+    if processors == ANY:
+        target = replace(target, rules=(*target.rules, *target.saturating))
     return target.in_full() if is_full else target
 
 
@@ -353,6 +359,15 @@ QDQ = Target(
         _BEHIND_BLOCKS,
         _DEPTHWISE_ON_OTHERS,
     ),
+    saturating=(
+        Rule(
+            _is_of(*CONVOLUTIONS),
+            "Paddle's int8 passes choose the scales of its filters (ComputeVarScales in "
+            "compute_propagate_scales_onednn_pass.cc), and processors without VNNI saturate on "
+            "such integers. deploy_backend='OneDNN' makes int8 of it for all processors, "
+            "processors='vnni' for those with VNNI",
+        ),
+    ),
 )
 
 # Paddle's Predictor on the CPU with enable_onednn(), which runs the int8 ops that it is given.
@@ -450,9 +465,10 @@ ARM = Target(
 )
 
 DEPLOY_BACKENDS = {
-    None: QDQ,
+    None: ONEDNN,
     "OneDNN": ONEDNN,
     "MKLDNN": ONEDNN,
+    "QDQ": QDQ,
     "TensorRT": TENSORRT,
     "ARM": ARM,
 }

@@ -67,6 +67,7 @@ def plan_static(
     deploy_backend: str | None,
     optimize_model: bool,
     is_full: bool,
+    processors: str,
 ) -> Plan:
     """Part the ops of a model as the profile of ``deploy_backend`` says.
 
@@ -77,12 +78,13 @@ def plan_static(
         deploy_backend: see `target_of`.
         optimize_model: whether to fold.
         is_full: quantize all that the profile can run as int8, whatever ``op_types`` says.
+        processors: see `target_of`.
 
     Raises:
         UnsupportedError: the model is quantized already.
         SettingError: a name of ``skip_tensors`` is not in the program, or no op is left.
     """
-    target = target_of(deploy_backend, is_full)
+    target = target_of(deploy_backend, is_full, processors)
     check_quantizable(model, skip_tensors)
     if optimize_model:
         fold(model, skip_tensors, target.takes_zero_points, settle=False)

@@ -1,0 +1,28 @@
+"""The processor that runs the tests, and what is right on it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# Without it, oneDNN adds products in pairs of 16 bits, which may saturate.
+HAS_VNNI = "vnni" in Path("/proc/cpuinfo").read_text() and os.environ.get(
+    "ONEDNN_MAX_CPU_ISA", "ALL"
+).upper() not in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+
+
+def needs_vnni() -> None:
+    """Skip a test of what is asked for with ``processors="vnni"``."""
+    if not HAS_VNNI:
+        pytest.skip("int8 convolutions of QDQ are for processors with VNNI alone")
+
+
+def deployed(backend: str) -> dict[str, Any]:
+    """Return the arguments of a model in the form of ``backend``, with all in int8 that it has."""
+    return {"deploy_backend": backend, "processors": "vnni" if backend == "QDQ" else "any"}
+
+
+QDQ = deployed("QDQ")
