@@ -16,6 +16,7 @@ from ..methods import (
     INT16,
     METHODS,
     PEERS,
+    QDQ_OPTIONS,
     Method,
     float_variant,
     parse_option,
@@ -75,11 +76,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=32, help="of calibration")
     parser.add_argument(
         "--static-options",
-        nargs="+",
+        nargs="*",
         action="append",
         type=parse_option,
         metavar="KEY=VALUE",
-        help="of quant_post_static; may be given again, for one more row in the table",
+        help="of quant_post_static, its defaults if none; given again, one more row in the table",
     )
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS)
     parser.add_argument("--paddle-algos", nargs="+", default=["hist"], choices=ALGORITHMS)
@@ -92,7 +93,7 @@ def _options() -> argparse.Namespace:
     options.networks = options.networks or (_SLIM_IMAGENET_DROPS if options.slim else _NETWORKS)
     options.static_options = [dict(pairs) for pairs in options.static_options or [[]]]
     if options.slim:
-        options.static_options = [{"algo": _SLIM_ALGO}]
+        options.static_options = [{**QDQ_OPTIONS, "algo": _SLIM_ALGO}]
         options.paddle_algos = [_SLIM_ALGO]
         options.calibration_images, options.batch = _SLIM_IMAGES, _SLIM_BATCH
     unknown = set(options.networks) - set(RECIPES)
