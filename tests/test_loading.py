@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from paddle_run import execute, predict, relative_error
-from processors import deployed
 from programs import check_complete
 
 from pyquant import fold, load_model, quant_post_static, save_model
@@ -38,7 +37,9 @@ def folded(source: Path, directory: Path, data: Any) -> Paths:
 
 def quantized(backend: str) -> Callable[[Path, Path, Any], Paths]:
     def write(source: Path, directory: Path, data: Any) -> Paths:
-        result = quant_post_static(None, source, directory, data_loader=[data], **deployed(backend))
+        result = quant_post_static(
+            None, source, directory, data_loader=[data], deploy_backend=backend
+        )
         assert result.params_path is not None
         return result.model_path, result.params_path
 

@@ -17,7 +17,6 @@ import numpy as np
 import paddle
 import pytest
 from paddle_run import predict
-from processors import QDQ
 
 import pyquant
 from pyquant import ModelFileError, PyquantError, SettingError, UnsupportedError, load_model
@@ -143,7 +142,9 @@ def test_skipped_ops_keep_their_weights(small: Path, tmp_path: Path) -> None:
 
 
 def test_static_writes_a_pdmodel(small: Path, tmp_path: Path) -> None:
-    result = pyquant.quant_post_static(None, small, tmp_path / "out", data_loader=[IMAGES], **QDQ)
+    result = pyquant.quant_post_static(
+        None, small, tmp_path / "out", data_loader=[IMAGES], deploy_backend="QDQ"
+    )
     assert result.model_path.suffix == ".pdmodel"
     assert "image" in result.thresholds()
     assert any("the result is a .pdmodel" in note for note in result.notes)
