@@ -60,7 +60,7 @@ py::array quantize_to(const py::array& x, const Thresholds& thresholds, const Ch
     const py::gil_scoped_release release;
     quantize(tensor, shape, source, bits, target, threads);
   }
-  return std::move(quantized);
+  return quantized;
 }
 
 py::array quantize_values(const py::array& x, const Thresholds& thresholds,

@@ -51,7 +51,7 @@ py::array round_to(const Floats& weights, const Floats& steps, const Doubles& mo
     const py::gil_scoped_release release;
     round_by_moments(values, rows, size, row_steps, sums, bits, sweeps, target, threads);
   }
-  return std::move(quantized);
+  return quantized;
 }
 
 py::array round_weights(const Floats& weights, const Floats& steps, const Doubles& moments,

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 namespace pyquant {
 
@@ -66,22 +67,35 @@ struct QuantizedRange {
   float highest;
 };
 
-// The inner loops, single-threaded, once per instruction set. A scale is one value for the whole
-// run (`uniform`) or one per element.
+// Of floats that are given as their bits.
+template <typename Bits>
+struct BitKernels {
+  Bits (*abs_max)(const Bits* bits, std::size_t size);
+  // Column by column, over kStreams rows that lie `stride` apart, or over one.
+  void (*raise_abs_max)(const Bits* bits, std::size_t stride, std::size_t size, Bits* maxima);
+  void (*raise_abs_max_of_row)(const Bits* bits, std::size_t size, Bits* maxima);
+  KeyRange<std::make_signed_t<Bits>> (*key_range)(const Bits* bits, std::size_t size);
+  std::size_t (*count_non_finite)(const Bits* bits, std::size_t size, Bits infinity);
+};
+
+// A scale is one value for the whole run (`uniform`) or one per element.
+template <typename Quantized>
+struct IntegerKernels {
+  void (*quantize)(const float* values, std::size_t size, const float* multipliers, bool uniform,
+                   QuantizedRange, Quantized* quantized);
+  void (*dequantize)(const Quantized* quantized, std::size_t size, const float* thresholds,
+                     bool uniform, float levels, float* values);
+};
+
+// The inner loops, single-threaded, once per instruction set.
 struct KernelTable {
   const char* name;
 
-  std::uint32_t (*abs_max_32)(const std::uint32_t* bits, std::size_t size);
-  std::uint16_t (*abs_max_16)(const std::uint16_t* bits, std::size_t size);
-  // Column by column, over kStreams rows that lie `stride` apart, or over one.
-  void (*raise_abs_max_32)(const std::uint32_t* bits, std::size_t stride, std::size_t size,
-                           std::uint32_t* maxima);
-  void (*raise_abs_max_16)(const std::uint16_t* bits, std::size_t stride, std::size_t size,
-                           std::uint16_t* maxima);
-  void (*raise_abs_max_of_row_32)(const std::uint32_t* bits, std::size_t size,
-                                  std::uint32_t* maxima);
-  void (*raise_abs_max_of_row_16)(const std::uint16_t* bits, std::size_t size,
-                                  std::uint16_t* maxima);
+  BitKernels<std::uint32_t> words;
+  BitKernels<std::uint16_t> halves;
+  IntegerKernels<std::int8_t> int8;
+  IntegerKernels<std::int16_t> int16;
+
   // Raises maxima to the magnitudes of two rows' floats, place by place, and of the sums of those
   // of like signs.
   void (*raise_pair_max)(const std::uint32_t* one, const std::uint32_t* other, std::size_t size,
@@ -90,12 +104,6 @@ struct KernelTable {
   // `begins_pair` has all bits rather than none.
   std::uint32_t (*joined_pair_max)(const std::uint32_t* bits, std::size_t distance,
                                    const std::uint32_t* begins_pair, std::size_t size);
-  KeyRange<std::int32_t> (*key_range_32)(const std::uint32_t* bits, std::size_t size);
-  KeyRange<std::int16_t> (*key_range_16)(const std::uint16_t* bits, std::size_t size);
-  std::size_t (*count_non_finite_32)(const std::uint32_t* bits, std::size_t size,
-                                     std::uint32_t infinity);
-  std::size_t (*count_non_finite_16)(const std::uint16_t* bits, std::size_t size,
-                                     std::uint16_t infinity);
 
   void (*widen_float16)(const std::uint16_t* bits, std::size_t size, float* values);
   void (*widen_bfloat16)(const std::uint16_t* bits, std::size_t size, float* values);
@@ -113,15 +121,6 @@ struct KernelTable {
   void (*logarithms)(const double* values, std::size_t size, double* logarithms);
   Below (*weigh_edges)(const Edges&, double step, const Below* bins);
 
-  void (*quantize_8)(const float* values, std::size_t size, const float* multipliers, bool uniform,
-                     QuantizedRange, std::int8_t* quantized);
-  void (*quantize_16)(const float* values, std::size_t size, const float* multipliers, bool uniform,
-                      QuantizedRange, std::int16_t* quantized);
-  void (*dequantize_8)(const std::int8_t* quantized, std::size_t size, const float* thresholds,
-                       bool uniform, float levels, float* values);
-  void (*dequantize_16)(const std::int16_t* quantized, std::size_t size, const float* thresholds,
-                        bool uniform, float levels, float* values);
-
   // The sum with all values added to it, kSummedAtOnce of them at once.
   double (*sum_row)(const float* values, std::size_t size, double sum);
   // sums += the rows, which begin `stride` values apart, kSummedAtOnce of them at once.
@@ -132,7 +131,7 @@ struct KernelTable {
   void (*add_scaled_floats)(double factor, const float* values, std::size_t size, double* sums);
   // sums[i % kWeightedSums] += values[i] * weights[i], one after the other.
   void (*add_weighted)(const float* values, const double* weights, std::size_t size, double* sums);
-  // rest = values - integers * steps.
+  // rest = values - integers * steps, of which there is one if `uniform`.
   void (*subtract_integers)(const float* values, const std::int8_t* integers, std::size_t size,
                             const float* steps, bool uniform, float* rest);
   // sums += the products of column `of` with `width` columns from `begin` on, sample by sample.

@@ -413,39 +413,45 @@ void add_columns(const float* values, size_t rows, size_t stride, size_t columns
     for (size_t i = 0; i < columns; ++i) sums[i] += values[row * stride + i];
 }
 
+// The table's types pick the templates' instances. The compiler refuses names in another order than
+// the table's, and warns of one that is missing.
+template <typename Bits>
+constexpr BitKernels<Bits> bit_kernels() {
+  return {.abs_max = abs_max,
+          .raise_abs_max = raise_abs_max,
+          .raise_abs_max_of_row = raise_abs_max_of_row,
+          .key_range = key_range,
+          .count_non_finite = count_non_finite};
+}
+
+template <typename Quantized>
+constexpr IntegerKernels<Quantized> integer_kernels() {
+  return {.quantize = quantize, .dequantize = dequantize};
+}
+
 constexpr KernelTable kernel_table(const char* name) {
-  return {name,
-          abs_max<uint32_t>,
-          abs_max<uint16_t>,
-          raise_abs_max<uint32_t>,
-          raise_abs_max<uint16_t>,
-          raise_abs_max_of_row<uint32_t>,
-          raise_abs_max_of_row<uint16_t>,
-          raise_pair_max,
-          joined_pair_max,
-          key_range<int32_t, uint32_t>,
-          key_range<int16_t, uint16_t>,
-          count_non_finite<uint32_t>,
-          count_non_finite<uint16_t>,
-          widen_float16,
-          widen_bfloat16,
-          find_bins<true, float>,
-          find_bins<false, float>,
-          find_bins<false, double>,
-          find_bins_of_block,
-          logarithms,
-          weigh_edges,
-          quantize<int8_t>,
-          quantize<int16_t>,
-          dequantize<int8_t>,
-          dequantize<int16_t>,
-          sum_row,
-          add_columns,
-          add_scaled<double>,
-          add_scaled<float>,
-          add_weighted,
-          subtract_integers,
-          add_products};
+  return {.name = name,
+          .words = bit_kernels<uint32_t>(),
+          .halves = bit_kernels<uint16_t>(),
+          .int8 = integer_kernels<int8_t>(),
+          .int16 = integer_kernels<int16_t>(),
+          .raise_pair_max = raise_pair_max,
+          .joined_pair_max = joined_pair_max,
+          .widen_float16 = widen_float16,
+          .widen_bfloat16 = widen_bfloat16,
+          .find_bins_power_of_two = find_bins<true>,
+          .find_bins_float = find_bins<false>,
+          .find_bins_double = find_bins<false>,
+          .find_bins_of_block = find_bins_of_block,
+          .logarithms = logarithms,
+          .weigh_edges = weigh_edges,
+          .sum_row = sum_row,
+          .add_columns = add_columns,
+          .add_scaled = add_scaled,
+          .add_scaled_floats = add_scaled,
+          .add_weighted = add_weighted,
+          .subtract_integers = subtract_integers,
+          .add_products = add_products};
 }
 
 }  // namespace

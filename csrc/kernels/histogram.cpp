@@ -242,7 +242,7 @@ struct Summary {
     if (!any_negative)
       merge({least, greatest});
     else if (greatest > keys.maximum || ~greatest < keys.minimum)  // ~: the negative's key
-      merge(table.key_range_32(reinterpret_cast<const std::uint32_t*>(values), size));
+      merge(table.words.key_range(reinterpret_cast<const std::uint32_t*>(values), size));
     zeros += block.zeros;
     left_out += size - block.bins;
   }

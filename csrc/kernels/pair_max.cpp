@@ -54,7 +54,7 @@ class ColumnMaxima {
   // Since the last call.
   std::uint32_t greatest() {
     if (joined_) return std::exchange(greatest_, 0u);
-    const std::uint32_t maximum = kernels().abs_max_32(maxima_.data(), maxima_.size());
+    const std::uint32_t maximum = kernels().words.abs_max(maxima_.data(), maxima_.size());
     std::fill(maxima_.begin(), maxima_.end(), 0u);
     return maximum;
   }
@@ -82,7 +82,8 @@ class ColumnMaxima {
           std::max(greatest_, table.joined_pair_max(bits, inner_, begins_pair_.data(), size));
     }
     if (followed) return;
-    greatest_ = std::max(greatest_, table.abs_max_32(read(first + paired, inner_, buffer), inner_));
+    greatest_ =
+        std::max(greatest_, table.words.abs_max(read(first + paired, inner_, buffer), inner_));
   }
 
   void add_pair(std::size_t first, Part columns) {
@@ -105,7 +106,7 @@ class ColumnMaxima {
 
   void raise_row(std::size_t first, std::size_t size, std::uint32_t* maxima) {
     float buffer[kBlockSize];
-    kernels().raise_abs_max_of_row_32(read(first, size, buffer), size, maxima);
+    kernels().words.raise_abs_max_of_row(read(first, size, buffer), size, maxima);
   }
 
   const Tensor& tensor_;
@@ -126,12 +127,12 @@ void raise_channels(const std::vector<std::uint32_t>& columns, const ChannelShap
   for (std::size_t begin = 0; begin < columns.size(); begin += period) {
     const std::uint32_t* const of_channels = columns.data() + begin;
     if (shape.inner == 1) {
-      table.raise_abs_max_of_row_32(of_channels, shape.channels, channels);
+      table.words.raise_abs_max_of_row(of_channels, shape.channels, channels);
       continue;
     }
     for (std::size_t c = 0; c < shape.channels; ++c)
       channels[c] =
-          std::max(channels[c], table.abs_max_32(of_channels + c * shape.inner, shape.inner));
+          std::max(channels[c], table.words.abs_max(of_channels + c * shape.inner, shape.inner));
   }
 }
 

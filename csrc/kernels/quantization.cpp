@@ -118,17 +118,11 @@ std::vector<float> multipliers_of(const float* thresholds, std::size_t channels,
   return multipliers;
 }
 
-auto quantize_kernel(std::int8_t) {
-  return kernels().quantize_8;
+const IntegerKernels<std::int8_t>& kernels_of(const std::int8_t*) {
+  return kernels().int8;
 }
-auto quantize_kernel(std::int16_t) {
-  return kernels().quantize_16;
-}
-auto dequantize_kernel(std::int8_t) {
-  return kernels().dequantize_8;
-}
-auto dequantize_kernel(std::int16_t) {
-  return kernels().dequantize_16;
+const IntegerKernels<std::int16_t>& kernels_of(const std::int16_t*) {
+  return kernels().int16;
 }
 
 }  // namespace
@@ -137,7 +131,7 @@ template <typename Quantized>
 void quantize(const Tensor& tensor, const ChannelShape& shape, const float* thresholds, int bits,
               Quantized* quantized, int threads) {
   const KernelTable& table = kernels();
-  const auto quantize_run = quantize_kernel(Quantized{});
+  const auto quantize_run = kernels_of(quantized).quantize;
   const float levels = static_cast<float>(levels_of(bits));
   const std::vector<float> multipliers = multipliers_of(thresholds, shape.channels, levels);
   for_each_run(shape, multipliers.data(), threads, [&](const ScaleRun& run) {
@@ -151,7 +145,7 @@ void quantize(const Tensor& tensor, const ChannelShape& shape, const float* thre
 template <typename Quantized>
 void dequantize(const Quantized* quantized, const ChannelShape& shape, const float* thresholds,
                 int bits, float* values, int threads) {
-  const auto dequantize_run = dequantize_kernel(Quantized{});
+  const auto dequantize_run = kernels_of(quantized).dequantize;
   const float levels = static_cast<float>(levels_of(bits));
   for_each_run(shape, thresholds, threads, [&](const ScaleRun& run) {
     dequantize_run(quantized + run.begin, run.size, run.scales, run.uniform, levels,

@@ -21,43 +21,11 @@ constexpr std::size_t kMaxColumns = 65536;
 // Fewer are made more by reading several rows as one.
 constexpr std::size_t kMinColumns = 512;
 
-std::uint32_t abs_max(const KernelTable& table, const std::uint32_t* bits, std::size_t size) {
-  return table.abs_max_32(bits, size);
+const BitKernels<std::uint32_t>& kernels_of(const std::uint32_t*) {
+  return kernels().words;
 }
-std::uint16_t abs_max(const KernelTable& table, const std::uint16_t* bits, std::size_t size) {
-  return table.abs_max_16(bits, size);
-}
-void raise_row(const KernelTable& table, const std::uint32_t* bits, std::size_t size,
-               std::uint32_t* maxima) {
-  table.raise_abs_max_of_row_32(bits, size, maxima);
-}
-void raise_row(const KernelTable& table, const std::uint16_t* bits, std::size_t size,
-               std::uint16_t* maxima) {
-  table.raise_abs_max_of_row_16(bits, size, maxima);
-}
-void raise(const KernelTable& table, const std::uint32_t* bits, std::size_t stride,
-           std::size_t size, std::uint32_t* maxima) {
-  table.raise_abs_max_32(bits, stride, size, maxima);
-}
-void raise(const KernelTable& table, const std::uint16_t* bits, std::size_t stride,
-           std::size_t size, std::uint16_t* maxima) {
-  table.raise_abs_max_16(bits, stride, size, maxima);
-}
-KeyRange<std::int32_t> key_range(const KernelTable& table, const std::uint32_t* bits,
-                                 std::size_t size) {
-  return table.key_range_32(bits, size);
-}
-KeyRange<std::int16_t> key_range(const KernelTable& table, const std::uint16_t* bits,
-                                 std::size_t size) {
-  return table.key_range_16(bits, size);
-}
-std::size_t count_non_finite(const KernelTable& table, const std::uint32_t* bits, std::size_t size,
-                             Element element) {
-  return table.count_non_finite_32(bits, size, infinity_bits(element));
-}
-std::size_t count_non_finite(const KernelTable& table, const std::uint16_t* bits, std::size_t size,
-                             Element element) {
-  return table.count_non_finite_16(bits, size, static_cast<std::uint16_t>(infinity_bits(element)));
+const BitKernels<std::uint16_t>& kernels_of(const std::uint16_t*) {
+  return kernels().halves;
 }
 
 template <typename Action>
@@ -86,28 +54,28 @@ float widen(std::uint16_t bits, Element element) {
 
 template <typename Bits>
 std::uint32_t abs_max_magnitude(const Bits* bits, std::size_t size, int requested) {
-  const KernelTable& table = kernels();
+  const BitKernels<Bits>& table = kernels_of(bits);
   const std::size_t threads = thread_count(requested, size);
   std::vector<Bits> maxima(threads);
   for_each_part(size, threads, 1, [&](std::size_t thread, Part part) {
     maxima[thread] =
-        std::max(maxima[thread], abs_max(table, bits + part.begin, part.end - part.begin));
+        std::max(maxima[thread], table.abs_max(bits + part.begin, part.end - part.begin));
   });
   return *std::max_element(maxima.begin(), maxima.end());
 }
 
 template <typename Bits>
 auto key_range(const Bits* bits, std::size_t size, int requested) {
-  const KernelTable& table = kernels();
+  const BitKernels<Bits>& table = kernels_of(bits);
   const std::size_t threads = thread_count(requested, size);
-  const auto none = key_range(table, bits, 0);
+  const auto none = table.key_range(bits, 0);
   std::vector<std::decay_t<decltype(none)>> ranges(threads, none);
   const auto merge = [](auto& range, const auto& other) {
     range.minimum = std::min(range.minimum, other.minimum);
     range.maximum = std::max(range.maximum, other.maximum);
   };
   for_each_part(size, threads, 1, [&](std::size_t thread, Part part) {
-    merge(ranges[thread], key_range(table, bits + part.begin, part.end - part.begin));
+    merge(ranges[thread], table.key_range(bits + part.begin, part.end - part.begin));
   });
   auto whole = none;
   for (const auto& range : ranges) merge(whole, range);
@@ -139,37 +107,39 @@ struct Matrix {
 // The greatest magnitude in each of `part` columns. Rows far apart are read together, as streams
 // that each go through memory in order: neighbouring rows, if short, would outwit the prefetcher.
 template <typename Bits>
-void reduce_columns(const KernelTable& table, const Matrix<Bits>& matrix, Part part, Bits* maxima) {
+void reduce_columns(const BitKernels<Bits>& table, const Matrix<Bits>& matrix, Part part,
+                    Bits* maxima) {
   const std::size_t size = part.end - part.begin;
   const std::size_t rows = matrix.rows / kStreams;
   const std::size_t stride = rows * matrix.columns;
   const Bits* row = matrix.bits + part.begin;
   for (std::size_t i = 0; i < rows; ++i, row += matrix.columns)
-    raise(table, row, stride, size, maxima);
+    table.raise_abs_max(row, stride, size, maxima);
   row += (kStreams - 1) * stride;
   for (std::size_t i = kStreams * rows; i < matrix.rows; ++i, row += matrix.columns)
-    raise_row(table, row, size, maxima);
+    table.raise_abs_max_of_row(row, size, maxima);
 }
 
 // The same of a narrow matrix, several of whose rows are read as one.
 template <typename Bits>
-void reduce_narrow_columns(const KernelTable& table, const Matrix<Bits>& matrix, Bits* maxima) {
+void reduce_narrow_columns(const BitKernels<Bits>& table, const Matrix<Bits>& matrix,
+                           Bits* maxima) {
   const std::size_t joined = (kMinColumns / matrix.columns + 15) / 16 * 16;
   const std::size_t columns = joined * matrix.columns;
   std::vector<Bits> wide(columns);
   const Matrix<Bits> joined_rows{matrix.bits, matrix.rows / joined, columns};
   reduce_columns(table, joined_rows, {0, columns}, wide.data());
   const std::size_t read = joined_rows.rows * columns;
-  raise_row(table, matrix.bits + read, matrix.rows * matrix.columns - read, wide.data());
+  table.raise_abs_max_of_row(matrix.bits + read, matrix.rows * matrix.columns - read, wide.data());
   for (std::size_t i = 0; i < joined; ++i)
-    raise_row(table, wide.data() + i * matrix.columns, matrix.columns, maxima);
+    table.raise_abs_max_of_row(wide.data() + i * matrix.columns, matrix.columns, maxima);
 }
 
 // Short rows: the columns' maxima first, then each channel's greatest of its own.
 template <typename Bits>
 std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelShape& shape,
                                                int requested) {
-  const KernelTable& table = kernels();
+  const BitKernels<Bits>& table = kernels_of(bits);
   const std::size_t columns = shape.channels * shape.inner;
   const std::size_t threads = thread_count(requested, shape.outer * columns);
   const std::size_t blocks = (columns + kMaxColumns - 1) / kMaxColumns;
@@ -189,7 +159,7 @@ std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelSh
       reduce_columns(table, matrix, block, target);
   });
   for (std::size_t copy = 1; copy < copies; ++copy)
-    raise_row(table, maxima.data() + copy * columns, columns, maxima.data());
+    table.raise_abs_max_of_row(maxima.data() + copy * columns, columns, maxima.data());
   std::vector<Bits> channels(shape.channels);
   for (std::size_t c = 0; c < shape.channels; ++c)
     channels[c] =
@@ -201,7 +171,7 @@ std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelSh
 template <typename Bits>
 std::vector<Bits> channel_magnitudes_by_row(const Bits* bits, const ChannelShape& shape,
                                             int requested) {
-  const KernelTable& table = kernels();
+  const BitKernels<Bits>& table = kernels_of(bits);
   const std::size_t rows = shape.outer * shape.channels;
   const std::size_t threads = std::min(thread_count(requested, rows * shape.inner), rows);
   std::vector<Bits> maxima(threads * shape.channels);
@@ -209,11 +179,12 @@ std::vector<Bits> channel_magnitudes_by_row(const Bits* bits, const ChannelShape
     Bits* const mine = maxima.data() + thread * shape.channels;
     for (std::size_t row = part.begin; row < part.end; ++row) {
       Bits& maximum = mine[row % shape.channels];
-      maximum = std::max(maximum, abs_max(table, bits + row * shape.inner, shape.inner));
+      maximum = std::max(maximum, table.abs_max(bits + row * shape.inner, shape.inner));
     }
   });
   for (std::size_t thread = 1; thread < threads; ++thread)
-    raise_row(table, maxima.data() + thread * shape.channels, shape.channels, maxima.data());
+    table.raise_abs_max_of_row(maxima.data() + thread * shape.channels, shape.channels,
+                               maxima.data());
   maxima.resize(shape.channels);
   return maxima;
 }
@@ -365,15 +336,15 @@ void make_nan_the_same(double* sums, std::size_t size) {
 }
 
 Maxima sample_maxima(const Tensor& tensor, const Samples& samples, int requested) {
-  const KernelTable& table = kernels();
   const std::size_t threads = thread_count(requested, tensor.size);
   const Pieces pieces(samples, threads);
   Maxima found;
   with_bits(tensor, [&](const auto* bits) {
+    const auto& table = kernels_of(bits);
     std::vector<std::decay_t<decltype(*bits)>> magnitudes(pieces.count());
     found.channels = for_each_chunk(
         tensor, samples, pieces, threads, [&](std::size_t, std::size_t piece, Part part) {
-          const auto magnitude = abs_max(table, bits + part.begin, part.end - part.begin);
+          const auto magnitude = table.abs_max(bits + part.begin, part.end - part.begin);
           magnitudes[piece] = std::max(magnitudes[piece], magnitude);
         });
     for (std::size_t piece = 0; piece < pieces.count(); piece += pieces.per_sample()) {
@@ -387,13 +358,13 @@ Maxima sample_maxima(const Tensor& tensor, const Samples& samples, int requested
 }
 
 std::size_t count_non_finite(const Tensor& tensor, int requested) {
-  const KernelTable& table = kernels();
   const std::size_t threads = thread_count(requested, tensor.size);
   std::vector<std::size_t> counts(threads);
   with_bits(tensor, [&](const auto* bits) {
+    const auto& table = kernels_of(bits);
+    const auto infinity = static_cast<std::decay_t<decltype(*bits)>>(infinity_bits(tensor.element));
     for_each_part(tensor.size, threads, 1, [&](std::size_t thread, Part part) {
-      counts[thread] +=
-          count_non_finite(table, bits + part.begin, part.end - part.begin, tensor.element);
+      counts[thread] += table.count_non_finite(bits + part.begin, part.end - part.begin, infinity);
     });
   });
   std::size_t total = 0;

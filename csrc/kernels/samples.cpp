@@ -70,7 +70,7 @@ void UnitChannels::add(std::size_t thread, std::size_t unit, Part values) {
   double* const sums = of_units_.get() + unit * columns;
   std::uint32_t* const greatest = &magnitudes_[(thread * samples_.blocks + block) * joined_];
   const auto raise = [&](const float* read, std::size_t count, std::uint32_t* maxima) {
-    table.raise_abs_max_of_row_32(reinterpret_cast<const std::uint32_t*>(read), count, maxima);
+    table.words.raise_abs_max_of_row(reinterpret_cast<const std::uint32_t*>(read), count, maxima);
   };
   if (tensor_.element == Element::kFloat32) {
     const float* const read = static_cast<const float*>(tensor_.data) + values.begin;
