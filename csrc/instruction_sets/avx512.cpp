@@ -8,8 +8,8 @@ namespace pyquant {
 namespace {
 
 // As the plain loop, but for the zeros, which `vpcompressd` leaves out of the bins.
-Block find_nonzero_bins_of_block(const float* values, size_t size, const Binning<float>& by,
-                                 uint32_t* bins) {
+TileSummary find_nonzero_bins_of_tile(const float* values, size_t size, const Binning<float>& by,
+                                      uint32_t* bins) {
   constexpr size_t lanes = 16;
   const __m512 inverse_width = _mm512_set1_ps(by.inverse_width);
   const __m512 most = _mm512_set1_ps(static_cast<float>(by.bins));
@@ -48,7 +48,7 @@ Block find_nonzero_bins_of_block(const float* values, size_t size, const Binning
 
 constexpr KernelTable avx512_table() {
   KernelTable table = kernel_table("avx512");
-  table.find_bins_of_block = find_nonzero_bins_of_block;
+  table.find_bins_of_tile = find_nonzero_bins_of_tile;
   return table;
 }
 

@@ -33,10 +33,10 @@ struct KeyRange {
   Key maximum;
 };
 
-// What is seen of a run of values: their magnitudes' extremes, the union of all bits, the zeros,
-// and how many bins were found. Zeros may be left out of the bins: behind a ReLU half of all values
-// are, and counting a value costs more than all else.
-struct Block {
+// What is seen of a tile: the extremes of its magnitudes, the union of all bits, the zeros, and how
+// many bins were found. Zeros may be left out of the bins: behind a ReLU half of all values are,
+// and counting a value costs more than all else.
+struct TileSummary {
   std::uint32_t least;
   std::uint32_t greatest;
   std::uint32_t any_bits;
@@ -44,7 +44,7 @@ struct Block {
   std::uint32_t bins;
 };
 
-// How many bins more than values `find_bins_of_block` may write over.
+// How many bins more than values `find_bins_of_tile` may write over.
 constexpr std::size_t kBinsPadding = 16;
 
 // How many values lie below an edge of a bin, and their sum; or the weights of both.
@@ -114,8 +114,8 @@ struct KernelTable {
                           std::uint32_t* bins);
   void (*find_bins_double)(const float* values, std::size_t size, const Binning<double>&,
                            std::uint32_t* bins);
-  Block (*find_bins_of_block)(const float* values, std::size_t size,
-                              const Binning<float>& by_power_of_two, std::uint32_t* bins);
+  TileSummary (*find_bins_of_tile)(const float* values, std::size_t size,
+                                   const Binning<float>& by_power_of_two, std::uint32_t* bins);
 
   // For searches' shortlists alone: their last bits may differ from set to set.
   void (*logarithms)(const double* values, std::size_t size, double* logarithms);

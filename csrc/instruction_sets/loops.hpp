@@ -204,20 +204,20 @@ void find_bins(const float* __restrict values, size_t size, const Binning<Real>&
 }
 
 // All in one go, because most of what each costs is loading the values.
-Block find_bins_of_block(const float* __restrict values, size_t size, const Binning<float>& by,
-                         uint32_t* __restrict bins) {
+TileSummary find_bins_of_tile(const float* __restrict values, size_t size, const Binning<float>& by,
+                              uint32_t* __restrict bins) {
   const Binning<float> binning = by;
-  Block block{UINT32_MAX, 0, 0, 0, static_cast<uint32_t>(size)};
+  TileSummary tile{UINT32_MAX, 0, 0, 0, static_cast<uint32_t>(size)};
   for (size_t i = 0; i < size; ++i) {
     const uint32_t bits = bits_of(values[i]);
     const uint32_t magnitude = magnitude_of(bits);
-    block.least = magnitude < block.least ? magnitude : block.least;
-    block.greatest = greater(block.greatest, magnitude);
-    block.any_bits |= bits;
-    block.zeros += magnitude == 0;
+    tile.least = magnitude < tile.least ? magnitude : tile.least;
+    tile.greatest = greater(tile.greatest, magnitude);
+    tile.any_bits |= bits;
+    tile.zeros += magnitude == 0;
     bins[i] = bin_of<true>(float_of(magnitude), binning);
   }
-  return block;
+  return tile;
 }
 
 inline uint64_t bits_of(double value) {
@@ -273,11 +273,11 @@ void logarithms(const double* __restrict values, size_t size, double* __restrict
 // before; neighbours in the same one, so that those of opposite signs leave no great partial sums.
 Below weigh_edges(const Edges& edges, double step, const Below* __restrict bins) {
   constexpr size_t kSums = 4;
-  constexpr size_t kBlock = 8 * kEdgesAtOnce;
+  constexpr size_t kTile = 8 * kEdgesAtOnce;
   Below sums[kSums] = {};
-  int32_t first_above[kBlock];
-  for (size_t begin = 0; begin < edges.size; begin += kBlock) {
-    const size_t size = edges.size - begin < kBlock ? edges.size - begin : kBlock;
+  int32_t first_above[kTile];
+  for (size_t begin = 0; begin < edges.size; begin += kTile) {
+    const size_t size = edges.size - begin < kTile ? edges.size - begin : kTile;
     for (size_t i = 0; i < size; ++i)
       first_above[i] = static_cast<int32_t>(edges.steps[begin + i] * step + 0.5);
     for (size_t i = 0; i < size; i += kEdgesAtOnce) {
@@ -442,7 +442,7 @@ constexpr KernelTable kernel_table(const char* name) {
           .find_bins_power_of_two = find_bins<true>,
           .find_bins_float = find_bins<false>,
           .find_bins_double = find_bins<false>,
-          .find_bins_of_block = find_bins_of_block,
+          .find_bins_of_tile = find_bins_of_tile,
           .logarithms = logarithms,
           .weigh_edges = weigh_edges,
           .sum_row = sum_row,

@@ -118,7 +118,7 @@ class alignas(128) ThreadHistogram {
   explicit ThreadHistogram(std::size_t bins) : bins_(bins + kUncountedBins) {}
 
   void count(const std::uint32_t* bins, std::size_t size) {
-    if (blocks_++ % kBlocksAlike == 0) crowded_ = is_crowded(bins, size);
+    if (tiles_++ % kTilesAlike == 0) crowded_ = is_crowded(bins, size);
     if (crowded_)
       by_turns_.count(bins, size, bins_);
     else
@@ -138,7 +138,7 @@ class alignas(128) ThreadHistogram {
 
  private:
   static constexpr std::size_t kUncountedBins = 2;
-  static constexpr std::size_t kBlocksAlike = 32;  // one tells how the others are
+  static constexpr std::size_t kTilesAlike = 32;  // one tells how the others are
 
   // Whether one in 128 values or more shares its bin with one of the eight before it, of a sample.
   static bool is_crowded(const std::uint32_t* bins, std::size_t size) {
@@ -152,7 +152,7 @@ class alignas(128) ThreadHistogram {
   std::vector<std::uint64_t> bins_;
   WayCounts<std::uint32_t, 1> single_;
   WayCounts<std::uint16_t, 8> by_turns_;
-  std::size_t blocks_ = 0;
+  std::size_t tiles_ = 0;
   bool crowded_ = false;
 };
 
@@ -173,32 +173,32 @@ void add_counts(ThreadHistograms& histograms, Counts<std::uint64_t> counts) {
 
 // Counting touches no new memory for long enough to let the processor's own prefetcher fall behind.
 // Into the second-level cache: the counts may take up all of the first.
-void prefetch_block(const Tensor& tensor, std::size_t begin, std::size_t end) {
+void prefetch_tile(const Tensor& tensor, std::size_t begin, std::size_t end) {
   constexpr std::size_t kCacheLine = 64;
   const std::size_t size = tensor.element == Element::kFloat32 ? 4 : 2;
   const char* const data = static_cast<const char*>(tensor.data);
-  const std::size_t last = std::min(begin + kBlockSize, end) * size;
+  const std::size_t last = std::min(begin + kTileSize, end) * size;
   for (std::size_t i = begin * size; i < last; i += kCacheLine) __builtin_prefetch(data + i, 0, 2);
 }
 
-// Calls visit(values, size) block by block.
+// Calls visit(values, size) tile by tile.
 template <typename Visit>
-void for_each_block(const Tensor& tensor, Part part, const Visit& visit) {
+void for_each_tile(const Tensor& tensor, Part part, const Visit& visit) {
   const KernelTable& table = kernels();
-  alignas(64) float buffer[kBlockSize];
-  for (std::size_t begin = part.begin; begin < part.end; begin += kBlockSize) {
-    const std::size_t size = std::min(kBlockSize, part.end - begin);
-    prefetch_block(tensor, begin + kBlockSize, tensor.size);
-    visit(read_block(table, tensor, begin, size, buffer), size);
+  alignas(64) float buffer[kTileSize];
+  for (std::size_t begin = part.begin; begin < part.end; begin += kTileSize) {
+    const std::size_t size = std::min(kTileSize, part.end - begin);
+    prefetch_tile(tensor, begin + kTileSize, tensor.size);
+    visit(read_floats(table, tensor, begin, size, buffer), size);
   }
 }
 
-// Calls visit(values, bins, size) block by block.
+// Calls visit(values, bins, size) tile by tile.
 template <typename Visit>
-void for_each_binned_block(const Tensor& tensor, Part part, const BinFinder& find_bins,
-                           const Visit& visit) {
-  alignas(64) std::uint32_t bins[kBlockSize];
-  for_each_block(tensor, part, [&](const float* values, std::size_t size) {
+void for_each_binned_tile(const Tensor& tensor, Part part, const BinFinder& find_bins,
+                          const Visit& visit) {
+  alignas(64) std::uint32_t bins[kTileSize];
+  for_each_tile(tensor, part, [&](const float* values, std::size_t size) {
     find_bins(values, size, bins);
     visit(values, bins, size);
   });
@@ -210,11 +210,11 @@ bool is_small(const Tensor& tensor, std::size_t bins) {
 }
 
 void count_in_place(const Tensor& tensor, const BinFinder& finder, Counts<std::uint64_t> counts) {
-  for_each_binned_block(tensor, {0, tensor.size}, finder,
-                        [&](const float*, const std::uint32_t* bins, std::size_t size) {
-                          for (std::size_t i = 0; i < size; ++i)
-                            if (bins[i] < counts.bins) ++counts[bins[i]];
-                        });
+  for_each_binned_tile(tensor, {0, tensor.size}, finder,
+                       [&](const float*, const std::uint32_t* bins, std::size_t size) {
+                         for (std::size_t i = 0; i < size; ++i)
+                           if (bins[i] < counts.bins) ++counts[bins[i]];
+                       });
 }
 
 std::size_t counting_threads(int requested, const Tensor& tensor, std::size_t bins) {
@@ -233,18 +233,19 @@ struct Summary {
     keys.maximum = std::max(keys.maximum, other.maximum);
   }
 
-  // Adds a block. Its magnitudes tell nearly always that it has no new extreme or which it is; else
+  // Adds a tile. Its magnitudes tell nearly always that it has no new extreme or which it is; else
   // its values are looked at again.
-  void add(const KernelTable& table, const float* values, std::size_t size, const Block& block) {
-    const std::int32_t least = static_cast<std::int32_t>(block.least);
-    const std::int32_t greatest = static_cast<std::int32_t>(block.greatest);
-    const bool any_negative = (block.any_bits >> 31) != 0;
+  void add(const KernelTable& table, const float* values, std::size_t size,
+           const TileSummary& tile) {
+    const std::int32_t least = static_cast<std::int32_t>(tile.least);
+    const std::int32_t greatest = static_cast<std::int32_t>(tile.greatest);
+    const bool any_negative = (tile.any_bits >> 31) != 0;
     if (!any_negative)
       merge({least, greatest});
     else if (greatest > keys.maximum || ~greatest < keys.minimum)  // ~: the negative's key
       merge(table.words.key_range(reinterpret_cast<const std::uint32_t*>(values), size));
-    zeros += block.zeros;
-    left_out += size - block.bins;
+    zeros += tile.zeros;
+    left_out += size - tile.bins;
   }
 };
 
@@ -254,7 +255,7 @@ struct Seen {
   Channels channels;
 };
 
-// Summarizes every piece, and calls count(thread, bins, size) block by block. Zeros may be left
+// Summarizes every piece, and calls count(thread, bins, size) tile by tile. Zeros may be left
 // out.
 template <typename Count>
 Seen summarize_and_count(const Tensor& tensor, const Samples& samples, std::size_t threads,
@@ -264,12 +265,12 @@ Seen summarize_and_count(const Tensor& tensor, const Samples& samples, std::size
   std::vector<Summary> summaries(pieces.count());
   Channels channels = for_each_chunk(
       tensor, samples, pieces, threads, [&](std::size_t thread, std::size_t piece, Part part) {
-        alignas(64) std::uint32_t bins[kBlockSize + kBinsPadding];
+        alignas(64) std::uint32_t bins[kTileSize + kBinsPadding];
         Summary summary = summaries[piece];
-        for_each_block(tensor, part, [&](const float* values, std::size_t size) {
-          const Block block = table.find_bins_of_block(values, size, binning, bins);
-          count(thread, bins, block.bins);
-          summary.add(table, values, size, block);
+        for_each_tile(tensor, part, [&](const float* values, std::size_t size) {
+          const TileSummary tile = table.find_bins_of_tile(values, size, binning, bins);
+          count(thread, bins, tile.bins);
+          summary.add(table, values, size, tile);
         });
         summaries[piece] = summary;
       });
@@ -333,10 +334,10 @@ void histogram(const Tensor& tensor, double width, Counts<std::uint64_t> counts,
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
   ThreadHistograms histograms(threads, ThreadHistogram(counts.bins));
   for_each_part(tensor.size, threads, 1, [&](std::size_t thread, Part part) {
-    for_each_binned_block(tensor, part, finder,
-                          [&](const float*, const std::uint32_t* bins, std::size_t size) {
-                            histograms[thread].count(bins, size);
-                          });
+    for_each_binned_tile(tensor, part, finder,
+                         [&](const float*, const std::uint32_t* bins, std::size_t size) {
+                           histograms[thread].count(bins, size);
+                         });
   });
   add_counts(histograms, counts);
 }

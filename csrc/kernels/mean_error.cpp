@@ -8,7 +8,7 @@
 namespace pyquant {
 namespace {
 
-// What [begin, begin + size) of a row lack as integers, at most kBlockSize values.
+// What [begin, begin + size) of a row lack as integers, at most kTileSize values.
 void subtract(const KernelTable& table, const RoundedMatrix& matrix, std::size_t row,
               std::size_t begin, std::size_t size, float* lacking) {
   const std::size_t first = row * matrix.columns + begin;
@@ -19,10 +19,10 @@ void subtract(const KernelTable& table, const RoundedMatrix& matrix, std::size_t
 
 double mean_error_of_row(const KernelTable& table, const RoundedMatrix& matrix, std::size_t row,
                          const double* inputs) {
-  alignas(64) float lacking[kBlockSize];
+  alignas(64) float lacking[kTileSize];
   double sums[kWeightedSums] = {};
-  for (std::size_t begin = 0; begin < matrix.columns; begin += kBlockSize) {
-    const std::size_t size = std::min(kBlockSize, matrix.columns - begin);
+  for (std::size_t begin = 0; begin < matrix.columns; begin += kTileSize) {
+    const std::size_t size = std::min(kTileSize, matrix.columns - begin);
     subtract(table, matrix, row, begin, size, lacking);
     table.add_weighted(lacking, inputs + begin, size, sums);
   }
@@ -48,16 +48,16 @@ void mean_errors_of_rows(const RoundedMatrix& matrix, std::size_t groups, const 
 void mean_errors_of_columns(const RoundedMatrix& matrix, std::size_t groups, const double* inputs,
                             double* outputs, int requested) {
   const KernelTable& table = kernels();
-  const std::size_t blocks = (matrix.columns + kBlockSize - 1) / kBlockSize;
+  const std::size_t tiles = (matrix.columns + kTileSize - 1) / kTileSize;
   const std::size_t threads = thread_count(requested, matrix.rows * matrix.columns);
   std::fill_n(outputs, groups * matrix.columns, 0.0);
-  parallel_for(groups * blocks, threads, [&](std::size_t task) {
-    const std::size_t group = task / blocks;
-    const std::size_t begin = task % blocks * kBlockSize;
-    const std::size_t size = std::min(kBlockSize, matrix.columns - begin);
+  parallel_for(groups * tiles, threads, [&](std::size_t task) {
+    const std::size_t group = task / tiles;
+    const std::size_t begin = task % tiles * kTileSize;
+    const std::size_t size = std::min(kTileSize, matrix.columns - begin);
     const Part rows = part_of(matrix.rows, groups, group);
     double* const sums = outputs + group * matrix.columns + begin;
-    alignas(64) float lacking[kBlockSize];
+    alignas(64) float lacking[kTileSize];
     for (std::size_t row = rows.begin; row < rows.end; ++row) {
       subtract(table, matrix, row, begin, size, lacking);
       table.add_scaled_floats(inputs[row], lacking, size, sums);

@@ -30,9 +30,10 @@ class ColumnMaxima {
         inner_(pairs.inner),
         by_column_(by_column),
         joined_(!by_column && inner_ < kLongRow),
-        block_(by_column && tensor.element == Element::kFloat32 ? kMaxColumns : kBlockSize) {
+        columns_at_once_(by_column && tensor.element == Element::kFloat32 ? kMaxColumns
+                                                                          : kTileSize) {
     if (!joined_) {
-      maxima_.resize(by_column ? inner_ : std::min(inner_, kBlockSize));
+      maxima_.resize(by_column ? inner_ : std::min(inner_, kTileSize));
       return;
     }
     const std::size_t whole_lines = (kJoinedValues + 16 * inner_ - 1) / (16 * inner_) * 8;
@@ -65,7 +66,7 @@ class ColumnMaxima {
  private:
   const std::uint32_t* read(std::size_t begin, std::size_t size, float* buffer) const {
     return reinterpret_cast<const std::uint32_t*>(
-        read_block(kernels(), tensor_, begin, size, buffer));
+        read_floats(kernels(), tensor_, begin, size, buffer));
   }
 
   void add_joined(std::size_t first, std::size_t rows) {
@@ -87,10 +88,10 @@ class ColumnMaxima {
   }
 
   void add_pair(std::size_t first, Part columns) {
-    float of_one[kBlockSize];
-    float of_other[kBlockSize];
-    for (std::size_t column = columns.begin; column < columns.end; column += block_) {
-      const std::size_t size = std::min(block_, columns.end - column);
+    float of_one[kTileSize];
+    float of_other[kTileSize];
+    for (std::size_t column = columns.begin; column < columns.end; column += columns_at_once_) {
+      const std::size_t size = std::min(columns_at_once_, columns.end - column);
       const std::uint32_t* const one = read(first + column, size, of_one);
       const std::uint32_t* const other = read(first + inner_ + column, size, of_other);
       kernels().raise_pair_max(one, other, size, maxima_.data() + (by_column_ ? column : 0));
@@ -98,14 +99,14 @@ class ColumnMaxima {
   }
 
   void add_row(std::size_t first, Part columns) {
-    for (std::size_t column = columns.begin; column < columns.end; column += block_) {
-      const std::size_t size = std::min(block_, columns.end - column);
+    for (std::size_t column = columns.begin; column < columns.end; column += columns_at_once_) {
+      const std::size_t size = std::min(columns_at_once_, columns.end - column);
       raise_row(first + column, size, maxima_.data() + (by_column_ ? column : 0));
     }
   }
 
   void raise_row(std::size_t first, std::size_t size, std::uint32_t* maxima) {
-    float buffer[kBlockSize];
+    float buffer[kTileSize];
     kernels().words.raise_abs_max_of_row(read(first, size, buffer), size, maxima);
   }
 
@@ -113,7 +114,7 @@ class ColumnMaxima {
   std::size_t inner_;
   bool by_column_;
   bool joined_;
-  std::size_t block_;                       // so many columns are read at once
+  std::size_t columns_at_once_;
   std::vector<std::uint32_t> maxima_;       // unless joined
   std::uint32_t greatest_ = 0;              // if joined
   std::vector<std::uint32_t> begins_pair_;  // all bits of a value that is the first of a pair

@@ -28,19 +28,19 @@ void for_each_row(const ChannelShape& shape, const float* scales, Part part, con
     const std::size_t row_end = (begin / shape.inner + 1) * shape.inner;
     const float* scale = scales + begin / shape.inner % shape.channels;
     const std::size_t end = std::min(row_end, part.end);
-    for (; begin < end; begin += kBlockSize)
-      visit(ScaleRun{begin, std::min(kBlockSize, end - begin), scale, true});
+    for (; begin < end; begin += kTileSize)
+      visit(ScaleRun{begin, std::min(kTileSize, end - begin), scale, true});
     begin = end;
   }
 }
 
-// Short runs, their scales laid out block by block.
+// Short runs, their scales laid out tile by tile.
 template <typename Visit>
-void for_each_block(const ChannelShape& shape, const float* scales, Part part, const Visit& visit) {
+void for_each_tile(const ChannelShape& shape, const float* scales, Part part, const Visit& visit) {
   constexpr std::size_t kWritten = 16;  // at once, and past a channel's end by less than that
-  float laid_out[kBlockSize + 2 * kLongRun + kWritten];
-  for (std::size_t begin = part.begin; begin < part.end; begin += kBlockSize) {
-    const std::size_t size = std::min(kBlockSize, part.end - begin);
+  float laid_out[kTileSize + 2 * kLongRun + kWritten];
+  for (std::size_t begin = part.begin; begin < part.end; begin += kTileSize) {
+    const std::size_t size = std::min(kTileSize, part.end - begin);
     const std::size_t skipped = begin % shape.inner;
     std::size_t channel = begin / shape.inner % shape.channels;
     for (std::size_t start = 0; start < skipped + size; start += shape.inner) {
@@ -52,11 +52,11 @@ void for_each_block(const ChannelShape& shape, const float* scales, Part part, c
   }
 }
 
-// The scale of every value of a row of at least kBlockSize columns: several of the tensor's, if
+// The scale of every value of a row of at least kTileSize columns: several of the tensor's, if
 // they are shorter.
 std::vector<float> laid_out_row(const ChannelShape& shape, const float* scales) {
   const std::size_t columns = shape.channels * shape.inner;
-  const std::size_t repeats = (kBlockSize + columns - 1) / columns;
+  const std::size_t repeats = (kTileSize + columns - 1) / columns;
   std::vector<float> row;
   row.reserve(repeats * columns);
   for (std::size_t i = 0; i < repeats; ++i)
@@ -66,17 +66,17 @@ std::vector<float> laid_out_row(const ChannelShape& shape, const float* scales) 
 }
 
 // Rows that share the scales of their columns. Where these are too many for the first cache, two
-// rows far apart are gone through together, for each block of scales to be fetched but once for
+// rows far apart are gone through together, for each tile of scales to be fetched but once for
 // both. Neighbouring rows would outwit the prefetcher; three halve the speed on an AMD EPYC.
 template <typename Visit>
-void for_each_column_block(const std::vector<float>& scales, Part rows, const Visit& visit) {
+void for_each_column_tile(const std::vector<float>& scales, Part rows, const Visit& visit) {
   const std::size_t columns = scales.size();
   const std::size_t together = columns > kColumnsInCache ? 2 : 1;
   const std::size_t count = (rows.end - rows.begin) / together;
   const auto visit_rows = [&](std::size_t row, std::size_t rows_together) {
-    for (std::size_t column = 0; column < columns; column += kBlockSize)
+    for (std::size_t column = 0; column < columns; column += kTileSize)
       for (std::size_t i = 0; i < rows_together; ++i)
-        visit(ScaleRun{(row + i * count) * columns + column, std::min(kBlockSize, columns - column),
+        visit(ScaleRun{(row + i * count) * columns + column, std::min(kTileSize, columns - column),
                        &scales[column], false});
   };
   for (std::size_t i = 0; i < count; ++i) visit_rows(rows.begin + i, together);
@@ -91,14 +91,14 @@ void for_each_run(const ChannelShape& shape, const float* scales, int requested,
   const std::size_t size = shape.outer * shape.channels * shape.inner;
   const std::size_t threads = thread_count(requested, size);
   const bool repeated = shape.outer >= kRepeats || shape.inner == 1;
-  if (shape.inner < kLongRun && size >= kRepeats * kBlockSize && repeated) {
+  if (shape.inner < kLongRun && size >= kRepeats * kTileSize && repeated) {
     const std::vector<float> row = laid_out_row(shape, scales);
     const std::size_t rows = size / row.size();
     for_each_part(rows, threads, row.size(),
-                  [&](std::size_t, Part part) { for_each_column_block(row, part, visit); });
-    return for_each_block(shape, scales, {rows * row.size(), size}, visit);
+                  [&](std::size_t, Part part) { for_each_column_tile(row, part, visit); });
+    return for_each_tile(shape, scales, {rows * row.size(), size}, visit);
   }
-  const auto visit_part = shape.inner < kLongRun ? for_each_block<Visit> : for_each_row<Visit>;
+  const auto visit_part = shape.inner < kLongRun ? for_each_tile<Visit> : for_each_row<Visit>;
   for_each_part(size, threads, 1,
                 [&](std::size_t, Part part) { visit_part(shape, scales, part, visit); });
 }
@@ -135,8 +135,8 @@ void quantize(const Tensor& tensor, const ChannelShape& shape, const float* thre
   const float levels = static_cast<float>(levels_of(bits));
   const std::vector<float> multipliers = multipliers_of(thresholds, shape.channels, levels);
   for_each_run(shape, multipliers.data(), threads, [&](const ScaleRun& run) {
-    float buffer[kBlockSize];
-    const float* values = read_block(table, tensor, run.begin, run.size, buffer);
+    float buffer[kTileSize];
+    const float* values = read_floats(table, tensor, run.begin, run.size, buffer);
     quantize_run(values, run.size, run.scales, run.uniform, {-levels - 1.0f, levels},
                  quantized + run.begin);
   });

@@ -41,7 +41,7 @@ float float_of_bits(std::uint32_t bits) {
 
 // With a quiet NaN for every NaN: numpy warns of signaling ones.
 void widen(const Tensor& tensor, float* values) {
-  const float* const read = read_block(kernels(), tensor, 0, tensor.size, values);
+  const float* const read = read_floats(kernels(), tensor, 0, tensor.size, values);
   std::transform(read, read + tensor.size, values,
                  [](float value) { return std::isnan(value) ? kNan : value; });
 }
@@ -142,21 +142,21 @@ std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelSh
   const BitKernels<Bits>& table = kernels_of(bits);
   const std::size_t columns = shape.channels * shape.inner;
   const std::size_t threads = thread_count(requested, shape.outer * columns);
-  const std::size_t blocks = (columns + kMaxColumns - 1) / kMaxColumns;
+  const std::size_t strips = (columns + kMaxColumns - 1) / kMaxColumns;
   const std::size_t parts = part_count(shape.outer, threads, columns);
   const std::size_t copies = std::min(parts, threads);
   std::vector<Bits> maxima(copies * columns);
-  for_each_task(parts * blocks, threads, [&](std::size_t thread, std::size_t task) {
-    const std::size_t part = task / blocks;
+  for_each_task(parts * strips, threads, [&](std::size_t thread, std::size_t task) {
+    const std::size_t part = task / strips;
     const Part rows = part_of(shape.outer, parts, part);
     const Matrix<Bits> matrix{bits + rows.begin * columns, rows.end - rows.begin, columns};
-    const Part block = part_of(columns, blocks, task % blocks);
+    const Part strip = part_of(columns, strips, task % strips);
     const std::size_t copy = parts < threads ? part : thread;
-    Bits* const target = maxima.data() + copy * columns + block.begin;
+    Bits* const target = maxima.data() + copy * columns + strip.begin;
     if (columns < kMinColumns)
       reduce_narrow_columns(table, matrix, target);
     else
-      reduce_columns(table, matrix, block, target);
+      reduce_columns(table, matrix, strip, target);
   });
   for (std::size_t copy = 1; copy < copies; ++copy)
     table.raise_abs_max_of_row(maxima.data() + copy * columns, columns, maxima.data());
@@ -216,7 +216,7 @@ void add_positions(const Tensor& tensor, std::size_t first, std::size_t position
         table.add_columns(values, count, channels, width, run.data());
       } else {
         for (std::size_t row = 0; row < count; ++row)
-          read_block(table, tensor, begin + row * channels, width, &buffer[row * width]);
+          read_floats(table, tensor, begin + row * channels, width, &buffer[row * width]);
         table.add_columns(buffer.data(), count, width, width, run.data());
       }
       for (std::size_t i = 0; i < width; ++i) sums[column + i] += run[i];
@@ -240,7 +240,7 @@ void add_rows(const Tensor& tensor, std::size_t sample, const ChannelShape& shap
         const std::size_t outer = (begin + i) / shape.inner, inner = (begin + i) % shape.inner;
         part = std::min(size - i, shape.inner - inner);
         const std::size_t row = (sample * shape.outer + outer) * shape.channels + channel;
-        const float* read = read_block(table, tensor, row * shape.inner + inner, part, buffer);
+        const float* read = read_floats(table, tensor, row * shape.inner + inner, part, buffer);
         if (part == size)
           values = read;
         else

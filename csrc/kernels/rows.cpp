@@ -46,7 +46,7 @@ void sample_rows(const Tensor& tensor, const Samples& samples,
       for (std::size_t i = 0; i < of_sample; ++i) {
         float* const target = first + i * channels + block * columns;
         const float* const read =
-            read_block(table, tensor, (begin + positions[i]) * columns, columns, target);
+            read_floats(table, tensor, (begin + positions[i]) * columns, columns, target);
         if (read != target) std::copy_n(read, columns, target);
       }
     }

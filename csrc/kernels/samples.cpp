@@ -79,14 +79,14 @@ void UnitChannels::add(std::size_t thread, std::size_t unit, Part values) {
       raise(read + begin, std::min(joined_, size - begin), greatest);
     return;
   }
-  float buffer[kSummedAtOnce * kBlockSize];
+  float buffer[kSummedAtOnce * kTileSize];
   for (std::size_t begin = values.begin; begin < values.end; begin += kSummedAtOnce * columns) {
     const std::size_t rows = std::min(kSummedAtOnce, (values.end - begin) / columns);
-    for (std::size_t column = 0; column < columns; column += kBlockSize) {
-      const std::size_t width = std::min(kBlockSize, columns - column);
+    for (std::size_t column = 0; column < columns; column += kTileSize) {
+      const std::size_t width = std::min(kTileSize, columns - column);
       for (std::size_t row = 0; row < rows; ++row) {
         float* const target = buffer + row * width;
-        read_block(table, tensor_, begin + row * columns + column, width, target);
+        read_floats(table, tensor_, begin + row * columns + column, width, target);
         raise(target, width, greatest + column);
       }
       table.add_columns(buffer, rows, width, width, sums + column);

@@ -32,12 +32,12 @@ constexpr std::uint32_t infinity_bits(Element element) {
                                         : 0x7f80u;
 }
 
-// A run of values that stays in the first cache together with what is derived from it.
-constexpr std::size_t kBlockSize = 512;
+// The most values of a tile, which stays in the first cache with what is derived from it.
+constexpr std::size_t kTileSize = 512;
 
 // The values [begin, begin + size) as float32: in place where they are, else converted to `buffer`.
-inline const float* read_block(const KernelTable& table, const Tensor& tensor, std::size_t begin,
-                               std::size_t size, float* buffer) {
+inline const float* read_floats(const KernelTable& table, const Tensor& tensor, std::size_t begin,
+                                std::size_t size, float* buffer) {
   switch (tensor.element) {
     case Element::kFloat32:
       return static_cast<const float*>(tensor.data) + begin;
