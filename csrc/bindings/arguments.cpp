@@ -1,7 +1,6 @@
 #include "bindings/arguments.hpp"
 
 #include <cmath>
-#include <stdexcept>
 
 #include "kernels/histogram.hpp"
 #include "kernels/quantization.hpp"
@@ -16,19 +15,15 @@ bool is_contiguous(const py::array& array) {
 Element element_of(const py::dtype& dtype) {
   if (dtype.kind() == 'f' && dtype.itemsize() == 4) return Element::kFloat32;
   if (dtype.kind() == 'f' && dtype.itemsize() == 2) return Element::kFloat16;
-  if (dtype.kind() == 'u' && dtype.itemsize() == 2) return Element::kBFloat16;
-  throw py::type_error("expected float32, float16 or uint16 for bfloat16");
+  require<py::type_error>(dtype.kind() == 'u' && dtype.itemsize() == 2,
+                          "expected float32, float16 or uint16 for bfloat16");
+  return Element::kBFloat16;
 }
 
 }  // namespace
 
-void require(bool holds, const std::string& message) {
-  if (!holds) throw std::invalid_argument(message);
-}
-
 int threads_from(const OptionalThreads& threads) {
-  require(!threads || *threads >= 1,
-          "num_threads must be at least 1, got " + std::to_string(threads.value_or(0)));
+  require(!threads || *threads >= 1, "num_threads must be at least 1, got {}", threads);
   return threads.value_or(0);
 }
 
@@ -37,11 +32,10 @@ Tensor tensor_from(const py::array& array) {
   return {array.data(), static_cast<std::size_t>(array.size()), element_of(array.dtype())};
 }
 
-ChannelShape channel_shape_from(const py::array& array, int axis, const std::string& name) {
+ChannelShape channel_shape_from(const py::array& array, int axis, const char* name) {
   const int dimensions = static_cast<int>(array.ndim());
-  require(-dimensions <= axis && axis < dimensions, name + " " + std::to_string(axis) +
-                                                        " is out of range for an array of " +
-                                                        std::to_string(dimensions) + " dimensions");
+  require(-dimensions <= axis && axis < dimensions,
+          "{} {} is out of range for an array of {} dimensions", name, axis, dimensions);
   const int channel_axis = axis < 0 ? axis + dimensions : axis;
   ChannelShape shape{1, static_cast<std::size_t>(array.shape(channel_axis)), 1};
   for (int i = 0; i < channel_axis; ++i) shape.outer *= array.shape(i);
@@ -69,8 +63,8 @@ py::object array_or_none(const std::vector<float>& values) {
 }
 
 Counts<std::uint64_t> writable_counts_from(py::array& array) {
-  if (!py::isinstance<py::array_t<std::uint64_t>>(array))
-    throw py::type_error("counts must be an array of uint64");
+  require<py::type_error>(py::isinstance<py::array_t<std::uint64_t>>(array),
+                          "counts must be an array of uint64");
   require(array.ndim() == 1 && is_contiguous(array), "counts must be 1-D and contiguous");
   require(array.writeable(), "counts must be writable");
   check_bins(array.size());
@@ -92,17 +86,17 @@ Counts<const std::uint64_t> counts_from(const py::array_t<std::uint64_t>& array)
 
 void check_bins(py::ssize_t bins) {
   require(1 <= bins && bins <= static_cast<py::ssize_t>(kMaxBins),
-          "bins must be from 1 to 2^20, got " + std::to_string(bins));
+          "bins must be from 1 to 2^20, got {}", bins);
 }
 
 void check_bin_width(double width) {
-  require(std::isfinite(width) && width > 0.0,
-          "bin_width must be finite and positive, got " + std::to_string(width));
+  require(std::isfinite(width) && width > 0.0, "bin_width must be finite and positive, got {}",
+          width);
 }
 
 void check_bits(int bits) {
-  require(kMinBits <= bits && bits <= kMaxBits,
-          "bits must be from 2 to 16, got " + std::to_string(bits));
+  require(kMinBits <= bits && bits <= kMaxBits, "bits must be from {} to {}, got {}", kMinBits,
+          kMaxBits, bits);
 }
 
 }  // namespace pyquant

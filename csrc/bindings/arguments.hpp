@@ -5,6 +5,7 @@
 #include <pybind11/stl.h>
 
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -20,8 +21,12 @@ namespace py = pybind11;
 
 using OptionalThreads = std::optional<int>;
 
-// Throws std::invalid_argument, a ValueError, with the message if it does not hold.
-void require(bool holds, const std::string& message);
+// Throws an Error, by default a ValueError, unless it holds. Only then are the values formatted, as
+// by Python's str.format.
+template <typename Error = std::invalid_argument, typename... Values>
+void require(bool holds, const char* message, const Values&... values) {
+  if (!holds) throw Error(std::string(py::str(message).format(values...)));
+}
 
 // Zero, the kernels' word for OpenMP's default, if None.
 int threads_from(const OptionalThreads&);
@@ -30,7 +35,7 @@ int threads_from(const OptionalThreads&);
 Tensor tensor_from(const py::array&);
 
 // `name` is what the user calls the axis.
-ChannelShape channel_shape_from(const py::array&, int axis, const std::string& name = "axis");
+ChannelShape channel_shape_from(const py::array&, int axis, const char* name = "axis");
 
 // [samples, values], or [samples, blocks, positions, channels of a block], whose channels are to be
 // summed up; not empty.

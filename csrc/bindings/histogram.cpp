@@ -1,7 +1,7 @@
 #include "kernels/histogram.hpp"
 
 #include <algorithm>
-#include <stdexcept>
+#include <cstdlib>
 
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
@@ -43,9 +43,9 @@ py::tuple observe_values(const py::array& x, py::array counts, int width_exponen
   const Counts<std::uint64_t> target = writable_counts_from(counts);
   const int threads = threads_from(num_threads);
   const Samples samples = samples_from(x);
-  if (std::abs(width_exponent) > kMaxWidthExponent)
-    throw std::invalid_argument("width_exponent must be from -120 to 120, got " +
-                                std::to_string(width_exponent));
+  require(std::abs(width_exponent) <= kMaxWidthExponent,
+          "width_exponent must be from {} to {}, got {}", -kMaxWidthExponent, kMaxWidthExponent,
+          width_exponent);
   const Observation observation = [&] {
     const py::gil_scoped_release release;
     return observe(tensor, samples, width_exponent, target, threads);

@@ -1,7 +1,5 @@
 #include "kernels/mean_error.hpp"
 
-#include <string>
-
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
 
@@ -38,11 +36,10 @@ py::array_t<double> mean_errors(const Floats& values, const Integers& integers, 
   const RoundedMatrix matrix = matrix_from(values, integers, steps);
   const int threads = threads_from(num_threads);
   const py::ssize_t rows = values.shape(0), columns = values.shape(1);
-  require(axis == 0 || axis == 1, "axis must be 0 or 1, got " + std::to_string(axis));
+  require(axis == 0 || axis == 1, "axis must be 0 or 1, got {}", axis);
   require(groups >= 1 && rows % groups == 0, "groups must divide the rows");
   const py::ssize_t wanted = axis == 0 ? groups * columns : rows;
-  require(inputs.ndim() == 1 && inputs.shape(0) == wanted,
-          "expected " + std::to_string(wanted) + " inputs");
+  require(inputs.ndim() == 1 && inputs.shape(0) == wanted, "expected {} inputs", wanted);
   py::array_t<double> outputs(axis == 0 ? rows : groups * columns);
   double* const target = outputs.mutable_data();
   const double* const means = inputs.data();

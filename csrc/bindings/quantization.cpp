@@ -1,7 +1,6 @@
 #include "kernels/quantization.hpp"
 
 #include <cmath>
-#include <stdexcept>
 
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
@@ -19,16 +18,13 @@ ChannelShape shape_of(const py::array& x, const std::optional<int>& axis) {
 }
 
 void check_thresholds(const Thresholds& thresholds, std::size_t channels) {
-  if (thresholds.ndim() != 1 || static_cast<std::size_t>(thresholds.size()) != channels)
-    throw std::invalid_argument("expected " + std::to_string(channels) +
-                                " thresholds, one for each channel, got " +
-                                std::to_string(thresholds.size()));
+  require(thresholds.ndim() == 1 && static_cast<std::size_t>(thresholds.size()) == channels,
+          "expected {} thresholds, one for each channel, got {}", channels, thresholds.size());
   for (py::ssize_t channel = 0; channel < thresholds.size(); ++channel) {
     const float threshold = thresholds.data()[channel];
-    if (std::isfinite(threshold) && threshold >= 0.0f) continue;
-    throw std::invalid_argument("the threshold of channel " + std::to_string(channel) +
-                                " must be finite and not negative, got " +
-                                std::to_string(threshold));
+    require(std::isfinite(threshold) && threshold >= 0.0f,
+            "the threshold of channel {} must be finite and not negative, got {}", channel,
+            threshold);
   }
 }
 
@@ -40,12 +36,10 @@ std::vector<py::ssize_t> dimensions_of(const py::array& x) {
 template <typename Value>
 py::array_t<Value> results_for(const py::array& x, const std::optional<py::array>& out) {
   if (!out) return py::array_t<Value>(dimensions_of(x));
-  if (!py::isinstance<py::array_t<Value, py::array::c_style>>(*out))
-    throw py::type_error("out must be a C-contiguous array of " +
-                         std::string(py::str(py::dtype::of<Value>())));
-  if (dimensions_of(*out) != dimensions_of(x))
-    throw std::invalid_argument("out must have the shape of the values");
-  if (!out->writeable()) throw std::invalid_argument("out must be writable");
+  require<py::type_error>(py::isinstance<py::array_t<Value, py::array::c_style>>(*out),
+                          "out must be a C-contiguous array of {}", py::dtype::of<Value>());
+  require(dimensions_of(*out) == dimensions_of(x), "out must have the shape of the values");
+  require(out->writeable(), "out must be writable");
   return *out;
 }
 

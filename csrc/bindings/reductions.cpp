@@ -1,7 +1,5 @@
 #include "kernels/reductions.hpp"
 
-#include <stdexcept>
-
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
 #include "kernels/pair_max.hpp"
@@ -19,7 +17,7 @@ float abs_max_of(const py::array& x, const OptionalThreads& num_threads) {
 std::pair<float, float> min_max_of(const py::array& x, const OptionalThreads& num_threads) {
   const Tensor tensor = tensor_from(x);
   const int threads = threads_from(num_threads);
-  if (tensor.size == 0) throw std::invalid_argument("an empty array has no minimum and maximum");
+  require(tensor.size != 0, "an empty array has no minimum and maximum");
   const py::gil_scoped_release release;
   const Range range = min_max(tensor, threads);
   return {range.minimum, range.maximum};
@@ -47,7 +45,7 @@ py::array_t<float> channel_pair_max_of(const py::array& x, int axis, int pairs_a
   const int threads = threads_from(num_threads);
   const auto dimensions = static_cast<int>(x.ndim());
   require((axis - pairs_along) % dimensions != 0,
-          "pairs lie along another axis than channels, got " + std::to_string(axis) + " for both");
+          "pairs lie along another axis than channels, got {} for both", axis);
   py::array_t<float> maxima(static_cast<py::ssize_t>(shape.channels));
   float* target = maxima.mutable_data();
   {
@@ -62,8 +60,8 @@ py::array_t<double> channel_sums_of(const py::array& x, int axis,
   const Tensor tensor = tensor_from(x);
   ChannelShape shape = channel_shape_from(x, axis);
   const int threads = threads_from(num_threads);
-  if (x.ndim() < 2 || axis == 0 || axis == -x.ndim())
-    throw std::invalid_argument("axis 0 is that of the samples: channels lie along another one");
+  require(x.ndim() >= 2 && axis != 0 && axis != -x.ndim(),
+          "axis 0 is that of the samples: channels lie along another one");
   const auto samples = static_cast<std::size_t>(x.shape(0));
   if (samples != 0) shape.outer /= samples;
   py::array_t<double> sums({x.shape(0), static_cast<py::ssize_t>(shape.channels)});
@@ -93,10 +91,9 @@ using Integers = py::array_t<std::int64_t, py::array::c_style>;
 
 void add_sums_exactly(const py::array_t<double, py::array::c_style>& sums, Integers& whole,
                       Integers& fraction) {
-  if (sums.ndim() != 2 || whole.ndim() != 1 || fraction.ndim() != 1 ||
-      whole.shape(0) != sums.shape(1) || fraction.shape(0) != sums.shape(1))
-    throw std::invalid_argument(
-        "expected sums [samples, channels], and a total's two parts for each channel");
+  require(sums.ndim() == 2 && whole.ndim() == 1 && fraction.ndim() == 1 &&
+              whole.shape(0) == sums.shape(1) && fraction.shape(0) == sums.shape(1),
+          "expected sums [samples, channels], and a total's two parts for each channel");
   add_exactly(sums.data(), static_cast<std::size_t>(sums.shape(0)),
               static_cast<std::size_t>(sums.shape(1)), whole.mutable_data(),
               fraction.mutable_data());

@@ -1,7 +1,6 @@
 #include "kernels/rounding.hpp"
 
 #include <cmath>
-#include <stdexcept>
 
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
@@ -14,19 +13,13 @@ using Floats = py::array_t<float, py::array::c_style>;
 using Doubles = py::array_t<double, py::array::c_style>;
 
 void check_moments(const Doubles& moments, py::ssize_t size) {
-  if (moments.ndim() != 2 || moments.shape(0) != size || moments.shape(1) != size)
-    throw std::invalid_argument("moments must be [" + std::to_string(size) + ", " +
-                                std::to_string(size) + "]");
-}
-
-void check_matrix(const Floats& matrix, const char* name) {
-  if (matrix.ndim() != 2)
-    throw std::invalid_argument(std::string(name) + " must have two dimensions");
+  require(moments.ndim() == 2 && moments.shape(0) == size && moments.shape(1) == size,
+          "moments must be [{}, {}]", size, size);
 }
 
 void add_sample_moments(const Floats& samples, Doubles& moments,
                         const OptionalThreads& num_threads) {
-  check_matrix(samples, "samples");
+  require(samples.ndim() == 2, "samples must have two dimensions");
   check_moments(moments, samples.shape(1));
   double* sums = moments.mutable_data();
   const int threads = threads_from(num_threads);
@@ -56,15 +49,16 @@ py::array round_to(const Floats& weights, const Floats& steps, const Doubles& mo
 
 py::array round_weights(const Floats& weights, const Floats& steps, const Doubles& moments,
                         int bits, int sweeps, const OptionalThreads& num_threads) {
-  check_matrix(weights, "weights");
+  require(weights.ndim() == 2, "weights must have two dimensions");
   check_moments(moments, weights.shape(1));
   check_bits(bits);
-  if (steps.ndim() != 1 || steps.shape(0) != weights.shape(0))
-    throw std::invalid_argument("expected one step for each row");
-  for (py::ssize_t row = 0; row < steps.size(); ++row)
-    if (!(std::isfinite(steps.data()[row]) && steps.data()[row] > 0.0f))
-      throw std::invalid_argument("steps must be finite and positive");
-  if (sweeps < 0) throw std::invalid_argument("sweeps must not be negative");
+  require(steps.ndim() == 1 && steps.shape(0) == weights.shape(0),
+          "expected one step for each row");
+  for (py::ssize_t row = 0; row < steps.size(); ++row) {
+    const float step = steps.data()[row];
+    require(std::isfinite(step) && step > 0.0f, "steps must be finite and positive, got {}", step);
+  }
+  require(sweeps >= 0, "sweeps must not be negative, got {}", sweeps);
   const int threads = threads_from(num_threads);
   return bits <= 8 ? round_to<std::int8_t>(weights, steps, moments, bits, sweeps, threads)
                    : round_to<std::int16_t>(weights, steps, moments, bits, sweeps, threads);

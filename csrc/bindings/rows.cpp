@@ -15,7 +15,7 @@ py::tuple sample_rows_of(const py::array& x, const std::vector<std::size_t>& pos
   const Samples samples = samples_from(x);
   require(std::all_of(positions.begin(), positions.end(),
                       [&](std::size_t position) { return position < samples.positions; }),
-          "positions must be less than " + std::to_string(samples.positions));
+          "positions must be less than {}", samples.positions);
   const int threads = threads_from(num_threads);
   const auto count = static_cast<py::ssize_t>(samples.count * positions.size());
   py::array_t<float> rows({count, static_cast<py::ssize_t>(samples.blocks * samples.columns)});

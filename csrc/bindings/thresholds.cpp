@@ -1,7 +1,5 @@
 #include "kernels/thresholds.hpp"
 
-#include <stdexcept>
-
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
 
@@ -15,9 +13,8 @@ double find_kl_threshold(const CountArray& counts, double bin_width, int bits,
   const ConstCounts histogram = counts_from(counts);
   check_bin_width(bin_width);
   check_bits(bits);
-  if (start && (*start < 0 || *start >= counts.size()))
-    throw std::invalid_argument("start must be from 0 to the number of bins - 1, got " +
-                                std::to_string(*start));
+  require(!start || (0 <= *start && *start < counts.size()),
+          "start must be from 0 to the number of bins - 1, got {}", start);
   const std::size_t first = start ? *start : default_kl_start(histogram.bins, bits);
   const py::gil_scoped_release release;
   return kl_threshold(histogram, bin_width, bits, first);
@@ -35,9 +32,8 @@ double find_error_threshold(const CountArray& counts, double bin_width, int bits
 double find_percentile_threshold(const CountArray& counts, double bin_width, double percent) {
   const ConstCounts histogram = counts_from(counts);
   check_bin_width(bin_width);
-  if (!(percent > 0.0 && percent <= 1.0))
-    throw std::invalid_argument("percent must be in (0, 1], 0.9999 meaning 99.99 %, got " +
-                                std::to_string(percent));
+  require(percent > 0.0 && percent <= 1.0,
+          "percent must be in (0, 1], 0.9999 meaning 99.99 %, got {}", percent);
   const py::gil_scoped_release release;
   return percentile_threshold(histogram, bin_width, percent);
 }
