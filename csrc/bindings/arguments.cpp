@@ -57,9 +57,13 @@ py::object sums_by_sample(const std::vector<double>& sums, std::size_t samples) 
   return py::array_t<double>({rows, static_cast<py::ssize_t>(sums.size()) / rows}, sums.data());
 }
 
+py::array_t<float> array_of(const std::vector<float>& values) {
+  return py::array_t<float>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
 py::object array_or_none(const std::vector<float>& values) {
   if (values.empty()) return py::none();
-  return py::array_t<float>(static_cast<py::ssize_t>(values.size()), values.data());
+  return array_of(values);
 }
 
 Counts<std::uint64_t> writable_counts_from(py::array& array) {

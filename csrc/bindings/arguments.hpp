@@ -21,6 +21,10 @@ namespace py = pybind11;
 
 using OptionalThreads = std::optional<int>;
 
+// C-contiguous.
+using Floats = py::array_t<float, py::array::c_style>;
+using Doubles = py::array_t<double, py::array::c_style>;
+
 // Throws an Error, by default a ValueError, unless it holds. Only then are the values formatted, as
 // by Python's str.format.
 template <typename Error = std::invalid_argument, typename... Values>
@@ -43,6 +47,7 @@ Samples samples_from(const py::array&);
 
 // float64[samples, channels], or None if there are none.
 py::object sums_by_sample(const std::vector<double>& sums, std::size_t samples);
+py::array_t<float> array_of(const std::vector<float>& values);
 py::object array_or_none(const std::vector<float>& values);
 
 Counts<std::uint64_t> writable_counts_from(py::array&);

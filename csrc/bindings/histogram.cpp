@@ -28,13 +28,11 @@ py::array_t<std::uint64_t> histogram_of(const py::array& x, py::ssize_t bins, do
 }
 
 py::tuple tuple_of(const Observation& observation) {
-  const py::array_t<float> sample_abs_max(
-      static_cast<py::ssize_t>(observation.sample_abs_max.size()),
-      observation.sample_abs_max.data());
-  return py::make_tuple(observation.range.minimum, observation.range.maximum, observation.zeros,
-                        observation.non_finite, sample_abs_max, observation.counted,
-                        sums_by_sample(observation.channels.sums, sample_abs_max.size()),
-                        array_or_none(observation.channels.abs_max));
+  return py::make_tuple(
+      observation.range.minimum, observation.range.maximum, observation.zeros,
+      observation.non_finite, array_of(observation.sample_abs_max), observation.counted,
+      sums_by_sample(observation.channels.sums, observation.sample_abs_max.size()),
+      array_or_none(observation.channels.abs_max));
 }
 
 py::tuple observe_values(const py::array& x, py::array counts, int width_exponent,

@@ -6,9 +6,7 @@
 namespace pyquant {
 namespace {
 
-using Floats = py::array_t<float, py::array::c_style>;
 using Integers = py::array_t<std::int8_t, py::array::c_style>;
-using Doubles = py::array_t<double, py::array::c_style>;
 
 RoundedMatrix matrix_from(const Floats& values, const Integers& integers, const Floats& steps) {
   require(values.ndim() == 2, "values must have two dimensions");

@@ -8,16 +8,12 @@
 namespace pyquant {
 namespace {
 
-using Thresholds = py::array_t<float, py::array::c_style>;
-
-constexpr int kMaxBitsOfInt8 = 8;
-
 ChannelShape shape_of(const py::array& x, const std::optional<int>& axis) {
   if (axis) return channel_shape_from(x, *axis);
   return {1, 1, static_cast<std::size_t>(x.size())};
 }
 
-void check_thresholds(const Thresholds& thresholds, std::size_t channels) {
+void check_thresholds(const Floats& thresholds, std::size_t channels) {
   require(thresholds.ndim() == 1 && static_cast<std::size_t>(thresholds.size()) == channels,
           "expected {} thresholds, one for each channel, got {}", channels, thresholds.size());
   for (py::ssize_t channel = 0; channel < thresholds.size(); ++channel) {
@@ -44,7 +40,7 @@ py::array_t<Value> results_for(const py::array& x, const std::optional<py::array
 }
 
 template <typename Quantized>
-py::array quantize_to(const py::array& x, const Thresholds& thresholds, const ChannelShape& shape,
+py::array quantize_to(const py::array& x, const Floats& thresholds, const ChannelShape& shape,
                       int bits, int threads, const std::optional<py::array>& out) {
   const Tensor tensor = tensor_from(x);
   py::array_t<Quantized> quantized = results_for<Quantized>(x, out);
@@ -57,7 +53,7 @@ py::array quantize_to(const py::array& x, const Thresholds& thresholds, const Ch
   return quantized;
 }
 
-py::array quantize_values(const py::array& x, const Thresholds& thresholds,
+py::array quantize_values(const py::array& x, const Floats& thresholds,
                           const std::optional<int>& axis, int bits,
                           const OptionalThreads& num_threads, const std::optional<py::array>& out) {
   const ChannelShape shape = shape_of(x, axis);
@@ -71,7 +67,7 @@ py::array quantize_values(const py::array& x, const Thresholds& thresholds,
 
 template <typename Quantized>
 py::array_t<float> dequantize_values(const py::array_t<Quantized, py::array::c_style>& quantized,
-                                     const Thresholds& thresholds, const std::optional<int>& axis,
+                                     const Floats& thresholds, const std::optional<int>& axis,
                                      int bits, const OptionalThreads& num_threads,
                                      const std::optional<py::array>& out) {
   const ChannelShape shape = shape_of(quantized, axis);

@@ -81,16 +81,14 @@ py::tuple sample_maxima_of(const py::array& x, const OptionalThreads& num_thread
     const py::gil_scoped_release release;
     return sample_maxima(tensor, samples, threads);
   }();
-  const py::array_t<float> of_samples(static_cast<py::ssize_t>(maxima.of_samples.size()),
-                                      maxima.of_samples.data());
-  return py::make_tuple(of_samples, sums_by_sample(maxima.channels.sums, samples.count),
+  return py::make_tuple(array_of(maxima.of_samples),
+                        sums_by_sample(maxima.channels.sums, samples.count),
                         array_or_none(maxima.channels.abs_max));
 }
 
 using Integers = py::array_t<std::int64_t, py::array::c_style>;
 
-void add_sums_exactly(const py::array_t<double, py::array::c_style>& sums, Integers& whole,
-                      Integers& fraction) {
+void add_sums_exactly(const Doubles& sums, Integers& whole, Integers& fraction) {
   require(sums.ndim() == 2 && whole.ndim() == 1 && fraction.ndim() == 1 &&
               whole.shape(0) == sums.shape(1) && fraction.shape(0) == sums.shape(1),
           "expected sums [samples, channels], and a total's two parts for each channel");

@@ -9,9 +9,6 @@
 namespace pyquant {
 namespace {
 
-using Floats = py::array_t<float, py::array::c_style>;
-using Doubles = py::array_t<double, py::array::c_style>;
-
 void check_moments(const Doubles& moments, py::ssize_t size) {
   require(moments.ndim() == 2 && moments.shape(0) == size && moments.shape(1) == size,
           "moments must be [{}, {}]", size, size);
@@ -60,8 +57,9 @@ py::array round_weights(const Floats& weights, const Floats& steps, const Double
   }
   require(sweeps >= 0, "sweeps must not be negative, got {}", sweeps);
   const int threads = threads_from(num_threads);
-  return bits <= 8 ? round_to<std::int8_t>(weights, steps, moments, bits, sweeps, threads)
-                   : round_to<std::int16_t>(weights, steps, moments, bits, sweeps, threads);
+  return bits <= kMaxBitsOfInt8
+             ? round_to<std::int8_t>(weights, steps, moments, bits, sweeps, threads)
+             : round_to<std::int16_t>(weights, steps, moments, bits, sweeps, threads);
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "instruction_sets/float_bits.hpp"
 #include "instruction_sets/kernel_table.hpp"
 
 namespace pyquant {
@@ -51,18 +52,6 @@ void for_each_value(const Bits* bits, size_t size, const Action& action) {
   for (size_t i = parts.begin + kParts * parts.size; i < size; ++i) action(bits[i]);
 }
 
-inline uint32_t bits_of(float value) {
-  uint32_t bits;
-  memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-inline float float_of(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 template <typename Bits>
 Bits magnitude_of(Bits bits) {
   return static_cast<Bits>(bits & kMagnitudeMask<Bits>);
@@ -71,16 +60,6 @@ Bits magnitude_of(Bits bits) {
 template <typename Bits>
 Bits greater(Bits a, Bits b) {
   return a > b ? a : b;
-}
-
-inline int32_t key_of(uint32_t bits) {
-  const int32_t value = static_cast<int32_t>(bits);
-  return value ^ ((value >> 31) & 0x7fffffff);
-}
-
-inline int16_t key_of(uint16_t bits) {
-  const int16_t value = static_cast<int16_t>(bits);
-  return static_cast<int16_t>(value ^ ((value >> 15) & 0x7fff));
 }
 
 template <typename Bits>

@@ -193,14 +193,14 @@ void for_each_tile(const Tensor& tensor, Part part, const Visit& visit) {
   }
 }
 
-// Calls visit(values, bins, size) tile by tile.
+// Calls visit(bins, size) tile by tile.
 template <typename Visit>
-void for_each_binned_tile(const Tensor& tensor, Part part, const BinFinder& find_bins,
-                          const Visit& visit) {
+void for_each_tile_of_bins(const Tensor& tensor, Part part, const BinFinder& find_bins,
+                           const Visit& visit) {
   alignas(64) std::uint32_t bins[kTileSize];
   for_each_tile(tensor, part, [&](const float* values, std::size_t size) {
     find_bins(values, size, bins);
-    visit(values, bins, size);
+    visit(bins, size);
   });
 }
 
@@ -210,11 +210,11 @@ bool is_small(const Tensor& tensor, std::size_t bins) {
 }
 
 void count_in_place(const Tensor& tensor, const BinFinder& finder, Counts<std::uint64_t> counts) {
-  for_each_binned_tile(tensor, {0, tensor.size}, finder,
-                       [&](const float*, const std::uint32_t* bins, std::size_t size) {
-                         for (std::size_t i = 0; i < size; ++i)
-                           if (bins[i] < counts.bins) ++counts[bins[i]];
-                       });
+  for_each_tile_of_bins(tensor, {0, tensor.size}, finder,
+                        [&](const std::uint32_t* bins, std::size_t size) {
+                          for (std::size_t i = 0; i < size; ++i)
+                            if (bins[i] < counts.bins) ++counts[bins[i]];
+                        });
 }
 
 std::size_t counting_threads(int requested, const Tensor& tensor, std::size_t bins) {
@@ -228,11 +228,6 @@ struct Summary {
   std::size_t zeros = 0;
   std::size_t left_out = 0;  // zeros without a bin
 
-  void merge(const KeyRange<std::int32_t>& other) {
-    keys.minimum = std::min(keys.minimum, other.minimum);
-    keys.maximum = std::max(keys.maximum, other.maximum);
-  }
-
   // Adds a tile. Its magnitudes tell nearly always that it has no new extreme or which it is; else
   // its values are looked at again.
   void add(const KernelTable& table, const float* values, std::size_t size,
@@ -241,9 +236,9 @@ struct Summary {
     const std::int32_t greatest = static_cast<std::int32_t>(tile.greatest);
     const bool any_negative = (tile.any_bits >> 31) != 0;
     if (!any_negative)
-      merge({least, greatest});
+      extend(keys, {least, greatest});
     else if (greatest > keys.maximum || ~greatest < keys.minimum)  // ~: the negative's key
-      merge(table.words.key_range(reinterpret_cast<const std::uint32_t*>(values), size));
+      extend(keys, table.words.key_range(words_of(values), size));
     zeros += tile.zeros;
     left_out += size - tile.bins;
   }
@@ -282,7 +277,8 @@ std::vector<float> abs_max_of_samples(const std::vector<Summary>& pieces, std::s
   const std::size_t per_sample = pieces.size() / samples;
   for (std::size_t sample = 0; sample < samples; ++sample) {
     Summary whole;
-    for (std::size_t i = 0; i < per_sample; ++i) whole.merge(pieces[sample * per_sample + i].keys);
+    for (std::size_t i = 0; i < per_sample; ++i)
+      extend(whole.keys, pieces[sample * per_sample + i].keys);
     const Range range = range_of_keys(whole.keys);
     maxima[sample] = std::max(std::fabs(range.minimum), std::fabs(range.maximum));
   }
@@ -299,7 +295,7 @@ std::size_t left_out(const std::vector<Summary>& pieces) {
 Observation observation_of(Seen seen, std::size_t samples, const Tensor& tensor, int requested) {
   Summary whole;
   for (const Summary& summary : seen.pieces) {
-    whole.merge(summary.keys);
+    extend(whole.keys, summary.keys);
     whole.zeros += summary.zeros;
   }
   Observation observation{
@@ -334,10 +330,9 @@ void histogram(const Tensor& tensor, double width, Counts<std::uint64_t> counts,
   const std::size_t threads = counting_threads(requested, tensor, counts.bins);
   ThreadHistograms histograms(threads, ThreadHistogram(counts.bins));
   for_each_part(tensor.size, threads, 1, [&](std::size_t thread, Part part) {
-    for_each_binned_tile(tensor, part, finder,
-                         [&](const float*, const std::uint32_t* bins, std::size_t size) {
-                           histograms[thread].count(bins, size);
-                         });
+    for_each_tile_of_bins(tensor, part, finder, [&](const std::uint32_t* bins, std::size_t size) {
+      histograms[thread].count(bins, size);
+    });
   });
   add_counts(histograms, counts);
 }

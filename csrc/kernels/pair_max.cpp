@@ -65,8 +65,7 @@ class ColumnMaxima {
 
  private:
   const std::uint32_t* read(std::size_t begin, std::size_t size, float* buffer) const {
-    return reinterpret_cast<const std::uint32_t*>(
-        read_floats(kernels(), tensor_, begin, size, buffer));
+    return words_of(read_floats(kernels(), tensor_, begin, size, buffer));
   }
 
   void add_joined(std::size_t first, std::size_t rows) {

@@ -6,6 +6,7 @@ namespace pyquant {
 
 constexpr int kMinBits = 2;
 constexpr int kMaxBits = 16;
+constexpr int kMaxBitsOfInt8 = 8;
 
 // The greatest quantized value of `bits` bits.
 constexpr int levels_of(int bits) {

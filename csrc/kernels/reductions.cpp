@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <vector>
 
+#include "instruction_sets/float_bits.hpp"
 #include "kernels/parallel.hpp"
 
 namespace pyquant {
@@ -33,12 +33,6 @@ auto with_bits(const Tensor& tensor, const Action& action) {
   return tensor.element == Element::kFloat32 ? action(tensor.words()) : action(tensor.halves());
 }
 
-float float_of_bits(std::uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
 // With a quiet NaN for every NaN: numpy warns of signaling ones.
 void widen(const Tensor& tensor, float* values) {
   const float* const read = read_floats(kernels(), tensor, 0, tensor.size, values);
@@ -50,6 +44,10 @@ float widen(std::uint16_t bits, Element element) {
   float value;
   widen(Tensor{&bits, 1, element}, &value);
   return value;
+}
+
+float widen(std::uint32_t bits, Element) {
+  return float_of(bits);
 }
 
 template <typename Bits>
@@ -70,30 +68,19 @@ auto key_range(const Bits* bits, std::size_t size, int requested) {
   const std::size_t threads = thread_count(requested, size);
   const auto none = table.key_range(bits, 0);
   std::vector<std::decay_t<decltype(none)>> ranges(threads, none);
-  const auto merge = [](auto& range, const auto& other) {
-    range.minimum = std::min(range.minimum, other.minimum);
-    range.maximum = std::max(range.maximum, other.maximum);
-  };
   for_each_part(size, threads, 1, [&](std::size_t thread, Part part) {
-    merge(ranges[thread], table.key_range(bits + part.begin, part.end - part.begin));
+    extend(ranges[thread], table.key_range(bits + part.begin, part.end - part.begin));
   });
   auto whole = none;
-  for (const auto& range : ranges) merge(whole, range);
+  for (const auto& range : ranges) extend(whole, range);
   return whole;
 }
 
-std::uint16_t bits_of_key(std::int16_t key) {
-  return static_cast<std::uint16_t>(key < 0 ? key ^ 0x7fff : key);
-}
-
-Range range_of_keys(KeyRange<std::int16_t> keys, Element element) {
+template <typename Key>
+Range range_of_keys(KeyRange<Key> keys, Element element) {
   const std::int32_t infinity = static_cast<std::int32_t>(infinity_bits(element));
   if (keys.maximum > infinity || keys.minimum < ~infinity) return {kNan, kNan};
   return {widen(bits_of_key(keys.minimum), element), widen(bits_of_key(keys.maximum), element)};
-}
-
-Range range_of_keys(KeyRange<std::int32_t> keys, Element) {
-  return pyquant::range_of_keys(keys);
 }
 
 // [rows, columns] of which a part of the columns is looked at.
@@ -255,17 +242,12 @@ void add_rows(const Tensor& tensor, std::size_t sample, const ChannelShape& shap
 
 float float_of_magnitude(std::uint32_t magnitude, Element element) {
   if (magnitude > infinity_bits(element)) return kNan;
-  if (element == Element::kFloat32) return float_of_bits(magnitude);
+  if (element == Element::kFloat32) return float_of(magnitude);
   return widen(static_cast<std::uint16_t>(magnitude), element);
 }
 
 Range range_of_keys(KeyRange<std::int32_t> keys) {
-  const std::int32_t infinity = static_cast<std::int32_t>(infinity_bits(Element::kFloat32));
-  if (keys.maximum > infinity || keys.minimum < ~infinity) return {kNan, kNan};
-  const auto float_of_key = [](std::int32_t key) {
-    return float_of_bits(static_cast<std::uint32_t>(key < 0 ? key ^ 0x7fffffff : key));
-  };
-  return {float_of_key(keys.minimum), float_of_key(keys.maximum)};
+  return range_of_keys(keys, Element::kFloat32);
 }
 
 float abs_max(const Tensor& tensor, int threads) {

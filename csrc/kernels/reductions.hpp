@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <vector>
 
 #include "kernels/samples.hpp"
@@ -42,6 +43,12 @@ struct Maxima {
   Channels channels;
 };
 Maxima sample_maxima(const Tensor&, const Samples&, int threads);
+
+template <typename Key>
+void extend(KeyRange<Key>& range, const KeyRange<Key>& other) {
+  range.minimum = std::min(range.minimum, other.minimum);
+  range.maximum = std::max(range.maximum, other.maximum);
+}
 
 // From the integer images that the kernel table's reductions give.
 float float_of_magnitude(std::uint32_t magnitude, Element);

@@ -1,8 +1,8 @@
 #include "kernels/rows.hpp"
 
 #include <algorithm>
-#include <cstring>
 
+#include "instruction_sets/float_bits.hpp"
 #include "kernels/parallel.hpp"
 
 namespace pyquant {
@@ -11,18 +11,12 @@ namespace {
 // Odd, and with no pattern in its bits: 2^64 divided by the golden ratio.
 constexpr std::uint64_t kMultiplier = 0x9e3779b97f4a7c15u;
 
-std::uint64_t bits_of(float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
 // The words of a row, of two values each, are weighed by multiples of an odd number.
 std::uint64_t hash_of(const float* row, std::size_t channels) {
   std::uint64_t hash = 0, weight = 0;
   std::size_t i = 0;
   for (; i + 1 < channels; i += 2)
-    hash += (bits_of(row[i]) | bits_of(row[i + 1]) << 32) * (weight += kMultiplier);
+    hash += (bits_of(row[i]) | std::uint64_t{bits_of(row[i + 1])} << 32) * (weight += kMultiplier);
   if (i < channels) hash += bits_of(row[i]) * (weight + kMultiplier);
   // The low bits of a product know little of the high ones of its factors.
   hash ^= hash >> 32;

@@ -69,14 +69,12 @@ void UnitChannels::add(std::size_t thread, std::size_t unit, Part values) {
   const std::size_t block = unit / units_per_block_ % samples_.blocks;
   double* const sums = of_units_.get() + unit * columns;
   std::uint32_t* const greatest = &magnitudes_[(thread * samples_.blocks + block) * joined_];
-  const auto raise = [&](const float* read, std::size_t count, std::uint32_t* maxima) {
-    table.words.raise_abs_max_of_row(reinterpret_cast<const std::uint32_t*>(read), count, maxima);
-  };
   if (tensor_.element == Element::kFloat32) {
     const float* const read = static_cast<const float*>(tensor_.data) + values.begin;
     table.add_columns(read, size / columns, columns, columns, sums);
     for (std::size_t begin = 0; begin < size; begin += joined_)
-      raise(read + begin, std::min(joined_, size - begin), greatest);
+      table.words.raise_abs_max_of_row(words_of(read + begin), std::min(joined_, size - begin),
+                                       greatest);
     return;
   }
   float buffer[kSummedAtOnce * kTileSize];
@@ -87,7 +85,7 @@ void UnitChannels::add(std::size_t thread, std::size_t unit, Part values) {
       for (std::size_t row = 0; row < rows; ++row) {
         float* const target = buffer + row * width;
         read_floats(table, tensor_, begin + row * columns + column, width, target);
-        raise(target, width, greatest + column);
+        table.words.raise_abs_max_of_row(words_of(target), width, greatest + column);
       }
       table.add_columns(buffer, rows, width, width, sums + column);
     }

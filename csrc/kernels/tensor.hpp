@@ -32,6 +32,10 @@ constexpr std::uint32_t infinity_bits(Element element) {
                                         : 0x7f80u;
 }
 
+inline const std::uint32_t* words_of(const float* values) {
+  return reinterpret_cast<const std::uint32_t*>(values);
+}
+
 // The most values of a tile, which stays in the first cache with what is derived from it.
 constexpr std::size_t kTileSize = 512;
 
