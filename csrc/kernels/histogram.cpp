@@ -72,7 +72,7 @@ template <typename Count, std::size_t kWays>
 class WayCounts {
  public:
   void count(const std::uint32_t* bins, std::size_t size, std::vector<std::uint64_t>& totals) {
-    const std::size_t most_in_one = (size + kWays - 1) / kWays;
+    const std::size_t most_in_one = ceil_div(size, kWays);
     if (counts_.empty()) counts_.resize(totals.size());
     if (fill_ + most_in_one > std::numeric_limits<Count>::max()) empty(totals);
     fill_ += most_in_one;

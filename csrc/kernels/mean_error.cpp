@@ -48,7 +48,7 @@ void mean_errors_of_rows(const RoundedMatrix& matrix, std::size_t groups, const 
 void mean_errors_of_columns(const RoundedMatrix& matrix, std::size_t groups, const double* inputs,
                             double* outputs, int requested) {
   const KernelTable& table = kernels();
-  const std::size_t tiles = (matrix.columns + kTileSize - 1) / kTileSize;
+  const std::size_t tiles = ceil_div(matrix.columns, kTileSize);
   const std::size_t threads = thread_count(requested, matrix.rows * matrix.columns);
   std::fill_n(outputs, groups * matrix.columns, 0.0);
   parallel_for(groups * tiles, threads, [&](std::size_t task) {

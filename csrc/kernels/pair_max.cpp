@@ -13,12 +13,10 @@ namespace {
 // Shorter rows are read several at a time, as one with pairs at a fixed distance.
 constexpr std::size_t kLongRow = 32;
 constexpr std::size_t kJoinedValues = 512;
-// Few enough for their maxima to stay in the second-level cache.
-constexpr std::size_t kMaxColumns = 65536;
 
 // With the last odd row.
 std::size_t pairs_of(std::size_t rows) {
-  return (rows + 1) / 2;
+  return ceil_div(rows, 2);
 }
 
 // The greatest magnitudes seen in rows of `inner` values of which neighbours are pairs.
@@ -36,7 +34,7 @@ class ColumnMaxima {
       maxima_.resize(by_column ? inner_ : std::min(inner_, kTileSize));
       return;
     }
-    const std::size_t whole_lines = (kJoinedValues + 16 * inner_ - 1) / (16 * inner_) * 8;
+    const std::size_t whole_lines = 8 * ceil_div(kJoinedValues, 16 * inner_);
     begins_pair_.resize(2 * std::min(whole_lines, pairs_of(pairs.channels)) * inner_);
     for (std::size_t i = 0; i < begins_pair_.size(); ++i)
       begins_pair_[i] = i / inner_ % 2 == 0 ? ~0u : 0u;

@@ -34,6 +34,11 @@ inline std::size_t thread_count(int requested, std::size_t values,
   return std::clamp<std::size_t>(values / grain, 1, threads);
 }
 
+// How many parts of `part` things, or fewer in the last, make up `size`.
+constexpr std::size_t ceil_div(std::size_t size, std::size_t part) {
+  return (size + part - 1) / part;
+}
+
 struct Part {
   std::size_t begin;
   std::size_t end;

@@ -56,7 +56,7 @@ void for_each_tile(const ChannelShape& shape, const float* scales, Part part, co
 // they are shorter.
 std::vector<float> laid_out_row(const ChannelShape& shape, const float* scales) {
   const std::size_t columns = shape.channels * shape.inner;
-  const std::size_t repeats = (kTileSize + columns - 1) / columns;
+  const std::size_t repeats = ceil_div(kTileSize, columns);
   std::vector<float> row;
   row.reserve(repeats * columns);
   for (std::size_t i = 0; i < repeats; ++i)

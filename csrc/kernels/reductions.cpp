@@ -15,9 +15,6 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Shorter rows are reduced side by side, as columns.
 constexpr std::size_t kLongRow = 32;
-// Few enough for their maxima to stay in the second-level cache, and enough of them for a row to
-// be read in long stretches.
-constexpr std::size_t kMaxColumns = 65536;
 // Fewer are made more by reading several rows as one.
 constexpr std::size_t kMinColumns = 512;
 
@@ -129,7 +126,7 @@ std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelSh
   const BitKernels<Bits>& table = kernels_of(bits);
   const std::size_t columns = shape.channels * shape.inner;
   const std::size_t threads = thread_count(requested, shape.outer * columns);
-  const std::size_t strips = (columns + kMaxColumns - 1) / kMaxColumns;
+  const std::size_t strips = ceil_div(columns, kMaxColumns);
   const std::size_t parts = part_count(shape.outer, threads, columns);
   const std::size_t copies = std::min(parts, threads);
   std::vector<Bits> maxima(copies * columns);
@@ -277,7 +274,7 @@ void channel_sums(const Tensor& tensor, std::size_t samples, const ChannelShape&
                   double* sums, int requested) {
   std::fill_n(sums, samples * shape.channels, 0.0);
   const std::size_t threads = thread_count(requested, tensor.size);
-  const std::size_t parts = std::min((threads + samples - 1) / std::max<std::size_t>(samples, 1),
+  const std::size_t parts = std::min(ceil_div(threads, std::max<std::size_t>(samples, 1)),
                                      std::max<std::size_t>(shape.channels, 1));
   parallel_for(samples * parts, threads, [&](std::size_t task) {
     const std::size_t sample = task / parts;

@@ -8,6 +8,10 @@
 
 namespace pyquant {
 
+// Columns reduced at once: few enough for their maxima to stay in the second-level cache, and
+// enough for a row to be read in long stretches.
+constexpr std::size_t kMaxColumns = 65536;
+
 struct Range {
   float minimum;
   float maximum;

@@ -105,7 +105,7 @@ template <typename Quantized>
 void round_by_moments(const float* weights, std::size_t rows, std::size_t size, const float* steps,
                       const double* moments, int bits, int sweeps, Quantized* quantized,
                       int threads) {
-  const std::size_t tasks = (rows + kRowsAtOnce - 1) / kRowsAtOnce;
+  const std::size_t tasks = ceil_div(rows, kRowsAtOnce);
   parallel_for(tasks, thread_count(threads, rows * size), [&](std::size_t task) {
     const std::size_t first = task * kRowsAtOnce;
     const std::size_t count = std::min(kRowsAtOnce, rows - first);

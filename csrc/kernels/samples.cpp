@@ -24,7 +24,7 @@ Pieces::Pieces(const Samples& samples, std::size_t threads)
       unit_positions_(samples.by_channel
                           ? kSummedPositions
                           : std::max<std::size_t>(kMinValuesPerPiece / samples.columns, 1)),
-      units_per_block_((samples.positions + unit_positions_ - 1) / unit_positions_) {
+      units_per_block_(ceil_div(samples.positions, unit_positions_)) {
   const std::size_t values = samples.blocks * samples.positions * samples.columns;
   const std::size_t wanted = threads == 1 ? 1 : kPiecesPerThread * threads / samples.count + 1;
   const std::size_t most = std::min(values / kMinValuesPerPiece, samples.blocks * units_per_block_);
