@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
-from itertools import combinations, product
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from simulated_run import disagreement
 
 from pyquant import compare, load_model, quant_post_dynamic, quant_post_static
 from pyquant.program import proto
-from pyquant.program.onednn import writer
 from pyquant.program.onednn.writer import OneDnnWriter
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
 
@@ -278,69 +277,6 @@ def test_integers_are_upsampled_and_concatenated(name: str, dynamic: bool, tmp_p
     assert len(moved) == 3
     assert not any("f32" in types for types in moved)
     check_run(tmp_path, other, usual_error(result))
-
-
-# The factors by which images are enlarged, and how many concatenations and enlargings are left.
-PYRAMIDS = {
-    "falling": ((4, 2, 1), 2, 2),
-    "rising": ((1, 2, 4), 2, 2),
-    "all enlarged": ((4, 2, 2), 1, 2),
-    "alike": ((3, 3, 1), 2, 1),
-    "one alone": ((2, 1), 1, 1),
-    "no multiples": ((3, 2, 1), 1, 2),
-    "neither falling nor rising": ((2, 4, 1), 1, 2),
-    "to a size": ((4, 2, 1), 1, 2),
-}
-
-
-def pyramid(factors: tuple[int, ...]) -> Net:
-    """Images of several sizes, each of other channels, are enlarged to one and concatenated."""
-    net = Net(IMAGES)
-    parts = []
-    for outputs, factor in enumerate(factors, 5):
-        net.last, net.dims = "x", IMAGES
-        if factor > 1:
-            net.dims = [4, 8, 12 // factor, 12 // factor]
-            size = {"ksize": [factor] * 2, "strides": [factor] * 2, "paddings": [0, 0]}
-            net.then("pool2d", {"X": "x"}, "Out", {**POOLING, **size})
-        net.conv(outputs).act("relu")
-        parts.append(net.nearest(factor).last if factor > 1 else net.last)
-    return net.concat(*parts).conv(8).end()
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize("name", PYRAMIDS)
-def test_parts_are_enlarged_together(
-    name: str, dynamic: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    factors, concatenations, enlargings = PYRAMIDS[name]
-    net, data = pyramid(factors), images()
-    enlarging = [op for op in net.block.ops if op.type == "nearest_interp_v2"]
-    if name == "to a size":
-        for op, size in product(enlarging, ("out_h", "out_w")):
-            proto.set_attribute(op, size, 12)
-    if dynamic:
-        for var in net.block.vars[2:]:
-            if not var.persistable:
-                proto.tensor_desc(var).dims[2:] = [-1, -1]
-    quantized(net, tmp_path, data)
-    types = op_types(tmp_path)
-    assert (types["concat"], types["nearest_interp_v2"]) == (concatenations, enlargings)
-    check_run(tmp_path, data)
-    actual = outputs(tmp_path, "int8", data, "float")
-    monkeypatch.setattr(writer, "enlarge_together", lambda model: None)
-    quantized(net, tmp_path, data)
-    assert op_types(tmp_path)["concat"] == 1
-    np.testing.assert_array_equal(actual[0], outputs(tmp_path, "int8", data, "float")[0])
-
-
-def test_a_part_is_enlarged_with_itself(tmp_path: Path) -> None:
-    net = Net([4, 8, 6, 6]).conv(8).act("relu").nearest(2)
-    net.concat(net.last, net.last).conv(8).end()
-    quantized(net, tmp_path, images(0, (4, 8, 6, 6)))
-    found = op_types(tmp_path)
-    assert (found["concat"], found["nearest_interp_v2"]) == (1, 1)
-    check_run(tmp_path, images(0, (4, 8, 6, 6)))
 
 
 def test_a_sum_of_integers_is_upsampled_for_a_float_reader_too(tmp_path: Path) -> None:

@@ -44,15 +44,11 @@ class Graph:
 
     def dims(self, name: str) -> list[int] | None:
         """Return the declared dims of a tensor of float32, None of anything else."""
-        desc = self.desc(name)
+        var = self._variables.get(name)
+        desc = None if var is None else proto.tensor_desc(var)
         if desc is None or desc.data_type != proto.FP32:
             return None
         return list(desc.dims)
-
-    def desc(self, name: str) -> Any:
-        """Return the ``TensorDesc`` of a tensor, None of what is none or is not declared."""
-        var = self._variables.get(name)
-        return None if var is None else proto.tensor_desc(var)
 
     def producer(self, name: str) -> int | None:
         """Return the position of the op that writes ``name``, None if it is an input."""

@@ -42,7 +42,6 @@ from .ops import (
     make_requantize,
     make_zeros,
 )
-from .upsampling import enlarge_together
 from .widening import BORDERED, Family, Widening, add_weight, find_family
 
 
@@ -162,7 +161,6 @@ class OneDnnWriter:
         written = located(self._model, [*ops, *weight_only], outputs)
         rewriter.dequantize_weights_by_scale(self._weights, written)
         rewriter.apply()
-        enlarge_together(self._model)
         write_in_place(self._model)
         keep_apart(self._model)
 
