@@ -328,43 +328,6 @@ def test_a_product_added_to_its_factor(tmp_path: Path, swapped: bool) -> None:
     assert folded(net, tmp_path, FEED) == {**EXCITED, "scale": 1, "tanh": 1}
 
 
-SHIFTS = {"scale": -1.5, "bias": 0.5}
-
-
-@pytest.mark.parametrize("attributes", [{"scale": 1.0, "bias": 1.0}, SHIFTS], ids=str)
-@pytest.mark.parametrize("bias_after_scale", [True, False])
-def test_a_hard_sigmoid_that_is_scaled(
-    attributes: dict[str, float], bias_after_scale: bool, tmp_path: Path
-) -> None:
-    """It clips what the convolution in front computes."""
-    given = {**attributes, "bias_after_scale": bias_after_scale}
-    hard = {"slope": 0.3, "offset": 0.4}
-    net = Net(IMAGES).conv(4)
-    net.then("hard_sigmoid", {"X": net.last}, "Out", hard)
-    net.then("scale", {"X": net.last}, "Out", given)
-    net.then("elementwise_mul", {"X": net.last, "Y": "x"}, "Out", {"axis": -1}).end()
-    counts = folded(net, tmp_path, FEED)
-    assert counts == {"conv2d": 1, "elementwise_add": 1, "clip": 1, "elementwise_mul": 1}
-    paths = [tmp_path / "folded" / name for name in ("m.pdmodel", "m.pdiparams")]
-    expected, actual = (paddle_run.predict(*paths, FEED, how)[0] for how in ("plain", "float"))
-    assert paddle_run.relative_error(actual, expected) < 1e-5
-
-
-@pytest.mark.parametrize("name", ["fetched", "kept", "another activation behind it"])
-def test_a_hard_sigmoid_that_is_scaled_stays(name: str, tmp_path: Path) -> None:
-    net = Net(IMAGES).conv(4).act("hard_sigmoid")
-    between = net.last
-    if name == "fetched":
-        net.fetch(between)
-    net.then("scale", {"X": between}, "Out", SHIFTS)
-    if name == "another activation behind it":
-        net.act("tanh").end()
-    else:
-        net.then("elementwise_mul", {"X": net.last, "Y": "x"}, "Out", {"axis": -1}).end()
-    counts = folded(net, tmp_path, FEED, keep=(between,) if name == "kept" else ())
-    assert {"hard_sigmoid", "scale"} <= counts.keys()
-
-
 def test_a_product_that_is_needed_itself_stays(tmp_path: Path) -> None:
     net = excited(Net(IMAGES).conv(4), keep_product=True).end()
     assert folded(net, tmp_path, FEED) == {**EXCITED, "elementwise_add": 1}

@@ -21,7 +21,6 @@ from ..parameters import Array
 from ..tensor_inputs import use_attributes
 from .addition import make_addition
 from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op, make_scale
-from .clipping import clip_scaled
 from .constants import compute_constants
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
 from .residual import factor_out
@@ -52,7 +51,6 @@ def fold(
     original = copy_model(model)
     graph = Graph(model, keep)
     rescaled = factor_out(graph)
-    rescaled |= clip_scaled(graph)
     compute_constants(graph)
     _use_attributes(graph)
     asked = set(keep)
