@@ -166,6 +166,7 @@ CONVOLUTIONS: dict[str, tuple[Callable[[], Net], dict[str, int]]] = {
     "tanh": (conv_act("tanh"), {"quantize": 1, "fused_conv2d": 2}),
     "sigmoid": (conv_act("sigmoid"), {"quantize": 1, "fused_conv2d": 2}),
     "abs": (conv_act("abs"), {"quantize": 1, "fused_conv2d": 2}),
+    "clip": (conv_act("clip", {"min": -2.0, "max": 3.0}), {"quantize": 1, "fused_conv2d": 2}),
     "hard_sigmoid": (
         conv_act("hard_sigmoid", {"slope": 0.3, "offset": 0.4}),
         {"quantize": 1, "fused_conv2d": 2},
