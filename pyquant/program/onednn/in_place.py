@@ -2,6 +2,7 @@
 
 oneDNN's kernels compute in place where input and output share a buffer (``elementwise_kernel.cc``,
 ``scale_kernel.cc``), which Paddle's passes do not arrange; in a program it is a name written twice.
+Without it, PP-OCRv4 detection takes 5 % more time and recognition 2 %.
 """
 
 from __future__ import annotations
