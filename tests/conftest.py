@@ -12,9 +12,9 @@ import pytest
 # Paddle's Executor reads a .pdmodel only with PIR switched off.
 os.environ["FLAGS_enable_pir_api"] = "0"  # noqa: SIM112
 
-# The tests' own helpers first; the checkout, for bench, last, so that its source folder pyquant/
-# does not hide the installed package.
-sys.path.insert(0, str(Path(__file__).parent))
+# The tests' own helpers first, and not the tests, which so cannot import one another; the checkout,
+# for bench, last, so that its source folder pyquant/ does not hide the installed package.
+sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 sys.path.append(str(Path(__file__).parent.parent))
 
 

@@ -8,12 +8,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import paddle_run
 import pytest
 from onednn_log import executed
-from programs import POOLING, Net
-from test_onednn import UNPADDED, check_run, images, op_types, outputs, quantized
+from onednn_runs import check_run, images, op_types, quantized
+from programs import UNPADDED, Net
+from pyramids import CHANNELS, DIMS, MEAN, add, halved, means, pyramid, squeezed
 
 from pyquant import compare, load_model, save_model
 from pyquant.program import proto
@@ -22,59 +22,7 @@ from pyquant.program.model import Model
 from pyquant.program.onednn.writer import OneDnnWriter
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
 
-MEAN = {
-    **{**POOLING, "pooling_type": "avg", "adaptive": True},
-    **{"ksize": [1, 1], "strides": [1, 1], "paddings": [0, 0]},
-}
-CHANNELS = 16
-DIMS = [4, 8, 24, 24]
 BINARY = ("fused_elementwise_mul", "fused_elementwise_add")
-
-
-def squeezed(net: Net, factor_of: Callable[[Net, str], str] | None = None) -> str:
-    """Multiply a pointwise convolution by factors of its means; return what was multiplied."""
-    image = net.conv(CHANNELS, UNPADDED).constant("elementwise_add", np.linspace(-1, 1, 16), 1).last
-    dims = net.dims
-    factor = (factor_of or means)(net, image)
-    net.dims = dims
-    net.then("elementwise_mul", {"X": image, "Y": factor}, "Out", {"axis": -1})
-    return image
-
-
-def means(net: Net, image: str) -> str:
-    net.dims = [*net.dims[:2], 1, 1]
-    net.then("pool2d", {"X": image}, "Out", MEAN)
-    net.conv(4, UNPADDED).act("relu").conv(CHANNELS, UNPADDED).act("sigmoid")
-    return net.then("scale", {"X": net.last}, "Out", {"scale": 1.0, "bias": 1.0}).last
-
-
-def halved(net: Net, source: str, dims: list[int]) -> Net:
-    net.dims = [*dims[:2], dims[2] // 2, dims[3] // 2]
-    return net.then("pool2d", {"X": source}, "Out", POOLING)
-
-
-def add(net: Net, first: str, second: str) -> str:
-    return net.then("elementwise_add", {"X": first, "Y": second}, "Out", {"axis": -1}).last
-
-
-def pyramid(act: str = "softsign") -> Net:
-    """Two levels below a smallest one, each read by a convolution that takes uint8."""
-    net = Net(DIMS)
-    sources = [(net.last, net.dims)]
-    for _ in range(2):
-        halved(net, *sources[-1])
-        sources.append((net.last, net.dims))
-    above = net.conv(CHANNELS, UNPADDED).act(act).last
-    for source, dims in reversed(sources[:-1]):
-        net.last, upsampled_dims = above, net.dims
-        net.dims = upsampled_dims
-        upsampled = net.nearest(2).last
-        net.last, net.dims = source, dims
-        squeezed(net)
-        above = add(net, upsampled, net.last)
-        net.fetch(net.conv(24).act("relu").last)
-        net.dims = [*dims[:1], CHANNELS, *dims[2:]]
-    return net
 
 
 @pytest.mark.parametrize(
@@ -144,7 +92,7 @@ def test_means_of_outputs_are_outputs_of_means(tmp_path: Path) -> None:
     assert len(after) == len(pooled) == 2
     assert set(after).isdisjoint(pooled)
     paths = save_model(model, tmp_path / "moved", "m.pdmodel", "m.pdiparams")
-    expected = outputs(tmp_path, "float", data, "plain")
+    expected = paddle_run.run(tmp_path / "float", {"x": data})
     for given, actual in zip(expected, paddle_run.predict(*paths[:2], {"x": data})):
         assert paddle_run.relative_error(actual, given) < 1e-5
     assert move_poolings(untouched, pooled) == set()

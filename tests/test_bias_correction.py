@@ -11,7 +11,7 @@ import programs
 import pytest
 from paddle_run import observe, predict, relative_error
 from processors import deployed
-from programs import CONV, Net
+from programs import CONV, UNPADDED, Net
 
 from pyquant import Calibration, calibrate, kernels, load_model, quant_post_static
 from pyquant.calibration.channel_sums import ChannelSums
@@ -21,7 +21,6 @@ from pyquant.calibration.predictor import Optimization
 from pyquant.calibration.statistic import ActivationHistogram, empty_statistic
 from pyquant.program import proto
 
-UNPADDED = {**CONV, "paddings": [0, 0]}
 STRAIGHT = {"trans_x": False, "trans_y": False}
 RUN = {"QDQ": "int8", "OneDNN": "float"}
 IMAGES = programs.random((6, 8, 12, 12), 3) + np.float32(1)  # whose mean is not zero

@@ -11,13 +11,12 @@ import programs
 import pytest
 from paddle_run import predict, relative_error
 from processors import deployed
-from programs import CONV, Net
+from programs import CONV, UNPADDED, Net
 
 from pyquant import quant_post_static
 
 DATA = programs.random((6, 12, 16, 8), 3) + np.float32(1)
 DATA[..., 1] *= 5
-UNPADDED = {**CONV, "paddings": [0, 0]}
 RUN = {"QDQ": "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},

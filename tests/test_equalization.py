@@ -11,7 +11,7 @@ import programs
 import pytest
 from paddle_run import execute, predict, relative_error
 from processors import deployed, needs_vnni
-from programs import CONV, Net
+from programs import UNPADDED, Net
 
 from pyquant import (
     Calibration,
@@ -32,7 +32,6 @@ from pyquant.calibration.statistic import ActivationMaxima, empty_statistic
 from pyquant.comparison.report import ComparedTensor
 from pyquant.program import proto
 
-UNPADDED = {**CONV, "paddings": [0, 0]}
 STRAIGHT = {"trans_x": False, "trans_y": False}
 BACKENDS = ["QDQ", "OneDNN"]
 SQNR = {"QDQ": 35, "OneDNN": 33}  # of the worst tensor; some weights have 7 bits

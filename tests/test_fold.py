@@ -11,13 +11,12 @@ import numpy as np
 import paddle_run
 import programs
 import pytest
-from programs import CONV, Net, ProgramBuilder
+from programs import CONV, UNPADDED, Net, ProgramBuilder
 
 from bench.ocr import lines, models, pages
 from pyquant import CalibrationDataError, calibrate, cli, fold, load_model, save_model
 from pyquant.program import proto
 
-UNPADDED = {**CONV, "paddings": [0, 0]}
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 

@@ -2,41 +2,26 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from model_forms import check_runs, converted
+from ocr_images import RENDERERS, V5_RENDERERS, inputs
 from paddle_run import execute, predict, relative_error
 from processors import QDQ, needs_vnni
-from test_loading import check_runs, converted
 
 from bench.methods import Variant
-from bench.ocr import lines, models, pages, recognizer
+from bench.ocr import lines, models, recognizer
 from pyquant import load_model, quant_post_dynamic, quant_post_static
 
-RENDERERS = {
-    models.RECOGNITION: lines.render_lines,
-    models.DETECTION: partial(pages.render_pages, size=(320, 320)),
-    models.DIRECTION: lines.render_crops,
-}
-NAMES = list(RENDERERS)
-V5_RENDERERS = {
-    models.V5_RECOGNITION: RENDERERS[models.RECOGNITION],
-    models.V5_DETECTION: RENDERERS[models.DETECTION],
-}
 # How far each form of them may be from the original: probabilities that round to others.
 V5_ERRORS = {"convert": 1e-4, "fold": 1e-4, "QDQ": 0.4, "OneDNN": 0.3}
 DENORMAL = 1.2e-38  # Paddle's Predictor keeps denormals, its Executor flushes them to zero
 
 
-def inputs(name: str, count: int) -> Any:
-    images, _ = RENDERERS[name](count, lines.CALIBRATION_SEED)
-    return images
-
-
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RENDERERS)
 def test_dynamic_int8(tmp_path: Path, name: str) -> None:
     result = quant_post_dynamic(models.model_dir(name), tmp_path)
     assert result.bytes_after <= 0.28 * result.bytes_before
@@ -60,7 +45,7 @@ def test_dynamic_recognition_is_about_a_quarter(tmp_path: Path) -> None:
     assert result.bytes_after <= 0.27 * result.bytes_before
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RENDERERS)
 def test_dynamic_int16_is_float_but_for_rounding(tmp_path: Path, name: str) -> None:
     result = quant_post_dynamic(models.model_dir(name), tmp_path, weight_bits=16)
     feed = {"x": inputs(name, 4)}
@@ -68,7 +53,7 @@ def test_dynamic_int16_is_float_but_for_rounding(tmp_path: Path, name: str) -> N
     assert relative_error(predict(result.model_path, result.params_path, feed)[0], expected) < 1e-3
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RENDERERS)
 def test_static_runs_as_int8_and_as_simulated(tmp_path: Path, name: str) -> None:
     if name == models.RECOGNITION:
         needs_vnni()
@@ -120,8 +105,7 @@ def test_static_recognition_still_reads(tmp_path: Path, form: str) -> None:
 @pytest.mark.parametrize("name", V5_RENDERERS)
 def test_models_of_paddle_3_run_in_every_way(tmp_path: Path, name: str, form: str) -> None:
     """The .json of recognition computes shapes; at that of detection Paddle itself fails."""
-    images, _ = V5_RENDERERS[name](4, lines.CALIBRATION_SEED)
-    check_runs(models.json_path(name), form, tmp_path, "x", images, V5_ERRORS[form])
+    check_runs(models.json_path(name), form, tmp_path, "x", inputs(name, 4), V5_ERRORS[form])
 
 
 @pytest.mark.parametrize("name", V5_RENDERERS)
@@ -129,8 +113,8 @@ def test_dynamic_mode_of_paddle_3_models(tmp_path: Path, name: str) -> None:
     result = quant_post_dynamic(
         models.json_path(name), tmp_path, weight_bits=16, save_model_filename="m.pdmodel"
     )
-    images, _ = V5_RENDERERS[name](2, lines.CALIBRATION_SEED)
-    plain = predict(*converted(models.json_path(name), tmp_path / "float", None)[:2], {"x": images})
+    feed = {"x": inputs(name, 2)}
+    plain = predict(*converted(models.json_path(name), tmp_path / "float", None)[:2], feed)
     for how in ("plain", "float"):
-        output = predict(result.model_path, result.params_path, {"x": images}, how)[0]
+        output = predict(result.model_path, result.params_path, feed, how)[0]
         assert relative_error(output, plain[0]) < 2e-3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import combinations
@@ -11,51 +10,19 @@ from typing import Any
 
 import numpy as np
 import paddle_run
-import programs
 import pytest
 from onednn_log import executed
+from onednn_runs import check_run, images, op_types, quantized
 from processors import HAS_VNNI
-from programs import CONV, POOLING, Net
-from simulated_run import disagreement
+from programs import CONV, POOLING, UNPADDED, Net
 
-from pyquant import compare, load_model, quant_post_dynamic, quant_post_static
+from pyquant import compare, load_model, quant_post_dynamic
 from pyquant.program import proto
 from pyquant.program.onednn.writer import OneDnnWriter
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
 
-UNPADDED = {**CONV, "paddings": [0, 0]}
 IMAGES = [4, 8, 12, 12]
 TOKENS = [4, 6, 32]
-
-Arrays = dict[str, "np.ndarray[Any, Any]"]
-
-
-def images(seed: int = 0, dims: tuple[int, ...] = (4, 8, 12, 12)) -> Any:
-    return programs.random(dims, seed)
-
-
-def quantized(net: Net, directory: Path, data: Any, **options: Any) -> Any:
-    net.save(directory / "float")
-    batches = [data, data * np.float32(0.5)]
-    return quant_post_static(
-        None,
-        directory / "float",
-        directory / "int8",
-        data_loader=batches,
-        deploy_backend="OneDNN",
-        **options,
-    )
-
-
-def outputs(directory: Path, name: str, data: Any, how: str) -> list[Any]:
-    path = directory / name
-    program = next(path.glob("*.pdmodel"))
-    return paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, how)
-
-
-def op_types(directory: Path) -> Counter[str]:
-    ops = load_model(directory / "int8").ops()
-    return Counter(op.type for op in ops if op.type not in ("feed", "fetch"))
 
 
 def conv_act(act: str, attributes: dict[str, Any] | None = None) -> Callable[[], Net]:
@@ -218,18 +185,6 @@ def usual_error(result: Any) -> float:
     return 0.04 if any(tensor.bits == 7 for tensor in result.quantized) else 0.03
 
 
-def check_run(directory: Path, data: Any, error: float = 0.03) -> None:
-    """Check the int8 run against float and its simulation; it is the same by every switch."""
-    expected = outputs(directory, "float", data, "plain")
-    runs = [outputs(directory, "int8", data, how) for how in ("float", "int8")]
-    for given, *actual in zip(expected, *runs):
-        assert paddle_run.relative_error(actual[0], given) < error
-        np.testing.assert_array_equal(*actual)
-    model = load_model(directory / "int8")
-    found = disagreement(model, model, {"x": data}, directory / "simulated")
-    assert found.is_rounding, found
-
-
 @pytest.mark.skipif(not HAS_VNNI, reason="what is for VNNI alone saturates elsewhere")
 @pytest.mark.parametrize("name", ["tanh", "another activation", "residual, linear"])
 def test_weights_for_vnni_alone_have_all_bits(name: str, tmp_path: Path) -> None:
@@ -240,8 +195,8 @@ def test_weights_for_vnni_alone_have_all_bits(name: str, tmp_path: Path) -> None
         bits = {tensor.bits for tensor in result.quantized}
         assert bits == {8} if processors == "vnni" else 7 in bits
         check_run(tmp_path / processors, data, 0.05 if "residual" in name else usual_error(result))
-        (expected,) = outputs(tmp_path / processors, "float", data, "plain")
-        (actual,) = outputs(tmp_path / processors, "int8", data, "float")
+        (expected,) = paddle_run.run(tmp_path / processors / "float", {"x": data})
+        (actual,) = paddle_run.run(tmp_path / processors / "int8", {"x": data}, "float")
         errors[processors] = paddle_run.relative_error(actual, expected)
     assert errors["vnni"] < errors["any"]
 
@@ -413,7 +368,7 @@ def test_the_run_is_what_the_integers_say(shift: float, tmp_path: Path) -> None:
     bias = model.parameters[proto.arguments(ops["fc"].inputs, "Bias")[0]]
     products = inputs @ model.parameters["w1"].astype(np.float64)
     expected = products * steps / factor + bias
-    (actual,) = outputs(tmp_path, "int8", data, "float")
+    (actual,) = paddle_run.run(tmp_path / "int8", {"x": data}, "float")
     assert zero_point > 0 or shift == 5.0
     # A value that lies between two integers may fall to either in single precision.
     assert np.abs(actual - expected).max() <= 1.01 * (steps / factor).max() * 127
@@ -448,12 +403,12 @@ def test_padding_is_zero_whatever_the_zero_point(strides: list[int], tmp_path: P
     products = np.einsum("nchwij,ocij->nohw", windows, integers[:, :16].astype(np.float64))
     steps = 1 / np.array(proto.attribute(ops["fused_conv2d"], "Scale_weights", ()))
     expected = products * (steps / factor)[:, None, None] + np.linspace(-1, 1, 48)[:, None, None]
-    (actual,) = outputs(tmp_path, "int8", data, "float")
+    (actual,) = paddle_run.run(tmp_path / "int8", {"x": data}, "float")
     assert zero_point > 0
     assert paddle_run.relative_error(actual, expected) < 1e-4
     assert (
         paddle_run.relative_error(
-            *(outputs(tmp_path, n, data, "float")[0] for n in ("int8", "float"))
+            *(paddle_run.run(tmp_path / n, {"x": data}, "float")[0] for n in ("int8", "float"))
         )
         < 0.02
     )
@@ -473,9 +428,11 @@ def test_upsampling_becomes_convolutions(tmp_path: Path) -> None:
     )
     types = op_types(tmp_path)
     assert [types["quantize"], types["fused_conv2d"], types["pixel_shuffle"]] == [1, 2, 1]
-    largest = outputs(tmp_path, "between", data, "plain")[0].max()
+    largest = paddle_run.run(tmp_path / "between", {"x": data})[0].max()
     assert result.thresholds()[f"{end}.blocks"] == pytest.approx(largest, rel=1e-5)
-    expected, actual = (outputs(tmp_path, name, data, "float")[0] for name in ("float", "int8"))
+    expected, actual = (
+        paddle_run.run(tmp_path / name, {"x": data}, "float")[0] for name in ("float", "int8")
+    )
     assert paddle_run.relative_error(actual, expected) < 0.05
 
 
@@ -535,9 +492,9 @@ def test_a_product_of_an_image_keeps_its_weight(act: str, tmp_path: Path) -> Non
     result = quantized(net, tmp_path, data)
     assert ["an image, wrongly" in op.reason for op in result.kept_float] == [True]
     quant_post_dynamic(tmp_path / "float", tmp_path / "dynamic")
-    (expected,) = outputs(tmp_path, "float", data, "plain")
+    (expected,) = paddle_run.run(tmp_path / "float", {"x": data})
     for name in ("int8", "dynamic/quantized_model"):
-        (actual,) = outputs(tmp_path, name, data, "float")
+        (actual,) = paddle_run.run(tmp_path / name, {"x": data}, "float")
         assert paddle_run.relative_error(actual, expected) < 0.05
 
 

@@ -26,7 +26,7 @@ if paddle.__version__.startswith("2."):
 
 from pir_cases import CASES, NETWORKS
 
-HERE = Path(__file__).parent
+HELPERS = Path(__file__).parent / "helpers"
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run_with_pir(script: str, directory: Path) -> None:
     environment = {k: v for k, v in os.environ.items() if k != "FLAGS_enable_pir_api"}
-    command = [sys.executable, str(HERE / script), str(directory)]
+    command = [sys.executable, str(HELPERS / script), str(directory)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
 

@@ -11,9 +11,9 @@ import paddle_run
 import programs
 import pytest
 import qdq
+from ocr_images import inputs
 from processors import QDQ, needs_vnni
 from programs import CONV, POOLING, Net
-from test_ocr_models import inputs
 
 from bench.ocr import models
 from pyquant import Model, load_model, quant_post_static, save_model

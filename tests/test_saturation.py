@@ -22,6 +22,7 @@ from pyquant.program.quantizable import WeightedOp
 from pyquant.program.saturation import without_saturation
 from pyquant.program.weights import QuantizedWeight
 
+HELPERS = str(Path(paddle_run.__file__).parent)
 _FLAGS = Path("/proc/cpuinfo").read_text()
 INSTRUCTION_SETS = [
     name
@@ -130,7 +131,7 @@ def test_no_processor_saturates(
         np.save(program.with_name("data.npy"), data)
     directories = [str(program.parent) for program, _, _ in cases.values()]
     subprocess.run(
-        [sys.executable, "-c", _RUN, str(Path(__file__).parent), *directories],
+        [sys.executable, "-c", _RUN, HELPERS, *directories],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": instruction_set},
         cwd=tmp_path,
         check=True,
@@ -151,7 +152,13 @@ def test_what_is_for_vnni_saturates_elsewhere(tmp_path: Path) -> None:
     assert {tensor.bits for tensor in result.quantized} == {8}
     np.save(result.model_path.with_name("data.npy"), data)
     subprocess.run(
-        [sys.executable, "-c", _RUN, str(Path(__file__).parent), str(result.model_path.parent)],
+        [
+            sys.executable,
+            "-c",
+            _RUN,
+            HELPERS,
+            str(result.model_path.parent),
+        ],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
         cwd=tmp_path,
         check=True,

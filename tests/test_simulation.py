@@ -11,11 +11,11 @@ import numpy as np
 import paddle_run
 import programs
 import pytest
+from ocr_images import RENDERERS, inputs
 from onednn_log import executed
-from programs import CONV, POOLING, Net, ProgramBuilder
+from programs import CONV, POOLING, UNPADDED, Net, ProgramBuilder
+from pyramids import DIMS, pyramid
 from simulated_run import disagreement
-from test_accumulation import DIMS, pyramid
-from test_ocr_models import NAMES, inputs
 
 from bench.ocr import models
 from pyquant import Model, UnsupportedError, load_model, quant_post_static, save_model
@@ -28,7 +28,7 @@ ONEDNN = {"use_mkldnn": True, "use_onednn": True}
 IMAGES = (4, 8, 12, 12)
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=RENDERERS)
 def quantized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A pretrained model in int8, its name, and images that it takes."""
     images = inputs(request.param, 8)
@@ -87,7 +87,7 @@ WRONG_OF_PYRAMIDS: dict[str, Callable[[Any], Any]] = {
 
 def residual_net() -> Net:
     """Convolutions of a zero point, a pooling and a sum of integers, and a float sum."""
-    net = Net(list(IMAGES)).conv(8).act("hard_swish").conv(8, {**CONV, "paddings": [0, 0]})
+    net = Net(list(IMAGES)).conv(8).act("hard_swish").conv(8, UNPADDED)
     shared = net.act("relu").last
     net.conv(8).act("relu").conv(8)
     net.then("elementwise_add", {"X": net.last, "Y": shared}, "Out", {"axis": -1}).act("relu")
@@ -125,7 +125,7 @@ def conv_net(attributes: dict[str, Any], size: int, op_type: str = "conv2d") -> 
     net = Net(list(IMAGES)).conv(8).act("relu").conv(8, {**CONV, **attributes}, op_type)
     net.dims[2:] = [size, size]
     proto.tensor_desc(net.block.vars[-1]).dims[2:] = [size, size]
-    return net.act("hard_swish").conv(8, {**CONV, "paddings": [0, 0]}).end()
+    return net.act("hard_swish").conv(8, UNPADDED).end()
 
 
 def matrix_net() -> Net:

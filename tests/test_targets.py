@@ -14,7 +14,7 @@ import programs
 import pytest
 from paddle_run import predict, relative_error
 from processors import QDQ, deployed, needs_vnni
-from programs import CONV, Net
+from programs import CONV, UNPADDED, Net
 
 from pyquant import (
     QuantizationResult,
@@ -32,7 +32,6 @@ from pyquant.program.targets import DEPLOY_BACKENDS
 IMAGES = programs.random((4, 8, 8, 8), 9)
 ROWS = programs.random((6, 64), 9)
 DEPTHWISE = {**CONV, "groups": 8}
-UNPADDED = {**CONV, "paddings": [0, 0]}
 ELSEWHERE = ["TensorRT", "ARM"]
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from model_forms import FORMS, check_runs, converted
 from paddle_run import predict
 from processors import needs_vnni
 from programs import INT64, Net, ProgramBuilder, random
-from test_loading import FORMS, check_runs, converted
 
 from pyquant import load_model, quant_post_dynamic
 from pyquant.program import proto

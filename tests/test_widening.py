@@ -7,9 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from programs import CONV, Net
-from test_accumulation import MEAN, pyramid
-from test_onednn import UNPADDED, check_run, images, op_types, outputs, quantized
+from onednn_runs import check_run, images, op_types, quantized
+from paddle_run import run
+from programs import CONV, UNPADDED, Net
+from pyramids import MEAN, pyramid
 
 from pyquant import compare
 from pyquant.program.onednn import writer
@@ -111,8 +112,8 @@ def test_images_have_the_zeros_from_the_start(
     monkeypatch.setattr(writer, "find_family", lambda *_: None)
     quantized(build(), tmp_path / "narrow", data, algo="abs_max", **options)
     assert op_types(tmp_path / "narrow")["fused_conv2d"] > types["fused_conv2d"]
-    pairs = zip(*(outputs(path, "int8", data, "float") for path in (tmp_path, tmp_path / "narrow")))
-    for wide, narrow in pairs:
+    made = tmp_path / "int8", tmp_path / "narrow" / "int8"
+    for wide, narrow in zip(*(run(path, {"x": data}, "float") for path in made)):
         np.testing.assert_array_equal(wide, narrow)
 
 

@@ -29,6 +29,15 @@ def predict(
     return _run(_predictor(model_path, params_path, how), feed, lod)
 
 
+def run(where: Path, feed: Arrays, how: str = "plain") -> list[np.ndarray[Any, Any]]:
+    """Run one batch through a program, or the one in a directory, as `predict` does.
+
+    The parameters lie beside the program, under its name.
+    """
+    program = next(where.glob("*.pdmodel")) if where.is_dir() else where
+    return predict(program, program.with_suffix(".pdiparams"), feed, how)
+
+
 def observe(
     model_path: Path,
     params_path: Path | None,

@@ -21,6 +21,7 @@ CONV: dict[str, Any] = {
     "data_format": "NCHW",
     "padding_algorithm": "EXPLICIT",
 }
+UNPADDED = {**CONV, "paddings": [0, 0]}
 POOLING: dict[str, Any] = {
     "pooling_type": "max",
     "ksize": [3, 3],

@@ -1,4 +1,4 @@
-"""Exports networks as Paddle 3 ``.json`` models, runs them: python tests/pir_export.py DIRECTORY.
+"""Exports networks as ``.json`` models, runs them: python tests/helpers/pir_export.py DIRECTORY.
 
 A process of its own, because the tests' own has PIR switched off. For every network it leaves
 ``NAME.json`` and ``NAME.pdiparams``, and of every run of it by Paddle's Predictor, which takes the

@@ -1,4 +1,4 @@
-"""Checks weights quantized in a ``.json`` against Paddle: python tests/pir_dynamic.py DIRECTORY.
+"""Checks weights of a ``.json`` against Paddle: python tests/helpers/pir_dynamic.py DIRECTORY.
 
 Networks are exported, quantized, and run by Paddle's Executor and Predictor; the reference is the
 same network in dynamic graph mode, its weights quantized and dequantized by numpy. A process of its
