@@ -28,6 +28,14 @@ def outside_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
 
 
 @pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Return the directory of a small network, `programs.conv_net`."""
+    from programs import conv_net
+
+    return conv_net().save(tmp_path / "in")
+
+
+@pytest.fixture
 def restored_isa():
     """Leave the instruction set as it was."""
     from pyquant import _native

@@ -10,6 +10,7 @@ import programs
 import pytest
 from processors import deployed
 from programs import CONV, Net
+from static_runs import quantized
 
 from pyquant import SettingError, UnsupportedError, calibrate, quant_post_static
 
@@ -23,7 +24,7 @@ def spoiled_net(directory: Path) -> Path:
     net.conv(8, {**CONV, "paddings": [0, 0]})
     net.parameters["w2"][:, 0] *= np.float32(1e-6)
     net.act("tanh").conv(8)
-    return net.end().save(directory / "in")
+    return net.end().save(directory / "float")
 
 
 def run(predictor: Any) -> Any:
@@ -50,11 +51,10 @@ class Closeness:
 
 def controlled(directory: Path, max_drop: float, backend: str) -> tuple[Any, Closeness]:
     metric = Closeness()
-    result = quant_post_static(
-        None,
-        spoiled_net(directory),
-        directory / "int8",
-        data_loader=[IMAGES],
+    spoiled_net(directory)
+    result = quantized(
+        directory,
+        [IMAGES],
         algo="abs_max",
         **deployed(backend),
         equalize=False,  # which would mend what is spoiled
@@ -103,32 +103,20 @@ def test_a_weight_of_two_ops(tmp_path: Path, backend: str) -> None:
     net = Net([8, 4, 10, 10]).conv(4).act("relu")
     weight = {"Input": net.last, "Filter": "w1"}
     net.then("conv2d", weight, "Output", CONV).act("tanh").end()
-    source = net.save(tmp_path / "in")
+    net.save(tmp_path / "float")
     metrics = iter([1.0, 0.0, 1.0, 1.0])
 
     def metric(predictor: Any) -> float:
         run(predictor)
         return next(metrics)
 
-    result = quant_post_static(
-        None,
-        source,
-        tmp_path / "out",
-        data_loader=[IMAGES],
-        **deployed(backend),
-        eval_function=metric,
-    )
+    result = quantized(tmp_path, [IMAGES], **deployed(backend), eval_function=metric)
     assert len(result.kept_float) == 1
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "good"])
 def test_a_metric_is_a_finite_number(tmp_path: Path, value: Any) -> None:
+    spoiled_net(tmp_path)
     with pytest.raises(SettingError, match=r"eval_function: it returned .* no finite number"):
-        quant_post_static(
-            None,
-            spoiled_net(tmp_path),
-            tmp_path / "out",
-            data_loader=[IMAGES],
-            eval_function=lambda predictor: value,
-        )
-    assert not (tmp_path / "out").exists()
+        quantized(tmp_path, [IMAGES], eval_function=lambda predictor: value)
+    assert not (tmp_path / "int8").exists()

@@ -16,7 +16,9 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
+from calibrations import BATCHES, quantized
 from paddle_run import predict
+from static_runs import model_bytes
 
 import pyquant
 from pyquant import (
@@ -36,20 +38,6 @@ from pyquant.calibration.predictor import Optimization
 from pyquant.calibration.source import CalibrationData
 from pyquant.calibration.statistic import ActivationHistogram
 from pyquant.calibration.thresholds import ALGORITHMS
-
-BATCHES = [programs.random((3, 3, 8, 8), seed) * np.float32(1.5**seed) for seed in range(13)]
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return programs.conv_net().save(tmp_path / "in")
-
-
-def quantized(source: Path, output: Path, algo: str = "KL", **arguments: Any) -> bytes:
-    """Return the bytes of the quantized model."""
-    result = quant_post_static(None, source, output, algo=algo, **arguments)
-    assert result.params_path is not None
-    return result.model_path.read_bytes() + result.params_path.read_bytes()
 
 
 @pytest.mark.parametrize("shards", [1, 2, 5, 13])
@@ -268,8 +256,7 @@ def test_killed_at_any_moment_it_ends_in_the_same_model(tmp_path: Path, source: 
         reached = Calibration.load(checkpoint).batches if checkpoint.exists() else 0
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    files = (tmp_path / "out" / name for name in ("model.pdmodel", "model.pdiparams"))
-    assert b"".join(file.read_bytes() for file in files) == expected
+    assert model_bytes(tmp_path / "out") == expected
     assert [file.name for file in checkpoint.parent.iterdir()] == ["c.npz"]
 
 
@@ -435,8 +422,7 @@ def test_paddles_launcher_and_the_command_line(tmp_path: Path, source: Path) -> 
     out = tmp_path / "out"
     arguments = [str(source), "--calibration", merged, "--algo", "KL", "-o", str(out)]
     assert cli.main(["static", *arguments]) == 0
-    written = b"".join((out / name).read_bytes() for name in ("model.pdmodel", "model.pdiparams"))
-    assert written == quantized(source, tmp_path / "whole", data_loader=BATCHES)
+    assert model_bytes(out) == quantized(source, tmp_path / "whole", data_loader=BATCHES)
 
 
 def test_bad_options_are_named(source: Path, tmp_path: Path, capsys: Any) -> None:

@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
-from paddle_run import predict, relative_error
 from processors import deployed
 from programs import CONV, UNPADDED, Net
-
-from pyquant import quant_post_static
+from static_runs import RUN, error_of, quantized
 
 DATA = programs.random((6, 12, 16, 8), 3) + np.float32(1)
 DATA[..., 1] *= 5
-RUN = {"QDQ": "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
 OPTIONS: dict[str, dict[str, Any]] = {
     "default": {},
     "as it is": {"optimize_model": False, "bias_correction": False, "equalize": False},
@@ -97,7 +94,7 @@ NETS: dict[str, Callable[[Images], Images]] = {
 @pytest.mark.parametrize("backend", RUN)
 @pytest.mark.parametrize("name", NETS)
 def test_it_runs_near_float(name: str, backend: str, options: str, tmp_path: Path) -> None:
-    error, result = error_of(NETS[name](Images(True)), backend, OPTIONS[options], tmp_path)
+    error, result = run_of(NETS[name](Images(True)), backend, OPTIONS[options], tmp_path)
     if backend == "OneDNN":
         assert error < 1e-3
         reasons = [op.reason for op in result.kept_float if op.op_type == "conv2d"]
@@ -113,7 +110,7 @@ def test_it_is_as_near_as_with_the_channels_first(name: str, options: str, tmp_p
     # With the channels last, no op is put in to divide an activation.
     given = {**OPTIONS[options], "equalize": False}
     errors = [
-        error_of(NETS[name](Images(is_last)), "ARM", given, tmp_path / str(is_last))[0]
+        run_of(NETS[name](Images(is_last)), "ARM", given, tmp_path / str(is_last))[0]
         for is_last in (True, False)
     ]
     assert errors[0] == pytest.approx(errors[1], rel=0.02)
@@ -122,25 +119,14 @@ def test_it_is_as_near_as_with_the_channels_first(name: str, options: str, tmp_p
 def test_what_lies_in_blocks_is_read_as_floats(tmp_path: Path) -> None:
     """By a convolution that reads what a transposed one writes, also by way of other ops."""
     net = Images(True).conv(8, CONV, "conv2d_transpose").then_act().residual().conv(8)
-    error, result = error_of(net, "QDQ", {}, tmp_path)
+    error, result = run_of(net, "QDQ", {}, tmp_path)
     assert error < 0.03
     assert ["in blocks" in op.reason for op in result.kept_float] == [False, True, True]
 
 
-def error_of(net: Images, backend: str, options: Any, directory: Path) -> Any:
+def run_of(net: Images, backend: str, options: Any, directory: Path) -> Any:
     """Return what the outputs are wrong by where the model is to run, and what was quantized."""
     data = DATA if net.axis == 3 else np.ascontiguousarray(DATA.transpose(0, 3, 1, 2))
     net.end().save(directory / "float")
-    batches = [data[:3], data[3:]]
-    result = quant_post_static(
-        None,
-        directory / "float",
-        directory / "int8",
-        data_loader=batches,
-        **deployed(backend),
-        **options,
-    )
-    files = directory / "float" / "m.pdmodel", directory / "float" / "m.pdiparams"
-    expected = predict(*files, {"x": data})[0]
-    actual = predict(result.model_path, result.params_path, {"x": data}, RUN[backend])[0]
-    return relative_error(actual, expected), result
+    result = quantized(directory, [data[:3], data[3:]], **deployed(backend), **options)
+    return error_of(directory, data, RUN[backend]), result

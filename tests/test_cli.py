@@ -13,11 +13,6 @@ from pyquant.cli import main
 IMAGES = programs.random((6, 3, 8, 8), 9)
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return programs.conv_net().save(tmp_path / "in")
-
-
 def test_inspect_lists_inputs_ops_and_weights(
     source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -59,11 +54,16 @@ def test_static(
     assert (out / "model.pdmodel").is_file()
 
 
+def static_arguments(source: Path, directory: Path) -> list[str]:
+    """Return the arguments to quantize a model into ``directory``, with data from there."""
+    np.savez(directory / "data.npz", x=IMAGES)
+    return ["static", str(source), "-o", str(directory), "--data", str(directory / "data.npz")]
+
+
 def test_static_for_another_target(
     tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.savez(tmp_path / "data.npz", x=IMAGES)
-    arguments = ["static", str(source), "-o", str(tmp_path), "--data", str(tmp_path / "data.npz")]
+    arguments = static_arguments(source, tmp_path)
     for target, activations in (("ARM", 3), ("TensorRT", 5)):
         assert main([*arguments, "--deploy-backend", target, "--full-quantize"]) == 0
         assert f"quantized {activations} activations" in capsys.readouterr().out
@@ -72,8 +72,7 @@ def test_static_for_another_target(
 def test_static_for_accuracy(
     tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    np.savez(tmp_path / "data.npz", x=IMAGES)
-    arguments = ["static", str(source), "-o", str(tmp_path), "--data", str(tmp_path / "data.npz")]
+    arguments = static_arguments(source, tmp_path)
     arguments += ["--deploy-backend", "OneDNN", "--algo", "auto", "--equalize"]
     assert main([*arguments, "--round-type", "adaround", "--no-bias-correction"]) == 0
     assert "equalize" in capsys.readouterr().out  # a stage whose time is told

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
-from paddle_run import predict
+from comparisons import find
+from paddle_run import run
 from processors import QDQ, deployed
+from static_runs import RUN, quantized
 
 import pyquant
 from pyquant import (
     CalibrationDataError,
-    Comparison,
     ModelFileError,
     OutputError,
     SettingError,
@@ -48,11 +49,6 @@ INTERMEDIATE = ["a", "b", "c"]
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return programs.conv_net().save(tmp_path / "in")
-
-
-@pytest.fixture
 def int8(source: Path, tmp_path: Path) -> Path:
     """Calibrated on half of the values: some saturate."""
     quant_post_static(None, source, tmp_path / "int8", data_loader=[IMAGES[:6] * 0.5], **QDQ)
@@ -69,8 +65,7 @@ def open_net() -> programs.ProgramBuilder:
 
 def run_open(directory: Path) -> dict[str, np.ndarray[Any, Any]]:
     model = load_model(directory)
-    outputs = predict(model.model_path, model.params_path, {"x": IMAGES})
-    return dict(zip(model.fetches, outputs)) | {"x": IMAGES}
+    return dict(zip(model.fetches, run(directory, {"x": IMAGES}))) | {"x": IMAGES}
 
 
 def similarity(x: Any, y: Any) -> Similarity:
@@ -79,7 +74,7 @@ def similarity(x: Any, y: Any) -> Similarity:
     return Similarity(10 * math.log10(np.mean(x**2) / np.mean((x - y) ** 2)), cosine)
 
 
-def quantized(x: Any, threshold: float) -> Any:
+def rounded(x: Any, threshold: float) -> Any:
     threshold = np.float32(threshold)
     integers = np.clip(np.rint(x * (np.float32(127) * (np.float32(1) / threshold))), -128, 127)
     return (integers.astype(np.float32) * threshold) / np.float32(127)
@@ -87,11 +82,6 @@ def quantized(x: Any, threshold: float) -> Any:
 
 def near(expected: Similarity) -> Any:
     return pytest.approx(expected, rel=1e-6)
-
-
-def find(comparison: Comparison, name: str, kind: str) -> ComparedTensor:
-    (found,) = [t for t in comparison.tensors if (t.name, t.kind) == (name, kind)]
-    return found
 
 
 def renamed(directory: Path, output: Path, names: dict[str, str]) -> Path:
@@ -126,8 +116,8 @@ def test_activations_are_those_of_numpy(tmp_path: Path) -> None:
     for name, threshold in thresholds.items():
         found = find(comparison, name, "activation")
         x, y = floats[name], simulated[name]
-        assert found.error == near(similarity(x, quantized(y, threshold)))
-        assert found.own == near(similarity(x, quantized(x, threshold)))
+        assert found.error == near(similarity(x, rounded(y, threshold)))
+        assert found.own == near(similarity(x, rounded(x, threshold)))
         assert found.saturation == np.mean(np.abs(x) > threshold) > 0
         assert found.threshold == threshold
         assert (found.bits, found.axis, found.op_types) == (8, None, ("conv2d",))
@@ -152,8 +142,8 @@ def test_outputs_are_those_of_numpy(tmp_path: Path) -> None:
     for name in load_model(source).fetches:
         found = find(comparison, name, "simulated")
         assert found.error == near(similarity(floats[name], simulated[name]))
-    run = predict(result.model_path, result.params_path, {"x": IMAGES}, "int8")
-    for name, output in zip(load_model(source).fetches, run):
+    outputs = run(result.model_path, {"x": IMAGES}, "int8")
+    for name, output in zip(load_model(source).fetches, outputs):
         expected = similarity(floats[name], output)
         # Its rounding depends on the batch.
         assert find(comparison, name, "int8 run").error == pytest.approx(expected, rel=0.02)
@@ -709,16 +699,11 @@ def test_it_runs_as_it_is_deployed(backend: str, tmp_path: Path) -> None:
         net.matmul(64, trans_x=False, trans_y=False)
         net.constant("elementwise_add", np.linspace(-1, 1, 64)).act("relu")
     source, rows = net.end().save(tmp_path / "float"), programs.random((12, 64), 3)
-    result = quant_post_static(
-        None, source, tmp_path / "int8", data_loader=[rows], **deployed(backend)
-    )
+    quantized(tmp_path, [rows], **deployed(backend))
     comparison = compare(source, tmp_path / "int8", data_loader=[rows])
     assert not comparison.notes
-    how = "int8" if backend == "QDQ" else "float"
-    run = predict(result.model_path, result.params_path, {"x": rows}, how)[0]
-    expected = similarity(
-        predict(source / "m.pdmodel", source / "m.pdiparams", {"x": rows})[0], run
-    )
+    int8 = run(tmp_path / "int8", {"x": rows}, RUN[backend])[0]
+    expected = similarity(run(source, {"x": rows})[0], int8)
     assert comparison.worst("int8 run")[0].error == pytest.approx(expected, rel=1e-6)
 
 

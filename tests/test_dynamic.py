@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dynamic_twin
 import numpy as np
 import programs
 import pytest
-from paddle_run import execute, predict
+from paddle_run import execute, run
 
 from pyquant import (
     OutputError,
-    QuantizationResult,
     SettingError,
     UnsupportedError,
     load_model,
@@ -36,10 +36,6 @@ NETS: dict[str, tuple[Callable[[], programs.ProgramBuilder], dict[str, Any]]] = 
 }
 
 
-def run(result: QuantizationResult, feed: dict[str, Any], how: str = "plain") -> Any:
-    return predict(result.model_path, result.params_path, feed, how)[0]
-
-
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", ["channel_wise_abs_max", "abs_max"])
@@ -47,23 +43,15 @@ def test_the_output_is_that_of_the_dequantized_twin(
     tmp_path: Path, net: str, bits: int, kind: str
 ) -> None:
     build, feed = NETS[net]
-    source = build().save(tmp_path / "in")
-    result = quant_post_dynamic(
-        source,
-        tmp_path / "out",
-        weight_bits=bits,
-        weight_quantize_type=kind,
-        generate_test_model=True,
-    )
-    assert result.test_model_path is not None
-    twin = predict(result.test_model_path, result.test_model_path.with_suffix(".pdiparams"), feed)
-    np.testing.assert_array_equal(run(result, feed), twin[0])
-    np.testing.assert_array_equal(execute(result.model_path, result.params_path, feed)[0], twin[0])
-    expected = predict(source / "m.pdmodel", source / "m.pdiparams", feed)[0]
-    error = np.abs(twin[0] - expected).max() / np.abs(expected).max()
+    source, made, twin_path = dynamic_twin.quantized(build, tmp_path, bits, kind)
+    (twin,) = run(twin_path, feed)
+    np.testing.assert_array_equal(run(made, feed)[0], twin)
+    np.testing.assert_array_equal(execute(made, made.with_suffix(".pdiparams"), feed)[0], twin)
+    (expected,) = run(source, feed)
+    error = np.abs(twin - expected).max() / np.abs(expected).max()
     assert 0 < error < (0.03 if bits == 8 else 1e-4)
-    np.testing.assert_allclose(run(result, feed, "float"), twin[0], rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(run(result, feed, "int8"), twin[0], rtol=1e-4, atol=1e-4)
+    for how in ("float", "int8"):
+        np.testing.assert_allclose(run(made, feed, how)[0], twin, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -103,10 +91,10 @@ def test_a_shared_weight_is_quantized_once_and_a_float_reader_sees_the_original(
     source = programs.shared_weight_net().save(tmp_path / "in")
     result = quant_post_dynamic(source, tmp_path / "out", generate_test_model=True)
     assert [tensor.name for tensor in result.quantized] == ["w"]
-    expected = predict(source / "m.pdmodel", source / "m.pdiparams", feed)
+    expected = run(source, feed)
     assert result.test_model_path is not None
     for path in (result.model_path, result.test_model_path):
-        total, both = predict(path, path.with_suffix(".pdiparams"), feed)
+        total, both = run(path, feed)
         np.testing.assert_array_equal(total, expected[0])
         assert 0 < np.abs(both - expected[1]).max() / np.abs(expected[1]).max() < 0.03
 
@@ -128,7 +116,7 @@ def test_a_channel_of_zeros_stays_zero(tmp_path: Path) -> None:
     for tensor in result.quantized:
         assert np.isfinite(tensor.scale).all()
         assert np.all(np.asarray(tensor.scale) > 0)
-    assert np.isfinite(run(result, IMAGES)).all()
+    assert np.isfinite(run(result.model_path, IMAGES)[0]).all()
 
 
 @pytest.mark.parametrize("data_type", ["float16", "bfloat16"])

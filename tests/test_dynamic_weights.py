@@ -9,12 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dynamic_twin
 import numpy as np
 import paddle
 import programs
 import pytest
 from paddle.base import create_lod_tensor
-from paddle_run import execute, predict, relative_error
+from paddle_run import execute, predict, relative_error, run
 
 from pyquant import (
     FloatOp,
@@ -56,8 +57,7 @@ def reshaped_net(*steps: str, dtype: type = np.float32) -> programs.ProgramBuild
     for index, step in enumerate(steps):
         dims, attributes = kinds[step]
         name = net.op(step, {"X": name}, ("Out", f"w{index}"), dims, attributes)
-    straight = {"trans_x": False, "trans_y": False}
-    net.fetch(net.op("matmul_v2", {"X": x, "Y": name}, ("Out", "y"), [-1, 12], straight))
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": name}, ("Out", "y"), [-1, 12], programs.STRAIGHT))
     return net
 
 
@@ -94,11 +94,12 @@ def mask_net(bad: float = -np.inf) -> programs.ProgramBuilder:
     dense = net.parameter("dense", programs.random((16, 8), 1) * np.float32(0.3))
     last = net.parameter("zz", programs.random((8, 8), 2))
     rows = net.op("lookup_table_v2", {"Ids": positions, "W": table}, ("Out", "rows"), [-1, 8, 8])
-    straight = {"trans_x": False, "trans_y": False}
-    y = net.op("matmul_v2", {"X": x, "Y": dense}, ("Out", "y"), [-1, 8, 8], straight)
+    y = net.op("matmul_v2", {"X": x, "Y": dense}, ("Out", "y"), [-1, 8, 8], programs.STRAIGHT)
     total = net.op("elementwise_add", {"X": y, "Y": rows}, ("Out", "t"), [-1, 8, 8], {"axis": -1})
     weights = net.op("softmax", {"X": total}, ("Out", "s"), [-1, 8, 8], {"axis": -1})
-    net.fetch(net.op("matmul_v2", {"X": weights, "Y": last}, ("Out", "z"), [-1, 8, 8], straight))
+    net.fetch(
+        net.op("matmul_v2", {"X": weights, "Y": last}, ("Out", "z"), [-1, 8, 8], programs.STRAIGHT)
+    )
     return net
 
 
@@ -122,29 +123,17 @@ NETS: dict[str, tuple[Callable[[], programs.ProgramBuilder], dict[str, Any]]] = 
 }
 
 
-def run(path: Path, feed: dict[str, Any], how: str = "plain") -> Any:
-    return predict(path, path.with_suffix(".pdiparams"), feed, how)[0]
-
-
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("kind", ["channel_wise_abs_max", "abs_max"])
 def test_every_run_is_close_to_float(tmp_path: Path, net: str, bits: int, kind: str) -> None:
     build, feed = NETS[net]
-    source = build().save(tmp_path / "in")
-    result = quant_post_dynamic(
-        source,
-        tmp_path / "out",
-        weight_bits=bits,
-        weight_quantize_type=kind,
-        generate_test_model=True,
-    )
-    assert result.test_model_path is not None
-    float_output = run(source / "m.pdmodel", feed)
+    source, made, twin_path = dynamic_twin.quantized(build, tmp_path, bits, kind)
+    (float_output,) = run(source, feed)
     bound = {8: 0.01 if kind == "channel_wise_abs_max" else 0.02, 16: 1e-4}[bits]
-    twin = run(result.test_model_path, feed)
-    executed = execute(result.model_path, result.params_path, feed)[0]
-    np.testing.assert_array_equal(run(result.model_path, feed), executed)
+    (twin,) = run(twin_path, feed)
+    executed = execute(made, made.with_suffix(".pdiparams"), feed)[0]
+    np.testing.assert_array_equal(run(made, feed)[0], executed)
     if net == "cast":
         # The integers become float16 again, to which Paddle 2.6 casts by cutting bits off.
         bound += 2**-10
@@ -153,8 +142,8 @@ def test_every_run_is_close_to_float(tmp_path: Path, net: str, bits: int, kind: 
         np.testing.assert_array_equal(executed, twin)
     assert 0 < relative_error(twin, float_output) < bound
     for how in RUNS:
-        for path in (result.model_path, result.test_model_path):
-            assert relative_error(run(path, feed, how), float_output) < bound, (how, path)
+        for path in (made, twin_path):
+            assert relative_error(run(path, feed, how)[0], float_output) < bound, (how, path)
 
 
 @pytest.mark.parametrize("op_type", ["lstm", "gru"])
@@ -247,8 +236,7 @@ def test_a_weight_of_mixed_channels_stays_float(tmp_path: Path) -> None:
     x = net.feed("x", [-1, 16])
     w = net.parameter("w", programs.random((8, 24)))
     mixed = net.op("reshape2", {"X": w}, ("Out", "w2"), [16, 12], {"shape": [16, 12]})
-    straight = {"trans_x": False, "trans_y": False}
-    net.fetch(net.op("matmul_v2", {"X": x, "Y": mixed}, ("Out", "y"), [-1, 12], straight))
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": mixed}, ("Out", "y"), [-1, 12], programs.STRAIGHT))
     with pytest.raises(SettingError, match="channels of weight 'w' are not along one axis"):
         quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
 
@@ -263,8 +251,7 @@ def test_what_else_reads_a_reshaped_weight_keeps_it_float(tmp_path: Path) -> Non
     net.fetch(net.op("reduce_sum", {"X": "w"}, ("Out", "total"), [1], everything))
     source = net.save(tmp_path / "other")
     result = quant_post_dynamic(source, tmp_path / "out")
-    before = predict(source / "m.pdmodel", source / "m.pdiparams", SEQUENCE)
-    after = predict(result.model_path, result.params_path, SEQUENCE)
+    before, after = run(source, SEQUENCE), run(result.model_path, SEQUENCE)
     np.testing.assert_array_equal(after[1], before[1])
     assert 0 < relative_error(after[0], before[0]) < 0.01
 
@@ -275,8 +262,8 @@ def test_static_mode_folds_the_filter_of_conv1d_or_says_why_not(tmp_path: Path) 
         None, source, tmp_path / "out", data_loader=[SEQUENCE], deploy_backend="OneDNN"
     )
     assert [t.op_types for t in result.quantized if t.kind == "weight"] == [("conv2d",)]
-    output = run(result.model_path, SEQUENCE, "float")
-    assert relative_error(output, run(source / "m.pdmodel", SEQUENCE)) < 0.03
+    output = run(result.model_path, SEQUENCE, "float")[0]
+    assert relative_error(output, run(source, SEQUENCE)[0]) < 0.03
     with pytest.raises(SettingError, match="ops reshape its weight first; 'pyquant fold'"):
         quant_post_static(
             None, source, tmp_path / "out", data_loader=[SEQUENCE], optimize_model=False
@@ -366,8 +353,7 @@ def large_net() -> programs.ProgramBuilder:
     for index, name in enumerate((positions, small)):
         added = {"X": x, "Y": name}
         x = net.op("elementwise_add", added, ("Out", f"a{index}"), dims, {"axis": -1})
-    straight = {"trans_x": False, "trans_y": False}
-    net.fetch(net.op("matmul_v2", {"X": x, "Y": w}, ("Out", "y"), dims, straight))
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": w}, ("Out", "y"), dims, programs.STRAIGHT))
     everything = {"dim": [0], "keep_dim": False, "reduce_all": True}
     net.fetch(net.op("reduce_sum", {"X": w}, ("Out", "total"), [1], everything))
     return net
@@ -392,8 +378,9 @@ def test_large_float_parameters_are_told_with_their_bytes(tmp_path: Path) -> Non
 def test_an_op_that_is_kept_float_has_its_large_weights_and_their_bytes(tmp_path: Path) -> None:
     net = programs.rnn_net(hidden=128)
     w = net.parameter("w", programs.random((128, 64)))
-    straight = {"trans_x": False, "trans_y": False}
-    net.fetch(net.op("matmul_v2", {"X": "last.h", "Y": w}, ("Out", "z"), [1, 2, 64], straight))
+    net.fetch(
+        net.op("matmul_v2", {"X": "last.h", "Y": w}, ("Out", "z"), [1, 2, 64], programs.STRAIGHT)
+    )
     source = net.save(tmp_path / "in")
     result = quant_post_dynamic(source, tmp_path / "out", skip_tensor_list=["y"])
     reason = "'y' is in skip_tensor_list"

@@ -28,10 +28,7 @@ def folded(
     model = load_model(directory / "float")
     fold(model, keep)
     save_model(model, directory / "folded", "m.pdmodel", "m.pdiparams")
-    outputs = [
-        paddle_run.predict(directory / name / "m.pdmodel", directory / name / "m.pdiparams", feed)
-        for name in ("float", "folded")
-    ]
+    outputs = [paddle_run.run(directory / name, feed) for name in ("float", "folded")]
     for expected, actual in zip(*outputs):
         assert expected.std() > 0
         np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
@@ -582,6 +579,6 @@ def test_a_scale_without_attributes_is_the_identity(tmp_path: Path) -> None:
     fold(model)
     paths = save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
     feed = {"x": programs.random((4, 8, 6, 6), 1)}
-    (expected,) = paddle_run.predict(source / "m.pdmodel", source / "m.pdiparams", feed)
+    (expected,) = paddle_run.run(source, feed)
     (actual,) = paddle_run.predict(paths[0], paths[1], feed)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)

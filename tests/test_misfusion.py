@@ -12,7 +12,7 @@ import paddle_run
 import programs
 import pytest
 from processors import deployed
-from programs import CONV, ProgramBuilder
+from programs import CONV, STRAIGHT, ProgramBuilder
 
 from pyquant import (
     QuantizationResult,
@@ -77,7 +77,7 @@ class Chains(ProgramBuilder):
             inputs, slot, attributes = {"Input": "x", "Filter": w}, "Output", CONV
         else:
             inputs, slot = {"X": "x", "Y": w}, "Out"
-            attributes = {"trans_x": False, "trans_y": False}
+            attributes = STRAIGHT
         y = self.op(self.head, inputs, (slot, f"{name}.product"), self.dims, attributes)
         b = self.parameter(f"{name}.b", programs.random((6,), seed))
         axis = {"axis": HEADS[self.head][2]}
@@ -118,13 +118,8 @@ def data(head: str) -> paddle_run.Arrays:
     return {"x": x, "residual": programs.random((dims[0], 6, *dims[2:]), 6)}
 
 
-def outputs(directory: Path, feed: paddle_run.Arrays, how: str) -> list[Any]:
-    program = next(directory.glob("*.pdmodel"))
-    return paddle_run.predict(program, program.with_suffix(".pdiparams"), feed, how)
-
-
 def check(directory: Path, feed: paddle_run.Arrays, how: str, expected: list[Any]) -> None:
-    actual = outputs(directory, feed, how)
+    actual = paddle_run.run(directory, feed, how)
     errors = map(paddle_run.relative_error, actual, expected)
     names = load_model(directory).fetches
     wrong = {name: error for name, error in zip(names, errors) if not error < BOUND}
@@ -137,7 +132,7 @@ CHUNKS = [ACTIVATIONS[start : start + 5] for start in range(0, len(ACTIVATIONS),
 
 def check_forms(form: str, net: ProgramBuilder, feed: paddle_run.Arrays, directory: Path) -> None:
     net.save(directory / "float")
-    expected = outputs(directory / "float", feed, "plain")
+    expected = paddle_run.run(directory / "float", feed)
     if form == "fold":
         model = load_model(directory / "float")
         fold(model)
@@ -209,7 +204,7 @@ def test_no_more_is_kept_apart_than_paddle_fuses_wrongly(head: str, tmp_path: Pa
         directory = tmp_path / str(index)
         Chains(head, ("second",), firsts).save(directory)
         model = load_model(directory)
-        runs = [outputs(directory, feed, how) for how in ("float", "plain")]
+        runs = [paddle_run.run(directory, feed, how) for how in ("float", "plain")]
         errors = dict(zip(model.fetches, map(paddle_run.relative_error, *runs)))
         wrong = {name.rpartition(".")[0] for name, error in errors.items() if error > BOUND}
         found = {name.rpartition(".")[0] for name in misfused(model)}
@@ -255,7 +250,7 @@ def test_calibration_sees_what_the_model_says(tmp_path: Path) -> None:
 def test_dynamic_and_its_twin(tmp_path: Path) -> None:
     feed = data("conv2d")
     Chains("conv2d", ("tanh",), ("sigmoid", "gelu")).save(tmp_path / "float")
-    expected = outputs(tmp_path / "float", feed, "plain")
+    expected = paddle_run.run(tmp_path / "float", feed)
     quant_post_dynamic(tmp_path / "float", tmp_path / "made", generate_test_model=True)
     for name in ("quantized_model", "test_model"):
         check(tmp_path / "made" / name, feed, "float", expected)
@@ -264,7 +259,7 @@ def test_dynamic_and_its_twin(tmp_path: Path) -> None:
 def test_convert(tmp_path: Path) -> None:
     feed = data("conv2d")
     Chains("conv2d", ("tanh",), ("sigmoid", "gelu")).save(tmp_path / "float")
-    expected = outputs(tmp_path / "float", feed, "plain")
+    expected = paddle_run.run(tmp_path / "float", feed)
     assert main(["convert", str(tmp_path / "float"), str(tmp_path / "made")]) == 0
     check(tmp_path / "made", feed, "float", expected)
 

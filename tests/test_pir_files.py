@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 import paddle
+import paddle_run
 import pytest
-from paddle_run import predict
 
 import pyquant
 from pyquant import ModelFileError, PyquantError, SettingError, UnsupportedError, load_model
@@ -53,8 +53,7 @@ def edit(path: Path, change: Callable[[Any], Any]) -> None:
 
 
 def run(model_path: Path) -> np.ndarray[Any, Any]:
-    feed = {"image": IMAGES}
-    return predict(model_path, model_path.with_suffix(".pdiparams"), feed)[0]
+    return paddle_run.run(model_path, {"image": IMAGES})[0]
 
 
 def converted(path: Path, directory: Path) -> np.ndarray[Any, Any]:
@@ -146,7 +145,7 @@ def test_static_writes_a_pdmodel(small: Path, tmp_path: Path) -> None:
     assert result.model_path.suffix == ".pdmodel"
     assert "image" in result.thresholds()
     assert any("the result is a .pdmodel" in note for note in result.notes)
-    int8 = predict(result.model_path, result.params_path, {"image": IMAGES}, "float")[0]
+    int8 = paddle_run.run(result.model_path, {"image": IMAGES}, "float")[0]
     np.testing.assert_allclose(int8, converted(small, tmp_path / "float"), atol=0.03)
 
 
@@ -331,7 +330,7 @@ def test_an_input_and_a_value_as_a_second_output(small: Path, tmp_path: Path, so
     edit(small, lambda document: fetch_again(document, source, "second"))
     model = load_model(small)
     paths = pyquant.save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
-    one, two = predict(*paths[:2], {"image": IMAGES})
+    one, two = paddle_run.run(paths[0], {"image": IMAGES})
     np.testing.assert_array_equal(two, IMAGES if source == "1.data" else one)
 
 

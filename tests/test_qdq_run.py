@@ -14,6 +14,7 @@ import qdq
 from ocr_images import inputs
 from processors import QDQ, needs_vnni
 from programs import CONV, POOLING, Net
+from static_runs import error_of, quantized
 
 from bench.ocr import models
 from pyquant import Model, load_model, quant_post_static, save_model
@@ -95,9 +96,9 @@ def test_a_network_of_relus_runs_with_unsigned_levels(name: str, tmp_path: Path)
         needs_vnni()
     source = NETS[name]().save(tmp_path / "float")
     feed = {"x": programs.random((4, 3, 8, 8), 3)}
-    quant_post_static(None, source, tmp_path / "int8", data_loader=[feed], **QDQ)
+    quantized(tmp_path, [feed], **QDQ)
     model = load_model(tmp_path / "int8")
-    floats = paddle_run.predict(source / "m.pdmodel", source / "m.pdiparams", feed)[0]
+    floats = paddle_run.run(source, feed)[0]
     int8 = run(model, tmp_path / "out", feed, "int8")
     simulated = run(qdq.with_levels_of_the_run(model), tmp_path / "out", feed, "plain")
     assert paddle_run.relative_error(int8, simulated) < 0.2 * paddle_run.relative_error(
@@ -123,9 +124,9 @@ def concat_net() -> Net:
 
 def test_what_concatenates_an_average_pooling_stays_in_float(tmp_path: Path) -> None:
     needs_vnni()
-    source = concat_net().save(tmp_path / "float")
+    concat_net().save(tmp_path / "float")
     feed = {"x": programs.random((4, 3, 8, 8), 3)}
-    result = quant_post_static(None, source, tmp_path / "int8", data_loader=[feed], **QDQ)
+    result = quantized(tmp_path, [feed], **QDQ)
     (kept,) = result.kept_float
     assert "its activation is an average pooling" in kept.reason
     model = load_model(tmp_path / "int8")
@@ -179,9 +180,7 @@ def carried() -> Net:
 def test_concatenations_of_both_types_of_integers(net: Net, runs: bool, tmp_path: Path) -> None:
     """OneDNN joins no uint8, which Paddle's passes make of relus alone, with int8."""
     data = programs.random((4, 8, 12, 12), 3)
-    source = load_model(net.save(tmp_path / "in"))
-    result = quant_post_static(None, tmp_path / "in", tmp_path / "out", data_loader=[data], **QDQ)
+    net.save(tmp_path / "float")
+    result = quantized(tmp_path, [data], **QDQ)
     assert any("concatenation" in op.reason for op in result.kept_float) == (not runs)
-    (expected,) = paddle_run.predict(source.model_path, source.params_path, {"x": data})
-    (actual,) = paddle_run.predict(result.model_path, result.params_path, {"x": data}, "int8")
-    assert paddle_run.relative_error(actual, expected) < 0.05
+    assert error_of(tmp_path, data, "int8") < 0.05

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
+from calibrations import BATCHES, quantized
+from static_runs import model_bytes
 
 from pyquant import (
     ActivationError,
@@ -19,13 +21,10 @@ from pyquant import (
     calibrate,
     cli,
     load_model,
-    quant_post_static,
 )
 from pyquant.program import proto
 
 ray = pytest.importorskip("ray")  # an optional extra
-
-BATCHES = [programs.random((3, 3, 8, 8), seed) * np.float32(1.5**seed) for seed in range(13)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -33,17 +32,6 @@ def cluster() -> Iterator[None]:
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
-
-
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return programs.conv_net().save(tmp_path / "in")
-
-
-def quantized(source: Path, output: Path, **arguments: Any) -> bytes:
-    result = quant_post_static(None, source, output, algo="KL", **arguments)
-    assert result.params_path is not None
-    return result.model_path.read_bytes() + result.params_path.read_bytes()
 
 
 def test_the_model_is_that_of_one_process(tmp_path: Path, source: Path) -> None:
@@ -125,8 +113,7 @@ def test_the_command_line(tmp_path: Path, source: Path) -> None:
     arguments = ["static", str(source), "--data", str(tmp_path / "d.npy"), "--batch-size", "3"]
     for name, more in (("a", []), ("b", ["--ray", address])):
         assert cli.main([*arguments, "-o", str(tmp_path / name), *more]) == 0
-    for file in ("model.pdmodel", "model.pdiparams"):
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+    assert model_bytes(tmp_path / "a") == model_bytes(tmp_path / "b")
 
 
 def test_a_model_by_links_to_names_without_a_suffix(tmp_path: Path) -> None:

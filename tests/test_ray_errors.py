@@ -18,11 +18,6 @@ BAD = 2
 TRACEBACK = "Traceback (most recent call last):\n  File 'x', line 1\nKeyError: 'y'\n"
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
-    return programs.conv_net().save(tmp_path)
-
-
 def cluster(error: Exception, cancelled: list[int], fits: bool = True) -> Any:
     """Return a module whose tasks see nothing; one fails, or cannot be sent."""
 

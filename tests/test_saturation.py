@@ -13,9 +13,10 @@ import numpy as np
 import paddle_run
 import programs
 import pytest
+import static_runs
 from programs import CONV, Net
 
-from pyquant import SettingError, load_model, quant_post_static, save_model
+from pyquant import SettingError, load_model, save_model
 from pyquant.program import proto
 from pyquant.program.onednn.simulation import simulate
 from pyquant.program.quantizable import WeightedOp
@@ -82,27 +83,30 @@ def quantized(name: str, directory: Path, signed: bool, **options: Any) -> tuple
     net = NETS[name]()
     dims = list(proto.tensor_desc(next(v for v in net.block.vars if v.name == "x")).dims)
     data = extremes([4, *dims[1:]], signed)
-    source = with_extreme_weights(net).end().save(directory / "float")
+    with_extreme_weights(net).end().save(directory / "float")
     given: dict[str, Any] = {"deploy_backend": "OneDNN", "algo": "abs_max", **options}
-    result = quant_post_static(
-        None, source, directory / "int8", data_loader=[data], is_full_quantize=True, **given
-    )
+    result = static_runs.quantized(directory, [data], is_full_quantize=True, **given)
     assert result.kept_float == []
+    np.save(directory / "int8" / "data.npy", data)
     return result, data
 
 
+def simulated(directory: Path, data: Any) -> Any:
+    """Return what the integers of the int8 program make of the data."""
+    model = simulate(load_model(directory / "int8"))
+    paths = save_model(model, directory / "simulated", "m.pdmodel", "m.pdiparams")
+    return paddle_run.predict(*paths[:2], {"x": data})[0]
+
+
 @pytest.fixture(scope="module")
-def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any, Any]]:
-    """Of each net and sign: the int8 program, what it reads, and what its integers make of that."""
+def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
+    """Of each net and sign: where the int8 program is, and what its integers compute."""
     made = {}
     for name in NETS:
         for signed in (False, True):
             directory = tmp_path_factory.mktemp("net")
-            result, data = quantized(name, directory, signed)
-            model = load_model(directory / "int8")
-            paths = save_model(simulate(model), directory / "simulated", "m.pdmodel", "m.pdiparams")
-            (expected,) = paddle_run.predict(*paths[:2], {"x": data})
-            made[f"{name}, signed={signed}"] = (result.model_path, data, expected)
+            _, data = quantized(name, directory, signed)
+            made[f"{name}, signed={signed}"] = directory / "int8", simulated(directory, data)
     return made
 
 
@@ -114,33 +118,33 @@ sys.path.insert(0, sys.argv[1])
 import paddle_run
 found = {}
 for number, directory in enumerate(sys.argv[2:]):
-    program, data = Path(directory) / "model.pdmodel", np.load(Path(directory) / "data.npy")
-    (found[str(number)],) = paddle_run.predict(
-        program, program.with_suffix(".pdiparams"), {"x": data}, "float"
-    )
+    data = np.load(Path(directory) / "data.npy")
+    (found[str(number)],) = paddle_run.run(Path(directory), {"x": data}, "float")
 np.savez("found.npz", **found)
 """
 
 
-@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
-def test_no_processor_saturates(
-    cases: dict[str, tuple[Path, Any, Any]], instruction_set: str, tmp_path: Path
-) -> None:
-    """The instruction sets that oneDNN may use are given before Paddle is loaded."""
-    for program, data, _ in cases.values():
-        np.save(program.with_name("data.npy"), data)
-    directories = [str(program.parent) for program, _, _ in cases.values()]
+def run_by(instruction_set: str, directories: list[Path], where: Path) -> list[Any]:
+    """Run int8 programs on their data, in a process: oneDNN reads the instruction set at once."""
     subprocess.run(
-        [sys.executable, "-c", _RUN, HELPERS, *directories],
+        [sys.executable, "-c", _RUN, HELPERS, *map(str, directories)],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": instruction_set},
-        cwd=tmp_path,
+        cwd=where,
         check=True,
         capture_output=True,
     )
-    found = np.load(tmp_path / "found.npz")
+    found = np.load(where / "found.npz")
+    return [found[str(number)] for number in range(len(directories))]
+
+
+@pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
+def test_no_processor_saturates(
+    cases: dict[str, tuple[Path, Any]], instruction_set: str, tmp_path: Path
+) -> None:
+    outputs = run_by(instruction_set, [directory for directory, _ in cases.values()], tmp_path)
     errors = {
-        name: paddle_run.relative_error(found[str(number)], expected)
-        for number, (name, (_, _, expected)) in enumerate(cases.items())
+        name: paddle_run.relative_error(output, expected)
+        for output, (name, (_, expected)) in zip(outputs, cases.items())
     }
     assert {name: error for name, error in errors.items() if error > 1e-5} == {}
 

@@ -16,6 +16,7 @@ from onednn_log import executed
 from programs import CONV, POOLING, UNPADDED, Net, ProgramBuilder
 from pyramids import DIMS, pyramid
 from simulated_run import disagreement
+from static_runs import quantized
 
 from bench.ocr import models
 from pyquant import Model, UnsupportedError, load_model, quant_post_static, save_model
@@ -29,7 +30,7 @@ IMAGES = (4, 8, 12, 12)
 
 
 @pytest.fixture(scope="module", params=RENDERERS)
-def quantized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A pretrained model in int8, its name, and images that it takes."""
     images = inputs(request.param, 8)
     directory = tmp_path_factory.mktemp("int8")
@@ -44,18 +45,18 @@ def quantized(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 
 
 def test_every_op_of_a_real_model_computes_what_is_simulated(
-    quantized: tuple[Model, str, Any], tmp_path: Path
+    int8: tuple[Model, str, Any], tmp_path: Path
 ) -> None:
-    model, _, images = quantized
+    model, _, images = int8
     found = disagreement(model, model, {"x": images[:2]}, tmp_path)
     assert found.tensors > 25
     assert found.is_rounding, found
 
 
 def test_the_run_is_nearer_to_the_simulation_than_to_float(
-    quantized: tuple[Model, str, Any], tmp_path: Path
+    int8: tuple[Model, str, Any], tmp_path: Path
 ) -> None:
-    model, name, images = quantized
+    model, name, images = int8
     feed = {"x": images}
     paths = save_model(simulate(model), tmp_path, "m.pdmodel", "m.pdiparams")
     (simulated,) = paddle_run.predict(*paths[:2], feed)
@@ -98,8 +99,8 @@ def residual_net() -> Net:
 def test_a_wrong_attribute_is_no_rounding(attribute: str, tmp_path: Path) -> None:
     is_of_pyramids = attribute in WRONG_OF_PYRAMIDS
     data = programs.random(tuple(DIMS) if is_of_pyramids else IMAGES, 3)
-    source = (pyramid() if is_of_pyramids else residual_net()).save(tmp_path / "float")
-    quant_post_static(None, source, tmp_path / "int8", data_loader=[data], deploy_backend="OneDNN")
+    (pyramid() if is_of_pyramids else residual_net()).save(tmp_path / "float")
+    quantized(tmp_path, [data], deploy_backend="OneDNN")
     model, wrong = (load_model(tmp_path / "int8") for _ in range(2))
     found = disagreement(model, model, {"x": data}, tmp_path / "right")
     assert found.is_rounding, found
@@ -152,14 +153,9 @@ def test_every_kind_of_op_computes_what_is_simulated(name: str, kind: str, tmp_p
     net = NETS[name]()
     dims = proto.tensor_desc(net.block.vars[2]).dims
     data = programs.random((4, *dims[1:]), 3)
-    result = quant_post_static(
-        None,
-        net.save(tmp_path / "float"),
-        tmp_path / "int8",
-        data_loader=[data],
-        deploy_backend="OneDNN",
-        weight_quantize_type=kind,
-    )
+    net.save(tmp_path / "float")
+    options = {"deploy_backend": "OneDNN", "weight_quantize_type": kind}
+    result = quantized(tmp_path, [data], **options)
     assert result.kept_float == []
     model = load_model(tmp_path / "int8")
     found = disagreement(model, model, {"x": data}, tmp_path / "simulated")
@@ -242,8 +238,7 @@ def test_what_cannot_be_simulated_is_named(tmp_path: Path) -> None:
         with pytest.raises(UnsupportedError, match=rf"m\.pdmodel: op '{op_type}' reads the .*'q'"):
             simulate(model)
     source = matrix_net().save(tmp_path / "float")
-    data = [programs.random((4, 32))]
-    quant_post_static(None, source, tmp_path / "int8", data_loader=data, deploy_backend="OneDNN")
+    quantized(tmp_path, [programs.random((4, 32))], deploy_backend="OneDNN")
     model = load_model(tmp_path / "int8")
     op = next(op for op in model.ops() if op.type == "fc")
     proto.set_attribute(op, "activation_type", "sine")

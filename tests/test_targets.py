@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
-from paddle_run import predict, relative_error
+import static_runs
+from paddle_run import relative_error, run
 from processors import QDQ, deployed, needs_vnni
-from programs import CONV, UNPADDED, Net
+from programs import CONV, UNPADDED, Net, product_attributes
+from static_runs import RUN, error_of
 
 from pyquant import (
     QuantizationResult,
@@ -43,17 +45,10 @@ def rows() -> Net:
     return Net(list(ROWS.shape))
 
 
-STRAIGHT: dict[str, dict[str, Any]] = {
-    "mul": {"x_num_col_dims": 1, "y_num_col_dims": 1},
-    "matmul": {"transpose_X": False, "transpose_Y": False, "alpha": 1.0},
-    "matmul_v2": {"trans_x": False, "trans_y": False},
-}
-
-
 def product(net: Net, outputs: int, op_type: str) -> Net:
     weight = net.parameter(f"w.{net.last}", programs.random((net.dims[-1], outputs), outputs))
     net.dims = [*net.dims[:-1], outputs]
-    return net.then(op_type, {"X": net.last, "Y": weight}, "Out", STRAIGHT[op_type])
+    return net.then(op_type, {"X": net.last, "Y": weight}, "Out", product_attributes(op_type))
 
 
 def every_op() -> Net:
@@ -79,18 +74,7 @@ def every_op() -> Net:
 
 def quantized(net: Net, directory: Path, data: Any, **options: Any) -> QuantizationResult:
     net.save(directory / "float")
-    return quant_post_static(
-        None,
-        directory / "float",
-        directory / "int8",
-        data_loader=[{"x": data}],
-        **{"algo": "abs_max", **options},
-    )
-
-
-def outputs(directory: Path, name: str, data: Any, how: str = "plain") -> Any:
-    program = next((directory / name).glob("*.pdmodel"))
-    return predict(program, program.with_suffix(".pdiparams"), {"x": data}, how)[0]
+    return static_runs.quantized(directory, [data], **{"algo": "abs_max", **options})
 
 
 def only(names: Sequence[str]) -> str:
@@ -213,9 +197,9 @@ def test_the_simulation_computes_what_the_integers_say(
     net, data = one_op(op_type)
     quantized(net, tmp_path, data, **deployed(backend), bias_correction=False)
     expected = outputs_of_integers(net, tmp_path, data, 8)
-    simulated = outputs(tmp_path, "int8", data)
+    (simulated,) = run(tmp_path / "int8", {"x": data})
     assert relative_error(simulated, expected) < 1e-5
-    assert 1e-4 < relative_error(simulated, outputs(tmp_path, "float", data)) < 0.03
+    assert 1e-4 < error_of(tmp_path, data, "plain") < 0.03
 
 
 def one_op(op_type: str) -> tuple[Net, Any]:
@@ -242,7 +226,8 @@ def outputs_of_integers(net: Net, directory: Path, data: Any, weight_bits: int) 
     net.save(directory / "reference")
     net.parameters[name] = weight
     step = np.abs(data).max() / 127
-    return outputs(directory, "reference", (np.rint(data / step) * step).astype(np.float32))
+    rounded = (np.rint(data / step) * step).astype(np.float32)
+    return run(directory / "reference", {"x": rounded})[0]
 
 
 @pytest.mark.parametrize("backend", ELSEWHERE)
@@ -250,8 +235,7 @@ def outputs_of_integers(net: Net, directory: Path, data: Any, weight_bits: int) 
 def test_the_simulation_is_near_float(tmp_path: Path, backend: str, full: bool) -> None:
     result = quantized(every_op(), tmp_path, IMAGES, **deployed(backend), is_full_quantize=full)
     assert result.kept_float == []
-    expected, simulated = outputs(tmp_path, "float", IMAGES), outputs(tmp_path, "int8", IMAGES)
-    assert 0 < relative_error(simulated, expected) < 0.02
+    assert 0 < error_of(tmp_path, IMAGES, "plain") < 0.02
     # A tanh behind a sigmoid is fused to no int8 op.
     tanh = next(op for op in load_model(tmp_path / "int8").ops() if op.type == "tanh")
     is_quantized = only(proto.arguments(tanh.inputs, "X")).endswith(".dequantized")
@@ -377,12 +361,12 @@ def test_full_quantization_takes_what_was_left_for_accuracy(tmp_path: Path, back
     assert weights == [2, 3]
     assert fully.kept_float == []
     assert all(tensor.bits <= 8 for tensor in fully.quantized)
-    expected = outputs(tmp_path, "float", IMAGES)
-    how = "int8" if backend == "QDQ" else "float"
-    actual = outputs(tmp_path / "full", "int8", IMAGES, how)
-    assert 0 < relative_error(actual, expected) < 0.05
+    assert 0 < error_of(tmp_path / "full", IMAGES, RUN[backend]) < 0.05
     if backend == "QDQ":
-        assert relative_error(actual, outputs(tmp_path / "full", "int8", IMAGES)) < 0.02
+        int8, simulated = (
+            run(tmp_path / "full/int8", {"x": IMAGES}, how)[0] for how in ("int8", "plain")
+        )
+        assert relative_error(int8, simulated) < 0.02
 
 
 def test_what_the_runtime_cannot_do_is_no_choice(tmp_path: Path) -> None:
@@ -425,7 +409,7 @@ def test_weights_of_fewer_bits(tmp_path: Path, bits: int, op_type: str, backend:
         # convolution to 8 bits again.
         is_exact = how == "plain" or (how == "int8" and op_type != "conv2d")
         bound = 1e-5 if is_exact else 0.01
-        assert relative_error(outputs(tmp_path, "int8", data, how), expected) < bound
+        assert relative_error(run(tmp_path / "int8", {"x": data}, how)[0], expected) < bound
 
 
 @pytest.mark.parametrize(
@@ -464,8 +448,7 @@ def test_ranges_are_those_of_the_folded_program(name: str, tmp_path: Path) -> No
     net.constant("elementwise_add", np.linspace(-1, 1, channels), axis).act("relu").end()
     data = programs.random(tuple(net.dims[:1]) + tuple(read_dims(net)), 3)
     quantized(net, tmp_path, data, deploy_backend="TensorRT")
-    expected, actual = (outputs(tmp_path, name, data) for name in ("float", "int8"))
-    assert relative_error(actual, expected) < 0.05
+    assert error_of(tmp_path, data, "plain") < 0.05
 
 
 def read_dims(net: Net) -> list[int]:
@@ -515,7 +498,6 @@ def test_rounding_by_data_of_whatever_lies_otherwise(name: str, tmp_path: Path) 
     errors = []
     for round_type in ("adaround", "round"):
         quantized(net, tmp_path, data, weight_bits=3, round_type=round_type, **options)
-        expected, actual = (outputs(tmp_path, name, data) for name in ("float", "int8"))
-        errors.append(relative_error(actual, expected))
+        errors.append(error_of(tmp_path, data, "plain"))
     assert errors[0] < errors[1]
     quantized(net, tmp_path, data, algo="auto", equalize=True, **options)

@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
-from paddle_run import predict, relative_error
 from processors import deployed
 from programs import CONV, Net
+from static_runs import RUN, error_of, quantized
 
-from pyquant import quant_post_static
-
-RUN = {"QDQ": "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
 IMAGES = programs.random((4, 8, 6, 7), 3) + np.float32(0.5)
 UNPADDED = {"paddings": [0, 0]}
 TWICE = {"strides": [2, 2], **UNPADDED}
@@ -69,18 +66,9 @@ def test_it_runs_near_float(
     kind: str, backend: str, options: str, sizes: list[int], tmp_path: Path
 ) -> None:
     around(kind, sizes).save(tmp_path / "float")
-    result = quant_post_static(
-        None,
-        tmp_path / "float",
-        tmp_path / "int8",
-        data_loader=[IMAGES[:2], IMAGES[2:]],
-        **deployed(backend),
-        **OPTIONS[options],
-    )
-    files = tmp_path / "float" / "m.pdmodel", tmp_path / "float" / "m.pdiparams"
-    expected = predict(*files, {"x": IMAGES})[0]
-    actual = predict(result.model_path, result.params_path, {"x": IMAGES}, RUN[backend])[0]
-    assert relative_error(actual, expected) < 0.06
+    batches = [IMAGES[:2], IMAGES[2:]]
+    result = quantized(tmp_path, batches, **deployed(backend), **OPTIONS[options])
+    assert error_of(tmp_path, IMAGES, RUN[backend]) < 0.06
     assert "x" in result.thresholds()
     assert backend != "TensorRT" or not result.kept_float
 
@@ -92,13 +80,7 @@ def test_what_lies_in_blocks_is_read_as_floats(backend: str, tmp_path: Path) -> 
     kinds = "by blocks", "of a given size", "four by four", "strided", "plain", "depthwise"
     for kind in kinds:
         around(kind, [6, 7]).save(tmp_path / "float")
-        result = quant_post_static(
-            None,
-            tmp_path / "float",
-            tmp_path / "int8",
-            data_loader=[IMAGES],
-            **deployed(backend),
-        )
+        result = quantized(tmp_path, [IMAGES], **deployed(backend))
         kept[kind] = [op.op_type for op in result.kept_float if "in blocks" in op.reason]
     assert kept == {kind: ["conv2d"] * (index > 2) for index, kind in enumerate(kinds)}
 
@@ -111,17 +93,7 @@ def test_what_it_reads_can_be_divided(backend: str, tmp_path: Path) -> None:
     net.save(tmp_path / "float")
     errors = []
     for equalize in (True, False):
-        result = quant_post_static(
-            None,
-            tmp_path / "float",
-            tmp_path / "int8",
-            data_loader=[data],
-            **deployed(backend),
-            algo="abs_max",
-            equalize=equalize,
-        )
-        files = tmp_path / "float" / "m.pdmodel", tmp_path / "float" / "m.pdiparams"
-        expected = predict(*files, {"x": data})[0]
-        actual = predict(result.model_path, result.params_path, {"x": data})[0]
-        errors.append(relative_error(actual, expected))
+        options = {"algo": "abs_max", "equalize": equalize}
+        quantized(tmp_path, [data], **deployed(backend), **options)
+        errors.append(error_of(tmp_path, data, RUN[backend]))
     assert errors[0] < errors[1] / 1.4

@@ -17,9 +17,7 @@ from pathlib import Path
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 import paddle_run
-program = Path(sys.argv[2])
-data = np.load(sys.argv[3])
-paddle_run.predict(program, program.with_suffix(".pdiparams"), {"x": data}, sys.argv[4])
+paddle_run.run(Path(sys.argv[2]), {"x": np.load(sys.argv[3])}, sys.argv[4])
 """
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import paddle_run
 import programs
+import static_runs
 from programs import Net
 from simulated_run import disagreement
 
-from pyquant import load_model, quant_post_static
+from pyquant import load_model
 
 
 def images(seed: int = 0, dims: tuple[int, ...] = (4, 8, 12, 12)) -> Any:
@@ -22,14 +23,7 @@ def images(seed: int = 0, dims: tuple[int, ...] = (4, 8, 12, 12)) -> Any:
 def quantized(net: Net, directory: Path, data: Any, **options: Any) -> Any:
     net.save(directory / "float")
     batches = [data, data * np.float32(0.5)]
-    return quant_post_static(
-        None,
-        directory / "float",
-        directory / "int8",
-        data_loader=batches,
-        deploy_backend="OneDNN",
-        **options,
-    )
+    return static_runs.quantized(directory, batches, deploy_backend="OneDNN", **options)
 
 
 def op_types(directory: Path) -> Counter[str]:

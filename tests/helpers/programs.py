@@ -22,6 +22,7 @@ CONV: dict[str, Any] = {
     "padding_algorithm": "EXPLICIT",
 }
 UNPADDED = {**CONV, "paddings": [0, 0]}
+STRAIGHT: dict[str, Any] = {"trans_x": False, "trans_y": False}
 POOLING: dict[str, Any] = {
     "pooling_type": "max",
     "ksize": [3, 3],
@@ -226,9 +227,17 @@ def conv_net() -> ProgramBuilder:
     c = net.op("conv2d", {"Input": b, "Filter": second}, ("Output", "c"), [-1, 4, 8, 8], CONV)
     flat = {"start_axis": 1, "stop_axis": -1}
     f = net.op("flatten_contiguous_range", {"X": c}, ("Out", "f"), [-1, 256], flat)
-    straight = {"trans_x": False, "trans_y": False}
-    net.fetch(net.op("matmul_v2", {"X": f, "Y": dense}, ("Out", "y"), [-1, 10], straight))
+    net.fetch(net.op("matmul_v2", {"X": f, "Y": dense}, ("Out", "y"), [-1, 10], STRAIGHT))
     return net
+
+
+def product_attributes(op_type: str, rows: int = 1, transposed: bool = False) -> dict[str, Any]:
+    """Return those of a product by a weight; so many axes of what it reads are ``rows``."""
+    return {
+        "mul": {"x_num_col_dims": rows, "y_num_col_dims": 1},
+        "matmul": {"transpose_X": False, "transpose_Y": transposed, "alpha": 1.0},
+        "matmul_v2": {"trans_x": False, "trans_y": transposed},
+    }[op_type]
 
 
 def linear_net(op_type: str, transposed: bool = False) -> ProgramBuilder:
@@ -237,11 +246,7 @@ def linear_net(op_type: str, transposed: bool = False) -> ProgramBuilder:
     x = net.feed("x", [-1, 16, 64])
     weight = random((64, 32), 4)
     w = net.parameter("w", np.ascontiguousarray(weight.T) if transposed else weight)
-    attributes = {
-        "mul": {"x_num_col_dims": 2, "y_num_col_dims": 1},
-        "matmul": {"transpose_X": False, "transpose_Y": transposed, "alpha": 1.0},
-        "matmul_v2": {"trans_x": False, "trans_y": transposed},
-    }[op_type]
+    attributes = product_attributes(op_type, 2, transposed)
     net.fetch(net.op(op_type, {"X": x, "Y": w}, ("Out", "y"), [-1, 16, 32], attributes))
     return net
 
@@ -321,11 +326,7 @@ def product_net(
     weight = random((64, 32), 4) * magnitudes
     w = net.parameter("w", np.ascontiguousarray(weight.T) if transposed else weight)
     b = net.parameter("b", random((32,), 5) * magnitudes) if bias else ""
-    attributes = {
-        "mul": {"x_num_col_dims": len(dims) - 1, "y_num_col_dims": 1},
-        "matmul": {"transpose_X": False, "transpose_Y": transposed, "alpha": 1.0},
-        "matmul_v2": {"trans_x": False, "trans_y": transposed},
-    }[op_type]
+    attributes = product_attributes(op_type, len(dims) - 1, transposed)
     out = [*dims[:-1], 32]
     for name in ("first", "second"):
         y = net.op(op_type, {"X": x, "Y": w}, ("Out", name), out, attributes)

@@ -1,0 +1,31 @@
+"""Models quantized by static mode next to their float files, and how far their runs are off."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from paddle_run import relative_error, run
+
+from pyquant import QuantizationResult, quant_post_static
+
+# How a model of each form is run here.
+RUN = {"QDQ": "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
+
+
+def quantized(directory: Path, batches: Iterable[Any], **options: Any) -> QuantizationResult:
+    """Quantize the model in ``directory / "float"``, into ``directory / "int8"``."""
+    source, output = directory / "float", directory / "int8"
+    return quant_post_static(None, source, output, data_loader=batches, **options)
+
+
+def error_of(directory: Path, data: Any, how: str) -> float:
+    """Return how far the first output in int8 is from the one in float; "x" is ``data``."""
+    expected = run(directory / "float", {"x": data})[0]
+    return relative_error(run(directory / "int8", {"x": data}, how)[0], expected)
+
+
+def model_bytes(directory: Path) -> bytes:
+    """Return the files of a written model."""
+    return b"".join(path.read_bytes() for path in sorted(directory.iterdir()))
