@@ -45,7 +45,7 @@ def test_a_pyramid_is_of_integers(options: dict[str, Any], tmp_path: Path) -> No
     assert [types[op] for op in (*BINARY, "requantize", "dequantize")] == [2, 2, 2, 0]
     # The convolution of a mean is one with what reads it, and has a weight of its own.
     assert types["conv2d"] == len(result.kept_float) == 4
-    assert all(op.reason.startswith("its weight is int16") for op in result.kept_float)
+    assert all("int16" in op.reason for op in result.kept_float)
     check_run(tmp_path, data, 0.05)
 
 
@@ -54,7 +54,7 @@ def test_the_mean_of_a_convolution_has_its_weight(tmp_path: Path) -> None:
     data = images(0, tuple(DIMS))
     result = quantized(level(factor_of=squashed_means), tmp_path, data)
     assert [op_types(tmp_path)[op] for op in (*BINARY, "conv2d")] == [1, 1, 1]
-    assert [op.reason.startswith("it runs in float") for op in result.kept_float] == [True]
+    assert ["int16" in op.reason for op in result.kept_float] == [False]
     check_run(tmp_path, data, 0.05)
 
 

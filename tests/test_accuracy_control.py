@@ -71,7 +71,7 @@ def test_the_worst_op_is_kept(tmp_path: Path, backend: str) -> None:
     result, metric = controlled(tmp_path / "2", 0.05, backend)
     (kept,) = result.kept_float
     assert kept.name == "t3"
-    assert "accuracy control: int8 changes its output by" in kept.reason
+    assert kept.reason.startswith("accuracy control")
     assert metric.calls == 3
     (note,) = (note for note in result.notes if note.startswith("accuracy control"))
     assert "with 1 op(s) in float" in note
@@ -87,11 +87,11 @@ def test_what_cannot_be_met_is_told(tmp_path: Path) -> None:
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match="max_drop: -1"):
+    with pytest.raises(SettingError, match=r"^max_drop: -1"):
         controlled(tmp_path, -1, None)
     source = spoiled_net(tmp_path)
     calibration = calibrate(source, data_loader=[IMAGES])
-    with pytest.raises(UnsupportedError, match="eval_function: it needs the data themselves"):
+    with pytest.raises(UnsupportedError, match=r"^eval_function"):
         quant_post_static(
             None, source, tmp_path / "out", calibration=calibration, eval_function=Closeness()
         )
@@ -117,6 +117,6 @@ def test_a_weight_of_two_ops(tmp_path: Path, backend: str) -> None:
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None, "good"])
 def test_a_metric_is_a_finite_number(tmp_path: Path, value: Any) -> None:
     spoiled_net(tmp_path)
-    with pytest.raises(SettingError, match=r"eval_function: it returned .* no finite number"):
+    with pytest.raises(SettingError, match=f"^eval_function: .*{value!r}"):
         quantized(tmp_path, [IMAGES], eval_function=lambda predictor: value)
     assert not (tmp_path / "int8").exists()

@@ -90,22 +90,22 @@ def test_what_is_not_a_calibration_is_named(tmp_path: Path, source: Path) -> Non
     damaged[len(good) // 2] ^= 1
     for content in (b"", b"text", good[: len(good) // 2], good[:-1], bytes(damaged)):
         path.write_bytes(content)
-        with pytest.raises(CalibrationFileError, match=r"c\.npz: cannot be read"):
+        with pytest.raises(CalibrationFileError, match=r"/c\.npz: "):
             Calibration.load(path)
     np.savez(path, image=np.zeros(3))
-    with pytest.raises(CalibrationFileError, match=r"c\.npz: cannot be read"):
+    with pytest.raises(CalibrationFileError, match=r"/c\.npz: "):
         Calibration.load(path)
     np.savez(path, header=np.array('{"format": "pyquant calibration", "version": 1}'))
-    with pytest.raises(CalibrationFileError, match=r"calibration 1, this pyquant reads"):
+    with pytest.raises(CalibrationFileError, match=r"/c\.npz: .*\b1\b"):
         Calibration.load(path)
     path.write_bytes(good)
     with np.load(path) as arrays:
         parts = dict(arrays)
     for name in ("whole", "channel_abs_max", "rows"):
         np.savez(path, **{**parts, name: parts[name][:-1]})
-        with pytest.raises(CalibrationFileError, match=r"channels of '.*' are missing"):
+        with pytest.raises(CalibrationFileError, match=r"/c\.npz: .*channels of '[xbf]'"):
             Calibration.load(path)
-    with pytest.raises(CalibrationFileError, match=r"none\.npz: cannot be read"):
+    with pytest.raises(CalibrationFileError, match=r"/none\.npz: "):
         quantized(source, tmp_path / "out", calibration=tmp_path / "none.npz")
     assert not (tmp_path / "out").exists()
 
@@ -115,16 +115,16 @@ def test_statistics_of_different_models_are_not_mixed(tmp_path: Path, source: Pa
     other_net = programs.conv_net()
     other_net.parameters["first.w"][0, 0, 0, 0] += np.float32(1)
     other = calibrate(other_net.save(tmp_path / "other"), data_loader=BATCHES[:2])
-    with pytest.raises(CalibrationFileError, match=r"merge: .* another model"):
+    with pytest.raises(CalibrationFileError, match=r"^merge: .*SHA-256"):
         Calibration.merge([ours, other])
-    with pytest.raises(CalibrationFileError, match=r"calibration: .* another model"):
+    with pytest.raises(CalibrationFileError, match=r"^calibration: .*SHA-256"):
         quantized(source, tmp_path / "out", calibration=other)
     fewer = calibrate(source, data_loader=BATCHES[:2], skip_tensor_list=["b"])
-    with pytest.raises(CalibrationFileError, match="different activations; 'b' and 0 more"):
+    with pytest.raises(CalibrationFileError, match=r"^merge: .*'b'.* 0 "):
         Calibration.merge([ours, fewer])
-    with pytest.raises(SettingError, match="no calibration was given"):
+    with pytest.raises(SettingError, match=r"^merge: "):
         Calibration.merge([])
-    with pytest.raises(CalibrationDataError, match="Give it alone"):
+    with pytest.raises(CalibrationDataError, match=r"^calibration: .*data_loader"):
         quantized(source, tmp_path / "out", calibration=ours, data_loader=BATCHES)
 
 
@@ -168,15 +168,15 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, source: Path) -> 
     done = calibrate(source, data_loader=BATCHES[:4], checkpoint=path)
     before = path.read_bytes()
     for batches in (BATCHES[1:], BATCHES[:3], [batch[:2] for batch in BATCHES]):
-        with pytest.raises(CalibrationFileError, match=r"c\.npz: its 4 batch.* not those"):
+        with pytest.raises(CalibrationFileError, match=r"/c\.npz: .*\b4 batch"):
             calibrate(source, data_loader=batches, checkpoint=path)
-    with pytest.raises(CalibrationFileError, match="different activations"):
+    with pytest.raises(CalibrationFileError, match=r"/c\.npz: .*'b'"):
         calibrate(source, data_loader=BATCHES, checkpoint=path, skip_tensor_list=["b"])
     assert path.read_bytes() == before
     Calibration.merge([done, done]).save(path)
-    with pytest.raises(CalibrationFileError, match="merged, and cannot go on"):
+    with pytest.raises(CalibrationFileError, match=r"/c\.npz: .*merged"):
         calibrate(source, data_loader=BATCHES, checkpoint=path)
-    with pytest.raises(SettingError, match="checkpoint_every: 0"):
+    with pytest.raises(SettingError, match=r"^checkpoint_every: 0"):
         calibrate(source, data_loader=BATCHES, checkpoint=path, checkpoint_every=0)
 
 
@@ -197,7 +197,7 @@ def test_ctrl_c_keeps_the_batch_under_way(tmp_path: Path, source: Path) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         yield from BATCHES[3:]
 
-    with pytest.raises(CalibrationInterrupted, match=r"after 4 batch.*c\.npz.*goes on from"):
+    with pytest.raises(CalibrationInterrupted, match=r"\b4 batch.*/c\.npz"):
         calibrate(source, data_loader=interrupted(), checkpoint=path)
     assert Calibration.load(path).batches == 4
     calibrate(source, data_loader=BATCHES, checkpoint=path)
@@ -335,7 +335,7 @@ def test_nan_of_paddles_fusion_is_none_of_the_models(
     for number, given in enumerate(({"data_loader": data}, {"calibration": tmp_path / "c.npz"})):
         result = quant_post_static(None, source, tmp_path / str(number), algo="abs_max", **given)
         assert result.thresholds()[roots] == pytest.approx(expected, rel=1e-5)
-        assert any(f"NaN or infinity in '{roots}', though not" in note for note in result.notes)
+        assert any("NaN" in note and f"'{roots}'" in note for note in result.notes)
     other = {"data_loader": data, "skip_tensor_list": [roots]}
     result = quant_post_static(None, source, tmp_path / "other", **other)
     assert not any("NaN" in note for note in result.notes)
@@ -349,7 +349,7 @@ def _sigmoid(source: Path, batch: Any) -> Any:
 def test_an_activation_that_no_shard_saw_is_named(tmp_path: Path, source: Path) -> None:
     calibration = calibrate(source, data_loader=BATCHES[:1])
     calibration.statistics["b"] = ActivationHistogram()
-    with pytest.raises(ActivationError, match="'b': it was never computed over 1 batch"):
+    with pytest.raises(ActivationError, match=r"'b'.*\b1 batch.*skip_tensor_list"):
         quantized(source, tmp_path / "out", calibration=calibration)
 
 
@@ -379,7 +379,7 @@ def test_kernels_are_the_same_on_paddles_threads() -> None:
 
 
 def test_only_ray_is_an_engine(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(SettingError, match="engine: 'dask' is not known"):
+    with pytest.raises(SettingError, match=r"^engine: 'dask'"):
         quantized(source, tmp_path / "out", data_loader=BATCHES, engine="dask")
 
 
@@ -432,14 +432,14 @@ def test_bad_options_are_named(source: Path, tmp_path: Path, capsys: Any) -> Non
     for shard in ("2/2", "x/2", "1"):
         with pytest.raises(SystemExit):
             cli.main(["calibrate", str(source), "--data", data, *output, "--shard", shard])
-        assert "expected as 0/4" in capsys.readouterr().err
-    with pytest.raises(SettingError, match=r"shard: \(2, 2\)"):
+        assert f"--shard: {shard}: " in capsys.readouterr().err
+    with pytest.raises(SettingError, match=r"^shard: \(2, 2\)"):
         calibrate(source, data_loader=BATCHES, shard=(2, 2))
     with pytest.raises(SystemExit):
         cli.main(["static", str(source), *output])
-    assert "one of the arguments --data --calibration is required" in capsys.readouterr().err
+    assert "--data --calibration" in capsys.readouterr().err
     assert cli.main(["merge", data, *output]) == 1
-    assert "data.npy: cannot be read as a saved calibration" in capsys.readouterr().err
+    assert f"{data}: " in capsys.readouterr().err
     assert not (tmp_path / "c.npz").exists()
 
 

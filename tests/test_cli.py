@@ -88,10 +88,10 @@ def test_errors_go_to_stderr_in_one_line(
     empty = tmp_path / "empty"
     empty.mkdir()
     for arguments, said in [
-        (["inspect", str(tmp_path / "nowhere")], "there is no such directory"),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(bad)], "cannot be read"),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(uneven)], "different numbers"),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(empty)], "no .npz or .npy"),
+        (["inspect", str(tmp_path / "nowhere")], f"{tmp_path}/nowhere: "),
+        (["static", str(source), "-o", str(tmp_path), "--data", str(bad)], f"{bad}: "),
+        (["static", str(source), "-o", str(tmp_path), "--data", str(uneven)], f"{uneven}: "),
+        (["static", str(source), "-o", str(tmp_path), "--data", str(empty)], f"{empty}: "),
     ]:
         assert main(arguments) == 1
         message = capsys.readouterr().err

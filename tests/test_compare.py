@@ -312,18 +312,19 @@ def test_tensors_that_the_float_model_has_not(source: Path, int8: Path, tmp_path
     folded = renamed(int8, tmp_path / "folded", names)
     before, comparison = (compare(source, m, data_loader=BATCHES) for m in (int8, folded))
     b = find(comparison, "folded.b", "activation")
-    assert (b.error, b.inherited, b.note) == (None, None, "not in the float model")
+    assert (b.error, b.inherited) == (None, None)
+    assert "float model" in b.note
     assert b.own is not None
     assert b.own.sqnr > 10
     assert b.threshold == find(before, "b", "activation").threshold
-    assert find(comparison, "folded.w", "weight").note == "not in the float model"
+    assert find(comparison, "folded.w", "weight").note == b.note
     assert find(comparison, "folded.a", "op output").error is None
     # Outputs of other names are told by their place.
     assert find(comparison, "folded.y", "simulated").error == find(before, "y", "simulated").error
     lines = comparison.table().splitlines()
     (row,) = [number for number, line in enumerate(lines) if line.endswith("  folded.b")]
     assert lines[row].split()[:2] == ["-", "-"]
-    assert lines[row + 1] == "      (not in the float model)"
+    assert lines[row + 1] == f"      ({b.note})"
     assert max(map(len, lines[3:])) <= 100
 
 
@@ -334,7 +335,7 @@ def test_weights_that_folding_changed(source: Path, int8: Path, tmp_path: Path) 
     comparison = compare(source, tmp_path / "scaled", data_loader=BATCHES)
     changed = find(comparison, "first.w", "weight")
     assert changed.error is None
-    assert "other values in the float model" in changed.note
+    assert "values in the float model" in changed.note
     assert find(comparison, "second.w", "weight").error is not None
 
 
@@ -353,13 +354,17 @@ def test_tensors_of_another_shape(source: Path, tmp_path: Path) -> None:
         None, net.save(tmp_path / "other"), tmp_path / "out", data_loader=BATCHES, **QDQ
     )
     comparison = compare(source, tmp_path / "out", data_loader=[IMAGES])
-    for name, kind in (("b", "activation"), ("a", "op output"), ("y", "simulated")):
+    for name, kind, shape in (
+        ("b", "activation", "8, 8, 8]"),
+        ("a", "op output", "8, 8, 8]"),
+        ("y", "simulated", "10]"),
+    ):
         found = find(comparison, name, kind)
         assert found.error is None
-        assert re.match(r"its shape is \[.*\] in the float model", found.note)
+        assert shape in found.note
     assert find(comparison, "b", "activation").own is not None
     weight = find(comparison, "first.w", "weight")
-    assert weight.note == "its shape is [8, 3, 3, 3] in the float model"
+    assert "[8, 3, 3, 3]" in weight.note
 
 
 def test_a_name_that_is_written_again(tmp_path: Path) -> None:
@@ -381,7 +386,7 @@ def test_a_name_that_is_written_again(tmp_path: Path) -> None:
     assert found.histogram.minimum == 0
     assert found.inherited == Similarity(math.inf, 1.0)
     assert isinstance(found.threshold, float)
-    assert found.own == near(similarity(expected, quantized(expected, found.threshold)))
+    assert found.own == near(similarity(expected, rounded(expected, found.threshold)))
 
 
 def test_values_that_are_no_numbers(source: Path, int8: Path, tmp_path: Path) -> None:
@@ -391,7 +396,7 @@ def test_values_that_are_no_numbers(source: Path, int8: Path, tmp_path: Path) ->
     x = find(comparison, "x", "activation")
     assert x.error is not None
     assert math.isnan(x.error.sqnr)
-    assert x.note == "holds 2 NaN or infinite values"
+    assert "2 NaN" in x.note
     assert comparison.worst("activation")[0].note
     assert "nan" in comparison.table()
     save_page(comparison, tmp_path / "page.html")
@@ -414,7 +419,7 @@ def test_an_int8_run_that_fails_is_left_out(
         assert comparison.worst("simulated")
         (note,) = comparison.notes
         assert said in note
-        assert "the int8 run failed" in comparison.table()
+        assert note in comparison.table()
 
 
 def test_an_exception_while_tensors_are_looked_at(
@@ -430,31 +435,33 @@ def test_an_exception_while_tensors_are_looked_at(
 
 def test_what_is_refused(source: Path, int8: Path, tmp_path: Path) -> None:
     data = {"data_loader": BATCHES}
-    with pytest.raises(ModelFileError, match="no such directory"):
+    with pytest.raises(ModelFileError, match="/nowhere: "):
         compare(tmp_path / "nowhere", int8, **data)
-    with pytest.raises(SettingError, match=r"m\.pdmodel: nothing in it is quantized"):
+    with pytest.raises(SettingError, match=r"/in/m\.pdmodel: .*quant_post_static"):
         compare(source, source, **data)
-    with pytest.raises(SettingError, match=r"model\.pdmodel: it is quantized. Give the float"):
+    with pytest.raises(SettingError, match=r"/model\.pdmodel: .*float model"):
         compare(int8, source, **data)
     lite = quant_post_dynamic(source, tmp_path / "lite", lite_format=True)
-    with pytest.raises(UnsupportedError, match="Paddle-Lite's form"):
+    with pytest.raises(UnsupportedError, match=r"/lite/.*Paddle-Lite"):
         compare(source, lite.model_path, **data)
-    with pytest.raises(CalibrationDataError, match="one of batch_generator, sample_generator"):
+    with pytest.raises(CalibrationDataError, match="batch_generator, sample_generator"):
         compare(source, int8)
-    with pytest.raises(CalibrationDataError, match="it yields nothing"):
+    with pytest.raises(CalibrationDataError, match=r"^data to compare on: "):
         compare(source, int8, data_loader=[])
-    with pytest.raises(CalibrationDataError, match="batch 0: input 'x' has shape"):
+    with pytest.raises(
+        CalibrationDataError, match=r"batch 0: .*'x'.* \[12, 1, 8, 8\].*\[-1, 3, 8, 8\]"
+    ):
         compare(source, int8, data_loader=[IMAGES[:, :1]])
-    with pytest.raises(CalibrationDataError, match=r"nothing\.npz: cannot be read"):
+    with pytest.raises(CalibrationDataError, match=r"/nothing\.npz: "):
         compare(source, int8, sample_generator=tmp_path / "nothing.npz")
-    with pytest.raises(SettingError, match="batch_nums: 0"):
+    with pytest.raises(SettingError, match=r"^batch_nums: 0"):
         compare(source, int8, batch_nums=0, **data)
 
 
 def test_scales_that_are_refused(source: Path, int8: Path, tmp_path: Path) -> None:
     for scale, error, said in (
-        ([np.nan], ModelFileError, "the scale 'b@scale' is negative or not finite"),
-        ([1.0, 2.0], UnsupportedError, "activation 'b' has 2 thresholds"),
+        ([np.nan], ModelFileError, "'b@scale'"),
+        ([1.0, 2.0], UnsupportedError, "'b' .*2 thresholds"),
     ):
         model = load_model(int8)
         model.parameters["b@scale"] = np.array(scale, np.float32)
@@ -465,7 +472,7 @@ def test_scales_that_are_refused(source: Path, int8: Path, tmp_path: Path) -> No
     op = next(op for op in model.ops() if "b@scale" in proto.names(op.inputs))
     next(slot for slot in op.inputs if slot.parameter == "Scale").arguments[:] = ["a"]
     save_model(model, tmp_path / "computed", "m.pdmodel", "m.pdiparams")
-    with pytest.raises(UnsupportedError, match="the scale 'a' of a quantize_linear is computed"):
+    with pytest.raises(UnsupportedError, match=r"scale 'a' .*quantize_linear"):
         compare(source, tmp_path / "computed", data_loader=BATCHES)
 
 
@@ -473,13 +480,15 @@ def test_models_that_do_not_belong_together(source: Path, int8: Path, tmp_path: 
     names = [var.name for var in load_model(source).program.blocks[0].vars]
     theirs = {name: f"their.{name}" for name in names if name not in ("x", "feed", "fetch")}
     other = renamed(source, tmp_path / "other", theirs)
-    with pytest.raises(SettingError, match=r"m\.pdmodel and .* do not belong together: they have"):
+    with pytest.raises(SettingError, match=rf"{other}/m\.pdmodel .*{int8}/model\.pdmodel"):
         compare(other, int8, data_loader=BATCHES)
     wide = programs.depthwise_net().save(tmp_path / "wide")
-    with pytest.raises(SettingError, match=r"takes \['x FP32\[-1, 6, 8, 8\]'\], the other"):
+    with pytest.raises(
+        SettingError, match=r"\['x FP32\[-1, 6, 8, 8\]'\].*\['x FP32\[-1, 3, 8, 8\]'\]"
+    ):
         compare(wide, int8, data_loader=BATCHES)
     two = programs.shared_weight_net().save(tmp_path / "two")
-    with pytest.raises(SettingError, match=r"takes \['left .*, 'right .*, the other \['x "):
+    with pytest.raises(SettingError, match=r"\['left .*, 'right .*\['x "):
         compare(two, int8, data_loader=BATCHES)
 
 
@@ -492,7 +501,7 @@ def test_a_batch_that_the_quantized_model_cannot_run(int8: Path, tmp_path: Path)
     wide = load_model(source)
     proto.tensor_desc(wide.feeds[0]).dims[2:] = [-1, -1]
     save_model(wide, tmp_path / "wide", "m.pdmodel", "m.pdiparams")
-    with pytest.raises(CalibrationDataError, match=r"batch 0: Paddle cannot run .*m\.pdmodel"):
+    with pytest.raises(CalibrationDataError, match=r"batch 0: .*/wide/m\.pdmodel.*\[2, 3, 9, 9\]"):
         compare(tmp_path / "wide", int8, data_loader=[programs.random((2, 3, 9, 9))])
 
 
@@ -563,7 +572,7 @@ def test_names_in_the_page_are_escaped(source: Path, int8: Path, tmp_path: Path)
 def test_a_page_that_cannot_be_written(source: Path, int8: Path, tmp_path: Path) -> None:
     comparison = compare(source, int8, data_loader=BATCHES)
     (tmp_path / "page.html").mkdir()
-    with pytest.raises(OutputError, match=r"page\.html: cannot be written"):
+    with pytest.raises(OutputError, match=r"/page\.html: "):
         save_page(comparison, tmp_path / "page.html")
 
 
@@ -587,8 +596,8 @@ def test_command_line(
     assert main(["compare", str(source), str(int8), *data, *named]) == 0
     capsys.readouterr()
     for arguments, said in [
-        ([str(int8), str(source), "--int8-params", "weights"], "it is quantized"),
-        ([str(source), str(int8)], "the parameter file cannot be read"),
+        ([str(int8), str(source), "--int8-params", "weights"], f"{int8}/model.pdmodel: "),
+        ([str(source), str(int8)], f"{source}/first.w: "),
     ]:
         assert main(["compare", *arguments, *data]) == 1
         message = capsys.readouterr().err.splitlines()[-1]
@@ -608,7 +617,7 @@ def test_the_float_model_is_folded_as_the_quantized_one_was(tmp_path: Path) -> N
     source = net.save(tmp_path / "in")
     quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES, **QDQ)
     comparison = compare(source, tmp_path / "int8", data_loader=BATCHES)
-    assert "the float model was folded first, as the quantized one was" in comparison.notes
+    assert ["folded" in note for note in comparison.notes] == [True]
     assert all(tensor.error is not None for tensor in comparison.tensors)
     assert all(tensor.error.sqnr > 20 for tensor in comparison.tensors if tensor.error)
     plain = quant_post_static(
@@ -724,9 +733,9 @@ def test_onednn_scales_that_are_refused(onednn: tuple[Path, Path], tmp_path: Pat
         model = load_model(quantized)
         proto.set_attribute(next(op for op in model.ops() if op.type == "quantize"), "Scale", scale)
         save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
-        with pytest.raises(ModelFileError, match=r"scale of 'x\.quantized' is .*, not finite"):
+        with pytest.raises(ModelFileError, match=rf"'x\.quantized' .*{scale}"):
             compare(source, tmp_path / "out", data_loader=BATCHES)
-    with pytest.raises(SettingError, match=r"model\.pdmodel: it is quantized. Give the float"):
+    with pytest.raises(SettingError, match=r"/model\.pdmodel: .*float model"):
         compare(quantized, source, data_loader=BATCHES)
 
 

@@ -187,8 +187,8 @@ def test_bad_arguments_say_what_is_possible(tmp_path: Path) -> None:
         ("weight_quantize_type", "kl", "channel_wise_abs_max"),
         ("quantizable_op_type", ["softmax"], "conv2d"),
         ("quantizable_op_type", "conv2d", r"\['conv2d'\]"),
-        ("quantizable_op_type", ["mul"], "no op of type mul"),
-        ("skip_tensor_list", ["ghost"], "no tensor 'ghost'"),
+        ("quantizable_op_type", ["mul"], " mul "),
+        ("skip_tensor_list", ["ghost"], "^skip_tensor_list: .*'ghost'"),
         ("skip_tensor_list", "first.w", r"\['first\.w'\]"),
     ]:
         with pytest.raises(SettingError, match=said):
@@ -199,13 +199,13 @@ def test_bad_arguments_say_what_is_possible(tmp_path: Path) -> None:
 def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     net = programs.conv_net()
     net.block.ops[1].type = "quantize_linear"
-    with pytest.raises(UnsupportedError, match="quantized already"):
+    with pytest.raises(UnsupportedError, match=r"/m\.pdmodel: .*'quantize_linear'"):
         quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
 
 
 def test_a_failure_leaves_neither_the_model_nor_its_twin(tmp_path: Path) -> None:
     source = programs.conv_net().save(tmp_path / "in")
     (tmp_path / "out" / "test_model" / "model.pdmodel").mkdir(parents=True)
-    with pytest.raises(OutputError, match=r"test_model/model\.pdmodel: cannot be written"):
+    with pytest.raises(OutputError, match=r"/test_model/model\.pdmodel: "):
         quant_post_dynamic(source, tmp_path / "out", generate_test_model=True)
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["test_model"]

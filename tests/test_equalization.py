@@ -328,7 +328,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
     net, data, _ = product()
     net.save(tmp_path / "float")
     calibration = calibrate(tmp_path / "float", data_loader=[data])
-    with pytest.raises(UnsupportedError, match="it needs the data themselves"):
+    with pytest.raises(UnsupportedError, match=r"^round_type"):
         quant_post_static(
             None,
             tmp_path / "float",
@@ -336,7 +336,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
             calibration=calibration,
             round_type="adaround",
         )
-    with pytest.raises(SettingError, match="Choose another algo"):
+    with pytest.raises(SettingError, match=r"^equalize: .*algo='avg'"):
         quantized(tmp_path, data, None, algo="avg", equalize=True)
 
 
@@ -367,7 +367,7 @@ def test_compare_finds_the_error_of_rounding_alone(tmp_path: Path, name: str, ba
     assert {tensor.note for tensor in comparison.tensors} == {""}
     # Weights of 7 bits, as convolutions of int8 have them, are 6 dB worse.
     assert min(tensor.badness for tensor in comparison.tensors) > (1, SQNR[backend])
-    assert "the float model was equalized first, as the quantized one was" in comparison.notes
+    assert any("equalized" in note for note in comparison.notes)
     # Of integers that a pooling hands on, the report names where they come from.
     root = "t3" if (name, backend) == ("pooling", "OneDNN") else activation
     assert find(comparison, root, "activation").equalized
@@ -389,7 +389,7 @@ def test_compare_shows_a_wrong_factor(tmp_path: Path, name: str, backend: str) -
     wrong = changed(tmp_path, {f"{activation}@factors": factors * np.float32(1.1)})
     comparison = compare(tmp_path / "float", wrong, data_loader=[data])
     for weight in comparison.worst("weight"):
-        assert "other values in the float model" in weight.note
+        assert "values in the float model" in weight.note
     (tensor,) = [t for t in comparison.worst("activation") if t.equalized or t.name == activation]
     assert tensor.inherited is not None
     assert tensor.inherited.sqnr == pytest.approx(20, abs=1)
@@ -403,7 +403,7 @@ def test_compare_says_where_factors_do_not_fit(tmp_path: Path, name: str, backen
     quantized(tmp_path, data, backend, algo="abs_max", equalize=True)
     wrong = changed(tmp_path, {f"{activation}@factors": np.ones(3, np.float32)})
     comparison = compare(tmp_path / "float", wrong, data_loader=[data])
-    assert [note for note in comparison.notes if f"the factors of '{activation}'" in note]
+    assert [note for note in comparison.notes if f"'{activation}'" in note]
     assert not any(tensor.equalized for tensor in comparison.tensors)
 
 

@@ -134,10 +134,10 @@ def read_only(array):
 @pytest.mark.parametrize(
     ("out", "error", "message"),
     [
-        (np.zeros((2, 3), np.int16), TypeError, "out must be a C-contiguous array of int8"),
-        (np.zeros((3, 2), np.int8).T, TypeError, "out must be a C-contiguous"),
-        (np.zeros((3, 2), np.int8), ValueError, "out must have the shape"),
-        (read_only(np.zeros((2, 3), np.int8)), ValueError, "out must be writable"),
+        (np.zeros((2, 3), np.int16), TypeError, "^out .*int8"),
+        (np.zeros((3, 2), np.int8).T, TypeError, "^out .*C-contiguous"),
+        (np.zeros((3, 2), np.int8), ValueError, "^out .*shape"),
+        (read_only(np.zeros((2, 3), np.int8)), ValueError, "^out .*writable"),
     ],
 )
 def test_memory_that_cannot_be_used(out, error, message):
@@ -208,18 +208,18 @@ X = np.zeros((2, 3), np.float32)
 @pytest.mark.parametrize(
     ("threshold", "axis", "bits", "message"),
     [
-        (-1.0, None, 8, "threshold of channel 0 must be finite and not negative, got -1"),
-        (np.nan, None, 8, "channel 0 .* got -?nan"),
-        (np.inf, None, 8, "channel 0 .* got inf"),
-        (1e39, None, 8, "channel 0 .* got inf"),
-        (np.array([1, 1, -2], np.float32), 1, 8, "threshold of channel 2"),
-        (np.ones(2, np.float32), 1, 8, "expected 3 thresholds, one for each channel, got 2"),
-        (np.ones(2, np.float32), None, 8, "expected 1 thresholds"),
-        (np.ones((3, 1), np.float32), 1, 8, "expected 3 thresholds"),
-        (1.0, 1, 8, "expected 3 thresholds"),
-        (1.0, 2, 8, "axis 2 is out of range"),
-        (1.0, None, 1, "bits must be from 2 to 16, got 1"),
-        (1.0, None, 17, "bits"),
+        (-1.0, None, 8, "channel 0 .*-1"),
+        (np.nan, None, 8, "channel 0 .*nan"),
+        (np.inf, None, 8, "channel 0 .*inf"),
+        (1e39, None, 8, "channel 0 .*inf"),
+        (np.array([1, 1, -2], np.float32), 1, 8, "channel 2 .*-2"),
+        (np.ones(2, np.float32), 1, 8, "3 thresholds.* 2"),
+        (np.ones(2, np.float32), None, 8, "1 thresholds.* 2"),
+        (np.ones((3, 1), np.float32), 1, 8, "3 thresholds"),
+        (1.0, 1, 8, "3 thresholds"),
+        (1.0, 2, 8, "axis 2"),
+        (1.0, None, 1, "bits .*2 to 16.* 1"),
+        (1.0, None, 17, "bits .*2 to 16.* 17"),
     ],
 )
 def test_values_that_are_refused(threshold, axis, bits, message):
@@ -238,7 +238,7 @@ def test_numbers_of_threads_that_are_refused():
 
 @pytest.mark.parametrize("q", [X, X.astype(np.int32), X.astype(np.uint8), [1]])
 def test_types_that_dequantize_refuses(q):
-    with pytest.raises(TypeError, match="int8 or int16, got"):
+    with pytest.raises(TypeError, match="int8 or int16"):
         kernels.dequantize(q, 1.0)
 
 
@@ -307,13 +307,13 @@ def test_rounding_is_the_same_everywhere(restored_isa: None) -> None:
 
 def test_bad_moments_are_refused() -> None:
     moments, weights, steps = moments_and_weights(7)
-    with pytest.raises(ValueError, match=r"moments must be \[7, 7\]"):
+    with pytest.raises(ValueError, match=r"moments .*\[7, 7\]"):
         kernels.round_by_moments(weights, steps, moments[:6, :6].copy())
-    with pytest.raises(ValueError, match="one step for each row"):
+    with pytest.raises(ValueError, match="step"):
         kernels.round_by_moments(weights, steps[1:], moments)
-    with pytest.raises(ValueError, match="steps must be finite and positive"):
+    with pytest.raises(ValueError, match=r"steps .*finite"):
         kernels.round_by_moments(weights, steps * 0, moments)
-    with pytest.raises(ValueError, match="two dimensions"):
+    with pytest.raises(ValueError, match="dimensions"):
         kernels.add_moments(weights[0], moments)
 
 
@@ -372,11 +372,11 @@ def test_arrays_may_lie_in_memory_in_any_way() -> None:
 def test_bad_mean_errors_are_refused() -> None:
     values, integers, steps = rounded_matrix(1, 4, 6, 0)
     for match, arguments in {
-        "integers must have the shape": (values, integers[:3], steps, np.ones(6), 0),
-        "steps must broadcast": (values, integers, steps[:2], np.ones(6), 0),
-        "expected 4 inputs": (values, integers, steps, np.ones(6), 1),
-        "groups must divide": (values, integers, steps, np.ones(6), 0, 3),
-        "axis must be 0 or 1": (values, integers, steps, np.ones(6), 2),
+        "integers .*shape": (values, integers[:3], steps, np.ones(6), 0),
+        "steps": (values, integers, steps[:2], np.ones(6), 0),
+        "4 inputs": (values, integers, steps, np.ones(6), 1),
+        "groups": (values, integers, steps, np.ones(6), 0, 3),
+        "axis .*0 or 1": (values, integers, steps, np.ones(6), 2),
     }.items():
         with pytest.raises(ValueError, match=match):
             kernels.mean_errors(*arguments)

@@ -307,12 +307,12 @@ def test_counts_of_every_integer_type(search):
     ("counts", "bin_width", "message"),
     [
         (np.array([1, -1]), 1.0, "negative"),
-        (np.zeros(4, np.int64), 1.0, "nothing was counted"),
-        (np.zeros(0, np.int64), 1.0, "not empty"),
+        (np.zeros(4, np.int64), 1.0, "count"),
+        (np.zeros(0, np.int64), 1.0, "empty"),
         (np.ones((2, 2), np.int64), 1.0, "1-D"),
-        (np.array([2**62, 2**62], np.uint64), 1.0, "less than 2\\^63"),
-        (np.array([2**63, 2**63], np.uint64), 1.0, "less than 2\\^63"),
-        (np.ones(4, np.int64), 0.0, "bin_width must be finite and positive"),
+        (np.array([2**62, 2**62], np.uint64), 1.0, "2\\^63"),
+        (np.array([2**63, 2**63], np.uint64), 1.0, "2\\^63"),
+        (np.ones(4, np.int64), 0.0, "bin_width"),
         (np.ones(4, np.int64), -1.0, "bin_width"),
         (np.ones(4, np.int64), math.nan, "bin_width"),
         (np.ones(4, np.int64), math.inf, "bin_width"),
@@ -326,24 +326,24 @@ def test_histograms_that_are_refused(search, counts, bin_width, message):
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("counts", [np.ones(4), np.ones(4, bool), [1, 2], None])
 def test_counts_that_are_not_integers(search, counts):
-    with pytest.raises(TypeError, match="counts must be a numpy array of integers, got"):
+    with pytest.raises(TypeError, match=r"counts .*integers"):
         search(counts, 1.0)
 
 
 @pytest.mark.parametrize("search", SEARCHES[:3])
 @pytest.mark.parametrize("bits", [1, 17, 0, -8])
 def test_bits_that_are_refused(search, bits):
-    with pytest.raises(ValueError, match=f"bits must be from 2 to 16, got {bits}"):
+    with pytest.raises(ValueError, match=f"bits .*2 to 16.* {bits}"):
         search(np.ones(4, np.int64), 1.0, bits)
 
 
 @pytest.mark.parametrize("start", [-1, 4])
 def test_starts_that_are_refused(start):
-    with pytest.raises(ValueError, match=f"start must be from 0 .* got {start}"):
+    with pytest.raises(ValueError, match=f"start .* {start}"):
         kernels.kl_threshold(np.ones(4, np.int64), 1.0, 8, start)
 
 
 @pytest.mark.parametrize("percent", [0.0, -0.5, 1.0001, 99.99, math.nan])
 def test_percentages_that_are_refused(percent):
-    with pytest.raises(ValueError, match=r"percent must be in \(0, 1\], 0\.9999 meaning 99\.99 %"):
+    with pytest.raises(ValueError, match=r"percent .*\(0, 1\].*0\.9999"):
         kernels.percentile_threshold(np.ones(4, np.int64), 1.0, percent)

@@ -3,6 +3,7 @@
 import ctypes
 import math
 import os
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -299,7 +300,7 @@ def test_exact_totals():
     whole, fraction = np.zeros((2, 3), np.int64)
     kernels.add_exactly(np.array([[np.inf, -1e300, np.nan]]), whole, fraction)
     assert whole.tolist() == [2**45, -(2**45), -(2**45)]
-    with pytest.raises(ValueError, match="for each channel"):
+    with pytest.raises(ValueError, match="channel"):
         kernels.add_exactly(np.zeros((2, 4)), whole, fraction)
 
 
@@ -342,7 +343,7 @@ def test_empty_and_zero_size():
     same(kernels.channel_pair_max(empty, 1, 0), np.zeros(3))
     assert kernels.channel_pair_max(empty, 0, 1).shape == (0,)
     assert kernels.histogram(empty, 4, 1.0).sum() == 0
-    with pytest.raises(ValueError, match="empty array"):
+    with pytest.raises(ValueError, match="empty"):
         kernels.min_max(empty)
 
 
@@ -350,7 +351,7 @@ def test_zero_dimensional():
     x = np.array(-2.0, np.float32)
     assert kernels.abs_max(x) == 2.0
     assert kernels.quantize(x, 2.0).shape == ()
-    with pytest.raises(ValueError, match="axis 0 is out of range"):
+    with pytest.raises(ValueError, match="axis 0"):
         kernels.channel_abs_max(x, 0)
 
 
@@ -634,7 +635,7 @@ def test_dlpack():
         def __dlpack__(self, **options):
             raise BufferError("no such type")
 
-    with pytest.raises(TypeError, match=r"cannot import this Foreign by DLPack.*bfloat16"):
+    with pytest.raises(TypeError, match=r"Foreign.*DLPack.*bfloat16"):
         kernels.abs_max(Foreign(np.zeros(1)))
 
 
@@ -656,7 +657,7 @@ def test_paddle_tensors(element):
 def test_paddle_tensors_that_are_refused():
     paddle = pytest.importorskip("paddle")
     paddle.disable_static()
-    with pytest.raises(TypeError, match=r"float64 is not supported.*astype\('float32'\)"):
+    with pytest.raises(TypeError, match=r"float64.*astype\('float32'\)"):
         kernels.abs_max(paddle.zeros([2], "float64"))
 
     class Elsewhere:
@@ -675,16 +676,16 @@ def test_paddle_tensors_that_are_refused():
 @pytest.mark.parametrize(
     ("x", "dtype", "message"),
     [
-        (np.zeros(2), None, r"float64 is not supported.*astype\('float32'\)"),
-        (np.zeros(2, np.int32), None, "int32 is not supported"),
-        (np.zeros(2, bool), None, "bool is not supported"),
+        (np.zeros(2), None, r"float64.*astype\('float32'\)"),
+        (np.zeros(2, np.int32), None, "int32"),
+        (np.zeros(2, bool), None, "bool"),
         (np.zeros(2, ">f4"), None, "byte order"),
         (np.zeros(2, ">u2"), "bfloat16", "byte order"),
         (np.zeros(2, np.uint16), None, "dtype='bfloat16'"),
-        (np.zeros(2, np.float32), "bfloat16", "raw bits in uint16, got float32"),
-        ([1.0, 2.0], None, "got list"),
-        (1.0, None, "got float"),
-        (None, None, "got NoneType"),
+        (np.zeros(2, np.float32), "bfloat16", "uint16.*float32"),
+        ([1.0, 2.0], None, "list"),
+        (1.0, None, "float"),
+        (None, None, "NoneType"),
     ],
 )
 def test_types_that_are_refused(x, dtype, message):
@@ -708,35 +709,35 @@ X = np.zeros((2, 3), np.float32)
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: kernels.abs_max(X, dtype="float32"), "only for raw bits"),
-        (lambda: kernels.channel_abs_max(X, 2), "axis 2 is out of range"),
-        (lambda: kernels.channel_abs_max(X, -3), "axis -3 is out of range"),
-        (lambda: kernels.channel_pair_max(X, 2, 1), "^axis 2 is out of range"),
-        (lambda: kernels.channel_pair_max(X, 0, -3), "^pairs_along -3 is out of range"),
-        (lambda: kernels.channel_pair_max(X, -1, 1), "another axis than channels"),
+        (lambda: kernels.abs_max(X, dtype="float32"), "dtype"),
+        (lambda: kernels.channel_abs_max(X, 2), "axis 2"),
+        (lambda: kernels.channel_abs_max(X, -3), "axis -3"),
+        (lambda: kernels.channel_pair_max(X, 2, 1), "^axis 2"),
+        (lambda: kernels.channel_pair_max(X, 0, -3), "^pairs_along -3"),
+        (lambda: kernels.channel_pair_max(X, -1, 1), "axis .* -1 "),
         (lambda: kernels.channel_pair_max(X, 0, 1, num_threads=0), "num_threads"),
-        (lambda: kernels.channel_sums(X, 2), "axis 2 is out of range"),
-        (lambda: kernels.channel_sums(X, 0), "axis 0 is that of the samples"),
-        (lambda: kernels.channel_sums(X, -2), "axis 0 is that of the samples"),
-        (lambda: kernels.histogram(X, 0, 1.0), r"bins must be from 1 to 2\^20, got 0"),
-        (lambda: kernels.histogram(X, (1 << 20) + 1, 1.0), "bins must be"),
-        (lambda: kernels.histogram(X, 4, 0.0), "bin_width must be finite and positive"),
+        (lambda: kernels.channel_sums(X, 2), "axis 2"),
+        (lambda: kernels.channel_sums(X, 0), "axis 0"),
+        (lambda: kernels.channel_sums(X, -2), "axis 0"),
+        (lambda: kernels.histogram(X, 0, 1.0), r"bins .*2\^20.* 0"),
+        (lambda: kernels.histogram(X, (1 << 20) + 1, 1.0), "bins .*1048577"),
+        (lambda: kernels.histogram(X, 4, 0.0), "bin_width"),
         (lambda: kernels.histogram(X, 4, -1.0), "bin_width"),
         (lambda: kernels.histogram(X, 4, np.inf), "bin_width"),
         (lambda: kernels.histogram(X, 4, np.nan), "bin_width"),
         (lambda: kernels.observe(X[0], np.zeros(4, np.uint64), 0), r"\[samples, values\]"),
-        (lambda: kernels.observe(X[:0], np.zeros(4, np.uint64), 0), "not empty"),
+        (lambda: kernels.observe(X[:0], np.zeros(4, np.uint64), 0), "empty"),
         (lambda: kernels.sample_maxima(X[0]), r"\[samples, values\]"),
-        (lambda: kernels.sample_maxima(X[:0]), "not empty"),
-        (lambda: kernels.sample_rows(X, [0]), r"x must be \[samples, blocks, positions"),
-        (lambda: kernels.sample_rows(X[None, :0, None], [0]), "not empty"),
-        (lambda: kernels.sample_rows(X[None, None], [0, 2]), "positions must be less than 2"),
+        (lambda: kernels.sample_maxima(X[:0]), "empty"),
+        (lambda: kernels.sample_rows(X, [0]), r"x .*\[samples, blocks, positions"),
+        (lambda: kernels.sample_rows(X[None, :0, None], [0]), "empty"),
+        (lambda: kernels.sample_rows(X[None, None], [0, 2]), "positions .*2"),
         (lambda: kernels.observe(X, np.zeros((2, 2), np.uint64), 0), "1-D"),
         (lambda: kernels.observe(X, np.zeros(8, np.uint64)[::2], 0), "contiguous"),
-        (lambda: kernels.observe(X, np.zeros(0, np.uint64), 0), "bins must be"),
-        (lambda: kernels.observe(X, np.zeros(4, np.uint64), 121), "-120 to 120, got 121"),
-        (lambda: kernels.observe(X, np.zeros(4, np.uint64), -121), "got -121"),
-        (lambda: kernels.abs_max(X, num_threads=0), "num_threads must be at least 1, got 0"),
+        (lambda: kernels.observe(X, np.zeros(0, np.uint64), 0), "bins"),
+        (lambda: kernels.observe(X, np.zeros(4, np.uint64), 121), "-120 to 120.* 121"),
+        (lambda: kernels.observe(X, np.zeros(4, np.uint64), -121), "-120 to 120.* -121"),
+        (lambda: kernels.abs_max(X, num_threads=0), "num_threads .*0"),
         (lambda: kernels.min_max(X, num_threads=-1), "num_threads"),
         (lambda: kernels.channel_abs_max(X, 0, num_threads=0), "num_threads"),
         (lambda: kernels.histogram(X, 4, 1.0, num_threads=0), "num_threads"),
@@ -758,7 +759,7 @@ def test_counts_that_observe_refuses():
 
 
 def test_instruction_set_that_is_not_available():
-    with pytest.raises(RuntimeError, match=r"'sse9' is not available.*portable"):
+    with pytest.raises(RuntimeError, match=r"'sse9'.*portable"):
         _native.set_isa("sse9")
     assert _native.isa() in _native.available_isas()
 
@@ -789,5 +790,4 @@ def test_environment_forces_an_instruction_set(isa):
 
 def test_environment_with_an_unknown_instruction_set():
     failed = run_python(LOAD_NATIVE, PYQUANT_ISA="mmx")
-    assert "RuntimeError: PYQUANT_ISA: instruction set 'mmx' is not available" in failed.stderr
-    assert "portable" in failed.stderr
+    assert re.search("RuntimeError: PYQUANT_ISA: .*'mmx'.*portable", failed.stderr)

@@ -60,13 +60,13 @@ def test_two_programs_in_a_directory_must_be_told_apart(tmp_path: Path) -> None:
 
 
 def test_a_missing_directory_and_file_are_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="nowhere: there is no such directory"):
+    with pytest.raises(ModelFileError, match=r"/nowhere: .*model_dir"):
         load_model(tmp_path / "nowhere")
-    with pytest.raises(ModelFileError, match=r"x\.pdmodel: the model file cannot be read"):
+    with pytest.raises(ModelFileError, match=r"/x\.pdmodel: .*model_filename"):
         load_model(tmp_path, "x.pdmodel", "x.pdiparams")
     conv_net().save(tmp_path, "__model__", None)
     (tmp_path / "first.w").unlink()
-    with pytest.raises(ModelFileError, match=r"first\.w: the parameter file cannot be read"):
+    with pytest.raises(ModelFileError, match=r"/first\.w: .*params_filename"):
         load_model(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_a_damaged_program_is_refused(tmp_path: Path) -> None:
     data = program.read_bytes()
     for broken in (data[:-7], b"", b"not a program"):
         program.write_bytes(broken)
-        with pytest.raises(ModelFileError, match=r"m\.pdmodel"):
+        with pytest.raises(ModelFileError, match=r"/m\.pdmodel: "):
             load_model(tmp_path)
 
 
@@ -92,16 +92,16 @@ def test_parameters_of_another_model_are_refused(tmp_path: Path) -> None:
 
 def test_the_source_is_not_overwritten(tmp_path: Path) -> None:
     model = load_model(conv_net().save(tmp_path))
-    with pytest.raises(SettingError, match="would overwrite"):
+    with pytest.raises(SettingError, match=r"/m\.pdmodel: "):
         save_model(model, tmp_path, "m.pdmodel", "other")
-    with pytest.raises(SettingError, match="would overwrite"):
+    with pytest.raises(SettingError, match=r"/m\.pdiparams: "):
         save_model(model, tmp_path / "x" / "..", "other", "m.pdiparams")
 
 
 def test_program_and_parameters_must_not_be_one_file(tmp_path: Path) -> None:
     model = load_model(conv_net().save(tmp_path / "in"))
     for names in (("m", "m"), ("first.w", None)):
-        with pytest.raises(SettingError, match="would be the same file"):
+        with pytest.raises(SettingError, match=rf"/out/{names[0]}: "):
             save_model(model, tmp_path / "out", *names)
     assert not (tmp_path / "out").exists()
 
@@ -113,7 +113,7 @@ def test_a_full_disk_leaves_the_earlier_model_and_nothing_else(tmp_path: Path) -
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        with pytest.raises(OutputError, match=r"out/p: cannot be written"):
+        with pytest.raises(OutputError, match="/out/p: "):
             save_model(model, tmp_path / "out", "m", "p")
         with pytest.raises(OutputError):
             save_model(model, tmp_path / "new" / "deep", "m", "p")
@@ -127,13 +127,13 @@ def test_a_full_disk_leaves_the_earlier_model_and_nothing_else(tmp_path: Path) -
 def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     model = load_model(conv_net().save(tmp_path / "in"))
     (tmp_path / "file").write_text("here")
-    with pytest.raises(OutputError, match=r"file.*cannot be written"):
+    with pytest.raises(OutputError, match=f"{tmp_path}/file"):
         save_model(model, tmp_path / "file", "m", "p")
     (tmp_path / "out" / "m").mkdir(parents=True)
-    with pytest.raises(OutputError, match="out/m: cannot be written"):
+    with pytest.raises(OutputError, match="/out/m: "):
         save_model(model, tmp_path / "out", "m", "p")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["m"]
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match=r"^/proc/pyquant"):
         save_model(model, Path("/proc/pyquant"), "m", "p")
 
 
@@ -146,6 +146,6 @@ def test_parameters_are_written_into_the_directory_alone(
     for name in names:
         net.parameter(name, random((4,)))
     model = load_model(net.save(tmp_path / "in"))
-    with pytest.raises(SettingError, match="by save_params_filename"):
+    with pytest.raises(SettingError, match="save_params_filename"):
         save_model(model, tmp_path / "deep" / "out", "m.pdmodel", None)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]

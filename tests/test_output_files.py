@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import tempfile
 from pathlib import Path
@@ -61,13 +62,13 @@ def test_files_replace_earlier_ones(directory: Path, names: str) -> None:
 @pytest.mark.usefixtures("links")
 @pytest.mark.parametrize("spoiled", ["a", "b", "c"])
 def test_a_rename_that_fails_undoes_those_before(directory: Path, spoiled: str) -> None:
-    with pytest.raises(OutputError, match=rf"/{spoiled}: cannot be written .*Nothing was changed"):
+    with pytest.raises(OutputError, match=rf"/{spoiled}: .*Nothing was changed"):
         write(directory, "abc", spoiled)
     assert contents(directory) == BEFORE
 
 
 def test_a_directory_that_takes_the_place_of_a_target(directory: Path) -> None:
-    with pytest.raises(OutputError, match=r"/d: cannot be written .*Nothing was changed"):
+    with pytest.raises(OutputError, match=r"/d: .*Nothing was changed"):
         write(directory, "abd", "d", by="a directory")
     assert contents(directory) == BEFORE
 
@@ -96,13 +97,13 @@ def test_the_message_tells_what_could_not_be_put_back(
     rename = Path.replace
     monkeypatch.setattr(Path, "replace", denied)
     monkeypatch.setattr(Path, "unlink", deny)
-    with pytest.raises(OutputError, match="/c: cannot be written") as caught:
+    with pytest.raises(OutputError, match="/c: ") as caught:
         write(directory, "abc")
     message = str(caught.value)
     assert "Nothing was changed" not in message
-    assert f"{directory}/b is new; {directory}/a as it was is in {directory}/.a." in message
+    assert re.search(rf"{directory}/b\b.*{directory}/a\b.*{directory}/\.a\.", message)
     found = contents(directory)
-    assert BEFORE["a"] in [found[name] for name in found if f"is in {directory / name}" in message]
+    assert BEFORE["a"] in [found[name] for name in found if str(directory / name) in message]
     assert all(str(directory / name) in message for name in found.keys() - BEFORE.keys())
 
 
@@ -111,7 +112,7 @@ def test_a_full_temporary_directory_is_named(tmp_path: Path, monkeypatch: Any) -
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
     try:
-        said = rf"^{tmp_path}: temporary .*too large.* TMPDIR"
+        said = rf"^{tmp_path}: .*too large.* TMPDIR"
         with pytest.raises(OutputError, match=said), temporary_directory() as directory:
             (directory / "m").write_bytes(bytes(4000))
     finally:
@@ -131,7 +132,7 @@ def test_no_temporary_directory(tmp_path: Path, monkeypatch: Any, needs: str) ->
         net.then("elementwise_add", {"X": net.last, "Y": doubled}, "Out", {"axis": -1})
     source = net.end().save(tmp_path / "in")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(OutputError, match=rf"^{tmp_path}/none/\w+: temporary .*No such file"):
+    with pytest.raises(OutputError, match=rf"^{tmp_path}/none/\w+: .*No such file.* TMPDIR"):
         quant_post_static(
             None, source, tmp_path / "out", data_loader=[programs.random((2, 3, 8, 8))], **options
         )

@@ -60,7 +60,7 @@ def test_every_truncation_is_refused_by_name(tmp_path: Path) -> None:
 def test_bytes_left_over_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "p"
     path.write_bytes(encoded() + b"\0" * 30)
-    with pytest.raises(ModelFileError, match="30 bytes are left"):
+    with pytest.raises(ModelFileError, match="/p: 30 bytes"):
         read_combined(path, list(ARRAYS))
 
 
@@ -80,7 +80,7 @@ def test_damaged_bytes_give_a_typed_error_or_arrays(tmp_path: Path, seed: int) -
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match="nowhere: the parameter file cannot be read"):
+    with pytest.raises(ModelFileError, match=r"/nowhere: .*params_filename"):
         read_combined(tmp_path / "nowhere", ["w"])
 
 

@@ -74,7 +74,7 @@ def test_other_json_files_beside_the_model(small: Path) -> None:
     (small.parent / "config.json").write_text("{}")
     assert load_model(small.parent).model_path == small
     small.with_suffix(".pdiparams").rename(small.parent / "weights")
-    with pytest.raises(ModelFileError, match=r"there is config\.json, small\.json"):
+    with pytest.raises(ModelFileError, match=r"config\.json, small\.json.*model_filename"):
         load_model(small.parent)
     assert len(load_model(small.parent, "small.json", "weights").parameters) == 9
 
@@ -144,13 +144,13 @@ def test_static_writes_a_pdmodel(small: Path, tmp_path: Path) -> None:
     result = pyquant.quant_post_static(None, small, tmp_path / "out", data_loader=[IMAGES])
     assert result.model_path.suffix == ".pdmodel"
     assert "image" in result.thresholds()
-    assert any("the result is a .pdmodel" in note for note in result.notes)
+    assert any(".pdmodel" in note for note in result.notes)
     int8 = paddle_run.run(result.model_path, {"image": IMAGES}, "float")[0]
     np.testing.assert_allclose(int8, converted(small, tmp_path / "float"), atol=0.03)
 
 
 def test_static_does_not_write_json(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(SettingError, match=r"model\.json: programs are written as \.pdmodel"):
+    with pytest.raises(SettingError, match=r"model\.json: .*\.pdmodel"):
         pyquant.quant_post_static(
             None, small, tmp_path / "out", data_loader=[IMAGES], save_model_filename="model.json"
         )
@@ -159,7 +159,7 @@ def test_static_does_not_write_json(small: Path, tmp_path: Path) -> None:
 
 def test_a_pdmodel_does_not_become_json(small: Path, tmp_path: Path) -> None:
     pyquant.save_model(load_model(small), tmp_path / "in", "m.pdmodel", "m.pdiparams")
-    with pytest.raises(SettingError, match=r"only a model read from \.json"):
+    with pytest.raises(SettingError, match=r"/m\.pdmodel: .*\.json"):
         pyquant.quant_post_dynamic(
             tmp_path / "in", tmp_path / "out", save_model_filename="model.json"
         )
@@ -169,7 +169,7 @@ def test_a_pdmodel_does_not_become_json(small: Path, tmp_path: Path) -> None:
 def test_lite_format_of_json_is_a_pdmodel(small: Path, tmp_path: Path) -> None:
     result = pyquant.quant_post_dynamic(small, tmp_path / "out", lite_format=True)
     assert result.model_path.suffix == ".pdmodel"
-    with pytest.raises(SettingError, match=r"Paddle-Lite reads \.pdmodel"):
+    with pytest.raises(SettingError, match=r"Paddle-Lite .*\.pdmodel"):
         pyquant.quant_post_dynamic(
             small, tmp_path / "b", lite_format=True, save_model_filename="m.json"
         )
@@ -211,44 +211,44 @@ def rename_op(old: str, new: str) -> Callable[[Any], None]:
 
 
 DAMAGES = [
-    (set_in(["base_code", "version"], 99), UnsupportedError, "PIR version is 99; 1 to 4"),
-    (set_in(["base_code", "version"], "4"), UnsupportedError, "PIR version is '4'"),
-    (set_in(["base_code", "magic"], "pdf"), ModelFileError, "is not a Paddle 3 program"),
-    (set_in(["base_code"], []), ModelFileError, "is not a Paddle 3 program"),
-    (set_in(["program"], {}), ModelFileError, "has no program.regions"),
-    (set_in(["program", "regions", 0, "blocks", 0, "ops"], []), ModelFileError, "has no ops"),
-    (rename_op("1.relu", "1.glow"), UnsupportedError, r"not known: pd_op.glow \(1x\); .* op 12"),
-    (rename_op("1.relu", "3.own"), UnsupportedError, r"not known: custom_op.own \(1x\)"),
-    (rename_op("1.relu", "1.if"), UnsupportedError, r"op 12 is control flow \(pd_op.if\)"),
-    (rename_op("1.relu", "1.while"), UnsupportedError, "control flow"),
-    (remove_attribute("1.data", "name"), ModelFileError, r"op 9 \(pd_op.data\): lacks"),
-    (remove_attribute("1.full_int_array", "value"), ModelFileError, "lacks"),
+    (set_in(["base_code", "version"], 99), UnsupportedError, "99.* 1 to 4"),
+    (set_in(["base_code", "version"], "4"), UnsupportedError, "'4'.* 1 to 4"),
+    (set_in(["base_code", "magic"], "pdf"), ModelFileError, "base_code.magic"),
+    (set_in(["base_code"], []), ModelFileError, "base_code.magic"),
+    (set_in(["program"], {}), ModelFileError, "program.regions"),
+    (set_in(["program", "regions", 0, "blocks", 0, "ops"], []), ModelFileError, " ops"),
+    (rename_op("1.relu", "1.glow"), UnsupportedError, r"pd_op.glow \(1x\).* op 12"),
+    (rename_op("1.relu", "3.own"), UnsupportedError, r"custom_op.own \(1x\)"),
+    (rename_op("1.relu", "1.if"), UnsupportedError, r"op 12 .*pd_op.if"),
+    (rename_op("1.relu", "1.while"), UnsupportedError, "op 12 .*pd_op.while"),
+    (remove_attribute("1.data", "name"), ModelFileError, r"op 9 \(pd_op.data\): .*name"),
+    (remove_attribute("1.full_int_array", "value"), ModelFileError, "op 15 .*'value'"),
     (
         lambda document: first(document, "1.relu")["I"][0].update({"%": 12345}),
         ModelFileError,
-        r"op 12 \(1.relu\): malformed \(value %12345 is not computed before it\)",
+        r"op 12 \(1.relu\): .*%12345",
     ),
     (
         lambda document: first(document, "1.relu")["O"][0].update({"%": 1}),
         ModelFileError,
-        "value %1 is computed before it",
+        "%1 ",
     ),
     (
         lambda document: first(document, "1.relu")["A"].append(
             {"N": "shade", "AT": {"#": "0.a_i32", "D": 1}}
         ),
         UnsupportedError,
-        r"op 12 \(pd_op.relu\): attribute 'shade' is not one of relu's",
+        r"op 12 \(pd_op.relu\): .*'shade'",
     ),
     (
         lambda document: first(document, "p")["O"]["TT"]["D"].__setitem__(1, [7]),
         ModelFileError,
-        r"small.pdiparams: parameter '.*' is float32\[10\]",
+        r"/small.pdiparams: .*float32\[10\].*FP32\[7\]",
     ),
     (
         lambda document: first(document, "p")["A"].__setitem__(3, "zzz"),
         ModelFileError,
-        "small.pdiparams: parameter",
+        "/small.pdiparams: .*'zzz'",
     ),
     (lambda document: operations(document).remove(first(document, "p")), ModelFileError, "op "),
 ]
@@ -264,13 +264,13 @@ def test_what_is_refused(small: Path, change: Any, error: Any, message: str) -> 
 
 def test_truncated_json(small: Path) -> None:
     small.write_bytes(small.read_bytes()[:2000])
-    with pytest.raises(ModelFileError, match=r"small\.json: is not JSON, or is truncated"):
+    with pytest.raises(ModelFileError, match=r"/small\.json: .*JSON"):
         load_model(small)
 
 
 def test_missing_parameter_file(small: Path) -> None:
     small.with_suffix(".pdiparams").unlink()
-    with pytest.raises(ModelFileError, match=r"small\.pdiparams: the parameter file cannot be"):
+    with pytest.raises(ModelFileError, match=r"/small\.pdiparams: .*params_filename"):
         load_model(small)
 
 
@@ -281,7 +281,7 @@ def test_a_missing_parameter(small: Path) -> None:
         operations(document).insert(0, extra)
 
     edit(small, add)
-    with pytest.raises(ModelFileError, match="ends after 9 of 10 parameters; 'zzz' is the first"):
+    with pytest.raises(ModelFileError, match=r"/small.pdiparams: .*9 of 10.*'zzz'"):
         load_model(small)
 
 
@@ -294,7 +294,7 @@ def test_an_input_changed_in_place_and_read_again(small: Path) -> None:
         operations(document).insert(operations(document).index(relu) + 1, again)
 
     edit(small, change)
-    with pytest.raises(UnsupportedError, match=r"op 12 \(pd_op\.relu_\): changes its input"):
+    with pytest.raises(UnsupportedError, match=r"op 12 \(pd_op\.relu_\)"):
         load_model(small)
 
 
@@ -315,13 +315,13 @@ def test_whole_numbers_beyond_those_of_a_float_are_attributes() -> None:
     proto.set_attribute_of_kind(op, "shifts", kind, values)
     assert list(op.attrs[0].longs) == values
     for value in (1.5, float("inf"), float("nan")):
-        with pytest.raises(ValueError, match="not a whole number"):
+        with pytest.raises(ValueError, match="whole"):
             proto.set_attribute_of_kind(op, "shifts", kind, value)
 
 
 def test_two_outputs_of_one_name(small: Path) -> None:
     edit(small, lambda document: fetch_again(document, "1.relu", "fetch_name_0"))
-    with pytest.raises(UnsupportedError, match="two outputs are called 'fetch_name_0'"):
+    with pytest.raises(UnsupportedError, match="'fetch_name_0'"):
         load_model(small)
 
 

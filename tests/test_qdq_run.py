@@ -128,7 +128,7 @@ def test_what_concatenates_an_average_pooling_stays_in_float(tmp_path: Path) -> 
     feed = {"x": programs.random((4, 3, 8, 8), 3)}
     result = quantized(tmp_path, [feed], **QDQ)
     (kept,) = result.kept_float
-    assert "its activation is an average pooling" in kept.reason
+    assert "average pooling" in kept.reason
     model = load_model(tmp_path / "int8")
     int8, simulated = (run(model, tmp_path / "out", feed, how) for how in ("int8", "plain"))
     assert paddle_run.relative_error(int8, simulated) < 1e-5

@@ -61,7 +61,7 @@ def cluster(error: Exception, cancelled: list[int], fits: bool = True) -> Any:
 )
 def test_errors_of_ray_name_the_batch(source: Path, error: Exception, said: str) -> None:
     cancelled: list[int] = []
-    with pytest.raises(ClusterError, match=f"^batch 2: .*{said}.*memory ran out") as caught:
+    with pytest.raises(ClusterError, match=f"^batch 2: .*{said}") as caught:
         calibrate(source, data_loader=BATCHES, engine=cluster(error, cancelled))
     assert caught.value.__cause__ is error
     assert cancelled == [3]
@@ -81,7 +81,7 @@ def test_no_cluster(source: Path) -> None:
 
     ray = cluster(exceptions.RayError(), [])
     ray.is_initialized, ray.init = (lambda: False), init
-    with pytest.raises(ClusterError, match=r"initialized .*at '1\.2\.3\.4:5'\)\. Start it"):
+    with pytest.raises(ClusterError, match=r"'1\.2\.3\.4:5'.*RAY_ADDRESS"):
         calibrate(source, data_loader=BATCHES, engine=ray)
 
 

@@ -235,14 +235,14 @@ def test_what_cannot_be_simulated_is_named(tmp_path: Path) -> None:
     for op_type, attributes in (("pool2d", average), ("softmax", {"axis": -1})):
         net = carrier_net(op_type, attributes, [-1, *IMAGES[1:]])
         model = load_model(net.save(tmp_path / op_type))
-        with pytest.raises(UnsupportedError, match=rf"m\.pdmodel: op '{op_type}' reads the .*'q'"):
+        with pytest.raises(UnsupportedError, match=rf"/m\.pdmodel: .*'{op_type}'.*'q'"):
             simulate(model)
     source = matrix_net().save(tmp_path / "float")
     quantized(tmp_path, [programs.random((4, 32))], deploy_backend="OneDNN")
     model = load_model(tmp_path / "int8")
     op = next(op for op in model.ops() if op.type == "fc")
     proto.set_attribute(op, "activation_type", "sine")
-    with pytest.raises(UnsupportedError, match="op 'fc' applies 'sine'"):
+    with pytest.raises(UnsupportedError, match=r"'fc' .*'sine'"):
         simulate(model)
     floats = load_model(source)
     assert simulate(floats) is floats

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,7 +145,7 @@ def test_the_old_name_and_batch_nums(tmp_path: Path, source: Path) -> None:
     )
     assert result.thresholds()["x"] == np.abs(IMAGES[:3]).max()
     assert len(seen) <= 4
-    assert any(note.startswith("executor: not needed") for note in result.notes)
+    assert any(note.startswith("executor: ") for note in result.notes)
     assert result.model_path == tmp_path / "out" / "model.pdmodel"
     assert result.params_path == tmp_path / "out" / "model.pdiparams"
 
@@ -227,10 +228,10 @@ def column_max(array: Any) -> Any:
 @pytest.mark.parametrize(
     ("net", "reason"),
     [
-        (programs.product_net("matmul", [-1, 16, 64], transposed=True), "make no fc of it"),
-        (programs.product_net("matmul_v2", [-1, 16, 64], transposed=True), "make no fc of it"),
-        (programs.product_net("matmul_v2", [-1, 2, 16, 64]), "make no fc of it"),
-        (programs.transposed_conv_net(), "do not know conv2d_transpose"),
+        (programs.product_net("matmul", [-1, 16, 64], transposed=True), "fc"),
+        (programs.product_net("matmul_v2", [-1, 16, 64], transposed=True), "fc"),
+        (programs.product_net("matmul_v2", [-1, 2, 16, 64]), "fc"),
+        (programs.transposed_conv_net(), "conv2d_transpose"),
     ],
 )
 def test_what_the_runtime_cannot_do_keeps_a_float_activation(
@@ -241,7 +242,7 @@ def test_what_the_runtime_cannot_do_keeps_a_float_activation(
     feed = {"x": programs.random((2, *dims[1:]), 9)}
     result = quant_post_static(None, source, tmp_path / "out", data_loader=[feed], **QDQ)
     assert [tensor.kind for tensor in result.quantized] == ["weight"]
-    assert "its weight is int16, it runs in float" in result.kept_float[0].reason
+    assert "int16" in result.kept_float[0].reason
     assert reason in result.kept_float[0].reason
     expected = run(source, feed)[0]
     for how in ("plain", "float", "int8"):
@@ -276,7 +277,7 @@ def test_an_activation_of_zeros_stays_in_float(tmp_path: Path) -> None:
     result = quant_post_static(None, source, tmp_path / "out", data_loader=[ZEROS], **QDQ)
     assert len(result.thresholds()) == 1
     (kept,) = result.kept_float
-    assert kept.reason == "activation 'x' was zero in all of the data"
+    assert re.search("'x' .*zero", kept.reason)
     for how in ("plain", "int8"):
         assert np.isfinite(run(result.model_path, {"x": IMAGES}, how)[0]).all()
 
@@ -284,7 +285,7 @@ def test_an_activation_of_zeros_stays_in_float(tmp_path: Path) -> None:
 def test_data_of_zeros_alone_are_refused(
     tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = "all that could become int8, 'x' and 2 more, was zero in all of the data"
+    said = "'x' and 2 more, .*zero"
     with pytest.raises(CalibrationDataError, match=said):
         quant_post_static(None, source, tmp_path / "out", data_loader=[ZEROS])
     calibration = calibrate(source, data_loader=[ZEROS])
@@ -293,22 +294,22 @@ def test_data_of_zeros_alone_are_refused(
     np.savez(tmp_path / "zeros.npz", x=ZEROS)
     arguments = ["static", str(source), "-o", str(tmp_path / "out")]
     assert main([*arguments, "--data", str(tmp_path / "zeros.npz")]) == 1
-    assert said in capsys.readouterr().err
+    assert re.search(said, capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
     ("batches", "said"),
     [
-        ([], "it yields nothing"),
-        ([{"y": IMAGES}], "'y' is not an input of the model, which has .'x'."),
-        ([{}], "input 'x' is missing"),
-        ([(IMAGES, IMAGES)], r"2 arrays for 1 input\(s\)"),
-        ([IMAGES[:, :2]], r"batch 0: input 'x' has shape \[12, 2, 8, 8\].*\[-1, 3, 8, 8\]"),
-        ([IMAGES[0]], r"has shape \[3, 8, 8\]"),
-        ([IMAGES, IMAGES.astype(np.float64)], "batch 1: input 'x' is float64.*float32"),
-        ([IMAGES[:0]], r"shape \[0, 3, 8, 8\]: nothing to calibrate"),
-        (5, "int cannot be iterated"),
+        ([], "^calibration data: "),
+        ([{"y": IMAGES}], "batch 0: 'y' .*'x'"),
+        ([{}], "batch 0: .*'x'"),
+        ([(IMAGES, IMAGES)], r"batch 0: 2 .*\['x'\]"),
+        ([IMAGES[:, :2]], r"batch 0: .*'x' .*\[12, 2, 8, 8\].*\[-1, 3, 8, 8\]"),
+        ([IMAGES[0]], r"batch 0: .*'x' .*\[3, 8, 8\].*\[-1, 3, 8, 8\]"),
+        ([IMAGES, IMAGES.astype(np.float64)], "batch 1: .*'x' .*float64.*astype\\('float32'\\)"),
+        ([IMAGES[:0]], r"batch 0: .*'x' .*\[0, 3, 8, 8\]"),
+        (5, "^calibration data: int "),
     ],
 )
 def test_data_that_does_not_fit_is_named(
@@ -320,9 +321,9 @@ def test_data_that_does_not_fit_is_named(
 
 
 def test_exactly_one_source_of_data(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(CalibrationDataError, match="none of them was given"):
+    with pytest.raises(CalibrationDataError, match="batch_generator, sample_generator"):
         quant_post_static(None, source, tmp_path / "out")
-    with pytest.raises(CalibrationDataError, match="sample_generator and data_loader"):
+    with pytest.raises(CalibrationDataError, match=r"sample_generator and data_loader\b"):
         quant_post_static(
             None, source, tmp_path / "out", sample_generator=IMAGES, data_loader=BATCHES
         )
@@ -334,12 +335,12 @@ def test_non_finite_activations_are_named_and_counted(
 ) -> None:
     bad = IMAGES.copy()
     bad[3, 1, 2, 4:7] = value
-    with pytest.raises(ActivationError, match=r"activation 'x' holds 3 NaN .* in batch 1"):
+    with pytest.raises(ActivationError, match=r"'x' .*\b3 NaN .*batch 1"):
         quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES, bad])
     huge = programs.conv_net()
     huge.parameters["first.w"][:] = 3e38
     made = huge.save(tmp_path / "huge")
-    with pytest.raises(ActivationError, match=r"activation 'b' holds \d+ NaN"):
+    with pytest.raises(ActivationError, match=r"'b' .*\d+ NaN .*batch 0"):
         quant_post_static(None, made, tmp_path / "out", data_loader=[np.abs(IMAGES) * 9])
 
 
@@ -360,7 +361,7 @@ def test_an_empty_activation_is_named(tmp_path: Path) -> None:
     source = ending_in_conv(net, part, [-1, 2, 8, 8]).save(tmp_path / "in")
     quant_post_static(None, source, tmp_path / "good", data_loader=[IMAGES])
     # Paddle 2.6 may fail before the hook sees the tensor.
-    said = "'part' is empty in batch {0}|batch {0}: Paddle cannot run .*conv2d"
+    said = "'part' .*batch {0}|batch {0}: .*conv2d"
     for number, batches in enumerate([[IMAGES[:2]], [IMAGES, IMAGES[:2]]]):
         with pytest.raises((ActivationError, CalibrationDataError), match=said.format(number)):
             quant_post_static(None, source, tmp_path / "out", data_loader=batches)
@@ -370,7 +371,7 @@ def test_an_empty_activation_is_named(tmp_path: Path) -> None:
 def test_what_paddle_cannot_run_is_told_with_its_words(tmp_path: Path) -> None:
     net = programs.conv_net()
     net.block.ops[2].type = "no_such_op"
-    with pytest.raises(ModelFileError, match=r"m\.pdmodel: .*cannot load.*no_such_op"):
+    with pytest.raises(ModelFileError, match=r"/m\.pdmodel: .*no_such_op"):
         quant_post_static(None, net.save(tmp_path / "in"), tmp_path / "out", data_loader=BATCHES)
     net = programs.ProgramBuilder()
     x = net.feed("x", [-1, 3, 8, -1])
@@ -378,7 +379,7 @@ def test_what_paddle_cannot_run_is_told_with_its_words(tmp_path: Path) -> None:
     inputs = {"X": x, "Y": to_eight}
     added = net.op("elementwise_add", inputs, ("Out", "sum"), [-1, 3, 8, -1], {"axis": -1})
     source = ending_in_conv(net, added, [-1, 2, 8, 8]).save(tmp_path / "fixed")
-    with pytest.raises(CalibrationDataError, match=r"batch 1: Paddle cannot run .*\[1, 3, 8, 9\]"):
+    with pytest.raises(CalibrationDataError, match=r"batch 1: .*\[1, 3, 8, 9\]"):
         quant_post_static(
             None,
             source,
@@ -388,7 +389,7 @@ def test_what_paddle_cannot_run_is_told_with_its_words(tmp_path: Path) -> None:
 
 
 def test_what_is_not_supported_says_so(tmp_path: Path, source: Path) -> None:
-    with pytest.raises(UnsupportedError, match="onnx_format=False is not supported"):
+    with pytest.raises(UnsupportedError, match=r"^onnx_format=False"):
         quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES, onnx_format=False)
     for name, value in [
         ("algo", "magic"),
@@ -407,7 +408,7 @@ def test_a_failure_harms_no_earlier_model(tmp_path: Path, source: Path) -> None:
     before = model_bytes(tmp_path / "out")
     with pytest.raises(ActivationError):
         quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES * np.nan])
-    with pytest.raises(SettingError, match="overwrite"):
+    with pytest.raises(SettingError, match=r"/m\.pdmodel: "):
         quant_post_static(
             None,
             source,
@@ -483,17 +484,17 @@ def test_thresholds_can_be_given_and_shared(tmp_path: Path, source: Path) -> Non
     assert shared == {**found, **dict.fromkeys(("x", "b"), max(found["x"], found["b"]))}
     assert thresholds(scale_dict={"x": 1.5}) == {**found, "x": 1.5}
     for options in ({"scale_dict": {"ghost": 1.0}}, {"same_scale_tensor_list": [["x", "ghost"]]}):
-        with pytest.raises(SettingError, match="'ghost' is no activation that becomes int8"):
+        with pytest.raises(SettingError, match=f"^{next(iter(options))}: 'ghost' .*x, b, f"):
             thresholds(**options)
-    with pytest.raises(SettingError, match="not finite and positive"):
+    with pytest.raises(SettingError, match=r"^scale_dict: .*'x', 0.0"):
         thresholds(scale_dict={"x": 0.0})
-    with pytest.raises(SettingError, match="a list is expected"):
+    with pytest.raises(SettingError, match=r"^same_scale_tensor_list: .*\['x'\]"):
         thresholds(same_scale_tensor_list=["x"])
 
 
 def test_rounding_by_data_needs_them(tmp_path: Path, source: Path) -> None:
     calibration = calibrate(source, data_loader=BATCHES)
-    with pytest.raises(UnsupportedError, match="it needs the data themselves"):
+    with pytest.raises(UnsupportedError, match=r"^round_type"):
         quant_post_static(
             None, source, tmp_path / "out", calibration=calibration, round_type="adaround"
         )
@@ -512,7 +513,7 @@ def test_weights_of_what_is_always_zero_are_not_rounded_by_data(tmp_path: Path) 
         round_type="adaround",
         optimize_model=False,
     )
-    assert ["zero in all" in op.reason for op in result.kept_float] == [True]
+    assert ["zero" in op.reason for op in result.kept_float] == [True]
 
 
 def test_thresholds_are_chosen_of_nothing_where_nothing_is_int8(tmp_path: Path) -> None:
@@ -522,10 +523,10 @@ def test_thresholds_are_chosen_of_nothing_where_nothing_is_int8(tmp_path: Path) 
 
 
 WRONG_FROM_THE_START: dict[str, dict[str, Any]] = {
-    "programs are written as .pdmodel": {"save_model_filename": "m.json"},
-    "would overwrite": {"quantize_model_path": "in", "save_model_filename": "m.pdmodel"},
-    "'ghost' is no activation": {"scale_dict": {"ghost": 1.0}},
-    "weight_bits=8.0 is not supported": {"weight_bits": 8.0},
+    r"^m\.json: .*\.pdmodel": {"save_model_filename": "m.json"},
+    r"/in/m\.pdmodel: ": {"quantize_model_path": "in", "save_model_filename": "m.pdmodel"},
+    "^scale_dict: 'ghost'": {"scale_dict": {"ghost": 1.0}},
+    "^weight_bits=8.0": {"weight_bits": 8.0},
 }
 
 
@@ -551,9 +552,9 @@ def test_what_pyquant_wrote_is_not_quantized_again(
     quant_post_static(None, source, tmp_path / "int8", data_loader=BATCHES, deploy_backend=backend)
     quant_post_dynamic(source, tmp_path / "dynamic")
     for again in ("int8", "dynamic/quantized_model"):
-        with pytest.raises(UnsupportedError, match="quantized already"):
+        with pytest.raises(UnsupportedError, match=rf"/{again}/model\.pdmodel: .*quantized"):
             quant_post_static(None, tmp_path / again, tmp_path / "out", data_loader=BATCHES)
-        with pytest.raises(UnsupportedError, match="quantized already"):
+        with pytest.raises(UnsupportedError, match=rf"/{again}/model\.pdmodel: .*quantized"):
             quant_post_dynamic(tmp_path / again, tmp_path / "out")
 
 

@@ -5,6 +5,7 @@ Neither a GPU nor an ARM device is asked: the tests read the written program as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -262,17 +263,17 @@ def batched_product() -> Net:
         (
             "TensorRT",
             lambda: rows().matmul(32, trans_x=False, trans_y=True),
-            "channels along axis 0 of filters alone",
+            "axis 0",
         ),
         (
             "ARM",
             lambda: images().conv(8, {**CONV, "groups": 2}, "conv2d_transpose"),
-            "a scale for each output of a transposed convolution, of all groups",
+            "transposed convolution.* groups",
         ),
-        ("ARM", lambda: rows().matmul(32).matmul(16).act(), "no int8 product that writes int8"),
-        ("ARM", biased_conv, "reads a float parameter"),
-        ("ARM", batched_product, "two dimensions alone"),
-        ("TensorRT", batched_product, "two dimensions alone"),
+        ("ARM", lambda: rows().matmul(32).matmul(16).act(), "product"),
+        ("ARM", biased_conv, "float parameter"),
+        ("ARM", batched_product, "two dimensions"),
+        ("TensorRT", batched_product, "two dimensions"),
     ],
 )
 def test_what_a_runtime_cannot_do_stays_as_it_is(
@@ -281,8 +282,8 @@ def test_what_a_runtime_cannot_do_stays_as_it_is(
     net = build().end()
     data = ROWS if net.dims[0] == len(ROWS) else IMAGES
     result = quantized(net, tmp_path, data, **deployed(backend), optimize_model=False)
-    assert reason in result.kept_float[0].reason
-    assert result.kept_float[0].reason.startswith("it runs in float")
+    assert re.search(reason, result.kept_float[0].reason)
+    assert "int16" not in result.kept_float[0].reason
     written = load_model(tmp_path / "int8")
     assert all(op.type != "cast" for op in written.ops())
     weight = next(name for name in net.parameters if name.startswith("w"))
@@ -310,14 +311,16 @@ def test_a_product_of_activations_is_int8_in_full_quantization(tmp_path: Path) -
 
 
 def test_products_need_a_scale_for_each_column_on_arm(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="a model for ARM needs 'channel_wise_abs_max'"):
+    with pytest.raises(
+        UnsupportedError, match=r"^weight_quantize_type='abs_max': .*ARM .*'channel_wise_abs_max'"
+    ):
         quantized(
             every_op(), tmp_path, IMAGES, deploy_backend="ARM", weight_quantize_type="abs_max"
         )
 
 
 def test_a_metric_needs_a_model_that_runs_here(tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="one for TensorRT does not run here"):
+    with pytest.raises(UnsupportedError, match=r"^eval_function: .*TensorRT"):
         quantized(
             every_op(), tmp_path, IMAGES, deploy_backend="TensorRT", eval_function=lambda _: 1.0
         )
@@ -326,7 +329,7 @@ def test_a_metric_needs_a_model_that_runs_here(tmp_path: Path) -> None:
 def test_names_of_profiles_are_of_any_case(tmp_path: Path) -> None:
     for number, name in enumerate(("tensorrt", "arm", "mkldnn", "onednn")):
         quantized(every_op(), tmp_path / str(number), IMAGES, deploy_backend=name)
-    with pytest.raises(SettingError, match=r"'cuda' is not possible.*'TensorRT', 'ARM'"):
+    with pytest.raises(SettingError, match=r"^deploy_backend: 'cuda' .*'TensorRT', 'ARM'"):
         quantized(every_op(), tmp_path, IMAGES, deploy_backend="cuda")
 
 
@@ -372,7 +375,7 @@ def test_full_quantization_takes_what_was_left_for_accuracy(tmp_path: Path, back
 def test_what_the_runtime_cannot_do_is_no_choice(tmp_path: Path) -> None:
     net = images().conv(8).conv(8, CONV, "conv2d_transpose").end()
     result = quantized(net, tmp_path, IMAGES, is_full_quantize=True, **QDQ)
-    assert "do not know conv2d_transpose" in result.kept_float[0].reason
+    assert "conv2d_transpose" in result.kept_float[0].reason
 
 
 def test_a_calibration_serves_full_quantization(tmp_path: Path) -> None:
@@ -415,10 +418,10 @@ def test_weights_of_fewer_bits(tmp_path: Path, bits: int, op_type: str, backend:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"activation_bits": 16}, "must be 8, since oneDNN, TensorRT and Paddle-Lite"),
-        ({"activation_bits": 4}, "must be 8"),
-        ({"weight_bits": 16}, "quant_post_dynamic makes such models"),
-        ({"weight_bits": 1}, "must be 2 to 8"),
+        ({"activation_bits": 16}, "^activation_bits=16.* 8"),
+        ({"activation_bits": 4}, "^activation_bits=4.* 8"),
+        ({"weight_bits": 16}, "^weight_bits=16.* quant_post_dynamic"),
+        ({"weight_bits": 1}, "^weight_bits=1.* 2 to 8"),
     ],
 )
 def test_other_widths_are_refused_with_the_reason(

