@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +76,27 @@ def test_the_worst_op_is_kept(tmp_path: Path, backend: str) -> None:
     assert kept.reason.startswith("accuracy control")
     assert metric.calls == 3
     (note,) = (note for note in result.notes if note.startswith("accuracy control"))
-    assert "with 1 op(s) in float" in note
-    assert "not met" not in note
+    assert " 1 op(s) " in note
+    assert "max_drop" not in note
     assert len(result.thresholds()) == 2
 
 
-def test_what_cannot_be_met_is_told(tmp_path: Path) -> None:
+def test_no_drop_at_all_keeps_every_op(tmp_path: Path) -> None:
     result, metric = controlled(tmp_path, 0.0, None)
     assert len(result.kept_float) == 3
     assert metric.calls <= 5
-    assert "with 3 op(s) in float" in str(result)
+    assert " 3 op(s) " in str(result)
+
+
+def test_what_cannot_be_met_is_told(tmp_path: Path) -> None:
+    """As by a metric that falls whatever the model is, once it has seen the float one."""
+    spoiled_net(tmp_path)
+    metrics = chain([1.0], repeat(0.25))
+    result = quantized(tmp_path, [IMAGES], max_drop=0.5, eval_function=lambda _: next(metrics))
+    assert len(result.kept_float) == 3
+    (note,) = (note for note in result.notes if note.startswith("accuracy control"))
+    assert re.search(r"1\.0.* 0\.25.* 3 op\(s\) .*0\.25.*max_drop", note)
+    assert note in str(result)
 
 
 def test_bad_arguments(tmp_path: Path) -> None:

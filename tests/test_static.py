@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import programs
 import pytest
-from paddle_run import execute, predict, relative_error, run
+from paddle_run import execute, observe, predict, relative_error, run
 from processors import QDQ, needs_vnni
 from static_runs import model_bytes
 
@@ -69,12 +69,16 @@ def test_thresholds_are_those_of_the_data(tmp_path: Path, source: Path) -> None:
     result = quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES, algo="abs_max")
     found = result.thresholds()
     assert set(found) == {"x", "b", "f"}
-    assert found["x"] == np.abs(IMAGES).max()
-    b = run(source, {"x": IMAGES})
-    assert b[0].shape == (12, 10)
     average = quant_post_static(None, source, tmp_path / "avg", data_loader=BATCHES, algo="avg")
-    expected = np.abs(IMAGES).reshape(12, -1).max(axis=1).astype(np.float64).mean()
-    assert average.thresholds()["x"] == pytest.approx(expected, rel=1e-12)
+    means = average.thresholds()
+    files = source / "m.pdmodel", source / "m.pdiparams"
+    seen = observe(*files, {"x": IMAGES}, ["b", "f"])[1]
+    for name, values in {"x": IMAGES, **seen}.items():
+        largest = np.abs(values).reshape(12, -1).max(axis=1).astype(np.float64)
+        # Of what is computed, calibration sees what oneDNN's kernels make.
+        error = 1e-12 if name == "x" else 1e-5
+        assert found[name] == pytest.approx(largest.max(), rel=error)
+        assert means[name] == pytest.approx(largest.mean(), rel=error)
 
 
 def test_the_files_do_not_depend_on_how_the_data_is_split(tmp_path: Path, source: Path) -> None:
