@@ -128,7 +128,7 @@ def check(directory: Path, feed: paddle_run.Arrays, how: str, expected: list[Any
 
 
 # Paddle's passes take longer than in proportion to a program.
-CHUNKS = [ACTIVATIONS[start : start + 5] for start in range(0, len(ACTIVATIONS), 5)]
+CHUNKS = [ACTIVATIONS[start : start + 2] for start in range(0, len(ACTIVATIONS), 2)]
 
 
 def check_forms(form: str, net: ProgramBuilder, feed: paddle_run.Arrays, directory: Path) -> None:
