@@ -10,6 +10,8 @@ from bench.accuracy.data import image_folder
 from bench.accuracy.networks import RECIPES, build, load_weights, save_weights, weights_path
 from bench.methods import parse_option
 
+pytestmark = pytest.mark.any_isa
+
 
 @pytest.fixture
 def folder(tmp_path):

@@ -237,6 +237,7 @@ pyquant.quant_post_static(
 """
 
 
+@pytest.mark.any_isa
 def test_killed_at_any_moment_it_ends_in_the_same_model(tmp_path: Path, source: Path) -> None:
     data = tmp_path / "data.npy"
     batches = np.stack([BATCHES[number % 13] * np.float32(1 + number) for number in range(40)])
@@ -400,6 +401,7 @@ pyquant.calibrate(
 """
 
 
+@pytest.mark.any_isa
 def test_paddles_launcher_and_the_command_line(tmp_path: Path, source: Path) -> None:
     """As docs/many-machines.md has it."""
     data, shards, script = tmp_path / "data.npy", tmp_path / "shards", tmp_path / "shard.py"

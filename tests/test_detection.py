@@ -8,6 +8,8 @@ import pytest
 from bench.ocr.detector import f1_score, find_boxes
 from bench.ocr.pages import render_pages
 
+pytestmark = pytest.mark.any_isa
+
 
 def test_a_box_is_found_and_grown():
     probabilities = np.zeros((64, 96), np.float32)

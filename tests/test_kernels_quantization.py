@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from pyquant import _native, kernels
 
+pytestmark = pytest.mark.any_isa
+
 
 def levels_of(bits):
     return 2 ** (bits - 1) - 1

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from pyquant import _native, kernels
 
+pytestmark = pytest.mark.any_isa
+
 
 def runs_of(bins, levels):
     """Begin and end of the runs of bins that Paddle merges; only the last may be longer."""

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 from pyquant import _native, kernels
 from pyquant.calibration.statistic import ActivationHistogram
 
+pytestmark = pytest.mark.any_isa
+
 ELEMENTS = ["float32", "float16", "bfloat16"]
 SPECIAL_BITS = {
     "float32": [0, 1, 0x007FFFFF, 0x00800000, 0x3F800000, 0x7F7FFFFF, 0x7F800000, 0x7FC00000],

@@ -18,6 +18,8 @@ from pyquant import (
     save_model,
 )
 
+pytestmark = pytest.mark.any_isa
+
 FEED = {"x": random((2, 3, 8, 8), 9)}
 
 

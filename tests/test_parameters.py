@@ -14,6 +14,8 @@ from pyquant.program.parameters import read_combined, write_combined
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
 from pyquant.program.weights import quantize_weights
 
+pytestmark = pytest.mark.any_isa
+
 ARRAYS = {
     "b.w": random((4, 3)),
     "a.w": np.arange(6, dtype=np.int8).reshape(2, 3),

@@ -26,6 +26,8 @@ if paddle.__version__.startswith("2."):
 
 from pir_cases import CASES, NETWORKS
 
+pytestmark = pytest.mark.any_isa
+
 HELPERS = Path(__file__).parent / "helpers"
 
 

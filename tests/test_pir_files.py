@@ -384,6 +384,7 @@ def quantize_or_refuse(path: Path, output: Path) -> None:
         shutil.rmtree(output)
 
 
+@pytest.mark.any_isa
 @pytest.mark.parametrize("seed", range(20))
 def test_fuzzed_documents(small: Path, tmp_path: Path, seed: int) -> None:
     generator = random.Random(seed)
@@ -396,6 +397,7 @@ def test_fuzzed_documents(small: Path, tmp_path: Path, seed: int) -> None:
         quantize_or_refuse(small, tmp_path / "out")
 
 
+@pytest.mark.any_isa
 @pytest.mark.parametrize("suffix", [".json", ".pdiparams"])
 @pytest.mark.parametrize("seed", range(5))
 def test_fuzzed_bytes(small: Path, tmp_path: Path, suffix: str, seed: int) -> None:

@@ -26,6 +26,8 @@ from pyquant.program import proto
 
 ray = pytest.importorskip("ray")  # an optional extra
 
+pytestmark = pytest.mark.any_isa
+
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:

@@ -11,6 +11,8 @@ import pytest
 
 from pyquant import ActivationError, ClusterError, calibrate
 
+pytestmark = pytest.mark.any_isa
+
 exceptions = pytest.importorskip("ray.exceptions")  # an optional extra
 
 BATCHES = [programs.random((1, 3, 8, 8), seed) for seed in range(5)]

@@ -137,6 +137,7 @@ def run_by(instruction_set: str, directories: list[Path], where: Path) -> list[A
     return [found[str(number)] for number in range(len(directories))]
 
 
+@pytest.mark.any_isa
 @pytest.mark.parametrize("instruction_set", INSTRUCTION_SETS)
 def test_no_processor_saturates(
     cases: dict[str, tuple[Path, Any]], instruction_set: str, tmp_path: Path
@@ -149,6 +150,7 @@ def test_no_processor_saturates(
     assert {name: error for name, error in errors.items() if error > 1e-5} == {}
 
 
+@pytest.mark.any_isa
 @pytest.mark.skipif("AVX2" not in INSTRUCTION_SETS, reason="to be seen without VNNI")
 def test_what_is_for_vnni_saturates_elsewhere(tmp_path: Path) -> None:
     """So the test above would see it."""

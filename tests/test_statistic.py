@@ -17,6 +17,8 @@ from pyquant.calibration.statistic import (
     width_exponent_for,
 )
 
+pytestmark = pytest.mark.any_isa
+
 FLOATS = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
