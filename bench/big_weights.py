@@ -24,6 +24,7 @@ import numpy as np
 import pyquant
 from pyquant.program import proto
 from pyquant.program.model import Model
+from pyquant.program.op import make_op
 from pyquant.program.parameters import DerivedTensor
 
 _DTYPES: dict[str, np.dtype[Any]] = {
@@ -181,7 +182,7 @@ class _Decoder:
         return proto.add_var(self._block, name, self._type, dims)
 
     def _add(self, op_type: str, inputs: Any, outputs: Any, attributes: Any) -> None:
-        self._block.ops.append(proto.make_op(op_type, inputs, outputs, attributes))
+        self._block.ops.append(make_op(op_type, inputs, outputs, attributes).desc)
 
 
 def _let_the_disk_rest() -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pyquant
-from pyquant.program import proto
 
 
 def vision_network(name: str) -> Any:
@@ -34,6 +33,6 @@ def export_legacy(name: str, directory: Path) -> tuple[Path, Path]:
     model = pyquant.load_model(directory / "json")
     paths = pyquant.save_model(model, directory, "model.pdmodel", "model.pdiparams")
     for op in model.ops():
-        proto.set_attribute(op, "op_role", 0)  # which Paddle's PTQ wants, and pyquant leaves out
+        op.set_attr("op_role", 0)  # which Paddle's PTQ wants, and pyquant leaves out
     paths[0].write_bytes(model.program.SerializeToString())
     return paths[0], paths[1]

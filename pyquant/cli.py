@@ -205,7 +205,7 @@ def _inspect(options: argparse.Namespace) -> None:
         print(f"{count:6} {op_type}")
     for op in model.ops():
         if op.type in QUANTIZABLE_OPS:
-            inputs, outputs = proto.names(op.inputs), proto.names(op.outputs)
+            inputs, outputs = op.reads(), op.writes()
             print(f"{op.type} {' '.join(inputs)} -> {' '.join(outputs)}")
 
 

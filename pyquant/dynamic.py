@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import NonFiniteWeightError, SettingError
-from .program import proto
 from .program.float_parameters import with_large_parameters
 from .program.misfusion import keep_apart
 from .program.model import Model, copy_model, load_model, write_model
+from .program.op import Op
 from .program.output_files import OutputFiles
 from .program.paddle_lite import ops_for_lite, store_for_lite
 from .program.products import why_misread
@@ -252,5 +252,5 @@ def _dequantized_twin(
     floats = {name: weight.dequantized for name, weight in weights.items()}
     stored = store_weights(twin, floats, ops)
     for op in ops:
-        proto.rename(twin.program.blocks[op.block].ops[op.read_at].inputs, stored)
+        Op(twin.program.blocks[op.block].ops[op.read_at]).rename_inputs(stored)
     return twin

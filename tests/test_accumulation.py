@@ -16,10 +16,10 @@ from programs import UNPADDED, Net
 from pyramids import CHANNELS, DIMS, MEAN, add, halved, means, pyramid, squeezed
 
 from pyquant import compare, load_model, save_model
-from pyquant.program import proto
 from pyquant.program.folding.pooling import move_poolings
 from pyquant.program.model import Model
 from pyquant.program.onednn.writer import OneDnnWriter
+from pyquant.program.op import ops_of
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
 
 BINARY = ("fused_elementwise_mul", "fused_elementwise_add")
@@ -84,11 +84,11 @@ def test_means_of_outputs_are_outputs_of_means(tmp_path: Path) -> None:
     data = images(0, tuple(DIMS))
     source = pyramid().save(tmp_path / "float")
     model, untouched = load_model(source), load_model(source)
-    pooled = [proto.arguments(op.inputs, "X")[0] for op in averages(model)]
+    pooled = [op.input("X") for op in averages(model)]
     assert move_poolings(model, ()) == {f"{name}.before" for name in written(untouched)} | {
         f"{name}.product" for name in written(untouched)
     }
-    after = [proto.arguments(op.inputs, "X")[0] for op in averages(model)]
+    after = [op.input("X") for op in averages(model)]
     assert len(after) == len(pooled) == 2
     assert set(after).isdisjoint(pooled)
     paths = save_model(model, tmp_path / "moved", "m.pdmodel", "m.pdiparams")
@@ -99,18 +99,18 @@ def test_means_of_outputs_are_outputs_of_means(tmp_path: Path) -> None:
 
 
 def written(model: Model) -> list[str]:
-    return [next(iter(proto.names(op.outputs))) for op in averages(model)]
+    return [next(iter(op.writes())) for op in averages(model)]
 
 
 def averages(model: Model) -> list[Any]:
-    return [op for op in model.ops() if proto.attribute(op, "pooling_type", "") == "avg"]
+    return [op for op in model.ops() if op.attr("pooling_type", "") == "avg"]
 
 
 def test_a_pyramid_is_compared(tmp_path: Path) -> None:
     data = images(0, tuple(DIMS))
     quantized(pyramid(), tmp_path, data)
     model = load_model(tmp_path / "int8")
-    sums = {next(proto.names(op.outputs)) for op in model.ops() if op.type == BINARY[1]}
+    sums = {op.output() for op in model.ops() if op.type == BINARY[1]}
     found = compare(tmp_path / "float", model, [data])
     errors = {tensor.name: tensor.error for tensor in found.tensors if tensor.kind == "activation"}
     assert sums <= errors.keys()
@@ -198,12 +198,12 @@ def test_an_output_in_between_stays_in_float(tmp_path: Path) -> None:
 
 def fetchable(net: Net) -> list[str]:
     """Return the image, the product and the sum."""
-    ops = list(net.block.ops)
+    ops = ops_of(net.block)
     product = next(op for op in ops if op.type == "elementwise_mul")
     total = next(op for op in reversed(ops) if op.type == "elementwise_add")
     return [
-        str(proto.arguments(product.inputs, "X")[0]),
-        *(str(next(proto.names(op.outputs))) for op in (product, total)),
+        str(product.input("X")),
+        *(str(op.output()) for op in (product, total)),
     ]
 
 

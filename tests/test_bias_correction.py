@@ -20,7 +20,7 @@ from pyquant.calibration.forward import Forward
 from pyquant.calibration.layouts import LAYOUTS, found_layout
 from pyquant.calibration.predictor import Optimization
 from pyquant.calibration.statistic import ActivationHistogram, empty_statistic
-from pyquant.program import proto
+from pyquant.program.op import Op
 
 IMAGES = programs.random((6, 8, 12, 12), 3) + np.float32(1)  # whose mean is not zero
 LAST = programs.random((6, 12, 16, 8), 3) + np.float32(1)
@@ -71,7 +71,7 @@ def vector() -> Net:
 def shared_bias() -> Net:
     """Two convolutions in a row whose outputs the same parameter is added to."""
     net = convolution().constant("elementwise_add", np.linspace(-1, 1, 8), 1)
-    bias = proto.arguments(net.block.ops[-1].inputs, "Y")[0]
+    bias = Op(net.block.ops[-1]).inputs("Y")[0]
     net.conv(8, UNPADDED)
     return net.then("elementwise_add", {"X": net.last, "Y": bias}, "Out", {"axis": 1})
 
@@ -200,7 +200,7 @@ def test_means_of_any_layout(tmp_path: Path, optimization: Optimization) -> None
     net = Net([6, 8, 12, 12]).conv(16).act("relu").conv(32).act("hard_swish").conv(12)
     net.act("relu").conv(16)
     model = load_model(net.end().save(tmp_path / "in"))
-    names = [name for op in model.ops() for name in proto.names(op.outputs) if op.type != "fetch"]
+    names = [name for op in model.ops() for name in op.writes() if op.type != "fetch"]
     statistics = {name: empty_statistic(ActivationHistogram, 1) for name in names}
     forward = Forward(model, names)
     while forward.optimization is not optimization:

@@ -305,7 +305,7 @@ def test_every_optimization_sees_the_same(tmp_path: Path, channels: int) -> None
 
 def test_what_fusion_hides_is_seen_all_the_same(source: Path) -> None:
     net = pyquant.load_model(source)
-    written = {name for op in net.ops() for slot in op.outputs for name in slot.arguments}
+    written = {name for op in net.ops() for name in op.writes()}
     names = sorted(written - {"fetch"})
     expected, _ = statistics_with(source, names, Optimization.NONE)
     seen, forward = statistics_with(source, names, Optimization.FUSED)

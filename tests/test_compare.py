@@ -41,6 +41,7 @@ from pyquant.comparison.quantization import read_quantization
 from pyquant.comparison.report import ComparedTensor
 from pyquant.comparison.weights import compare_weight
 from pyquant.program import proto
+from pyquant.program.op import ops_of
 
 DATA = Path(__file__).parent / "data"
 IMAGES = programs.random((12, 3, 8, 8), 9)
@@ -90,9 +91,9 @@ def renamed(directory: Path, output: Path, names: dict[str, str]) -> Path:
     for block in model.program.blocks:
         for var in block.vars:
             var.name = names.get(var.name, var.name)
-        for op in block.ops:
-            for slot in (*op.inputs, *op.outputs):
-                slot.arguments[:] = [names.get(name, name) for name in slot.arguments]
+        for op in ops_of(block):
+            op.rename_inputs(names)
+            op.rename_outputs(names)
     parameters = {names.get(name, name): array for name, array in model.parameters.items()}
     save_model(replace(model, parameters=parameters), output, "m.pdmodel", "m.pdiparams")
     return output
@@ -469,8 +470,8 @@ def test_scales_that_are_refused(source: Path, int8: Path, tmp_path: Path) -> No
         with pytest.raises(error, match=said):
             compare(source, tmp_path / "out", data_loader=BATCHES)
     model = load_model(int8)
-    op = next(op for op in model.ops() if "b@scale" in proto.names(op.inputs))
-    next(slot for slot in op.inputs if slot.parameter == "Scale").arguments[:] = ["a"]
+    op = next(op for op in model.ops() if "b@scale" in op.reads())
+    op.set_inputs("Scale", ["a"])
     save_model(model, tmp_path / "computed", "m.pdmodel", "m.pdiparams")
     with pytest.raises(UnsupportedError, match=r"scale 'a' .*quantize_linear"):
         compare(source, tmp_path / "computed", data_loader=BATCHES)
@@ -659,18 +660,18 @@ def test_onednn_activations_are_those_of_numpy(onednn: tuple[Path, Path]) -> Non
     ops = [op for op in model.ops() if op.type in ("quantize", "fused_conv2d")]
     signed, first, _, swish, _ = ops
     x = find(comparison, "x", "activation")
-    assert x.threshold == pytest.approx(127 / proto.attribute(signed, "Scale", 0.0))
+    assert x.threshold == pytest.approx(127 / signed.attr("Scale", 0.0))
     assert (x.least, x.op_types) == (None, ("fused_conv2d",))
-    relu = find(comparison, proto.arguments(first.outputs, "Output")[0], "activation")
-    assert relu.threshold == pytest.approx(255 / proto.attribute(first, "Scale_out", 0.0))
+    relu = find(comparison, first.output("Output"), "activation")
+    assert relu.threshold == pytest.approx(255 / first.attr("Scale_out", 0.0))
     assert (relu.least, relu.op_types) == (0, ("fused_conv2d",))  # the pooling hands it on
-    behind = find(comparison, proto.arguments(swish.inputs, "Input")[0], "activation")
-    factor, shift = (proto.attribute(swish, name, 0.0) for name in ("Scale", "Shift"))
+    behind = find(comparison, swish.input("Input"), "activation")
+    factor, shift = (swish.attr(name, 0.0) for name in ("Scale", "Shift"))
     assert behind.least == pytest.approx(-shift / factor)
     assert behind.threshold == pytest.approx((255 - shift) / factor)
     assert -0.5 < behind.least < -0.3
     floats = np.concatenate(BATCHES)
-    factor = np.float32(proto.attribute(signed, "Scale", 0.0))
+    factor = np.float32(signed.attr("Scale", 0.0))
     integers = np.rint(floats * factor)
     made = np.clip(integers, -128, 127)
     assert x.error == x.own == near(similarity(floats, made / factor))
@@ -731,7 +732,7 @@ def test_onednn_scales_that_are_refused(onednn: tuple[Path, Path], tmp_path: Pat
     source, quantized = onednn
     for scale in (-1.0, math.inf):
         model = load_model(quantized)
-        proto.set_attribute(next(op for op in model.ops() if op.type == "quantize"), "Scale", scale)
+        next(op for op in model.ops() if op.type == "quantize").set_attr("Scale", scale)
         save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
         with pytest.raises(ModelFileError, match=rf"'x\.quantized' .*{scale}"):
             compare(source, tmp_path / "out", data_loader=BATCHES)

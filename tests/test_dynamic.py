@@ -161,7 +161,7 @@ def test_paddle_lite_form_keeps_the_ops_and_adds_attributes(tmp_path: Path) -> N
     before, after = load_model(source), load_model(result.model_path.parent)
     assert [op.type for op in after.ops()] == [op.type for op in before.ops()]
     convolution = next(op for op in after.ops() if op.type == "conv2d")
-    attributes = {attr.name: attr for attr in convolution.attrs}
+    attributes = {attr.name: attr for attr in convolution.desc.attrs}
     assert attributes["quantization_type"].s == "post_weight_channel_wise_abs_max"
     assert attributes["quantize_weight_bits"].i == 16
     scales = np.array(attributes["first.w_quant_scale"].floats)

@@ -404,7 +404,7 @@ def test_paddle_lite_takes_what_it_can_make_floats_of(tmp_path: Path) -> None:
         assert after.parameters["w"].dtype == np.float32
         for op in after.ops():
             for name in ("table", "dense"):
-                scales = proto.attribute(op, f"{name}_quant_scale", None)
+                scales = op.value(f"{name}_quant_scale")
                 if scales is None:
                     continue
                 # One for each column, as PROCESS_FC_DATA of lite/api/light_api.cc multiplies them.
@@ -412,7 +412,7 @@ def test_paddle_lite_takes_what_it_can_make_floats_of(tmp_path: Path) -> None:
                 error = np.abs(made - before.parameters[name])
                 assert (error <= np.array(scales) * 0.501).all()
                 assert len(scales) == before.parameters[name].shape[1]
-        types = [op.type for op in after.ops() if proto.attribute(op, "quantization_type", "")]
+        types = [op.type for op in after.ops() if op.attr("quantization_type", "")]
         assert types == ["lookup_table", "mul"]
 
 
@@ -420,4 +420,4 @@ def test_of_ops_that_share_a_weight_the_first_has_paddle_lites_attributes(tmp_pa
     source = programs.product_net("mul", [-1, 64]).save(tmp_path / "in")
     result = quant_post_dynamic(source, tmp_path / "out", lite_format=True)
     products = [op for op in load_model(result.model_path).ops() if op.type == "mul"]
-    assert [bool(proto.attribute(op, "w_quant_scale", [])) for op in products] == [True, False]
+    assert [bool(op.floats("w_quant_scale")) for op in products] == [True, False]

@@ -122,7 +122,7 @@ def test_uneven_channels_cost_less(
     before = error_of(tmp_path, data, RUN[backend])
     quantized(tmp_path, data, backend, **options, equalize=equalize)
     assert error_of(tmp_path, data, RUN[backend]) < min(0.03, before / 5)
-    made = {name for op in load_model(tmp_path / "int8").ops() for name in proto.names(op.outputs)}
+    made = {name for op in load_model(tmp_path / "int8").ops() for name in op.writes()}
     assert (f"{activation}.equalized" in made) == (name in INSERTED)
 
 

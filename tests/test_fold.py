@@ -16,6 +16,7 @@ from programs import CONV, UNPADDED, Net, ProgramBuilder
 from bench.ocr import lines, models, pages
 from pyquant import CalibrationDataError, calibrate, cli, fold, load_model, save_model
 from pyquant.program import proto
+from pyquant.program.op import Op
 
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 
@@ -416,7 +417,7 @@ def test_two_in_a_row_stay_if_what_is_between_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize("second", [False, True])
 def test_matrices_in_a_row(tmp_path: Path, first: bool, second: bool) -> None:
     net = Net([2, 3, 8]).matmul(11, "matmul", transpose_Y=first)
-    proto.set_attribute(net.block.ops[-1], "alpha", 0.7)
+    Op(net.block.ops[-1]).set_attr("alpha", 0.7)
     net.constant("elementwise_add", np.arange(11.0))
     w = net.parameter("w", programs.random((5, 11) if second else (11, 5), 8))
     net.dims = [2, 3, 5]

@@ -19,6 +19,7 @@ from programs import CONV, POOLING, UNPADDED, Net
 from pyquant import compare, load_model, quant_post_dynamic
 from pyquant.program import proto
 from pyquant.program.onednn.writer import OneDnnWriter
+from pyquant.program.op import Op
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
 
 IMAGES = [4, 8, 12, 12]
@@ -308,9 +309,7 @@ def test_ops_overwrite_what_nothing_reads_behind_them(name: str, tmp_path: Path)
     data = images()
     quantized(build(), tmp_path, data)
     model = load_model(tmp_path / "int8")
-    found = [
-        op.type for op in model.ops() if set(proto.names(op.inputs)) & set(proto.names(op.outputs))
-    ]
+    found = [op.type for op in model.ops() if set(op.reads()) & set(op.writes())]
     assert found == expected
     check_run(tmp_path, data, 0.05)
     compared = compare(tmp_path / "float", model, [data]).tensors
@@ -323,7 +322,7 @@ def chain(act: str, op_type: str = "matmul_v2", bias: bool = True) -> Net:
     for outputs in (24, 16):
         net.matmul(outputs, op_type)
         for name, value in columns.items():
-            proto.set_attribute(net.block.ops[-1], name, value)
+            Op(net.block.ops[-1]).set_attr(name, value)
         if bias:
             net.constant("elementwise_add", np.linspace(-1, 1, outputs))
         net.act(act)
@@ -360,12 +359,12 @@ def test_the_run_is_what_the_integers_say(shift: float, tmp_path: Path) -> None:
     quantized(net, tmp_path, data)
     model = load_model(tmp_path / "int8")
     ops = {op.type: op for op in model.ops()}
-    factor, zero_point = (proto.attribute(ops["quantize"], n, 0.0) for n in ("Scale", "Shift"))
-    is_signed = proto.attribute(ops["quantize"], "is_negative_input", False)
+    factor, zero_point = (ops["quantize"].attr(n, 0.0) for n in ("Scale", "Shift"))
+    is_signed = ops["quantize"].attr("is_negative_input", False)
     least, largest = (-127, 127) if is_signed else (0, 255)
     inputs = np.clip(np.rint(data.astype(np.float64) * factor) + zero_point, least, largest)
-    steps = 1 / np.array(proto.attribute(ops["fc"], "Scale_weights", ()))
-    bias = model.parameters[proto.arguments(ops["fc"].inputs, "Bias")[0]]
+    steps = 1 / np.array(ops["fc"].ints("Scale_weights"))
+    bias = model.parameters[ops["fc"].input("Bias")]
     products = inputs @ model.parameters["w1"].astype(np.float64)
     expected = products * steps / factor + bias
     (actual,) = paddle_run.run(tmp_path / "int8", {"x": data}, "float")
@@ -391,8 +390,8 @@ def test_padding_is_zero_whatever_the_zero_point(strides: list[int], tmp_path: P
         "fused_conv2d": 2,
     }
     model = load_model(tmp_path / "int8")
-    ops = {op.type: op for op in model.ops() if "zeros" not in next(proto.names(op.outputs), "")}
-    factor, zero_point = (proto.attribute(ops["quantize"], n, 0.0) for n in ("Scale", "Shift"))
+    ops = {op.type: op for op in model.ops() if "zeros" not in next(iter(op.writes()), "")}
+    factor, zero_point = (ops["quantize"].attr(n, 0.0) for n in ("Scale", "Shift"))
     inputs = np.clip(np.rint(data * np.float32(factor)) + zero_point, 0, 255) - zero_point
     padded = np.pad(inputs, [(0, 0), (0, 0), (1, 0), (2, 1)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 5), (2, 3))[..., ::2]
@@ -401,7 +400,7 @@ def test_padding_is_zero_whatever_the_zero_point(strides: list[int], tmp_path: P
         next(name for name in model.parameters if "bordered" in name and "@" not in name)
     ]
     products = np.einsum("nchwij,ocij->nohw", windows, integers[:, :16].astype(np.float64))
-    steps = 1 / np.array(proto.attribute(ops["fused_conv2d"], "Scale_weights", ()))
+    steps = 1 / np.array(ops["fused_conv2d"].ints("Scale_weights"))
     expected = products * (steps / factor)[:, None, None] + np.linspace(-1, 1, 48)[:, None, None]
     (actual,) = paddle_run.run(tmp_path / "int8", {"x": data}, "float")
     assert zero_point > 0
@@ -513,9 +512,9 @@ def test_given_thresholds_are_those_of_integers_with_a_zero_point(tmp_path: Path
         result = quantized(net, tmp_path, data, algo="abs_max", optimize_model=False, **options)
         quantize = [op for op in load_model(tmp_path / "int8").ops() if op.type == "quantize"]
         found = {
-            proto.arguments(op.inputs, "Input")[0]: (
-                proto.attribute(op, "Scale", 0.0),
-                proto.attribute(op, "Shift", 0.0),
+            op.input("Input"): (
+                op.attr("Scale", 0.0),
+                op.attr("Shift", 0.0),
             )
             for op in quantize
         }

@@ -19,6 +19,7 @@ from programs import check_complete
 
 from pyquant.program import proto
 from pyquant.program.model import Model, load_model, save_model
+from pyquant.program.op import Op
 from pyquant.program.pir.table import TABLE
 
 if paddle.__version__.startswith("2."):
@@ -85,14 +86,18 @@ def give_tensors(model: Model) -> set[tuple[str, str]]:
             s for line in TABLE.values() if line.op_type == op.type for s in line.operands
         ):
             slots = [slot for slot in (spec.slot, spec.list_slot) if slot]
-            values = np.asarray(proto.attribute(op, spec.attribute or "", ())).reshape(-1)
-            if slots and values.size and not any(proto.arguments(op.inputs, s) for s in slots):
+            values = np.asarray(op.value(spec.attribute or "") or ()).reshape(-1)
+            if slots and values.size and not any(op.inputs(s) for s in slots):
                 name = f"{op.type}.{spec.attribute}.{len(model.parameters)}"
                 add_parameter(model, name, values)
-                op.inputs.add(parameter=slots[0], arguments=[name])
-                proto.remove_attributes(op, (spec.attribute,))
+                op.desc.inputs.add(parameter=slots[0], arguments=[name])
+                op.remove_attrs((spec.attribute,))
                 given.add((op.type, spec.attribute))
     return given
+
+
+def attributes_of(op: Op) -> dict[str, Any]:
+    return {attribute.name: attribute for attribute in op.desc.attrs}
 
 
 def add_parameter(model: Model, name: str, values: np.ndarray[Any, Any]) -> None:
@@ -109,15 +114,15 @@ def test_tensors_are_the_attributes_that_they_stand_for(exported: Path, tmp_path
     for index, case in enumerate(CASES):
         name, directory = f"case{index}", tmp_path / str(index)
         model = load_model(exported, f"{name}.json")
-        expected = [proto.copy_op(op) for op in model.ops()]
+        expected = [op.copy() for op in model.ops()]
         moved = give_tensors(model)
         if not moved:
             continue
         save_model(model, directory / "in", "m.pdmodel", "m.pdiparams")
         again = load_model(directory / "in")
         for op, before in zip(again.ops(), expected):
-            assert {attr.name: attr for attr in op.attrs} == {a.name: a for a in before.attrs}, case
-            assert list(proto.names(op.inputs)) == list(proto.names(before.inputs)), case
+            assert attributes_of(op) == attributes_of(before), case
+            assert op.reads() == before.reads(), case
         check_same_bits_of(again, exported, name, directory / "out")
         given |= moved
     assert {

@@ -18,7 +18,7 @@ from static_runs import error_of, quantized
 
 from bench.ocr import models
 from pyquant import Model, load_model, quant_post_static, save_model
-from pyquant.program import proto
+from pyquant.program.op import Op, ops_of
 
 
 def run(model: Model, directory: Path, feed: Any, how: str) -> Any:
@@ -64,13 +64,11 @@ def test_each_op_of_a_real_model_alone_computes_what_is_simulated(
 def without_softmax(model: Model) -> Model:
     """Let the model end before its softmax, which hides what its input differs by."""
     block = model.program.blocks[0]
-    (position,) = [
-        i for i, op in enumerate(block.ops) if model.fetches[0] in proto.names(op.outputs)
-    ]
-    softmax = proto.copy_op(block.ops[position])
+    (position,) = [i for i, op in enumerate(ops_of(block)) if model.fetches[0] in op.writes()]
+    softmax = Op(block.ops[position]).copy()
     assert softmax.type == "softmax"
     del block.ops[position]
-    proto.rename(block.ops[-1].inputs, {model.fetches[0]: next(proto.names(softmax.inputs))})
+    Op(block.ops[-1]).rename_inputs({model.fetches[0]: softmax.reads()[0]})
     return model
 
 

@@ -19,6 +19,7 @@ from programs import CONV, Net
 from pyquant import SettingError, load_model, save_model
 from pyquant.program import proto
 from pyquant.program.onednn.simulation import simulate
+from pyquant.program.op import make_op
 from pyquant.program.quantizable import WeightedOp
 from pyquant.program.saturation import without_saturation
 from pyquant.program.weights import QuantizedWeight
@@ -246,7 +247,7 @@ def test_large_convolutions_without_padding_may_be_inner_products(
 ) -> None:
     """Whose weights oneDNN does not halve, whatever type they read."""
     attributes = {"paddings": [3, 3], "padding_algorithm": algorithm}
-    desc = proto.make_op("conv2d", {}, {}, attributes)
+    desc = make_op("conv2d", {}, {}, attributes)
     op = WeightedOp(0, 0, "conv2d", "x", "w", 0, "y")
     found = without_saturation(weight(programs.random((8, 4, 7, 7))), op, desc, False)
     assert (found.bits, found.fits_in_pairs) == (7, fits)

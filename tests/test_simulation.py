@@ -24,6 +24,7 @@ from pyquant.program import proto
 from pyquant.program.onednn.integers import read_grids
 from pyquant.program.onednn.simulation import simulate
 from pyquant.program.onednn.widening import BORDERED, WIDENED
+from pyquant.program.op import Op
 
 ONEDNN = {"use_mkldnn": True, "use_onednn": True}
 IMAGES = (4, 8, 12, 12)
@@ -105,19 +106,19 @@ def test_a_wrong_attribute_is_no_rounding(attribute: str, tmp_path: Path) -> Non
     found = disagreement(model, model, {"x": data}, tmp_path / "right")
     assert found.is_rounding, found
     op = next(op for op in wrong.ops() if _says(op, attribute))
-    value = proto.attribute(op, attribute, None)
+    value = op.value(attribute)
     given = {**WRONG, **WRONG_OF_PYRAMIDS}[attribute](
         list(value) if attribute == "Scale_weights" else value
     )
-    proto.set_attribute(op, attribute, given)
+    op.set_attr(attribute, given)
     save_model(wrong, tmp_path / "wrong", "m.pdmodel", "m.pdiparams")
     run = load_model(tmp_path / "wrong")
     found = disagreement(run, model, {"x": data}, tmp_path / "simulated")
     assert found.share > 0.02 or found.output > 1e-3, found
 
 
-def _says(op: Any, attribute: str) -> bool:
-    value = proto.attribute(op, attribute, None)
+def _says(op: Op, attribute: str) -> bool:
+    value = op.value(attribute)
     return value not in (None, 0.0) and (attribute == "Scale_weights" or value != 1.0)
 
 
@@ -170,7 +171,7 @@ def test_simulated_rounding_is_that_of_the_run(tmp_path: Path) -> None:
         net.parameter("unread", np.zeros(1, np.float32))  # Paddle 2.6 loads no model without any
         x = net.feed("x", [-1, 1200])
         q = net.op("quantize", {"Input": x}, ("Output", "q"), [-1, 1200], scaled(1.0, zero_point))
-        proto.set_attribute(net.block.ops[-1], "is_negative_input", signed)
+        Op(net.block.ops[-1]).set_attr("is_negative_input", signed)
         y = ("Output", "y")
         net.fetch(net.op("dequantize", {"Input": q}, y, [-1, 1200], scaled(1.0, zero_point)))
         model = load_model(net.save(tmp_path / "int8"))
@@ -241,7 +242,7 @@ def test_what_cannot_be_simulated_is_named(tmp_path: Path) -> None:
     quantized(tmp_path, [programs.random((4, 32))], deploy_backend="OneDNN")
     model = load_model(tmp_path / "int8")
     op = next(op for op in model.ops() if op.type == "fc")
-    proto.set_attribute(op, "activation_type", "sine")
+    op.set_attr("activation_type", "sine")
     with pytest.raises(UnsupportedError, match=r"'fc' .*'sine'"):
         simulate(model)
     floats = load_model(source)
@@ -279,9 +280,9 @@ def test_what_is_claimed_to_be_int8_runs_so(tmp_path: Path) -> None:
     claimed: Counter[Any] = Counter()
     weights = set()
     for op in model.ops():
-        if op.type in PRIMITIVES and not grids.keys().isdisjoint(proto.names(op.inputs)):
+        if op.type in PRIMITIVES and not grids.keys().isdisjoint(op.reads()):
             channels = None
-            for name in (*proto.arguments(op.inputs, "Filter"), *proto.arguments(op.inputs, "W")):
+            for name in (*op.inputs("Filter"), *op.inputs("W")):
                 weights.add(_of_the_source(name))
                 channels = _channels(op, model.dims()[name])
             claimed[PRIMITIVES[op.type], channels] += 1
@@ -296,7 +297,7 @@ def test_what_is_claimed_to_be_int8_runs_so(tmp_path: Path) -> None:
     assert ran == claimed
 
 
-def _channels(op: Any, dims: list[int]) -> tuple[int, int]:
+def _channels(op: Op, dims: list[int]) -> tuple[int, int]:
     if op.type == "fc":
         return dims[0], dims[1]
-    return dims[1] * proto.attribute(op, "groups", 1), dims[0]
+    return dims[1] * op.attr("groups", 1), dims[0]

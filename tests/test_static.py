@@ -30,6 +30,7 @@ from pyquant import (
 from pyquant.calibration.thresholds import ALGORITHMS
 from pyquant.cli import main
 from pyquant.program import proto
+from pyquant.program.op import make_op, ops_of
 from pyquant.program.reads import Read
 from pyquant.program.rewrite import Rewriter
 
@@ -261,8 +262,8 @@ def test_a_variable_that_is_written_again_is_quantized_again(tmp_path: Path) -> 
     w = net.parameter("w", programs.random((3, 3, 3, 3)) * np.float32(0.2))
     a = net.op("relu", {"X": x}, ("Out", "a"), dims)
     b = net.op("conv2d", {"Input": a, "Filter": w}, ("Output", "b"), dims, programs.CONV)
-    again = proto.make_op("relu", {"X": [b]}, {"Out": [a]}, {})
-    net.block.ops.append(again)
+    again = make_op("relu", {"X": [b]}, {"Out": [a]}, {})
+    net.block.ops.append(again.desc)
     net.fetch(net.op("conv2d", {"Input": a, "Filter": w}, ("Output", "y"), dims, programs.CONV))
     source = net.save(tmp_path / "in")
     result = quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES], **QDQ)
@@ -569,12 +570,12 @@ def test_branches_that_read_the_same_declare_it_each(tmp_path: Path) -> None:
     model = load_model(net.conv(4).end().save(tmp_path / "in"))
     for index in (1, 2):
         block = model.program.blocks.add(idx=index, parent_idx=0)
-        block.ops.add().CopyFrom(next(op for op in model.ops() if op.type == "conv2d"))
+        block.ops.add().CopyFrom(next(op for op in model.ops() if op.type == "conv2d").desc)
     rewriter = Rewriter(model)
     rewriter.quantize_activations({read: 1.0}, [Read(1, 0, read), Read(2, 0, read)], {})
     rewriter.apply()
     for block in list(model.program.blocks)[1:]:
-        written = {name for op in block.ops for name in proto.names(op.outputs)}
+        written = {name for op in ops_of(block) for name in op.writes()}
         declared = {var.name for var in block.vars}
         assert [name for name in written if name.startswith(read)]
         assert {name for name in written if name.startswith(read)} <= declared

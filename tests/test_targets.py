@@ -29,6 +29,7 @@ from pyquant import (
 )
 from pyquant.program import proto
 from pyquant.program.model import Model
+from pyquant.program.op import Op, ops_of
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS
 from pyquant.program.targets import DEPLOY_BACKENDS
 
@@ -102,11 +103,11 @@ class Passes:
             if op.type != "dequantize_linear":
                 continue
             self._check(op)
-            source = only(proto.arguments(op.inputs, "X"))
-            output = only(proto.arguments(op.outputs, "Y"))
-            scale = model.parameters[only(proto.arguments(op.inputs, "Scale"))]
+            source = only(op.inputs("X"))
+            output = only(op.outputs("Y"))
+            scale = model.parameters[only(op.inputs("Scale"))]
             if source in model.parameters:
-                axis = proto.attribute(op, "quant_axis", None)
+                axis = op.value("quant_axis")
                 assert model.parameters[source].dtype == np.int8
                 self.scales[source] = scale / np.float32(127), axis
                 sources[output] = source, None
@@ -114,22 +115,21 @@ class Passes:
                 quantize = producers[source]
                 assert quantize.type == "quantize_linear"
                 self._check(quantize)
-                slot = quantize.inputs
-                assert proto.arguments(slot, "Scale") == proto.arguments(op.inputs, "Scale")
-                assert proto.attribute(op, "quant_axis", None) == -1
-                sources[output] = only(proto.arguments(slot, "X")), float(scale[0])
+                assert quantize.inputs("Scale") == op.inputs("Scale")
+                assert op.value("quant_axis") == -1
+                sources[output] = only(quantize.inputs("X")), float(scale[0])
         self.ops = [op for op in model.ops() if not op.type.endswith("quantize_linear")]
         for op in self.ops:
-            read = [sources[name] for name in proto.names(op.inputs) if name in sources]
-            proto.rename(op.inputs, {name: source for name, (source, _) in sources.items()})
+            read = [sources[name] for name in op.reads() if name in sources]
+            op.rename_inputs({name: source for name, (source, _) in sources.items()})
             ranges = {name: scale for name, scale in read if scale is not None}
             if ranges:
-                self.ranges[next(proto.names(op.outputs))] = ranges
+                self.ranges[op.output()] = ranges
 
-    def _check(self, op: Any) -> None:
+    def _check(self, op: Op) -> None:
         """Check what the passes take for granted of ``quantize_linear`` and the inverse."""
-        assert proto.attribute(op, "bit_length", None) == 8
-        zero_point = self.model.parameters[only(proto.arguments(op.inputs, "ZeroPoint"))]
+        assert op.value("bit_length") == 8
+        zero_point = self.model.parameters[only(op.inputs("ZeroPoint"))]
         assert not zero_point.any()
 
     def tensor_range(self, name: str) -> float | None:
@@ -148,12 +148,12 @@ def test_every_op_with_a_weight_is_of_the_form_that_the_passes_match(
     assert {op.type for op in found} == set(ACTIVATION_OP_TYPES)
     for op in found:
         kind = QUANTIZABLE_OPS[op.type]
-        weight = only(proto.arguments(op.inputs, kind.weight))
+        weight = only(op.inputs(kind.weight))
         scales, axis = passes.scales[weight]
         assert axis == (1 if op.type in ("conv2d_transpose", "mul", "matmul", "matmul_v2") else 0)
         assert scales.shape == (passes.model.parameters[weight].shape[axis],)
-        activation = only(proto.arguments(op.inputs, kind.activation))
-        assert passes.ranges[next(proto.names(op.outputs))][activation] > 0
+        activation = only(op.inputs(kind.activation))
+        assert passes.ranges[op.output()][activation] > 0
     assert {op.type for op in passes.ops}.isdisjoint({"cast", "elementwise_mul"})
 
 
@@ -164,15 +164,15 @@ def test_tensorrt_knows_the_range_of_all_that_an_int8_layer_reads_and_writes(
     passes = Passes(load_model(tmp_path / "int8"))
     readers: dict[str, list[Any]] = {}
     for op in passes.ops:
-        for name in proto.names(op.inputs):
+        for name in op.reads():
             readers.setdefault(name, []).append(op)
     types = []
     for op in passes.ops:
         if op.type not in (*QUANTIZABLE_OPS, *DEPLOY_BACKENDS["TensorRT"].fused):
             continue
         types.append(op.type)
-        output = next(proto.names(op.outputs))
-        addends = [name for r in readers[output] for name in proto.arguments(r.inputs, "Y")]
+        output = op.output()
+        addends = [name for r in readers[output] for name in r.inputs("Y")]
         is_biased = any(name in passes.model.parameters for name in addends)
         # A convolution and its bias are one layer (conv_elementwise_add_fuse_pass.cc).
         is_inside = op.type == "conv2d" and is_biased
@@ -184,7 +184,7 @@ def test_tensorrt_knows_the_range_of_all_that_an_int8_layer_reads_and_writes(
 def test_paddle_lite_is_given_what_int8_ops_read_and_no_more(tmp_path: Path) -> None:
     quantized(every_op(), tmp_path, IMAGES, deploy_backend="ARM")
     passes = Passes(load_model(tmp_path / "int8"))
-    int8 = {next(proto.names(op.outputs)) for op in passes.ops if op.type in QUANTIZABLE_OPS}
+    int8 = {op.output() for op in passes.ops if op.type in QUANTIZABLE_OPS}
     assert passes.ranges.keys() == int8
 
 
@@ -216,9 +216,9 @@ def outputs_of_integers(net: Net, directory: Path, data: Any, weight_bits: int) 
 
     These are computed anew: by the maxima, per channel, in numpy.
     """
-    op = next(op for op in net.block.ops if op.type in QUANTIZABLE_OPS)
+    op = next(op for op in ops_of(net.block) if op.type in QUANTIZABLE_OPS)
     kind = QUANTIZABLE_OPS[op.type]
-    name = only(proto.arguments(op.inputs, kind.weight))
+    name = only(op.inputs(kind.weight))
     weight = net.parameters[name]
     others = tuple(axis for axis in range(weight.ndim) if axis != kind.channel_axis % weight.ndim)
     levels = 2 ** (weight_bits - 1) - 1
@@ -239,7 +239,7 @@ def test_the_simulation_is_near_float(tmp_path: Path, backend: str, full: bool) 
     assert 0 < error_of(tmp_path, IMAGES, "plain") < 0.02
     # A tanh behind a sigmoid is fused to no int8 op.
     tanh = next(op for op in load_model(tmp_path / "int8").ops() if op.type == "tanh")
-    is_quantized = only(proto.arguments(tanh.inputs, "X")).endswith(".dequantized")
+    is_quantized = only(tanh.inputs("X")).endswith(".dequantized")
     assert is_quantized == (full and backend == "TensorRT")
 
 
@@ -335,15 +335,15 @@ def test_names_of_profiles_are_of_any_case(tmp_path: Path) -> None:
 
 def test_a_skipped_tensor_is_read_in_float(tmp_path: Path) -> None:
     net = every_op()
-    sums = [op for op in net.block.ops if op.type == "elementwise_add"]
-    residual = only(proto.arguments(sums[1].outputs, "Out"))
+    sums = [op for op in ops_of(net.block) if op.type == "elementwise_add"]
+    residual = only(sums[1].outputs("Out"))
     options = {"deploy_backend": "TensorRT", "skip_tensor_list": [residual]}
     result = quantized(net, tmp_path, IMAGES, is_full_quantize=True, **options)
     assert residual not in result.thresholds()
     written = load_model(tmp_path / "int8")
     for op in written.ops():
-        if residual in (*proto.names(op.inputs), *proto.names(op.outputs)):
-            assert not any(name.endswith(".dequantized") for name in proto.names(op.inputs))
+        if residual in (*op.reads(), *op.writes()):
+            assert not any(name.endswith(".dequantized") for name in op.reads())
 
 
 def depthwise_on_sigmoid() -> Net:

@@ -15,6 +15,7 @@ from programs import INT64, Net, ProgramBuilder, random
 
 from pyquant import load_model, quant_post_dynamic
 from pyquant.program import proto
+from pyquant.program.op import make_op
 from pyquant.program.op_protos import attribute_kinds
 from pyquant.program.tensor_inputs import use_attributes
 
@@ -97,8 +98,8 @@ def test_constant_limits_are_attributes(tmp_path: Path) -> None:
         clips = [op for op in model.ops() if op.type == "clip"]
         assert len(clips) == (make is not computed)
         for clip in clips:
-            assert list(proto.names(clip.inputs)) == [clip.inputs[0].arguments[0]]
-            limits = [proto.attribute(clip, name, None) for name in ("min", "max")]
+            assert clip.reads() == clip.inputs("X")
+            limits = [clip.value(name) for name in ("min", "max")]
             assert limits == list(LIMITS.values())
 
 
@@ -138,17 +139,17 @@ def test_whole_numbers_within_a_computed_limit(tmp_path: Path, slot: str) -> Non
     "value", [np.float64(0.1), np.float32("nan"), np.uint16(16256)], ids=["inexact", "nan", "raw"]
 )
 def test_what_an_attribute_cannot_hold_stays(value: Any) -> None:
-    op = proto.make_op("clip", {"X": ["x"], "Max": ["m"]}, {"Out": ["y"]}, UNLIMITED)
-    before = proto.copy_op(op)
+    op = make_op("clip", {"X": ["x"], "Max": ["m"]}, {"Out": ["y"]}, UNLIMITED)
+    before = op.copy()
     assert not use_attributes(op, {"m": np.array([value])}.get)
-    assert op == before
+    assert op.desc == before.desc
 
 
 def test_a_list_is_an_attribute_if_all_of_it_is_known() -> None:
     arrays = {"a": np.array([2], np.int32), "b": np.array([-1], np.int64)}
     slots = {"X": ["x"], "ShapeTensor": ["a", "b"]}
-    op = proto.make_op("reshape2", slots, {"Out": ["y"]}, {"shape": [-1, -1]})
+    op = make_op("reshape2", slots, {"Out": ["y"]}, {"shape": [-1, -1]})
     assert not use_attributes(op, {"a": arrays["a"]}.get)
     assert use_attributes(op, arrays.get)
-    assert list(proto.attribute(op, "shape", ())) == [2, -1]
-    assert list(proto.names(op.inputs)) == ["x"]
+    assert list(op.ints("shape")) == [2, -1]
+    assert op.reads() == ["x"]

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 import pyquant
-from pyquant.program import proto
 
 from ..methods import float_variant, parse_option
 from ..predictor import make_predictor, run_batch
@@ -93,7 +92,7 @@ def _print_ops(model: pyquant.Model, experiment: Experiment) -> None:
     )
     producers = model.producers()
     for op in model.ops():
-        names = proto.names(op.inputs)
+        names = op.reads()
         weight = next((name for name in names if name in experiment.weights), None)
         activation = next((name for name in names if name not in model.parameters), None)
         if weight is None or activation is None:  # such as a reshape of a bias, when it is folded

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from .. import kernels
-from ..program import proto
 from ..program.folding.linear import weight_layout
+from ..program.op import Op
 from ..program.parameters import Array
 from ..program.quantizable import is_channels_last
 from ..program.weights import QuantizedWeight
 from .windows import Window
 
 
-def mean_error(desc: Any, weight: QuantizedWeight, means: Array, dims: Sequence[int]) -> Array:
+def mean_error(desc: Op, weight: QuantizedWeight, means: Array, dims: Sequence[int]) -> Array:
     """Return what an op's outputs lack on average by its integers, float64[outputs].
 
     Args:
@@ -48,7 +47,7 @@ def mean_error(desc: Any, weight: QuantizedWeight, means: Array, dims: Sequence[
     return by_output * _share_of_taps(desc)
 
 
-def mean_outputs(desc: Any, weight: Array, means: Array, dims: Sequence[int]) -> Array:
+def mean_outputs(desc: Op, weight: Array, means: Array, dims: Sequence[int]) -> Array:
     """Return what an op computes on average, float64[outputs]; its arguments as of `mean_error`.
 
     Args:
@@ -66,7 +65,7 @@ def mean_outputs(desc: Any, weight: Array, means: Array, dims: Sequence[int]) ->
     return outputs * _share_of_taps(desc)
 
 
-def _taps_inside(desc: Any, shape: tuple[int, ...], dims: Sequence[int]) -> Array:
+def _taps_inside(desc: Op, shape: tuple[int, ...], dims: Sequence[int]) -> Array:
     """Return how much of its channel's mean each tap of an input meets: [taps]."""
     if len(shape) == 2:
         return np.ones(1)
@@ -84,8 +83,8 @@ def _steps(weight: QuantizedWeight) -> Array:
     return steps
 
 
-def _share_of_taps(desc: Any) -> float:
+def _share_of_taps(desc: Op) -> float:
     """Return what each weight counts for in an output, on average."""
     if desc.type == "conv2d_transpose":  # of the taps, those that a stride leads to
-        return 1 / float(math.prod(proto.attribute(desc, "strides", (1, 1))))
-    return float(proto.attribute(desc, "alpha", 1.0))
+        return 1 / float(math.prod(desc.ints("strides", (1, 1))))
+    return desc.attr("alpha", 1.0)

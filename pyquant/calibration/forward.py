@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from ..arrays import view_values
 from ..errors import ActivationError, ModelFileError
-from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array
 from .channels import by_channel
@@ -246,9 +245,7 @@ def _empty(name: str, batch: int) -> ActivationError:
 def _is_channels_last(model: Model) -> bool:
     """Return whether an op of the program reads or writes images with the channels last."""
     return any(
-        proto.attribute(op, name, "") == "NHWC"
-        for op in model.ops()
-        for name in ("data_format", "data_layout")
+        op.attr(name, "") == "NHWC" for op in model.ops() for name in ("data_format", "data_layout")
     )
 
 
@@ -264,7 +261,7 @@ def _in_sample_order(model: Model, names: Collection[str]) -> set[str]:
     others: set[str] = set()
     for op in model.ops():
         keeps = op.type in _KEEP_SAMPLES_OUTERMOST or (
-            op.type in _KEEP_ORDER and in_order.issuperset(proto.names(op.inputs))
+            op.type in _KEEP_ORDER and in_order.issuperset(op.reads())
         )
-        (in_order if keeps else others).update(proto.names(op.outputs))
+        (in_order if keeps else others).update(op.writes())
     return in_order.difference(others).intersection(names)

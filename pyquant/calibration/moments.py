@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import copy
-from typing import Any
 
 import numpy as np
 
 from .. import kernels
-from ..program import proto
 from ..program.model import Model
+from ..program.op import Op
 from ..program.parameters import Array
 from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp, is_channels_last
@@ -37,17 +36,17 @@ class InputMoments:
         sums: float64[groups, inputs, inputs]; an input is a channel, or a tap of one.
     """
 
-    def __init__(self, op: WeightedOp, desc: Any, weight: Array) -> None:
+    def __init__(self, op: WeightedOp, desc: Op, weight: Array) -> None:
         """Take the op's geometry from its ``OpDesc`` and its weight."""
         self.op = op
         self._is_product = op.op_type in PRODUCTS
-        self._groups = proto.attribute(desc, "groups", 1)
+        self._groups = desc.attr("groups", 1)
         size = weight.shape[1 - op.channel_axis] if self._is_product else weight[0].size
         self.sums = np.zeros((self._groups, size, size))
         self._samples = 0
         is_mul = op.op_type == "mul"
-        self._columns = proto.attribute(desc, "x_num_col_dims", 1) if is_mul else None
-        self._transposed = any(proto.attribute(desc, name, False) for name in _TRANSPOSED_INPUT)
+        self._columns = desc.attr("x_num_col_dims", 1) if is_mul else None
+        self._transposed = any(desc.attr(name, False) for name in _TRANSPOSED_INPUT)
         self._channels_last = is_channels_last(desc)
         if not self._is_product:
             self._window = Window.of(desc, weight.shape[2:])

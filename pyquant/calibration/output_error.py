@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
 from ..program.folding.linear import weight_layout
 from ..program.model import Model
+from ..program.op import Op
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
@@ -26,7 +26,7 @@ class Reader:
         taps: how many weights there are of each input channel of an output.
     """
 
-    def __init__(self, desc: Any, weight: Array) -> None:
+    def __init__(self, desc: Op, weight: Array) -> None:
         """Take them from a float32 weight, and the groups from the op's ``OpDesc``."""
         self._weights = weight_layout(desc, weight.shape).grouped(weight)
         self.taps = self._weights.shape[-1]

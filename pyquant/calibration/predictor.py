@@ -14,6 +14,7 @@ from ..errors import CalibrationDataError, ModelFileError
 from ..program import proto
 from ..program.misfusion import kept_apart
 from ..program.model import Model
+from ..program.op import ops_of
 from ..program.parameters import write_combined
 from ..program.temporary import temporary_directory
 from .data import Feed
@@ -145,13 +146,11 @@ def _either(config: Any, name: str, older: str) -> Any:
 
 
 def _keep_from_onednn(config: Any, program: Any) -> None:
-    ops = [op for block in program.blocks for op in block.ops]
+    ops = [op for block in program.blocks for op in ops_of(block)]
     # oneDNN's mul reads a 4-D input in blocks of channels as if it were in order (2.6 and 3.3).
     tensors = ((var.name, proto.tensor_desc(var)) for block in program.blocks for var in block.vars)
     ranks = {name: len(desc.dims) for name, desc in tensors if desc is not None}
-    multiplied = [
-        name for op in ops if op.type == "mul" for name in proto.arguments(op.inputs, "X")
-    ]
+    multiplied = [name for op in ops if op.type == "mul" for name in op.inputs("X")]
     if any(ranks.get(name, 0) > 2 for name in multiplied):
         others = {op.type for op in ops} - {"mul"}
         _either(config, "set_onednn_op", "set_mkldnn_op")(others)

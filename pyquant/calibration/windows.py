@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ..program import proto
+from ..program.op import Op
 from ..program.parameters import Array
 
 Padding = tuple[int, int]
@@ -31,10 +30,10 @@ class Window:
     paddings: tuple[Padding, Padding] | None
 
     @classmethod
-    def of(cls, desc: Any, kernel: tuple[int, ...]) -> Window:
+    def of(cls, desc: Op, kernel: tuple[int, ...]) -> Window:
         """Read the window of a convolution from its ``OpDesc``."""
-        strides = tuple(proto.attribute(desc, "strides", (1, 1)))
-        dilations = tuple(proto.attribute(desc, "dilations", (1, 1)))
+        strides = tuple(desc.ints("strides", (1, 1)))
+        dilations = tuple(desc.ints("dilations", (1, 1)))
         return cls(kernel, strides, dilations, _paddings(desc))
 
     def over(self, images: Array) -> Array:
@@ -81,11 +80,11 @@ class Window:
         return total // 2, total - total // 2
 
 
-def _paddings(desc: Any) -> tuple[Padding, Padding] | None:
-    algorithm = proto.attribute(desc, "padding_algorithm", "EXPLICIT")
+def _paddings(desc: Op) -> tuple[Padding, Padding] | None:
+    algorithm = desc.attr("padding_algorithm", "EXPLICIT")
     if algorithm == "SAME":
         return None
-    given = [0, 0] if algorithm == "VALID" else list(proto.attribute(desc, "paddings", (0, 0)))
+    given = [0, 0] if algorithm == "VALID" else list(desc.ints("paddings", (0, 0)))
     if len(given) == 2:
         given = [given[0], given[0], given[1], given[1]]
     return (given[0], given[1]), (given[2], given[3])

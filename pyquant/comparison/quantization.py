@@ -21,6 +21,7 @@ from ..program import proto
 from ..program.folding.scaling import stored_factors
 from ..program.model import Model
 from ..program.onednn.integers import CARRIERS, read_grids
+from ..program.op import Op
 from ..program.parameters import Array
 from ..program.ranges import Grid
 
@@ -172,17 +173,17 @@ class _Reader:
             **dict.fromkeys((*CARRIERS, "requantize"), self._carry),
         }
 
-    def read(self, op: Any) -> None:
+    def read(self, op: Op) -> None:
         """Take in the next op."""
         _refuse_lite(self._model, op)
-        sources = proto.arguments(op.inputs, "X") or proto.arguments(op.inputs, "Input")
-        outputs = list(proto.names(op.outputs))
+        sources = op.inputs("X") or op.inputs("Input")
+        outputs = op.writes()
         kind = self._kinds.get(op.type)
         if kind is None or not sources or not kind(op, sources[0], outputs[0]):
             self._reads(op, outputs)
         self._written.update(outputs)
 
-    def _quantize(self, op: Any, source: str, output: str) -> bool:
+    def _quantize(self, op: Op, source: str, output: str) -> bool:
         if source in self.found.weights:
             self._restated[output] = source
         elif source not in self._model.parameters:
@@ -193,11 +194,11 @@ class _Reader:
                     "thresholds. Quantize it per tensor."
                 )
             value = self._last_written(source)
-            bits = proto.attribute(op, "bit_length", 8)
+            bits = op.attr("bit_length", 8)
             self._quantized[output] = Activation(value, float(threshold[0]), bits)
         return True
 
-    def _dequantize(self, op: Any, source: str, output: str) -> bool:
+    def _dequantize(self, op: Op, source: str, output: str) -> bool:
         if source in self._restated:
             self.found.weights[output] = self.found.weights.pop(self._restated[source])
             self._restated[output] = source
@@ -205,39 +206,39 @@ class _Reader:
             self.found.activations[output] = self._quantized[source]
         elif source in self._model.parameters:
             integers = self._model.parameters[source]
-            threshold, axis = self._threshold(op), proto.attribute(op, "quant_axis", -1)
+            threshold, axis = self._threshold(op), op.attr("quant_axis", -1)
             shape = [1] * integers.ndim
             shape[axis] = threshold.size
-            bits = proto.attribute(op, "bit_length", 8)
+            bits = op.attr("bit_length", 8)
             step = (threshold / np.float32(2 ** (bits - 1) - 1)).reshape(shape)
             self._add_weight(source, integers, step, bits, output)
         return True
 
-    def _quantize_by_scale(self, op: Any, source: str, output: str) -> bool:
+    def _quantize_by_scale(self, op: Op, source: str, output: str) -> bool:
         self._add_scaled(self._last_written(source), output)
         return True
 
-    def _carry(self, op: Any, source: str, output: str) -> bool:
+    def _carry(self, op: Op, source: str, output: str) -> bool:
         if output in self._grids:
             self._carried[output] = self._carried.get(source, source)
         return output in self._grids
 
-    def _cast_integers(self, op: Any, source: str, output: str) -> bool:
+    def _cast_integers(self, op: Op, source: str, output: str) -> bool:
         array = self._model.parameters.get(source)
         if array is not None and array.dtype in (np.int8, np.int16):
             self._cast[output] = source
             return True
         if source in self.found.weights:  # a weight in half precision
             weight = self.found.weights.pop(source)
-            data_type = proto.attribute(op, "out_dtype", weight.data_type)
+            data_type = op.attr("out_dtype", weight.data_type)
             self.found.weights[output] = Weight(
                 weight.name, weight.integers, weight.step, weight.axis, weight.bits, data_type
             )
             return True
         return False
 
-    def _scale(self, op: Any, source: str, output: str) -> bool:
-        step = self._model.parameters.get(next(iter(proto.arguments(op.inputs, "Y")), ""))
+    def _scale(self, op: Op, source: str, output: str) -> bool:
+        step = self._model.parameters.get(next(iter(op.inputs("Y")), ""))
         if source in self._products and step is not None:
             self._scale_product(source, step, output)
             return True
@@ -248,9 +249,9 @@ class _Reader:
         self._add_weight(name, integers, step, 8 * integers.dtype.itemsize, output)
         return True
 
-    def _add_bias(self, op: Any, source: str, output: str) -> bool:
+    def _add_bias(self, op: Op, source: str, output: str) -> bool:
         """Let a sum stand for the op and its bias, which may make up for the op's integers."""
-        addend = next(iter(proto.arguments(op.inputs, "Y")), "")
+        addend = next(iter(op.inputs("Y")), "")
         if source in self._unbiased and addend in self._model.parameters:
             self._move_output(self._unbiased.pop(source), output)
         if source in self._products:
@@ -296,8 +297,8 @@ class _Reader:
         """Return the value that the op at hand gives a variable."""
         return Written(name, self._writes[name] - 1 - self._written[name])
 
-    def _threshold(self, op: Any) -> NDArray[np.float32]:
-        name = proto.arguments(op.inputs, "Scale")[0]
+    def _threshold(self, op: Op) -> NDArray[np.float32]:
+        name = op.input("Scale")
         threshold = self._model.parameters.get(name)
         if threshold is None:
             raise UnsupportedError(
@@ -311,8 +312,8 @@ class _Reader:
             )
         return threshold.astype(np.float32).reshape(-1)
 
-    def _reads(self, op: Any, outputs: list[str]) -> None:
-        sources = [self._carried.get(name, name) for name in proto.names(op.inputs)]
+    def _reads(self, op: Op, outputs: list[str]) -> None:
+        sources = [self._carried.get(name, name) for name in op.reads()]
         read = [
             name for name in sources if name in self.found.activations or name in self.found.weights
         ]
@@ -338,10 +339,10 @@ class _Reader:
                 self._add_scaled(value, value.name)
 
 
-def _refuse_lite(model: Model, op: Any) -> None:
-    if proto.attribute(op, "quantize_weight_bits", None) is None:
+def _refuse_lite(model: Model, op: Op) -> None:
+    if op.value("quantize_weight_bits") is None:
         return
-    parameters = (model.parameters.get(name) for name in proto.names(op.inputs))
+    parameters = (model.parameters.get(name) for name in op.reads())
     if any(array is not None and array.dtype in (np.int8, np.int16) for array in parameters):
         raise UnsupportedError(
             f"{model.model_path}: it is in Paddle-Lite's form, which Paddle cannot run. Compare "

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-from . import proto
 from .folding.addition import make_addition
 from .folding.affine import Vector, affine_op
 from .folding.linear import linear_op
 from .graph import Graph
 from .model import Model
+from .op import Op
 from .quantizable import WeightedOp, located
 
 
@@ -57,13 +56,13 @@ def _insert_bias(graph: Graph, op: WeightedOp, correction: Vector) -> str:
     """Return the name of what the op itself then writes."""
     desc = graph.ops[op.position]
     product = graph.add_variable(f"{op.output}.product", op.output)
-    proto.rename(desc.outputs, {op.output: product})
+    desc.rename_outputs({op.output: product})
     addition = _addition(graph, op, product, op.output, correction)
     graph.replace(op.position, desc, addition)
     return product
 
 
-def _addition(graph: Graph, op: WeightedOp, source: str, output: str, vector: Vector) -> Any:
+def _addition(graph: Graph, op: WeightedOp, source: str, output: str, vector: Vector) -> Op:
     return make_addition(graph, source, output, vector, _channel_axis(graph, op), "corrected")
 
 

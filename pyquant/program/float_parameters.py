@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import proto
 from .model import Model
 from .quantizable import FloatOp, WeightedOp, output_name
 
@@ -49,7 +48,7 @@ def _large(model: Model, ops: Sequence[WeightedOp]) -> Iterator[tuple[str, str, 
     weights = {(op.block, op.read_at, op.weight) for op in ops}
     readers: dict[str, tuple[str, str]] = {}
     for block, position, op in model.numbered_ops():
-        for name in proto.names(op.inputs):
+        for name in op.reads():
             if (block, position, name) not in weights:
                 readers.setdefault(name, (op.type, output_name(op)))
     quantized = {op.weight for op in ops}

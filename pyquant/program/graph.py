@@ -8,6 +8,7 @@ from typing import Any
 
 from . import proto
 from .model import Model
+from .op import Op, ops_of, replace_ops
 
 
 class Graph:
@@ -30,10 +31,10 @@ class Graph:
         """
         self.model = model
         self.is_edited = False
-        self.ops: dict[int, Any] = {
-            position: proto.copy_op(op) for position, op in enumerate(model.program.blocks[0].ops)
+        self.ops: dict[int, Op] = {
+            position: op.copy() for position, op in enumerate(ops_of(model.program.blocks[0]))
         }
-        self._after: dict[int, list[Any]] = {}
+        self._after: dict[int, list[Op]] = {}
         self._producers: dict[str, int] = {}
         self._readers: defaultdict[str, set[int]] = defaultdict(set)
         for position, op in self.ops.items():
@@ -71,25 +72,25 @@ class Graph:
         """Remove an op; what it wrote is written no more."""
         self.is_edited = True
         op = self.ops.pop(position)
-        for name in set(proto.names(op.inputs)):
+        for name in set(op.reads()):
             self._readers[name].discard(position)
-        for name in proto.names(op.outputs):
+        for name in op.writes():
             self._producers.pop(name, None)
 
     def read_instead(self, old: str, new: str) -> None:
         """Let the readers of ``old`` read ``new``."""
         for position in self.readers(old):
-            proto.rename(self.ops[position].inputs, {old: new})
+            self.ops[position].rename_inputs({old: new})
             self._readers[new].add(position)
         self._readers[old].clear()
 
     def rename_input(self, position: int, old: str, new: str) -> None:
         """Let one op read ``new`` in place of ``old``."""
-        proto.rename(self.ops[position].inputs, {old: new})
+        self.ops[position].rename_inputs({old: new})
         self._readers[old].discard(position)
         self._readers[new].add(position)
 
-    def replace(self, position: int, *ops: Any) -> None:
+    def replace(self, position: int, *ops: Op) -> None:
         """Put ``ops`` in the place of an op; its position is then that of the first one."""
         if position in self.ops:
             self.remove(position)
@@ -131,8 +132,7 @@ class Graph:
         ops = []
         for position, op in sorted(self.ops.items()):
             ops += [op, *self._after.get(position, ())]
-        del block.ops[:]
-        block.ops.extend(ops)
+        replace_ops(block, ops)
         used = self._unused.union(_names(self.model))
         for index in reversed(range(len(block.vars))):
             if block.vars[index].name not in used:
@@ -147,10 +147,10 @@ class Graph:
         self._variables[name] = proto.add_var(block, name, data_type, dims)
         return name
 
-    def _link(self, position: int, op: Any) -> None:
-        for name in proto.names(op.inputs):
+    def _link(self, position: int, op: Op) -> None:
+        for name in op.reads():
             self._readers[name].add(position)
-        for name in proto.names(op.outputs):
+        for name in op.writes():
             self._producers[name] = position
 
 
@@ -160,14 +160,14 @@ def _kept(model: Model) -> Iterable[str]:
     yield from (name for name, count in writes.items() if count > 1)
     yield from model.fetches
     for block in list(model.program.blocks)[1:]:
-        for op in block.ops:
-            yield from (*proto.names(op.inputs), *proto.names(op.outputs))
-    for op in model.program.blocks[0].ops:
-        if any(attribute.name == "sub_block" for attribute in op.attrs):
-            yield from (*proto.names(op.inputs), *proto.names(op.outputs))
+        for op in ops_of(block):
+            yield from (*op.reads(), *op.writes())
+    for op in ops_of(model.program.blocks[0]):
+        if op.has_block():
+            yield from (*op.reads(), *op.writes())
 
 
 def _names(model: Model) -> Iterable[str]:
     for op in model.ops():
-        yield from proto.names(op.inputs)
-        yield from proto.names(op.outputs)
+        yield from op.reads()
+        yield from op.writes()

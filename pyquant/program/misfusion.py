@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from . import proto
 from .model import Model, copy_model
+from .op import Op, make_op, ops_of, replace_ops
 
 
 class _Kernel(NamedTuple):
@@ -88,15 +89,14 @@ def _misfusions(model: Model) -> list[dict[int, str]]:
 def _read_shapes(block: Any, found: Mapping[int, str], dims: Mapping[str, Sequence[int]]) -> None:
     """Put an op that reads the shape of a tensor in front of the ops at some positions."""
     ops = []
-    for position, op in enumerate(block.ops):
+    for position, op in enumerate(ops_of(block)):
         if position in found:
             name = found[position]
             output = f"{name}.kept_apart"
             proto.add_var(block, output, proto.INT32, [len(dims[name])])
-            ops.append(proto.make_op("shape", {"Input": [name]}, {"Out": [output]}, {}))
-        ops.append(proto.copy_op(op))
-    del block.ops[:]
-    block.ops.extend(ops)
+            ops.append(make_op("shape", {"Input": [name]}, {"Out": [output]}, {}))
+        ops.append(op.copy())
+    replace_ops(block, ops)
 
 
 class _Passes:
@@ -111,9 +111,9 @@ class _Passes:
         """Yield the position of each op that is fused wrongly, and what is in front of it."""
         reads = _reads(block)
         fused: dict[str, _Fused] = {}
-        for position, op in enumerate(block.ops):
+        for position, op in enumerate(ops_of(block)):
             made = self._started(op, fused)
-            for name in proto.names(op.inputs):
+            for name in op.reads():
                 before = fused.get(name)
                 if before is None or not before.is_read_once:
                     continue
@@ -121,21 +121,21 @@ class _Passes:
                     yield position, name
                 else:
                     made = self._taken(op, before) or made
-            for name in proto.names(op.outputs):
+            for name in op.writes():
                 fused.pop(name, None)
                 if made is not None:
                     fused[name] = made._replace(is_read_once=reads[name, position] == 1)
 
-    def _started(self, op: Any, fused: Mapping[str, _Fused]) -> _Fused | None:
+    def _started(self, op: Op, fused: Mapping[str, _Fused]) -> _Fused | None:
         """Return the kernel that an op is by itself."""
         if op.type == "concat":
-            return _joined([fused.get(name) for name in proto.names(op.inputs)])
+            return _joined([fused.get(name) for name in op.reads()])
         if op.type not in _STARTS:
             return None
         # The relu of an fc is an attribute of its own, and comes in front of the activation.
-        return _Fused(_STARTS[op.type], 0 if proto.attribute(op, "fuse_activation", "") else None)
+        return _Fused(_STARTS[op.type], 0 if op.attr("fuse_activation", "") else None)
 
-    def _taken(self, op: Any, before: _Fused) -> _Fused | None:
+    def _taken(self, op: Op, before: _Fused) -> _Fused | None:
         """Return the kernel that takes an op in, None if it does not."""
         kernel = _KERNELS[before.kernel]
         if before.first_lost is not None:
@@ -146,7 +146,7 @@ class _Passes:
             return before._replace(first_lost=kernel.activations.index(op.type) + 1)
         return None
 
-    def _is_misfused(self, op: Any, before: _Fused) -> bool:
+    def _is_misfused(self, op: Op, before: _Fused) -> bool:
         """Return whether an op is fused as if the kernel had no activation, and it has one."""
         kernel = _KERNELS[before.kernel]
         if before.first_lost is None:
@@ -156,8 +156,8 @@ class _Passes:
         is_bias = op.type in kernel.takes and self._adds_constant(op)
         return before.first_lost == 0 and is_bias
 
-    def _adds_constant(self, op: Any) -> bool:
-        is_constant = not self._constants.isdisjoint(proto.names(op.inputs))
+    def _adds_constant(self, op: Op) -> bool:
+        is_constant = not self._constants.isdisjoint(op.reads())
         return op.type == "elementwise_add" and is_constant
 
 
@@ -165,9 +165,9 @@ def _reads(block: Any) -> Counter[tuple[str, int]]:
     """Count how often each tensor is read, by its name and the position of the op that wrote it."""
     writers: dict[str, int] = {}
     reads: Counter[tuple[str, int]] = Counter()
-    for position, op in enumerate(block.ops):
-        reads.update((name, writers.get(name, -1)) for name in proto.names(op.inputs))
-        writers.update(dict.fromkeys(proto.names(op.outputs), position))
+    for position, op in enumerate(ops_of(block)):
+        reads.update((name, writers.get(name, -1)) for name in op.reads())
+        writers.update(dict.fromkeys(op.writes(), position))
     return reads
 
 

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import ModelFileError, SettingError
 from . import proto
+from .op import Op, ops_of
 from .output_files import OutputFiles
 from .parameters import (
     Array,
@@ -83,27 +84,27 @@ class Model:
     @property
     def feeds(self) -> list[Any]:
         """The ``VarDesc``s of the model's inputs, in order."""
-        ops = [op for op in self.program.blocks[0].ops if op.type == "feed"]
-        ops.sort(key=lambda op: proto.attribute(op, "col", 0))
+        ops = [op for op in ops_of(self.program.blocks[0]) if op.type == "feed"]
+        ops.sort(key=lambda op: op.attr("col", 0))
         variables = {var.name: var for var in self.program.blocks[0].vars}
-        return [variables[proto.arguments(op.outputs, "Out")[0]] for op in ops]
+        return [variables[op.output("Out")] for op in ops]
 
     @property
     def fetches(self) -> list[str]:
         """The names of the model's outputs, in order."""
-        ops = [op for op in self.program.blocks[0].ops if op.type == "fetch"]
-        ops.sort(key=lambda op: proto.attribute(op, "col", 0))
-        return [proto.arguments(op.inputs, "X")[0] for op in ops]
+        ops = [op for op in ops_of(self.program.blocks[0]) if op.type == "fetch"]
+        ops.sort(key=lambda op: op.attr("col", 0))
+        return [op.input("X") for op in ops]
 
-    def ops(self) -> Iterator[Any]:
+    def ops(self) -> Iterator[Op]:
         """Every op of every block."""
         for _, _, op in self.numbered_ops():
             yield op
 
-    def numbered_ops(self) -> Iterator[tuple[int, int, Any]]:
+    def numbered_ops(self) -> Iterator[tuple[int, int, Op]]:
         """Every op with the index of its block and its position in there."""
         for block_index, block in enumerate(self.program.blocks):
-            for position, op in enumerate(block.ops):
+            for position, op in enumerate(ops_of(block)):
                 yield block_index, position, op
 
     def settle(self) -> None:
@@ -147,15 +148,15 @@ class Model:
 
     def reads(self) -> Counter[str]:
         """How often ops read each variable."""
-        return Counter(name for op in self.ops() for name in proto.names(op.inputs))
+        return Counter(name for op in self.ops() for name in op.reads())
 
     def writes(self) -> Counter[str]:
         """How often ops write each variable."""
-        return Counter(name for op in self.ops() for name in proto.names(op.outputs))
+        return Counter(name for op in self.ops() for name in op.writes())
 
-    def producers(self) -> dict[str, Any]:
+    def producers(self) -> dict[str, Op]:
         """The last op that writes each variable, by the variable's name."""
-        return {name: op for op in self.ops() for name in proto.names(op.outputs)}
+        return {name: op for op in self.ops() for name in op.writes()}
 
 
 def multiplied(stored: Array, make: Callable[[], Array] | None, factors: Array) -> Array:
@@ -311,8 +312,8 @@ def program_bytes(program: Any) -> bytes:
     stripped = proto.ProgramDesc()
     stripped.CopyFrom(program)
     for block in stripped.blocks:
-        for op in block.ops:
-            proto.remove_attributes(op, _EXPORT_ATTRIBUTES)
+        for op in ops_of(block):
+            op.remove_attrs(_EXPORT_ATTRIBUTES)
     return bytes(stripped.SerializeToString())
 
 
@@ -428,7 +429,7 @@ def _check_parameters(model: Model) -> None:
         name
         for op in model.ops()
         if op.type in ("quantize_linear", "dequantize_linear")
-        for name in proto.names(op.inputs)
+        for name in op.reads()
     }
     for block in model.program.blocks:
         for var in block.vars:

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 from . import proto
+from .op import Op
 
 
 @cache
@@ -28,7 +29,7 @@ def required_inputs(op_type: str) -> tuple[str, ...]:
     return tuple(slot.name for slot in _op_proto(op_type).inputs if not slot.dispensable)
 
 
-def complete(op: Any) -> None:
+def complete(op: Op) -> None:
     """Give ``op`` the attributes that it lacks, by the defaults that it would run with.
 
     Paddle's own exporter does so (``OpDesc::CheckAttrs``), and Paddle's passes read attributes
@@ -38,8 +39,8 @@ def complete(op: Any) -> None:
     Raises:
         ValueError: Paddle has no such op.
     """
-    given = {attribute.name for attribute in op.attrs}
-    op.attrs.extend(default for default in _defaults(op.type) if default.name not in given)
+    given = {attribute.name for attribute in op.desc.attrs}
+    op.desc.attrs.extend(default for default in _defaults(op.type) if default.name not in given)
 
 
 @cache
@@ -48,12 +49,12 @@ def _defaults(op_type: str) -> tuple[Any, ...]:
 
     described = [attribute for attribute in _op_proto(op_type).attrs if not attribute.extra]
     values = core.get_op_attrs_default_value(op_type.encode())
-    op = proto.OpDesc()
+    desc = proto.OpDesc()
     for attribute in described:
         if attribute.name in values:
             value = values[attribute.name]
-            proto.set_attribute_of_kind(op, attribute.name, attribute.type, value)
-    return tuple(op.attrs)
+            proto.set_attribute_of_kind(desc, attribute.name, attribute.type, value)
+    return tuple(desc.attrs)
 
 
 def _op_proto(op_type: str) -> Any:

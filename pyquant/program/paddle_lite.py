@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from . import proto
 from .model import Model
 from .quantizable import FloatOp, WeightedOp, stays_float
 from .rewrite import store_weights
@@ -47,17 +46,17 @@ def store_for_lite(
     for op in ops:
         weight = weights[op.weight]
         desc = op.desc(model)
-        proto.rename(desc.inputs, stored)
+        desc.rename_inputs(stored)
         if op.weight in scaled:
             continue
         scaled.add(op.weight)
         kind = "abs_max" if weight.axis < 0 else "channel_wise_abs_max"
         channels = weight.stored.shape[_CHANNEL_AXES[op.op_type]]
         scales = np.broadcast_to(weight.step, (channels,)).tolist()
-        proto.set_attribute(desc, "quantization_type", f"post_weight_{kind}")
-        proto.set_attribute(desc, "quantize_weight_bits", weight.bits)
-        proto.set_attribute(desc, f"{stored[op.weight]}_quant_scale", scales)
-        proto.set_attribute(desc, "with_quant_attr", True)
+        desc.set_attr("quantization_type", f"post_weight_{kind}")
+        desc.set_attr("quantize_weight_bits", weight.bits)
+        desc.set_attr(f"{stored[op.weight]}_quant_scale", scales)
+        desc.set_attr("with_quant_attr", True)
 
 
 def _why_float(model: Model, op: WeightedOp) -> str | None:

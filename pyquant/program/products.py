@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from . import proto
 from .model import Model
+from .op import Op
 from .quantizable import CONVOLUTIONS, WeightedOp
 
 PRODUCTS = ("mul", "matmul", "matmul_v2")
@@ -26,20 +26,20 @@ _WANTED_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def is_fc(op: WeightedOp, desc: Any, rank: int, weight_rank: int) -> bool:
+def is_fc(op: WeightedOp, desc: Op, rank: int, weight_rank: int) -> bool:
     """Return whether Paddle fuses a product, with its ``OpDesc``, to ``fc``.
 
     The ranks are those of its activation and of its weight.
     """
     wanted = _WANTED_ATTRIBUTES[op.op_type].items()
-    if any(proto.attribute(desc, name, value) != value for name, value in wanted):
+    if any(desc.attr(name, value) != value for name, value in wanted):
         return False
     if weight_rank != 2 or rank not in _ACTIVATION_RANKS:
         return False
-    return op.op_type != "mul" or bool(proto.attribute(desc, "x_num_col_dims", 1) == rank - 1)
+    return op.op_type != "mul" or bool(desc.attr("x_num_col_dims", 1) == rank - 1)
 
 
-def _misreads_image(op: WeightedOp, producers: Mapping[str, Any], dims: Sequence[int]) -> bool:
+def _misreads_image(op: WeightedOp, producers: Mapping[str, Op], dims: Sequence[int]) -> bool:
     """Return whether a product is wrong under oneDNN once its weight is computed.
 
     Of a weight that is a parameter Paddle makes another op. Otherwise the kernel of ``matmul_v2``
@@ -62,7 +62,7 @@ def _misreads_image(op: WeightedOp, producers: Mapping[str, Any], dims: Sequence
         if producer.type in _WRITE_IMAGES:
             return True
         seen.add(name)
-        pending += proto.names(producer.inputs)
+        pending += producer.reads()
     return False
 
 
@@ -116,9 +116,9 @@ def find_biases(model: Model) -> dict[tuple[int, str], Bias]:
     for block, position, op in model.numbered_ops():
         if op.type != "elementwise_add":
             continue
-        (product,), (name,) = proto.arguments(op.inputs, "X"), proto.arguments(op.inputs, "Y")
-        (output,) = proto.arguments(op.outputs, "Out")
-        is_last_axis = proto.attribute(op, "axis", -1) in (-1, len(dims.get(product, ())) - 1)
+        (product,), (name,) = op.inputs("X"), op.inputs("Y")
+        (output,) = op.outputs("Out")
+        is_last_axis = op.attr("axis", -1) in (-1, len(dims.get(product, ())) - 1)
         is_alone = reads[product] == writes[product] == writes[output] == 1
         if is_last_axis and is_alone and _is_vector(model, name):
             biases[block, product] = Bias(position, name, output, reads[name] > 1)

@@ -202,36 +202,6 @@ def copy_attributes(source: Any, target: Any, names: Collection[str]) -> None:
             target.attrs.add().CopyFrom(attr)
 
 
-def make_op(
-    op_type: str,
-    inputs: dict[str, list[str]],
-    outputs: dict[str, list[str]],
-    attributes: Mapping[str, AttributeValue],
-) -> Any:
-    """Return a new ``OpDesc``."""
-    op = OpDesc(type=op_type)
-    for slot, names in inputs.items():
-        op.inputs.add(parameter=slot, arguments=names)
-    for slot, names in outputs.items():
-        op.outputs.add(parameter=slot, arguments=names)
-    for name, value in attributes.items():
-        set_attribute(op, name, value)
-    return op
-
-
-def copy_op(op: Any) -> Any:
-    """Return a copy of an ``OpDesc``, for it to outlive the block that it is in."""
-    copied = OpDesc()
-    copied.CopyFrom(op)
-    return copied
-
-
-def make_cast(source: str, output: str, from_type: int, to_type: int) -> Any:
-    """Return a ``cast`` op between two of Paddle's data types."""
-    types = {"in_dtype": from_type, "out_dtype": to_type}
-    return make_op("cast", {"X": [source]}, {"Out": [output]}, types)
-
-
 def _integer(value: Any) -> int:
     """Return a whole number, or the code of a dtype's name; -1 is "as the input"."""
     if isinstance(value, str) and not value.lstrip("-").isdecimal():

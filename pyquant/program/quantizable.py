@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from ..errors import SettingError, UnsupportedError
 from ..settings import check_list
-from . import proto
 from .model import Model
+from .op import Op
 from .reshaped import Axes, ReshapedParameter, reshaped_parameters
 
 
@@ -57,9 +57,9 @@ WEIGHT_ONLY_OP_TYPES = list(QUANTIZABLE_OPS)
 ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.is_weight_only]
 
 
-def is_channels_last(op: Any) -> bool:
+def is_channels_last(op: Op) -> bool:
     """Return whether a convolution reads and writes images [samples, height, width, channels]."""
-    return str(proto.attribute(op, "data_format", "NCHW")) == "NHWC"
+    return op.attr("data_format", "NCHW") == "NHWC"
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ class WeightedOp:
         """Position of the op that reads the weight from the parameters."""
         return self.position if self.reshaped_at is None else self.reshaped_at
 
-    def desc(self, model: Model) -> Any:
-        """Return its ``OpDesc`` in the program that it is of."""
-        return model.program.blocks[self.block].ops[self.position]
+    def desc(self, model: Model) -> Op:
+        """Return the op in the program that it is of."""
+        return Op(model.program.blocks[self.block].ops[self.position])
 
 
 @dataclass(frozen=True)
@@ -174,11 +174,11 @@ def stays_float(model: Model, op: WeightedOp, reason: str) -> FloatOp:
     return FloatOp(op.op_type, op.output, reason, op.weight, model.parameters[op.weight].nbytes)
 
 
-def output_name(op: Any) -> str:
+def output_name(op: Op) -> str:
     """Return the name of an op's output, by which messages call it."""
     kind = QUANTIZABLE_OPS.get(op.type)
-    outputs = proto.arguments(op.outputs, kind.output) if kind and kind.output else ()
-    return next(iter(outputs or proto.names(op.outputs)), "?")
+    outputs = op.outputs(kind.output) if kind and kind.output else ()
+    return next(iter(outputs or op.writes()), "?")
 
 
 def located(
@@ -194,7 +194,7 @@ def located(
     positions = {
         (block, name): position
         for block, position, op in model.numbered_ops()
-        for name in proto.names(op.outputs)
+        for name in op.writes()
     }
     found = []
     for op in ops:
@@ -218,7 +218,7 @@ def refuse_quantized(model: Model) -> None:
     """Raise UnsupportedError if a model is quantized already."""
     scaled = {name[: -len("@scale")] for name in model.parameters if name.endswith("@scale")}
     for op in model.ops():
-        is_of_integers = op.type == "cast" and not scaled.isdisjoint(proto.names(op.inputs))
+        is_of_integers = op.type == "cast" and not scaled.isdisjoint(op.reads())
         if is_of_integers or op.type in _INT8_OPS or op.type.startswith("fake_"):
             raise UnsupportedError(
                 f"{model.model_path}: it has '{op.type}' ops"
@@ -245,23 +245,23 @@ def _weights_of(
     model: Model,
     block: int,
     position: int,
-    op: Any,
+    op: Op,
     skip_tensors: Collection[str],
     reshaped: Mapping[tuple[int, str], ReshapedParameter],
 ) -> Iterator[WeightedOp | FloatOp]:
     """Yield the weights of an op; of one that stays in float whole, why."""
     kind = QUANTIZABLE_OPS[op.type]
     output = output_name(op)
-    names = list(proto.arguments(op.inputs, kind.weight)) or [""]
+    names = op.inputs(kind.weight) or [""]
     sources = {name: reshaped.get((block, name)) for name in names}
     parameters = [name if source is None else source.name for name, source in sources.items()]
-    for name in (*proto.names(op.inputs), *proto.names(op.outputs), *parameters):
+    for name in (*op.reads(), *op.writes(), *parameters):
         if name in skip_tensors:
             whole = model.parameters.get(parameters[0]) if len(names) == 1 else None
             of = (parameters[0], whole.nbytes) if whole is not None else (None, 0)
             yield FloatOp(op.type, output, f"'{name}' is in skip_tensor_list", *of)
             return
-    activation = proto.arguments(op.inputs, kind.activation)[0]
+    activation = op.inputs(kind.activation)[0]
     for source, weight in zip(sources.values(), parameters):
         array: Any = model.parameters.get(weight)
         if array is None:
@@ -283,10 +283,10 @@ def _weights_of(
 _MATRIX_RANK = 2
 
 
-def _channel_axis(op: Any, axes: Axes) -> int | None:
+def _channel_axis(op: Op, axes: Axes) -> int | None:
     """Return the parameter's axis of channels, by which of its axes those of the weight are."""
     kind = QUANTIZABLE_OPS[op.type]
-    transposed = kind.transpose is not None and proto.attribute(op, kind.transpose, False)
+    transposed = kind.transpose is not None and op.attr(kind.transpose, False)
     return axes[(kind.channel_axis - int(transposed)) % len(axes)] if axes else None
 
 

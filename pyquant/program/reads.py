@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from . import proto
 from .graph import Graph
+from .op import Op
 from .quantizable import QUANTIZABLE_OPS, WeightedOp
 
 
@@ -74,12 +74,12 @@ def reads_behind(
         is_inside = _is_only_biased(graph, name)
         for position in sorted(graph.readers(name)):
             op = graph.ops[position]
-            if op.type == "fetch" or _has_a_block(op) or _touches(op, skip_tensors):
+            if op.type == "fetch" or op.has_block() or _touches(op, skip_tensors):
                 continue
             if not is_inside:
                 reads.append(Read(0, position, name))
             if op.type in fused:
-                pending += proto.names(op.outputs)
+                pending += op.writes()
                 pending += _activations(graph, op)
     return reads
 
@@ -89,27 +89,23 @@ def _is_only_biased(graph: Graph, name: str) -> bool:
     producer, reader = graph.producer(name), graph.only_reader(name)
     if producer is None or reader is None or graph.ops[producer].type != "conv2d":
         return False
-    addend = proto.arguments(graph.ops[reader].inputs, "Y")
+    addend = graph.ops[reader].inputs("Y")
     is_sum = graph.ops[reader].type == "elementwise_add"
     return is_sum and any(name in graph.model.parameters for name in addend)
 
 
-def _activations(graph: Graph, op: Any) -> Iterator[str]:
+def _activations(graph: Graph, op: Op) -> Iterator[str]:
     for slot in ("X", "Y"):
-        for name in proto.arguments(op.inputs, slot):
+        for name in op.inputs(slot):
             if graph.dims(name) is not None and name not in graph.model.parameters:
                 yield name
 
 
-def _has_a_weight(graph: Graph, op: Any) -> bool:
+def _has_a_weight(graph: Graph, op: Op) -> bool:
     kind = QUANTIZABLE_OPS.get(op.type)
-    weights = () if kind is None else proto.arguments(op.inputs, kind.weight)
+    weights = () if kind is None else op.inputs(kind.weight)
     return any(name in graph.model.parameters for name in weights)
 
 
-def _has_a_block(op: Any) -> bool:
-    return any(attribute.name == "sub_block" for attribute in op.attrs)
-
-
-def _touches(op: Any, names: Collection[str]) -> bool:
-    return any(name in names for name in (*proto.names(op.inputs), *proto.names(op.outputs)))
+def _touches(op: Op, names: Collection[str]) -> bool:
+    return any(name in names for name in (*op.reads(), *op.writes()))

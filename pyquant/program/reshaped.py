@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import Any, NamedTuple, Optional
+from typing import NamedTuple, Optional
 
 from . import proto
 from .model import Model
+from .op import Op
 
 Axes = Sequence[Optional[int]]
 
@@ -40,7 +41,7 @@ def reshaped_parameters(model: Model) -> dict[tuple[int, str], ReshapedParameter
     for block, position, op in model.numbered_ops():
         if op.type not in _RESHAPING or not _stays_float(op):
             continue
-        (name,), (output,) = proto.arguments(op.inputs, "X"), proto.arguments(op.outputs, "Out")
+        (name,), (output,) = op.inputs("X"), op.outputs("Out")
         source = found.get((block, name))
         if source is None and name in model.parameters:
             array = model.parameters[name]
@@ -61,13 +62,13 @@ def reshaped_parameters(model: Model) -> dict[tuple[int, str], ReshapedParameter
 _RESHAPING = ("assign", "cast", "reshape2", "squeeze2", "transpose2", "unsqueeze2")
 
 
-def _stays_float(op: Any) -> bool:
-    return op.type != "cast" or proto.is_float(proto.attribute(op, "out_dtype", proto.FP32))
+def _stays_float(op: Op) -> bool:
+    return op.type != "cast" or proto.is_float(op.attr("out_dtype", proto.FP32))
 
 
-def _axes(op: Any, old: Sequence[int], new: Sequence[int]) -> Axes:
+def _axes(op: Op, old: Sequence[int], new: Sequence[int]) -> Axes:
     """Return which axis of the input each axis of the output is."""
     if op.type == "transpose2":
-        return list(proto.attribute(op, "axis", range(len(old))))
+        return list(op.ints("axis", range(len(old))))
     places = {(prod(old[:axis]), size): axis for axis, size in enumerate(old)}
     return [places.get((prod(new[:axis]), size)) for axis, size in enumerate(new)]

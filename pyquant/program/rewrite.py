@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
 from . import proto
 from .folding.scaling import EQUALIZED
 from .model import Model
+from .op import Op, make_cast, make_op, ops_of, replace_ops
 from .parameters import Array, DerivedTensor, Tensor
 from .products import PRODUCTS, Bias, find_biases
 from .quantizable import WeightedOp
@@ -24,8 +24,8 @@ class Rewriter:
 
     def __init__(self, model: Model) -> None:
         self._model = model
-        self._before: dict[tuple[int, int], list[Any]] = defaultdict(list)
-        self._after: dict[tuple[int, int], list[Any]] = defaultdict(list)
+        self._before: dict[tuple[int, int], list[Op]] = defaultdict(list)
+        self._after: dict[tuple[int, int], list[Op]] = defaultdict(list)
         self._renamed: dict[tuple[int, int], dict[str, str]] = defaultdict(dict)
         self._renamed_outputs: dict[tuple[int, int], dict[str, str]] = defaultdict(dict)
         self._dequantized: dict[tuple[int, str, int], str] = {}
@@ -113,26 +113,25 @@ class Rewriter:
         """Tell passes, by the attribute that Paddle's own PTQ sets, which ops are to be int8."""
         for op in ops:
             desc = op.desc(self._model)
-            proto.set_attribute(desc, "quantization_type", "qat_with_weight")
+            desc.set_attr("quantization_type", "qat_with_weight")
 
     def apply(self) -> None:
         """Rebuild every block with the collected edits."""
         for block_index, block in enumerate(self._model.program.blocks):
             ops = []
-            for position, op in enumerate(block.ops):
+            for position, op in enumerate(ops_of(block)):
                 ops += self._before.get((block_index, position), [])
-                proto.rename(op.inputs, self._renamed.get((block_index, position), {}))
-                proto.rename(op.outputs, self._renamed_outputs.get((block_index, position), {}))
-                ops.append(proto.copy_op(op))
+                op.rename_inputs(self._renamed.get((block_index, position), {}))
+                op.rename_outputs(self._renamed_outputs.get((block_index, position), {}))
+                ops.append(op.copy())
                 ops += self._after.get((block_index, position), [])
-            del block.ops[:]
-            block.ops.extend(ops)
+            replace_ops(block, ops)
 
     def _read_dequantized(
         self,
         weights: Mapping[str, QuantizedWeight],
         ops: Sequence[WeightedOp],
-        make: Callable[[int, QuantizedWeight, str], tuple[list[Any], str]],
+        make: Callable[[int, QuantizedWeight, str], tuple[list[Op], str]],
     ) -> None:
         integers = {op.weight: weights[op.weight].values for op in ops}
         stored = store_weights(self._model, integers, ops)
@@ -146,7 +145,7 @@ class Rewriter:
 
     def _unit_columns(
         self, op: WeightedOp, weight: QuantizedWeight, stored: str
-    ) -> tuple[list[Any], str]:
+    ) -> tuple[list[Op], str]:
         """Scale the integers to magnitude 1, which constant folding does at load time.
 
         The quantization behind that changes no value; it tells Paddle's passes the scale. Each op
@@ -160,7 +159,7 @@ class Rewriter:
         integer_type = proto.paddle_dtype(weight.values.dtype)
         quantization, output = self._qdq(block, unit, 0, 1.0)
         ops = [
-            proto.make_cast(stored, values, integer_type, proto.FP32),
+            make_cast(stored, values, integer_type, proto.FP32),
             _elementwise("elementwise_mul", values, step, unit),
         ]
         return ops + quantization, output
@@ -197,25 +196,25 @@ class Rewriter:
 
     def _cast_and_scale(
         self, block: int, weight: QuantizedWeight, stored: str
-    ) -> tuple[list[Any], str]:
+    ) -> tuple[list[Op], str]:
         float_type = proto.paddle_dtype(weight.stored.dtype)
         scale = self._parameter(f"{weight.name}@scale", weight.scale)
         values = self._variable(block, f"{weight.name}.cast", weight.stored.shape)
         scaled = self._variable(block, f"{weight.name}.dequantized", weight.stored.shape)
         ops = [
-            proto.make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
+            make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
             _elementwise("elementwise_mul", values, scale, scaled),
         ]
         if float_type != proto.FP32:
             # A step in half precision would lose bits, or underflow: scale first, then round once.
             half = self._variable(block, f"{weight.name}.half", weight.stored.shape, float_type)
-            ops.append(proto.make_cast(scaled, half, proto.FP32, float_type))
+            ops.append(make_cast(scaled, half, proto.FP32, float_type))
             scaled = half
         return ops, scaled
 
     def _dequantize_linear(
         self, block: int, weight: QuantizedWeight, stored: str
-    ) -> tuple[list[Any], str]:
+    ) -> tuple[list[Op], str]:
         output = self._variable(block, f"{weight.name}.dequantized", weight.stored.shape)
         op = self._linear_op(
             "dequantize_linear", stored, output, weight.name, weight.full_scales, weight.axis
@@ -232,7 +231,7 @@ class Rewriter:
         self._before[block, position].append(make_multiplication(name, parameter, output))
         return output
 
-    def _qdq(self, block: int, name: str, writes: int, threshold: float) -> tuple[list[Any], str]:
+    def _qdq(self, block: int, name: str, writes: int, threshold: float) -> tuple[list[Op], str]:
         dims = list(proto.tensor_desc(self._variables[name]).dims)
         # A variable that the program writes again has another value to quantize after each write.
         version = f".{writes}" if writes > 1 else ""
@@ -246,10 +245,10 @@ class Rewriter:
 
     def _linear_op(
         self, op_type: str, source: str, output: str, name: str, threshold: Tensor, axis: int
-    ) -> Any:
+    ) -> Op:
         scale = self._parameter(f"{name}@scale", threshold)
         zero_point = self._parameter(f"{name}@zero_point", np.zeros(threshold.shape, np.int32))
-        return proto.make_op(
+        return make_op(
             op_type,
             {"X": [source], "Scale": [scale], "ZeroPoint": [zero_point]},
             {"Y": [output]},
@@ -319,7 +318,7 @@ def _positions_of_writes(model: Model) -> dict[tuple[int, str], list[int]]:
     """Return where in its block each variable is written, by block and name."""
     writes: dict[tuple[int, str], list[int]] = defaultdict(list)
     for block, position, op in model.numbered_ops():
-        for name in proto.names(op.outputs):
+        for name in op.writes():
             writes[block, name].append(position)
     return writes
 
@@ -330,12 +329,12 @@ def _read_by_others(model: Model, ops: Iterable[WeightedOp]) -> set[str]:
     return {
         name
         for block, position, op in model.numbered_ops()
-        for name in proto.names(op.inputs)
+        for name in op.reads()
         if (block, position, name) not in weights
     }
 
 
-def make_multiplication(name: str, parameter: str, output: str) -> Any:
+def make_multiplication(name: str, parameter: str, output: str) -> Op:
     """Return an op that multiplies a tensor by a parameter."""
     return _elementwise("elementwise_mul", name, parameter, output)
 
@@ -349,5 +348,5 @@ def reciprocals_of(op: WeightedOp, factors: Array) -> Array:
     return reciprocals if op.op_type in PRODUCTS else reciprocals[:, None, None]
 
 
-def _elementwise(op_type: str, x: str, y: str, output: str) -> Any:
-    return proto.make_op(op_type, {"X": [x], "Y": [y]}, {"Out": [output]}, {"axis": -1})
+def _elementwise(op_type: str, x: str, y: str, output: str) -> Op:
+    return make_op(op_type, {"X": [x], "Y": [y]}, {"Out": [output]}, {"axis": -1})

@@ -17,10 +17,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from . import proto
 from .folding.linear import pads
+from .op import Op
 from .products import PRODUCTS
 from .quantizable import CONVOLUTIONS, WeightedOp
 from .weights import QuantizedWeight
@@ -39,7 +38,7 @@ def is_halved(op: WeightedOp, is_unsigned: bool) -> bool:
 
 
 def without_saturation(
-    weight: QuantizedWeight, op: WeightedOp, desc: Any, is_unsigned: bool
+    weight: QuantizedWeight, op: WeightedOp, desc: Op, is_unsigned: bool
 ) -> QuantizedWeight:
     """Return a weight as integers that an op multiplies exactly on every processor.
 
@@ -59,24 +58,24 @@ def without_saturation(
     return replace(weight, bits=bits, fits_in_pairs=fits_in_pairs, rounded=None, known=None)
 
 
-def _adds_neighbours(op: WeightedOp, desc: Any, shape: Sequence[int]) -> bool:
+def _adds_neighbours(op: WeightedOp, desc: Op, shape: Sequence[int]) -> bool:
     """Return whether the kernels of an op add products of neighbours in 16 bits.
 
     Those of depthwise convolutions, of one filter for each channel, add none.
     """
     if op.op_type in PRODUCTS:
         return True
-    groups = int(proto.attribute(desc, "groups", 1))
+    groups = desc.attr("groups", 1)
     return groups == 1 or tuple(shape[:2]) != (groups, 1)
 
 
-def _adds_halved_neighbours(desc: Any, shape: Sequence[int]) -> bool:
+def _adds_halved_neighbours(desc: Op, shape: Sequence[int]) -> bool:
     """Return whether a convolution may be computed as an inner product, which halves nothing.
 
     It may if it has one position, more than 27 taps, and no padding (``ip_convolution.hpp``). Of
     the algorithm "SAME", the padding depends on the image, and may be none.
     """
-    is_explicit = proto.attribute(desc, "padding_algorithm", "EXPLICIT") == "EXPLICIT"
+    is_explicit = desc.attr("padding_algorithm", "EXPLICIT") == "EXPLICIT"
     is_padded = is_explicit and pads(desc)
     return math.prod(shape[2:]) > _MOST_TAPS_OF_CONVOLUTIONS and not is_padded
 

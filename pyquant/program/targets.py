@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ..settings import check_choice
-from . import proto
 from .model import Model
+from .op import Op
 from .products import PRODUCTS, is_fc
 from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp, is_channels_last
 from .saturation import ANY
@@ -35,8 +35,8 @@ class Candidate(NamedTuple):
 
     op: WeightedOp
     model: Model
-    desc: Any
-    producers: Mapping[str, Any]
+    desc: Op
+    producers: Mapping[str, Op]
     readers: Mapping[str, Sequence[str]]
     dims: list[int]
     int8: AbstractSet[str]
@@ -120,9 +120,9 @@ def why_float(
     """Return why each op cannot be int8 throughout for ``target``, None if it can."""
     producers, dims = model.producers(), model.dims()
     readers: dict[str, list[str]] = {}
-    for op in model.ops():
-        for name in proto.names(op.inputs):
-            readers.setdefault(name, []).append(op.type)
+    for reader in model.ops():
+        for name in reader.reads():
+            readers.setdefault(name, []).append(reader.type)
     reasons: dict[WeightedOp, str | None] = {}
     int8: set[str] = set()
     for op in ops:
@@ -149,7 +149,7 @@ def _is_of(*op_types: str) -> Callable[[Candidate], bool]:
 def _is_behind_average_pooling(candidate: Candidate) -> bool:
     """Return whether the op reads an average pooling, directly or through carriers of a scale."""
     return any(
-        op.type == "pool2d" and proto.attribute(op, "pooling_type", "max") == "avg"
+        op.type == "pool2d" and op.attr("pooling_type", "max") == "avg"
         for op in _carriers_in_front(candidate)
     )
 
@@ -177,33 +177,33 @@ def _is_behind_blocks(candidate: Candidate) -> bool:
             return True
         seen.add(name)
         if producer.type not in ACTIVATION_OP_TYPES:
-            pending += proto.names(producer.inputs)
+            pending += producer.reads()
     return False
 
 
-def _is_of_brgemm(model: Model, op: Any) -> bool:
+def _is_of_brgemm(model: Model, op: Op) -> bool:
     """Return whether oneDNN computes a transposed convolution by brgemm, in Paddle 2.6 as well.
 
     There it has to write whole strides.
     """
-    filters = model.parameters.get(proto.arguments(op.inputs, "Filter")[0])
-    strides = proto.attribute(op, "strides", (1, 1))
-    algorithm = proto.attribute(op, "padding_algorithm", "EXPLICIT")
+    filters = model.parameters.get(op.input("Filter"))
+    strides = op.ints("strides", (1, 1))
+    algorithm = op.attr("padding_algorithm", "EXPLICIT")
     if filters is None or algorithm == "SAME" or max(strides) == 1:
         return False
-    padded = list(proto.attribute(op, "paddings", (0, 0)) if algorithm == "EXPLICIT" else (0, 0))
+    padded = list(op.ints("paddings", (0, 0)) if algorithm == "EXPLICIT" else (0, 0))
     paddings = (
         [2 * size for size in padded] if len(padded) == 2 else [sum(padded[:2]), sum(padded[2:])]
     )
-    dilations = proto.attribute(op, "dilations", (1, 1))
-    added = proto.attribute(op, "output_padding", ()) or (0, 0)
+    dilations = op.ints("dilations", (1, 1))
+    added = op.ints("output_padding") or (0, 0)
     beyond = [
         (taps - 1) * dilation + 1 - padding + more
         for taps, dilation, padding, more in zip(filters.shape[2:], dilations, paddings, added)
     ]
-    sizes = list(proto.attribute(op, "output_size", ())) or beyond
+    sizes = list(op.ints("output_size")) or beyond
     is_whole = all(size % stride == 0 for size, stride in zip(sizes, strides))
-    return is_whole and int(proto.attribute(op, "groups", 1)) == 1
+    return is_whole and op.attr("groups", 1) == 1
 
 
 def _is_mixed(candidate: Candidate, names: Sequence[str]) -> bool:
@@ -225,14 +225,15 @@ def _is_carried_from_relu(candidate: Candidate, name: str) -> bool:
 def _is_relu_of_int8(candidate: Candidate, name: str) -> bool:
     """Return whether it is a relu of an int8 op, and read once."""
     producer = candidate.producers.get(name)
-    is_relu = producer is not None and producer.type in ("relu", "relu6")
-    if not is_relu or len(candidate.readers.get(name, ())) != 1:
+    if producer is None or producer.type not in ("relu", "relu6"):
+        return False
+    if len(candidate.readers.get(name, ())) != 1:
         return False
     weighted = _weighted_before_relu(candidate, _carried(producer))
-    return weighted is not None and not candidate.int8.isdisjoint(proto.names(weighted.outputs))
+    return weighted is not None and not candidate.int8.isdisjoint(weighted.writes())
 
 
-def _weighted_before_relu(candidate: Candidate, name: str) -> Any:
+def _weighted_before_relu(candidate: Candidate, name: str) -> Op | None:
     """Return the op with a weight that writes it, but for a bias or normalization, or None."""
     producer = candidate.producers.get(name)
     while producer is not None and producer.type in _BEFORE_RELU:
@@ -240,12 +241,12 @@ def _weighted_before_relu(candidate: Candidate, name: str) -> Any:
     return producer if producer is not None and producer.type in ACTIVATION_OP_TYPES else None
 
 
-def _carriers_in_front(candidate: Candidate) -> Iterator[Any]:
+def _carriers_in_front(candidate: Candidate) -> Iterator[Op]:
     """Yield the ops that carry a scale to what the op reads."""
     return _carriers_to(candidate, candidate.op.activation)
 
 
-def _carriers_to(candidate: Candidate, name: str) -> Iterator[Any]:
+def _carriers_to(candidate: Candidate, name: str) -> Iterator[Op]:
     """Yield the ops that carry a scale to a tensor."""
     names, seen = [name], set()
     while names:
@@ -268,12 +269,12 @@ def _is_depthwise_on_others(candidate: Candidate) -> bool:
     return _weighted_before_relu(candidate, _carried(producer)) is None
 
 
-def _carried(op: Any) -> str:
-    return str(_all_carried(op)[0])
+def _carried(op: Op) -> str:
+    return _all_carried(op)[0]
 
 
-def _all_carried(op: Any) -> Sequence[str]:
-    return proto.arguments(op.inputs, "X") or proto.arguments(op.inputs, "Input")
+def _all_carried(op: Op) -> list[str]:
+    return op.inputs("X") or op.inputs("Input")
 
 
 def _is_no_fc(candidate: Candidate) -> bool:
@@ -292,12 +293,12 @@ def _has_rows_of_channels(candidate: Candidate) -> bool:
 
 
 def _is_grouped_transpose(candidate: Candidate) -> bool:
-    groups = int(proto.attribute(candidate.desc, "groups", 1))
+    groups = candidate.desc.attr("groups", 1)
     return candidate.op.op_type == "conv2d_transpose" and groups > 1
 
 
 def _has_a_bias_of_its_own(candidate: Candidate) -> bool:
-    others = set(proto.names(candidate.desc.inputs)) - {candidate.op.weight}
+    others = set(candidate.desc.reads()) - {candidate.op.weight}
     return any(name in candidate.model.parameters for name in others)
 
 

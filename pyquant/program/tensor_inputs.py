@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Union
 import numpy as np
 
 from . import proto
+from .op import Op, make_op, ops_of, replace_ops
 from .op_protos import attribute_kinds, complete
 from .parameters import Array
 from .pir.table import TABLE
@@ -74,38 +75,37 @@ def settle_tensor_inputs(program: Any, parameters: Mapping[str, Array]) -> list[
         nothing has changed.
     """
     constants = _Constants(program, parameters)
-    went = [use_attributes(op, constants) for block in program.blocks for op in block.ops]
-    limited = [_has_computed_limits(op) for block in program.blocks for op in block.ops]
+    went = [use_attributes(op, constants) for block in program.blocks for op in ops_of(block)]
+    limited = [_has_computed_limits(op) for block in program.blocks for op in ops_of(block)]
     if not any(went + limited):
         return None
-    read = {name for block in program.blocks for op in block.ops for name in proto.names(op.inputs)}
+    read = {name for block in program.blocks for op in ops_of(block) for name in op.reads()}
     positions: list[int] = []
     for block in program.blocks:
         new = [
             (position, other)
-            for position, op in enumerate(block.ops)
+            for position, op in enumerate(ops_of(block))
             for other in _written(program, block, op, constants, read)
         ]
-        del block.ops[:]
-        block.ops.extend(op for _, op in new)
+        replace_ops(block, (op for _, op in new))
         if block.idx == 0:
             positions = [position for position, _ in new]
     return positions
 
 
-def _written(program: Any, block: Any, op: Any, constants: _Constants, read: Set[str]) -> list[Any]:
+def _written(program: Any, block: Any, op: Op, constants: _Constants, read: Set[str]) -> list[Op]:
     """Return what stands for an op: nothing for a constant that is an attribute by now.
 
     Paddle's constant_folding_pass crashes at one that no op reads.
     """
     if _has_computed_limits(op):
         return _limited(program, block, op)
-    if constants.has(op) and read.isdisjoint(proto.names(op.outputs)):
+    if constants.has(op) and read.isdisjoint(op.writes()):
         return []
-    return [proto.copy_op(op)]
+    return [op.copy()]
 
 
-def use_attributes(op: Any, constant_of: ConstantOf) -> bool:
+def use_attributes(op: Op, constant_of: ConstantOf) -> bool:
     """Put constant tensors that ``op`` reads into the attributes that they stand for.
 
     One stays where the attribute cannot hold its value exactly. Return whether any went.
@@ -113,26 +113,26 @@ def use_attributes(op: Any, constant_of: ConstantOf) -> bool:
     went = False
     for attribute, slots in _TWINS.get(op.type, ()):
         for slot in slots:
-            arrays = [constant_of(name) for name in proto.arguments(op.inputs, slot)]
+            arrays = [constant_of(name) for name in op.inputs(slot)]
             known = [a for a in arrays if a is not None and a.dtype != _RAW_BFLOAT16]
             if known and len(known) == len(arrays) and _set(op, attribute, known):
-                proto.remove_slot(op.inputs, slot)
+                op.remove_input(slot)
                 went = True
     return went
 
 
-def _set(op: Any, attribute: str, arrays: Sequence[Array]) -> bool:
+def _set(op: Op, attribute: str, arrays: Sequence[Array]) -> bool:
     """Set an attribute to the values of tensors, if it can hold them; return whether it can."""
     values = np.concatenate([array.reshape(-1) for array in arrays]).tolist()
-    trial = proto.OpDesc()
+    trial = Op(proto.OpDesc())
     try:
         kind = attribute_kinds(op.type)[attribute]
-        proto.set_attribute_of_kind(trial, attribute, kind, values)
+        proto.set_attribute_of_kind(trial.desc, attribute, kind, values)
     except (KeyError, TypeError, ValueError, OverflowError):
         return False
-    if np.asarray(proto.attribute(trial, attribute, None)).reshape(-1).tolist() != values:
+    if np.asarray(trial.value(attribute)).reshape(-1).tolist() != values:
         return False
-    proto.copy_attributes(trial, op, (attribute,))
+    op.take_attrs(trial, (attribute,))
     return True
 
 
@@ -141,35 +141,35 @@ class _Constants:
 
     def __init__(self, program: Any, parameters: Mapping[str, Array]) -> None:
         self._parameters = parameters
-        ops = [op for block in program.blocks for op in block.ops]
-        writes = Counter(name for op in ops for name in proto.names(op.outputs))
+        ops = [op for block in program.blocks for op in ops_of(block)]
+        writes = Counter(name for op in ops for name in op.writes())
         self._made = {
             name: op
             for op in ops
-            if op.type in _VALUES and not any(proto.names(op.inputs))
-            for name in proto.names(op.outputs)
+            if op.type in _VALUES and not any(op.reads())
+            for name in op.writes()
             if writes[name] == 1
         }
 
-    def has(self, op: Any) -> bool:
+    def has(self, op: Op) -> bool:
         """Return whether ``op`` makes one of them."""
-        return any(name in self._made for name in proto.names(op.outputs))
+        return any(name in self._made for name in op.writes())
 
     def __call__(self, name: str) -> Array | None:
         op = self._made.get(name)
         return self._parameters.get(name) if op is None else _VALUES[op.type](op)
 
 
-def _filled(op: Any) -> Array | None:
-    text = proto.attribute(op, "str_value", "") or str(proto.attribute(op, "value", 0.0))
-    count = int(np.prod(proto.attribute(op, "shape", ()), dtype=np.int64))
+def _filled(op: Op) -> Array | None:
+    text = op.attr("str_value", "") or str(op.attr("value", 0.0))
+    count = int(np.prod(op.ints("shape"), dtype=np.int64))
     return _array(op, [_number(text)] * count)
 
 
-def _assigned(op: Any) -> Array | None:
+def _assigned(op: Op) -> Array | None:
     """Return the one attribute of values that is not empty: Paddle 2.6 has one for each dtype."""
-    for name in (attr.name for attr in op.attrs if attr.name.endswith("values")):
-        values = list(proto.attribute(op, name, ()))
+    for name in (name for name in op.attr_names() if name.endswith("values")):
+        values = list(op.value(name))
         if values:
             return _array(op, [proto.plain(value) for value in values])
     return None
@@ -181,8 +181,8 @@ _VALUES: Mapping[str, Callable[[Any], Array | None]] = {
 }
 
 
-def _array(op: Any, values: list[Any]) -> Array | None:
-    dtype = proto.numpy_dtype(proto.attribute(op, "dtype", proto.FP32))
+def _array(op: Op, values: list[Any]) -> Array | None:
+    dtype = proto.numpy_dtype(op.attr("dtype", proto.FP32))
     if dtype is None or dtype == _RAW_BFLOAT16:
         return None
     return np.array(values, dtype)
@@ -192,33 +192,33 @@ def _number(text: str) -> float:
     return int(text) if text.lstrip("-").isdecimal() else float(text)
 
 
-def _has_computed_limits(op: Any) -> bool:
-    return op.type == "clip" and any(proto.arguments(op.inputs, limit.slot) for limit in _LIMITS)
+def _has_computed_limits(op: Op) -> bool:
+    return op.type == "clip" and any(op.inputs(limit.slot) for limit in _LIMITS)
 
 
-def _limited(program: Any, block: Any, op: Any) -> list[Any]:
+def _limited(program: Any, block: Any, op: Op) -> list[Op]:
     """Return what stands for a ``clip``: an op for each limit that is a tensor, itself for another.
 
     As ``paddle.clip`` does, it is taken for granted that the lower limit is not above the upper.
     """
-    (source,), (output,) = proto.arguments(op.inputs, "X"), proto.arguments(op.outputs, "Out")
+    (source,), (output,) = op.inputs("X"), op.outputs("Out")
     desc = next(
         proto.tensor_desc(var) for one in program.blocks for var in one.vars if var.name == output
     )
-    clip, ops = proto.copy_op(op), []
+    clip, ops = op.copy(), []
     for limit in _LIMITS:
-        for name in proto.arguments(op.inputs, limit.slot):
+        for name in op.inputs(limit.slot):
             inputs, outputs = {"X": [source], "Y": [name]}, {"Out": [output]}
-            ops.append(proto.make_op(limit.op_type, inputs, outputs, {"axis": -1}))
+            ops.append(make_op(limit.op_type, inputs, outputs, {"axis": -1}))
             complete(ops[-1])
-            proto.remove_slot(clip.inputs, limit.slot)
-            proto.set_attribute(clip, limit.attribute, limit.none(desc.data_type))
-    values = [proto.attribute(clip, limit.attribute, 0.0) for limit in _LIMITS]
+            clip.remove_input(limit.slot)
+            clip.set_attr(limit.attribute, limit.none(desc.data_type))
+    values = [clip.attr(limit.attribute, 0.0) for limit in _LIMITS]
     if values != [limit.none(desc.data_type) for limit in _LIMITS]:
         ops.append(clip)
     if len(ops) == 2:
         between = f"{output}.limited"
         proto.add_var(block, between, desc.data_type, desc.dims)
-        proto.rename(ops[0].outputs, {output: between})
-        proto.rename(ops[1].inputs, {source: between})
+        ops[0].rename_outputs({output: between})
+        ops[1].rename_inputs({source: between})
     return ops

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from ..calibration.bias_correction import mean_outputs
 from ..calibration.statistic import Statistics, channels_of
-from ..program import proto
 from ..program.folding.affine import affine_op
 from ..program.folding.linear import LinearOp, linear_op
 from ..program.model import Model
+from ..program.op import Op, ops_of
 from ..program.parameters import Array
 from ..program.quantizable import QUANTIZABLE_OPS
 
@@ -43,10 +43,10 @@ class _Normalized(NamedTuple):
     """
 
     linear: LinearOp
-    desc: Any
+    desc: Op
     dims: list[int]
     bias: Array
-    norm: Any
+    norm: Op
 
 
 def notes_on_data(model: Model, statistics: Statistics) -> list[str]:
@@ -64,7 +64,7 @@ def notes_on_data(model: Model, statistics: Statistics) -> list[str]:
     for one in islice(_normalized(unfolded, means), _LOOKED_AT):
         far = float(np.quantile(_distances(unfolded, one, means[one.linear.source]), 0.75))
         if far >= _FAR:
-            name = proto.arguments(one.norm.inputs, "X")[0]
+            name = one.norm.input("X")
             return [
                 f"calibration data: a quarter of the channels of '{name}' are on average {far:.0f} "
                 "or more standard deviations away from where they were in training, as the "
@@ -76,21 +76,21 @@ def notes_on_data(model: Model, statistics: Statistics) -> list[str]:
 
 def _normalized(model: Model, means: Mapping[str, Array]) -> Iterator[_Normalized]:
     """Yield the ops with a batch_norm behind them of whose inputs the means are known."""
-    norms = [op for op in model.program.blocks[0].ops if op.type == "batch_norm"]
+    norms = [op for op in ops_of(model.program.blocks[0]) if op.type == "batch_norm"]
     producers = model.producers() if norms else {}
     dims = model.dims() if norms else {}
     for norm in norms:
         bias = np.zeros(1)
-        desc = producers.get(proto.arguments(norm.inputs, "X")[0])
+        desc = producers.get(norm.input("X"))
         if desc is not None and desc.type == "elementwise_add":
-            rank = len(dims[next(proto.names(desc.outputs))])
-            axis = rank - 1 if proto.attribute(norm, "data_layout", "NCHW") == "NHWC" else 1
+            rank = len(dims[desc.output()])
+            axis = rank - 1 if norm.attr("data_layout", "NCHW") == "NHWC" else 1
             found = affine_op(desc, rank, axis, model.parameters)
             desc = None if found is None else producers.get(found.source)
             bias = bias if found is None else found.affine.shift
         if desc is None or desc.type not in QUANTIZABLE_OPS:
             continue
-        (source,) = proto.arguments(desc.inputs, QUANTIZABLE_OPS[desc.type].activation)
+        (source,) = desc.inputs(QUANTIZABLE_OPS[desc.type].activation)
         linear = linear_op(desc, len(dims[source]), model.parameters) if source in means else None
         if linear is not None:
             yield _Normalized(linear, desc, dims[source], bias, norm)
@@ -105,11 +105,10 @@ def _distances(model: Model, one: _Normalized, means: Array) -> Array:
         means: float64[inputs], of what it reads.
     """
     mean, variance = (
-        model.parameters[proto.arguments(one.norm.inputs, slot)[0]].astype(np.float64)
-        for slot in ("Mean", "Variance")
+        model.parameters[one.norm.input(slot)].astype(np.float64) for slot in ("Mean", "Variance")
     )
     weight = model.parameters[one.linear.weight]
     here = mean_outputs(one.desc, weight, means, one.dims) + one.bias
-    deviation = np.sqrt(variance + proto.attribute(one.norm, "epsilon", 1e-5))
+    deviation = np.sqrt(variance + one.norm.attr("epsilon", 1e-5))
     distances: Array = np.abs(here - mean) / deviation
     return distances

@@ -8,7 +8,6 @@ from typing import Union
 
 import numpy as np
 
-from ..program import proto
 from ..program.folding.fold import fold
 from ..program.folding.pooling import move_poolings
 from ..program.graph import Graph
@@ -149,7 +148,7 @@ def _names_of_weightless(model: Model, target: Target, skip_tensors: Collection[
         return set()
     graph = Graph(model)
     reads = reads_of_types(graph, target.weightless, skip_tensors)
-    return {next(proto.names(graph.ops[read.position].outputs)) for read in reads}
+    return {graph.ops[read.position].output() for read in reads}
 
 
 def _why_float(model: Model, op: WeightedOp, axis: int) -> str | None:

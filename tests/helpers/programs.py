@@ -10,6 +10,7 @@ import numpy as np
 
 from pyquant.program import proto
 from pyquant.program.model import Model, save_model
+from pyquant.program.op import make_op
 from pyquant.program.op_protos import complete
 
 INT64 = 3
@@ -110,7 +111,7 @@ class ProgramBuilder:
         outputs: dict[str, list[str]],
         attributes: Mapping[str, Any] | None,
     ) -> None:
-        self.block.ops.append(proto.make_op(op_type, inputs, outputs, attributes or {}))
+        self.block.ops.append(make_op(op_type, inputs, outputs, attributes or {}).desc)
 
 
 def random(shape: tuple[int, ...], seed: int = 0) -> np.ndarray[Any, Any]:
@@ -419,6 +420,6 @@ def _set_lod_level(var: Any, level: int) -> None:
 def check_complete(model: Model) -> None:
     """Check that every op has the attributes that Paddle's own exporter writes."""
     for op in model.ops():
-        given = [attribute.name for attribute in op.attrs]
+        given = [attribute.name for attribute in op.desc.attrs]
         complete(op)
-        assert [attribute.name for attribute in op.attrs] == given, op.type
+        assert [attribute.name for attribute in op.desc.attrs] == given, op.type

@@ -8,6 +8,7 @@ from typing import Any
 from pyquant import Model
 from pyquant.program import proto
 from pyquant.program.model import copy_model
+from pyquant.program.op import Op, make_op, ops_of, replace_ops
 
 _LINEAR = {"conv2d": "Input", "depthwise_conv2d": "Input"}
 
@@ -15,22 +16,22 @@ _LINEAR = {"conv2d": "Input", "depthwise_conv2d": "Input"}
 def quantized_ops(model: Model) -> dict[str, Any]:
     """Return the ops that are marked for int8, by their outputs."""
     return {
-        next(proto.names(op.outputs)): op
+        op.output(): op
         for op in model.ops()
-        if proto.attribute(op, "quantization_type", "") == "qat_with_weight"
+        if op.attr("quantization_type", "") == "qat_with_weight"
     }
 
 
-def quantized_input(model: Model, op: Any) -> str:
+def quantized_input(model: Model, op: Op) -> str:
     """Return which tensor ``op`` reads quantized."""
     producers = model.producers()
-    name = proto.arguments(op.inputs, _LINEAR.get(op.type, "X"))[0]
+    name = op.inputs(_LINEAR.get(op.type, "X"))[0]
     for _ in range(2):
-        name = proto.arguments(producers[name].inputs, "X")[0]
+        name = producers[name].input("X")
     return name
 
 
-def is_behind_relu(model: Model, op: Any) -> bool:
+def is_behind_relu(model: Model, op: Op) -> bool:
     """Return whether what ``op`` reads is a relu's."""
     producer = model.producers().get(quantized_input(model, op))
     return producer is not None and producer.type in ("relu", "relu6")
@@ -41,17 +42,15 @@ def with_only(model: Model, outputs: Collection[str]) -> Model:
     made = copy_model(model)
     for output, op in quantized_ops(made).items():
         if output not in outputs:
-            name = proto.arguments(op.inputs, _LINEAR.get(op.type, "X"))[0]
-            proto.rename(op.inputs, {name: quantized_input(model, op)})
-            proto.remove_attributes(op, ("quantization_type",))
+            name = op.inputs(_LINEAR.get(op.type, "X"))[0]
+            op.rename_inputs({name: quantized_input(model, op)})
+            op.remove_attrs(("quantization_type",))
     for op_type in ("dequantize_linear", "quantize_linear"):
-        read = {name for op in made.ops() for name in proto.names(op.inputs)}
-        ops = made.program.blocks[0].ops
-        for position in reversed(range(len(ops))):
-            if ops[position].type == op_type and read.isdisjoint(
-                proto.names(ops[position].outputs)
-            ):
-                del ops[position]
+        read = {name for op in made.ops() for name in op.reads()}
+        block = made.program.blocks[0]
+        ops = ops_of(block)
+        kept = [op for op in ops if op.type != op_type or not read.isdisjoint(op.writes())]
+        replace_ops(block, kept)
     _drop_unused(made)
     return made
 
@@ -66,8 +65,8 @@ def with_levels_of_the_run(model: Model) -> Model:
     producers = model.producers()
     ops: list[Any] = []
     widened: set[str] = set()
-    for op in [proto.copy_op(op) for op in made.program.blocks[0].ops]:
-        source, output = next(proto.names(op.inputs), ""), next(proto.names(op.outputs), "")
+    for op in [op.copy() for op in made.ops()]:
+        source, output = next(iter(op.reads()), ""), next(iter(op.writes()), "")
         behind = producers.get(source)
         if op.type == "quantize_linear" and behind is not None and "relu" in behind.type:
             widened.add(output)
@@ -78,8 +77,7 @@ def with_levels_of_the_run(model: Model) -> Model:
             ops += _chain(made, source, output, {"scale": {"scale": _threshold(model, op) / 255}})
         else:
             ops.append(op)
-    del made.program.blocks[0].ops[:]
-    made.program.blocks[0].ops.extend(ops)
+    replace_ops(made.program.blocks[0], ops)
     _drop_unused(made)
     return made
 
@@ -90,19 +88,19 @@ def _chain(model: Model, source: str, output: str, steps: dict[str, dict[str, An
     for op_type, attributes in steps.items():
         target = f"{output}.{op_type}"
         proto.add_var(model.program.blocks[0], target, proto.FP32, model.dims()[output])
-        made.append(proto.make_op(op_type, {"X": [source]}, {"Out": [target]}, attributes))
+        made.append(make_op(op_type, {"X": [source]}, {"Out": [target]}, attributes))
         source = target
-    proto.rename(made[-1].outputs, {source: output})
+    made[-1].rename_outputs({source: output})
     return made
 
 
-def _threshold(model: Model, op: Any) -> float:
-    return float(model.parameters[proto.arguments(op.inputs, "Scale")[0]][0])
+def _threshold(model: Model, op: Op) -> float:
+    return float(model.parameters[op.input("Scale")][0])
 
 
 def _drop_unused(model: Model) -> None:
     block = model.program.blocks[0]
-    used = {n for op in model.ops() for n in (*proto.names(op.inputs), *proto.names(op.outputs))}
+    used = {n for op in model.ops() for n in (*op.reads(), *op.writes())}
     for position in reversed(range(len(block.vars))):
         if block.vars[position].name not in used:
             model.parameters.pop(block.vars[position].name, None)

@@ -13,6 +13,7 @@ from pyquant import Model, save_model
 from pyquant.program import proto
 from pyquant.program.onednn.integers import read_grids
 from pyquant.program.onednn.simulation import simulate
+from pyquant.program.op import make_op, ops_of, replace_ops
 
 
 @dataclass
@@ -81,10 +82,9 @@ def _give(model: Model, names: list[str]) -> dict[str, str]:
     ops: list[Any] = []
     for column, (name, other) in enumerate(given.items(), first):
         proto.add_var(block, other, proto.FP32, dims[name])
-        ops.append(proto.make_op("feed", {"X": ["feed"]}, {"Out": [other]}, {"col": column}))
-    for op in block.ops:
-        proto.rename(op.inputs, given)
-        ops.append(proto.copy_op(op))
-    del block.ops[:]
-    block.ops.extend(ops)
+        ops.append(make_op("feed", {"X": ["feed"]}, {"Out": [other]}, {"col": column}))
+    for op in ops_of(block):
+        op.rename_inputs(given)
+        ops.append(op.copy())
+    replace_ops(block, ops)
     return given

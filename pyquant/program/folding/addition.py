@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from .. import proto
 from ..graph import Graph
+from ..op import Op, make_op
 from .affine import Vector
 
 
 def make_addition(
     graph: Graph, source: str, output: str, vector: Vector, channel_axis: int, suffix: str = "bias"
-) -> Any:
+) -> Op:
     """Return an op that adds a vector along an axis, a new parameter ``OUTPUT.SUFFIX``."""
     name = graph.add_parameter(f"{output}.{suffix}", vector.astype(np.float32))
     inputs = {"X": [source], "Y": [name]}
-    return proto.make_op("elementwise_add", inputs, {"Out": [output]}, {"axis": channel_axis})
+    return make_op("elementwise_add", inputs, {"Out": [output]}, {"axis": channel_axis})

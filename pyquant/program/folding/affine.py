@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import proto
+from ..op import Op, make_op
 from ..parameters import Array
 
 Vector = NDArray[np.float64]
@@ -57,7 +57,7 @@ class AffineOp(NamedTuple):
 
 
 def affine_op(
-    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+    op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> AffineOp | None:
     """Read ``op`` as an affine map, None if it is none.
 
@@ -74,18 +74,18 @@ def affine_op(
     source, slot, affine = found
     if not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
         return None
-    return AffineOp(source, proto.arguments(op.outputs, slot)[0], affine)
+    return AffineOp(source, op.output(slot), affine)
 
 
 def _elementwise(
-    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+    op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> tuple[str, str, Affine] | None:
-    (x,), (y,) = proto.arguments(op.inputs, "X"), proto.arguments(op.inputs, "Y")
+    (x,), (y,) = op.inputs("X"), op.inputs("Y")
     constant_first = x in parameters
     if constant_first == (y in parameters):
         return None
     source, constant = (y, parameters[x]) if constant_first else (x, parameters[y])
-    axis = int(proto.attribute(op, "axis", -1))
+    axis = op.attr("axis", -1)
     if constant_first and axis not in (-1, rank - constant.ndim):
         return None
     values = _per_channel(constant, rank - constant.ndim if axis < 0 else axis, rank, channel_axis)
@@ -132,57 +132,57 @@ _ARITHMETIC: dict[str, Callable[[Vector, bool], Affine | None]] = {
 
 
 def _scale(
-    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+    op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> tuple[str, str, Affine] | None:
-    if proto.arguments(op.inputs, "ScaleTensor"):
+    if op.inputs("ScaleTensor"):
         return None
-    scale, bias = (proto.attribute(op, *given) for given in (("scale", 1.0), ("bias", 0.0)))
-    if not proto.attribute(op, "bias_after_scale", True):
+    scale, bias = (op.attr(*given) for given in (("scale", 1.0), ("bias", 0.0)))
+    if not op.attr("bias_after_scale", True):
         bias *= scale
-    return proto.arguments(op.inputs, "X")[0], "Out", Affine(np.array([scale]), np.array([bias]))
+    return op.input("X"), "Out", Affine(np.array([scale]), np.array([bias]))
 
 
 def _batch_norm(
-    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+    op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> tuple[str, str, Affine] | None:
-    last = proto.attribute(op, "data_layout", "NCHW") == "NHWC"
+    last = op.attr("data_layout", "NCHW") == "NHWC"
     if channel_axis != (rank - 1 if last else 1):
         return None
-    names = [proto.arguments(op.inputs, slot) for slot in ("Scale", "Bias", "Mean", "Variance")]
+    names = [op.inputs(slot) for slot in ("Scale", "Bias", "Mean", "Variance")]
     constants = [parameters.get(given[0]) if given else None for given in names]
     if any(constant is None or constant.dtype != np.float32 for constant in constants):
         return None
     gamma, beta, mean, variance = (np.asarray(array, np.float64) for array in constants)
-    scale = gamma / np.sqrt(variance + proto.attribute(op, "epsilon", 1e-5))
-    return proto.arguments(op.inputs, "X")[0], "Y", Affine(scale, beta - mean * scale)
+    scale = gamma / np.sqrt(variance + op.attr("epsilon", 1e-5))
+    return op.input("X"), "Y", Affine(scale, beta - mean * scale)
 
 
 def _dropout(
-    op: Any, rank: int, channel_axis: int, parameters: Mapping[str, Array]
+    op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> tuple[str, str, Affine] | None:
     """At inference a dropout is nothing, or the factor that keeps the training's expectation."""
-    if proto.arguments(op.inputs, "Seed") and not proto.attribute(op, "is_test", False):
+    if op.inputs("Seed") and not op.attr("is_test", False):
         return None
-    upscaled = proto.attribute(op, "dropout_implementation", "") == "upscale_in_train"
-    kept = 1.0 if upscaled else 1.0 - proto.attribute(op, "dropout_prob", 0.5)
-    return proto.arguments(op.inputs, "X")[0], "Out", Affine(np.array([kept]), np.zeros(1))
+    upscaled = op.attr("dropout_implementation", "") == "upscale_in_train"
+    kept = 1.0 if upscaled else 1.0 - op.attr("dropout_prob", 0.5)
+    return op.input("X"), "Out", Affine(np.array([kept]), np.zeros(1))
 
 
 _READERS: dict[
-    str, Callable[[Any, int, int, Mapping[str, Array]], tuple[str, str, Affine] | None]
+    str, Callable[[Op, int, int, Mapping[str, Array]], tuple[str, str, Affine] | None]
 ] = {
     **dict.fromkeys(_ARITHMETIC, _elementwise),
     "scale": _scale,
     "batch_norm": _batch_norm,
     "dropout": _dropout,
-    "assign": lambda op, *_: (proto.arguments(op.inputs, "X")[0], "Out", IDENTITY),
+    "assign": lambda op, *_: (op.input("X"), "Out", IDENTITY),
 }
 
 
-def make_scale(source: str, output: str, scale: float, shift: float) -> Any:
+def make_scale(source: str, output: str, scale: float, shift: float) -> Op:
     """Return an op that computes scale * x + shift, of one value each."""
     attributes = {"scale": scale, "bias": shift, "bias_after_scale": True}
-    return proto.make_op("scale", {"X": [source]}, {"Out": [output]}, attributes)
+    return make_op("scale", {"X": [source]}, {"Out": [output]}, attributes)
 
 
 AFFINE_OP_TYPES = frozenset(_READERS)

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import proto
 from ..graph import Graph
+from ..op import Op, make_op, replace_ops
 from ..parameters import Array, write_combined
 from ..temporary import temporary_directory
 
@@ -38,11 +39,11 @@ def compute_constants(graph: Graph) -> None:
     for position, op in sorted(graph.ops.items()):
         if _is_constant(graph, op, constant):
             made.append(position)
-            constant.update(proto.names(op.outputs))
+            constant.update(op.writes())
     results = [
         name
         for position in made
-        for name in proto.names(graph.ops[position].outputs)
+        for name in graph.ops[position].writes()
         if any(reader not in made for reader in graph.readers(name))
     ]
     if not results:
@@ -50,7 +51,7 @@ def compute_constants(graph: Graph) -> None:
     arrays = _run(graph, [graph.ops[position] for position in made], results)
     if arrays is None:
         return
-    inputs = {name for position in made for name in proto.names(graph.ops[position].inputs)}
+    inputs = {name for position in made for name in graph.ops[position].reads()}
     parameters = graph.model.parameters
     size = sum(parameters[name].nbytes for name in inputs if name in parameters)
     if sum(array.nbytes for array in arrays.values()) > size + _LARGEST_MADE_OF_NOTHING:
@@ -61,15 +62,15 @@ def compute_constants(graph: Graph) -> None:
         graph.make_parameter(name, array)
 
 
-def _is_constant(graph: Graph, op: Any, constant: set[str]) -> bool:
-    inputs, outputs = list(proto.names(op.inputs)), list(proto.names(op.outputs))
+def _is_constant(graph: Graph, op: Op, constant: set[str]) -> bool:
+    inputs, outputs = op.reads(), op.writes()
     if op.type not in (_OF_PARAMETERS if inputs else _MADE_OF_NOTHING):
         return False
     known = constant.issuperset(inputs)
     return known and not any(graph.is_kept(name) or name in constant for name in outputs)
 
 
-def _run(graph: Graph, ops: list[Any], results: list[str]) -> dict[str, Array] | None:
+def _run(graph: Graph, ops: list[Op], results: list[str]) -> dict[str, Array] | None:
     """Compute ``results`` by a program of ``ops`` alone; return None if Paddle fails."""
     program, parameters = _cut_out(graph, ops, results)
     with temporary_directory() as directory:
@@ -81,17 +82,18 @@ def _run(graph: Graph, ops: list[Any], results: list[str]) -> dict[str, Array] |
     return None if arrays is None else dict(zip(results, arrays))
 
 
-def _cut_out(graph: Graph, ops: list[Any], results: list[str]) -> tuple[Any, dict[str, Array]]:
+def _cut_out(graph: Graph, ops: list[Op], results: list[str]) -> tuple[Any, dict[str, Array]]:
     whole = graph.model.program
     program = proto.ProgramDesc(version=whole.version)
     block = program.blocks.add(idx=0, parent_idx=-1)
-    block.ops.extend(ops)
-    used = {name for op in ops for slots in (op.inputs, op.outputs) for name in proto.names(slots)}
+    used = {name for op in ops for name in (*op.reads(), *op.writes())}
     block.vars.extend(var for var in whole.blocks[0].vars if var.name in used)
     proto.add_list_var(block, "fetch", proto.FETCH_LIST)
-    for column, name in enumerate(results):
-        fetch = proto.make_op("fetch", {"X": [name]}, {"Out": ["fetch"]}, {"col": column})
-        block.ops.append(fetch)
+    fetches = [
+        make_op("fetch", {"X": [name]}, {"Out": ["fetch"]}, {"col": column})
+        for column, name in enumerate(results)
+    ]
+    replace_ops(block, [*ops, *fetches])
     parameters = graph.model.parameters
     found = {name: parameters[name] for name in used if name in parameters}
     if not found:  # Paddle 2.6 loads no model without parameters

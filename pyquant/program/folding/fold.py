@@ -9,14 +9,13 @@ All that is exact but for rounding, and it is not done where it would not be.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 
-from .. import proto
 from ..graph import Graph
 from ..misfusion import keep_apart
 from ..model import Folding, Model, copy_model
+from ..op import Op
 from ..parameters import Array
 from ..tensor_inputs import use_attributes
 from .addition import make_addition
@@ -58,7 +57,7 @@ def fold(
         position: found
         for position, op in graph.ops.items()
         if op.type in LINEAR_OP_TYPES
-        and asked.isdisjoint((*proto.names(op.inputs), *proto.names(op.outputs)))
+        and asked.isdisjoint((*op.reads(), *op.writes()))
         and (found := _linear(graph, op)) is not None
     }
     changed = {position for position in linear if _fold_following(graph, linear[position])}
@@ -85,13 +84,13 @@ def fold(
 def _use_attributes(graph: Graph) -> None:
     """Let ops have attributes for what is a constant by now."""
     for position, op in sorted(graph.ops.items()):
-        changed = proto.copy_op(op)
+        changed = op.copy()
         if use_attributes(changed, graph.model.parameters.get):
             graph.replace(position, changed)
 
 
-def _linear(graph: Graph, op: Any) -> LinearOp | None:
-    rank = _rank(graph, next(proto.names(op.outputs)))
+def _linear(graph: Graph, op: Op) -> LinearOp | None:
+    rank = _rank(graph, op.output())
     return None if rank is None else linear_op(op, rank, graph.model.parameters)
 
 
@@ -137,11 +136,11 @@ def _put_one(
     """Put an op of ``weight`` in the place of two, and return it."""
     first, last = (linear[position] for position in positions)
     name = graph.add_parameter(f"{last.weight}.{last.output}", weight)
-    product = next(proto.names(graph.ops[positions[1]].outputs))
+    product = graph.ops[positions[1]].output()
     like, old = (positions[0], first) if like_first else (positions[1], last)
-    op = proto.copy_op(graph.ops[like])
-    proto.rename(op.inputs, {old.source: first.source, old.weight: name})
-    proto.rename(op.outputs, {next(proto.names(op.outputs)): product})
+    op = graph.ops[like].copy()
+    op.rename_inputs({old.source: first.source, old.weight: name})
+    op.rename_outputs({op.output(): product})
     graph.remove(positions[0])
     graph.replace(positions[1], op)
     one = _linear(graph, op)
@@ -204,7 +203,7 @@ def _join_scalars(graph: Graph) -> None:
     for position in sorted(graph.ops, reverse=True):
         if position not in graph.ops:
             continue
-        output = next(proto.names(graph.ops[position].outputs), "")
+        output = next(iter(graph.ops[position].writes()), "")
         chain = _chain_to(graph, output, 0)
         if position not in chain or not _composed(chain).is_scalar:
             continue
@@ -268,29 +267,29 @@ def _emit(graph: Graph, position: int, linear: LinearOp, rescaled: set[str]) -> 
 
     What it computes without its bias is added to ``rescaled``.
     """
-    op = proto.copy_op(graph.ops[position])
+    op = graph.ops[position].copy()
     if linear.is_rescaled:
         _store(graph, position, linear, op)
     if not linear.bias.any():
-        proto.rename(op.outputs, {next(proto.names(op.outputs)): linear.output})
+        op.rename_outputs({op.output(): linear.output})
         graph.replace(position, op)
         return
-    product = next(proto.names(op.outputs))
+    product = op.output()
     rescaled.add(product)
     if product == linear.output:
         product = graph.add_variable(f"{product}.product", linear.output)
-        proto.rename(op.outputs, {linear.output: product})
+        op.rename_outputs({linear.output: product})
     bias = np.broadcast_to(linear.bias, linear.outputs)
     add = make_addition(graph, product, linear.output, bias, linear.channel_axis)
     graph.replace(position, op, add)
 
 
-def _store(graph: Graph, position: int, linear: LinearOp, op: Any) -> None:
+def _store(graph: Graph, position: int, linear: LinearOp, op: Op) -> None:
     name = linear.weight
     if graph.only_reader(name) != position:
         old = graph.model.parameters[name]
         name = graph.add_parameter(f"{name}.{linear.output}", old)
-        proto.rename(op.inputs, {linear.weight: name})
+        op.rename_inputs({linear.weight: name})
     graph.model.pending[name] = lambda: linear.values
 
 
@@ -300,7 +299,7 @@ def _affine(graph: Graph, position: int, channel_axis: int) -> AffineOp | None:
     if op.type not in AFFINE_OP_TYPES:
         return None
     parameters = graph.model.parameters
-    source = next((name for name in proto.names(op.inputs) if name not in parameters), "")
+    source = next((name for name in op.reads() if name not in parameters), "")
     rank = _rank(graph, source)
     if rank is None:
         return None

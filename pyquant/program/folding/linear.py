@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import proto
+from ..op import Op
 from ..parameters import Array
 from ..quantizable import QUANTIZABLE_OPS, is_channels_last
 from .affine import Affine, Vector
@@ -29,11 +29,11 @@ class LinearOp:
             output. It is none where zeros are padded behind the addition.
     """
 
-    def __init__(self, op: Any, array: Array, layout: WeightLayout) -> None:
+    def __init__(self, op: Op, array: Array, layout: WeightLayout) -> None:
         kind = QUANTIZABLE_OPS[op.type]
-        self.source = proto.arguments(op.inputs, kind.activation)[0]
-        self.output = next(proto.names(op.outputs))
-        self.weight = proto.arguments(op.inputs, kind.weight)[0]
+        self.source = op.inputs(kind.activation)[0]
+        self.output = op.output()
+        self.weight = op.inputs(kind.weight)[0]
         self.channel_axis = layout.channel_axis
         self.inputs = layout.inputs
         self.outputs = layout.outputs
@@ -141,12 +141,12 @@ class _Convolution(WeightLayout):
 
     outputs_first = True
 
-    def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
-        self.groups = max(1, int(proto.attribute(op, "groups", 1)))
+    def __init__(self, op: Op, shape: tuple[int, ...]) -> None:
+        self.groups = max(1, op.attr("groups", 1))
         self.outputs, self.inputs = shape[0], shape[1] * self.groups
         self.channel_axis = 3 if is_channels_last(op) else 1
         self.takes_shift = not pads(op)
-        strides = {*proto.attribute(op, "strides", (1, 1))}
+        strides = {*op.ints("strides", (1, 1))}
         self._is_pointwise = shape[2:] == (1, 1) and strides == {1} and self.takes_shift
 
     def along_inputs(self, vector: Vector) -> Any:
@@ -186,8 +186,8 @@ class _TransposedConvolution(WeightLayout):
     outputs_first = False
     takes_shift = False
 
-    def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
-        self.groups = max(1, int(proto.attribute(op, "groups", 1)))
+    def __init__(self, op: Op, shape: tuple[int, ...]) -> None:
+        self.groups = max(1, op.attr("groups", 1))
         self.inputs, self.outputs = shape[0], shape[1] * self.groups
         self.channel_axis = 3 if is_channels_last(op) else 1
 
@@ -211,10 +211,10 @@ class _Product(WeightLayout):
     groups = 1
     takes_shift = True
 
-    def __init__(self, op: Any, shape: tuple[int, ...]) -> None:
+    def __init__(self, op: Op, shape: tuple[int, ...]) -> None:
         transpose = QUANTIZABLE_OPS[op.type].transpose
-        self.outputs_first = transpose is not None and bool(proto.attribute(op, transpose, False))
-        self._alpha = float(proto.attribute(op, "alpha", 1.0))
+        self.outputs_first = transpose is not None and op.attr(transpose, False)
+        self._alpha = op.attr("alpha", 1.0)
         self.inputs, self.outputs = reversed(shape) if self.outputs_first else shape
 
     def along_inputs(self, vector: Vector) -> Any:
@@ -244,7 +244,7 @@ class _Product(WeightLayout):
         return (values.T if self.outputs_first else values).astype(np.float64)
 
 
-def linear_op(op: Any, rank: int, parameters: Mapping[str, Array]) -> LinearOp | None:
+def linear_op(op: Op, rank: int, parameters: Mapping[str, Array]) -> LinearOp | None:
     """Read ``op`` as a linear map by a float32 parameter, None if it is none.
 
     Args:
@@ -256,7 +256,7 @@ def linear_op(op: Any, rank: int, parameters: Mapping[str, Array]) -> LinearOp |
     if layout is None:
         return None
     kind = QUANTIZABLE_OPS[op.type]
-    array = parameters.get(proto.arguments(op.inputs, kind.weight)[0])
+    array = parameters.get(op.inputs(kind.weight)[0])
     if array is None or array.dtype != np.float32 or not _is_plain(op, rank):
         return None
     if array.ndim != (2 if layout is _Product else 4):
@@ -264,7 +264,7 @@ def linear_op(op: Any, rank: int, parameters: Mapping[str, Array]) -> LinearOp |
     return LinearOp(op, array, layout(op, array.shape))
 
 
-_LAYOUTS: dict[str, Callable[[Any, tuple[int, ...]], WeightLayout]] = {
+_LAYOUTS: dict[str, Callable[[Op, tuple[int, ...]], WeightLayout]] = {
     "conv2d": _Convolution,
     "depthwise_conv2d": _Convolution,
     "conv2d_transpose": _TransposedConvolution,
@@ -276,27 +276,27 @@ _LAYOUTS: dict[str, Callable[[Any, tuple[int, ...]], WeightLayout]] = {
 LINEAR_OP_TYPES = frozenset(_LAYOUTS)
 
 
-def weight_layout(op: Any, shape: tuple[int, ...]) -> WeightLayout:
+def weight_layout(op: Op, shape: tuple[int, ...]) -> WeightLayout:
     """Return how the channels of a linear op lie in its weight of ``shape``."""
     return _LAYOUTS[op.type](op, shape)
 
 
-def _is_plain(op: Any, rank: int) -> bool:
+def _is_plain(op: Op, rank: int) -> bool:
     """Return whether the op is but a weight on the channels of its input."""
-    if any(proto.arguments(op.inputs, slot) for slot in ("Bias", "ResidualData")):
+    if any(op.inputs(slot) for slot in ("Bias", "ResidualData")):
         return False
-    if proto.attribute(op, "trans_x", False) or proto.attribute(op, "transpose_X", False):
+    if op.attr("trans_x", False) or op.attr("transpose_X", False):
         return False
     # To these Paddle 3.3 fuses no bias (conv_bias_onednn_fuse_pass.cc), and by itself it adds one
     # along another axis.
     if op.type == "depthwise_conv2d" and is_channels_last(op):
         return False
-    return op.type != "mul" or int(proto.attribute(op, "x_num_col_dims", 1)) == rank - 1
+    return op.type != "mul" or op.attr("x_num_col_dims", 1) == rank - 1
 
 
-def pads(op: Any) -> bool:
+def pads(op: Op) -> bool:
     """Return whether a convolution puts zeros around its input."""
-    algorithm = proto.attribute(op, "padding_algorithm", "EXPLICIT")
+    algorithm = op.attr("padding_algorithm", "EXPLICIT")
     if algorithm == "EXPLICIT":
-        return any(size != 0 for size in proto.attribute(op, "paddings", (0,)))
+        return any(size != 0 for size in op.ints("paddings", (0,)))
     return bool(algorithm != "VALID")

@@ -7,11 +7,11 @@ less to pool, and what the convolution writes has one reader less, for which it 
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .. import proto
 from ..graph import Graph
 from ..model import Model
+from ..op import Op
 from .affine import affine_op
 from .linear import pads
 
@@ -62,7 +62,7 @@ def move_poolings(
 
 def _names(graph: Graph, positions: Collection[int]) -> set[str]:
     ops = [graph.ops[position] for position in positions]
-    return {name for op in ops for side in (op.inputs, op.outputs) for name in proto.names(side)}
+    return {name for op in ops for name in (*op.reads(), *op.writes())}
 
 
 def _pool_first(graph: Graph, pooled: Pooled) -> set[str]:
@@ -70,23 +70,23 @@ def _pool_first(graph: Graph, pooled: Pooled) -> set[str]:
 
     The weight is the same parameter. Return the tensors that are new.
     """
-    pooling = proto.copy_op(graph.ops[pooled.pooling])
-    output = next(proto.names(pooling.outputs))
+    pooling = graph.ops[pooled.pooling].copy()
+    output = pooling.output()
     channels = (graph.dims(pooled.source) or [])[:2]
     last = graph.add_tensor(f"{output}.before", [*channels, 1, 1])
     made, made_names = [pooling], {last}
-    proto.rename(pooling.inputs, {pooled.image: pooled.source})
-    proto.rename(pooling.outputs, {output: last})
+    pooling.rename_inputs({pooled.image: pooled.source})
+    pooling.rename_outputs({output: last})
     source = pooled.source
     for position in pooled.ops:
-        op = proto.copy_op(graph.ops[position])
-        proto.rename(op.inputs, {source: last})
-        source = next(proto.names(op.outputs))
+        op = graph.ops[position].copy()
+        op.rename_inputs({source: last})
+        source = op.output()
         last = output
         if position != pooled.ops[-1]:
             last = graph.add_variable(f"{output}.product", output)
             made_names.add(last)
-        proto.rename(op.outputs, {source: last})
+        op.rename_outputs({source: last})
         made.append(op)
     graph.replace(pooled.pooling, *made)
     return made_names
@@ -96,12 +96,12 @@ def _pooled(graph: Graph, position: int) -> Pooled | None:
     op = graph.ops[position]
     if not _is_pointwise(graph, op):
         return None
-    source, image = proto.arguments(op.inputs, "Input")[0], next(proto.names(op.outputs))
+    source, image = op.input("Input"), op.output()
     ops = [position]
     addition = graph.only_reader(image)
     if addition is not None and _adds_bias(graph, addition, image):
         ops.append(addition)
-        image = next(proto.names(graph.ops[addition].outputs))
+        image = graph.ops[addition].output()
     inputs, outputs = graph.dims(source), graph.dims(image)
     if graph.is_kept(image) or inputs is None or outputs is None or inputs[1] >= outputs[1]:
         return None
@@ -109,16 +109,16 @@ def _pooled(graph: Graph, position: int) -> Pooled | None:
     return Pooled(ops, poolings[0], source, image) if len(poolings) == 1 else None
 
 
-def _is_pointwise(graph: Graph, op: Any) -> bool:
-    if op.type != "conv2d" or pads(op) or len(list(proto.names(op.inputs))) != len(("x", "w")):
+def _is_pointwise(graph: Graph, op: Op) -> bool:
+    if op.type != "conv2d" or pads(op) or len(op.reads()) != len(("x", "w")):
         return False
-    weight = graph.model.parameters.get(proto.arguments(op.inputs, "Filter")[0])
+    weight = graph.model.parameters.get(op.input("Filter"))
     return (
         weight is not None
         and tuple(weight.shape[2:]) == (1, 1)
-        and list(proto.attribute(op, "strides", (1, 1))) == [1, 1]
-        and int(proto.attribute(op, "groups", 1)) == 1
-        and str(proto.attribute(op, "data_format", "NCHW")) != "NHWC"
+        and list(op.ints("strides", (1, 1))) == [1, 1]
+        and op.attr("groups", 1) == 1
+        and op.attr("data_format", "NCHW") != "NHWC"
     )
 
 
@@ -130,13 +130,13 @@ def _adds_bias(graph: Graph, position: int, image: str) -> bool:
     return found is not None and found.source == image
 
 
-def _pools_all(op: Any) -> bool:
+def _pools_all(op: Op) -> bool:
     """Return whether an op computes the means of whole channels."""
-    if op.type != "pool2d" or str(proto.attribute(op, "pooling_type", "max")) != "avg":
+    if op.type != "pool2d" or op.attr("pooling_type", "max") != "avg":
         return False
-    if len(list(proto.names(op.inputs))) != 1:
+    if len(op.reads()) != 1:
         return False
-    is_adaptive = bool(proto.attribute(op, "adaptive", False))
-    to_one = is_adaptive and list(proto.attribute(op, "ksize", ())) == [1, 1]
-    is_global = to_one or bool(proto.attribute(op, "global_pooling", False))
-    return is_global and str(proto.attribute(op, "data_format", "NCHW")) == "NCHW"
+    is_adaptive = op.attr("adaptive", False)
+    to_one = is_adaptive and list(op.ints("ksize")) == [1, 1]
+    is_global = to_one or op.attr("global_pooling", False)
+    return is_global and op.attr("data_format", "NCHW") == "NCHW"

@@ -5,10 +5,8 @@ x + x * s is x * (s + 1): the addition is then one to the few values of s.
 
 from __future__ import annotations
 
-from typing import Any
-
-from .. import proto
 from ..graph import Graph
+from ..op import Op
 from .affine import make_scale
 
 
@@ -27,11 +25,11 @@ def _replace(graph: Graph, position: int, product: int, s: str) -> str:
 
     Return the name of s + 1.
     """
-    multiply = proto.copy_op(graph.ops[product])
-    output = next(proto.names(graph.ops[position].outputs))
+    multiply = graph.ops[product].copy()
+    output = graph.ops[position].output()
     factor = graph.add_variable(f"{output}.factor", s)
-    proto.rename(multiply.inputs, {s: factor})
-    proto.rename(multiply.outputs, {next(proto.names(multiply.outputs)): output})
+    multiply.rename_inputs({s: factor})
+    multiply.rename_outputs({multiply.output(): output})
     graph.replace(product, make_scale(s, factor, 1.0, 1.0))
     graph.replace(position, multiply)
     return factor
@@ -58,8 +56,8 @@ def _product_added_to_itself(graph: Graph, position: int) -> tuple[int, str] | N
     return None
 
 
-def _operands(op: Any) -> tuple[str, str]:
-    return proto.arguments(op.inputs, "X")[0], proto.arguments(op.inputs, "Y")[0]
+def _operands(op: Op) -> tuple[str, str]:
+    return op.input("X"), op.input("Y")
 
 
 def _is_smaller(dims: list[int] | None, than: list[int] | None) -> bool:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from .. import proto
 from ..graph import Graph
 from ..model import Model
+from ..op import Op
 from ..parameters import Array
 from ..quantizable import QUANTIZABLE_OPS
 from .affine import affine_op
@@ -41,9 +41,9 @@ class Neighbours:
     """
 
     tensors: list[str]
-    writer: Any
+    writer: Op | None
     vectors: list[str]
-    readers: list[Any]
+    readers: list[Op]
 
     @property
     def weights(self) -> list[str]:
@@ -129,25 +129,25 @@ def stored_factors(model: Model) -> dict[str, Array]:
 
 
 def _source(
-    graph: Graph, op: Any, rank: int, axis: int, channels: int, vectors: list[str]
+    graph: Graph, op: Op, rank: int, axis: int, channels: int, vectors: list[str]
 ) -> str | None:
     """Return what a homogeneous op or the addition of a bias reads; the bias joins ``vectors``."""
     if op.type in _HOMOGENEOUS:
-        return proto.arguments(op.inputs, "X")[0]
+        return op.input("X")
     parameters = graph.model.parameters
     found = affine_op(op, rank, axis, parameters)
     if op.type != "elementwise_add" or found is None or found.affine.shift.size != channels:
         return None
-    bias = next(name for name in proto.names(op.inputs) if name in parameters)
+    bias = next(name for name in op.reads() if name in parameters)
     if graph.only_reader(bias) is None:
         return None
     vectors.append(bias)
     return found.source
 
 
-def _norm_vectors(graph: Graph, op: Any, rank: int, axis: int) -> list[str] | None:
-    names = [name for slot in ("Scale", "Bias") for name in proto.arguments(op.inputs, slot)]
-    is_last = proto.attribute(op, "begin_norm_axis", 1) == axis == rank - 1
+def _norm_vectors(graph: Graph, op: Op, rank: int, axis: int) -> list[str] | None:
+    names = [name for slot in ("Scale", "Bias") for name in op.inputs(slot)]
+    is_last = op.attr("begin_norm_axis", 1) == axis == rank - 1
     is_alone = all(
         graph.only_reader(name) is not None and graph.model.parameters[name].dtype == np.float32
         for name in names
@@ -155,18 +155,18 @@ def _norm_vectors(graph: Graph, op: Any, rank: int, axis: int) -> list[str] | No
     return names if is_last and len(names) == 2 and is_alone else None
 
 
-def _reads_alone(graph: Graph, op: Any, name: str) -> bool:
+def _reads_alone(graph: Graph, op: Op, name: str) -> bool:
     """Return whether a linear op reads ``name``, and its weight is read by nothing else."""
     if _linear(graph, op) is None:
         return False
-    is_activation = proto.arguments(op.inputs, QUANTIZABLE_OPS[op.type].activation) == [name]
+    is_activation = op.inputs(QUANTIZABLE_OPS[op.type].activation) == [name]
     return is_activation and graph.only_reader(_weight(op)) is not None
 
 
-def _linear(graph: Graph, op: Any) -> LinearOp | None:
-    rank = len(graph.dims(next(proto.names(op.outputs))) or ())
+def _linear(graph: Graph, op: Op) -> LinearOp | None:
+    rank = len(graph.dims(op.output()) or ())
     return linear_op(op, rank, graph.model.parameters)
 
 
-def _weight(op: Any) -> str:
-    return proto.arguments(op.inputs, QUANTIZABLE_OPS[op.type].weight)[0]
+def _weight(op: Op) -> str:
+    return op.inputs(QUANTIZABLE_OPS[op.type].weight)[0]

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from .. import proto
 from ..graph import Graph
+from ..op import Op, make_op
 from .affine import affine_op
 from .linear import pads
 
@@ -97,7 +98,7 @@ def _chain(graph: Graph, start: int, untouched: Collection[str]) -> list[_Link]:
     position: int | None = start
     while position is not None:
         op = graph.ops[position]
-        if any(name in untouched for name in (*proto.names(op.inputs), *proto.names(op.outputs))):
+        if any(name in untouched for name in (*op.reads(), *op.writes())):
             break
         link = _link(graph, position, chain[-1] if chain else None)
         if link is None:
@@ -109,7 +110,7 @@ def _chain(graph: Graph, start: int, untouched: Collection[str]) -> list[_Link]:
 
 def _link(graph: Graph, position: int, before: _Link | None) -> _Link | None:
     op = graph.ops[position]
-    output = next(proto.names(op.outputs), "")
+    output = next(iter(op.writes()), "")
     blocks = 1 if before is None else before.blocks_behind
     if _never_overlaps(graph, op) and blocks <= _MOST_BLOCKS:
         inputs, outputs, size, _ = graph.model.parameters[_argument(op, "Filter")].shape
@@ -119,9 +120,9 @@ def _link(graph: Graph, position: int, before: _Link | None) -> _Link | None:
     return _Link(position, before.output, output, before.outputs, before.outputs, blocks, None)
 
 
-def _never_overlaps(graph: Graph, op: Any) -> bool:
+def _never_overlaps(graph: Graph, op: Op) -> bool:
     """Return whether an op is a transposed convolution by blocks as large as its strides."""
-    if op.type != "conv2d_transpose" or len(list(proto.names(op.inputs))) != 2 or pads(op):
+    if op.type != "conv2d_transpose" or len(op.reads()) != 2 or pads(op):
         return False
     array = graph.model.parameters.get(_argument(op, "Filter"))
     if array is None or array.dtype != np.float32:
@@ -129,20 +130,20 @@ def _never_overlaps(graph: Graph, op: Any) -> bool:
     height, width = array.shape[2:]
     return (
         height == width > 1
-        and list(proto.attribute(op, "strides", (1, 1))) == [height, width]
-        and list(proto.attribute(op, "dilations", (1, 1))) == [1, 1]
-        and proto.attribute(op, "groups", 1) == 1
-        and proto.attribute(op, "data_format", "NCHW") != "NHWC"
-        and not any(proto.attribute(op, "output_padding", ()))
-        and not any(proto.attribute(op, "output_size", ()))
+        and list(op.ints("strides", (1, 1))) == [height, width]
+        and list(op.ints("dilations", (1, 1))) == [1, 1]
+        and op.attr("groups", 1) == 1
+        and op.attr("data_format", "NCHW") != "NHWC"
+        and not any(op.ints("output_padding"))
+        and not any(op.ints("output_size"))
         and len(graph.dims(_argument(op, "Input")) or ()) == _RANK
     )
 
 
-def _is_per_value(graph: Graph, op: Any, before: _Link) -> bool:
+def _is_per_value(graph: Graph, op: Op, before: _Link) -> bool:
     """Return whether an op computes each value by itself, or by a constant of its channel."""
     if op.type in _OF_ONE_VALUE:
-        return list(proto.names(op.inputs)) == [before.output]
+        return op.reads() == [before.output]
     if op.type not in _WITH_A_CONSTANT:
         return False
     found = affine_op(op, _RANK, _CHANNEL_AXIS, graph.model.parameters)
@@ -167,7 +168,7 @@ def _rewrite(graph: Graph, chain: list[_Link]) -> list[str]:
         make = _widened if link.size is None else _pointwise
         ops.append(make(graph, link, names[-2], names[-1]))
     factor = math.isqrt(chain[-1].blocks_behind)
-    shuffle = proto.make_op(
+    shuffle = make_op(
         "pixel_shuffle",
         {"X": names[-1:]},
         {"Out": [chain[-1].output]},
@@ -179,7 +180,7 @@ def _rewrite(graph: Graph, chain: list[_Link]) -> list[str]:
     return names[1:]
 
 
-def _pointwise(graph: Graph, link: _Link, source: str, output: str) -> Any:
+def _pointwise(graph: Graph, link: _Link, source: str, output: str) -> Op:
     """Return a transposed convolution as one of a single tap, from and to blocks.
 
     Their pixels are channels in the order of pixel_shuffle: channel, row, column.
@@ -192,25 +193,25 @@ def _pointwise(graph: Graph, link: _Link, source: str, output: str) -> Any:
     shape = (link.outputs * link.blocks_behind, link.inputs * link.blocks, 1, 1)
     spread_name = graph.add_parameter(f"{name}.blocks", spread.reshape(shape))
     inputs = {"Input": [source], "Filter": [spread_name]}
-    return proto.make_op("conv2d", inputs, {"Output": [output]}, _POINTWISE)
+    return make_op("conv2d", inputs, {"Output": [output]}, _POINTWISE)
 
 
-def _widened(graph: Graph, link: _Link, source: str, output: str) -> Any:
+def _widened(graph: Graph, link: _Link, source: str, output: str) -> Op:
     """Return an op that does in blocks what another one does of each of their pixels."""
-    op = proto.copy_op(graph.ops[link.position])
+    op = graph.ops[link.position].copy()
     renamed = {link.source: source}
-    for name in set(proto.names(op.inputs)) - {link.source}:
+    for name in set(op.reads()) - {link.source}:
         array = graph.model.parameters[name]
         if array.size == link.outputs:
             is_first = _argument(op, "X") == name
             shape = (1, -1, 1, 1) if is_first else (-1,)
             wide = np.repeat(array.reshape(-1), link.blocks).reshape(shape)
             renamed[name] = graph.add_parameter(f"{name}.blocks", wide)
-            proto.set_attribute(op, "axis", -1 if is_first else _CHANNEL_AXIS)
-    proto.rename(op.inputs, renamed)
-    proto.rename(op.outputs, {link.output: output})
+            op.set_attr("axis", -1 if is_first else _CHANNEL_AXIS)
+    op.rename_inputs(renamed)
+    op.rename_outputs({link.output: output})
     return op
 
 
-def _argument(op: Any, slot: str) -> str:
-    return str(proto.arguments(op.inputs, slot)[0])
+def _argument(op: Op, slot: str) -> str:
+    return str(op.input(slot))

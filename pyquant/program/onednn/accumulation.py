@@ -8,10 +8,10 @@ for each tensor (``fused_elementwise_kernel.cc``), a quarter of the memory.
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .. import proto
 from ..graph import Graph
+from ..op import Op
 
 
 class Accumulation(NamedTuple):
@@ -45,7 +45,7 @@ def find_accumulations(graph: Graph, taken: Collection[int]) -> list[Accumulatio
 
 def _accumulation(graph: Graph, position: int) -> Accumulation | None:
     first, second = _operands(graph.ops[position])
-    output = next(proto.names(graph.ops[position].outputs))
+    output = graph.ops[position].output()
     for scaled, base in ((first, second), (second, first)):
         product = graph.producer(scaled)
         if product is None or graph.only_reader(scaled) != position:
@@ -77,8 +77,8 @@ def _is_computed_image(graph: Graph, name: str) -> bool:
     return graph.producer(name) is not None and len(graph.dims(name) or ()) == _RANK
 
 
-def _operands(op: Any) -> tuple[str, str]:
-    return proto.arguments(op.inputs, "X")[0], proto.arguments(op.inputs, "Y")[0]
+def _operands(op: Op) -> tuple[str, str]:
+    return op.input("X"), op.input("Y")
 
 
 _RANK = 4

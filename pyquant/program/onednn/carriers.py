@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .. import proto
+from ..op import Op
 
 
 class Carrier(NamedTuple):
@@ -22,32 +22,32 @@ class Carrier(NamedTuple):
     enlarges: bool
 
 
-def carrier(op: Any) -> Carrier | None:
+def carrier(op: Op) -> Carrier | None:
     """Return what ``op`` moves if oneDNN has a kernel for it that takes integers."""
     found = _CARRIERS.get(op.type)
     if found is None or not found.takes(op):
         return None
-    inputs = list(proto.arguments(op.inputs, "X"))
-    if len(inputs) != len(list(proto.names(op.inputs))):
+    inputs = op.inputs("X")
+    if len(inputs) != len(op.reads()):
         return None  # a size or an axis is computed, and may be read in another place
-    return Carrier(inputs, proto.arguments(op.outputs, "Out")[0], found.enlarges)
+    return Carrier(inputs, op.output("Out"), found.enlarges)
 
 
 class _Kind(NamedTuple):
-    takes: Callable[[Any], bool]
+    takes: Callable[[Op], bool]
     enlarges: bool
 
 
-def _is_max_pooling(op: Any) -> bool:
-    return str(proto.attribute(op, "pooling_type", "max")) == "max"
+def _is_max_pooling(op: Op) -> bool:
+    return op.attr("pooling_type", "max") == "max"
 
 
-def _is_plain_upsampling(op: Any) -> bool:
+def _is_plain_upsampling(op: Op) -> bool:
     """Return whether interpolate_kernel.cc, which looks at no ``align_corners``, computes it."""
     return (
-        not proto.attribute(op, "align_corners", True)
-        and str(proto.attribute(op, "data_layout", "NCHW")) == "NCHW"
-        and str(proto.attribute(op, "interp_method", "bilinear")) == "nearest"
+        not op.attr("align_corners", True)
+        and op.attr("data_layout", "NCHW") == "NCHW"
+        and op.attr("interp_method", "bilinear") == "nearest"
     )
 
 

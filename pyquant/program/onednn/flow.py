@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from .. import proto
 from ..folding.linear import pads
 from ..graph import Graph
 from ..quantizable import CONVOLUTIONS, WeightedOp
@@ -240,7 +239,7 @@ def _gains_by_border(graph: Graph, op: WeightedOp) -> bool:
     them.
     """
     shape, desc = graph.model.parameters[op.weight].shape, graph.ops[op.position]
-    strides = math.prod(proto.attribute(desc, "strides", (1, 1)))
+    strides = math.prod(desc.ints("strides", (1, 1)))
     dims, products = graph.dims(op.activation) or [0, 0], shape[0] * math.prod(shape[2:]) // strides
     has_groups = dims[1] != shape[1]
     return not has_groups and shape[1] >= _LEAST_INPUTS and bool(products >= _LEAST_PRODUCTS)

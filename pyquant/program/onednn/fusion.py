@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from .. import proto
 from ..folding.affine import Vector, affine_op
 from ..graph import Graph
+from ..op import Op
 from ..quantizable import CONVOLUTIONS, WeightedOp
 
 
@@ -113,7 +113,7 @@ def _take_residual(graph: Graph, fused: FusedOp) -> None:
     if position is None or graph.ops[position].type != "elementwise_add":
         return
     op = graph.ops[position]
-    operands = [proto.arguments(op.inputs, slot)[0] for slot in ("X", "Y")]
+    operands = [op.input(slot) for slot in ("X", "Y")]
     other = operands[1] if operands[0] == fused.output else operands[0]
     producer = graph.producer(other)
     # Of two convolutions that are added, the later one takes the sum: the other is computed then.
@@ -122,7 +122,7 @@ def _take_residual(graph: Graph, fused: FusedOp) -> None:
     if other in graph.model.parameters or graph.dims(other) != graph.dims(fused.output):
         return
     fused.residual = other
-    _take(fused, position, proto.arguments(op.outputs, "Out")[0])
+    _take(fused, position, op.output("Out"))
 
 
 def _take_activation(graph: Graph, fused: FusedOp) -> None:
@@ -131,10 +131,10 @@ def _take_activation(graph: Graph, fused: FusedOp) -> None:
         return
     op = graph.ops[position]
     read = _ACTIVATIONS.get(op.type)
-    activation = None if read is None or len(op.inputs) != 1 else read(op)
+    activation = None if read is None or len(op.desc.inputs) != 1 else read(op)
     if activation is not None:
         fused.activation = activation
-        _take(fused, position, proto.arguments(op.outputs, "Out")[0])
+        _take(fused, position, op.output("Out"))
 
 
 def _take(fused: FusedOp, position: int, output: str) -> None:
@@ -143,32 +143,32 @@ def _take(fused: FusedOp, position: int, output: str) -> None:
     fused.output = output
 
 
-def _hard_swish(op: Any) -> Activation | None:
+def _hard_swish(op: Op) -> Activation | None:
     threshold, scale, offset = (
-        float(proto.attribute(op, name, default))
+        op.attr(name, default)
         for name, default in (("threshold", 6.0), ("scale", 6.0), ("offset", 3.0))
     )
     return Activation("hard_swish", 1 / scale, offset / scale) if threshold == scale else None
 
 
-def _gelu(op: Any) -> Activation:
-    return Activation("gelu_tanh" if proto.attribute(op, "approximate", False) else "gelu_erf")
+def _gelu(op: Op) -> Activation:
+    return Activation("gelu_tanh" if op.attr("approximate", False) else "gelu_erf")
 
 
 def _with(
     name: str, alpha: tuple[str, float] | None = None, beta: tuple[str, float] | None = None
-) -> Callable[[Any], Activation]:
-    def read(op: Any) -> Activation:
-        values = [0.0 if given is None else proto.attribute(op, *given) for given in (alpha, beta)]
+) -> Callable[[Op], Activation]:
+    def read(op: Op) -> Activation:
+        values = [0.0 if given is None else op.attr(*given) for given in (alpha, beta)]
         return Activation(name, *map(float, values))
 
     return read
 
 
 # Attributes and defaults as in activation_onednn_fuse_pass.h.
-_ACTIVATIONS: Mapping[str, Callable[[Any], Activation | None]] = {
+_ACTIVATIONS: Mapping[str, Callable[[Op], Activation | None]] = {
     "relu": _with("relu"),
-    "relu6": lambda op: Activation("relu6", 0.0, float(proto.attribute(op, "threshold", 6.0))),
+    "relu6": lambda op: Activation("relu6", 0.0, op.attr("threshold", 6.0)),
     "hard_swish": _hard_swish,
     "swish": _with("swish", ("beta", 1.0)),
     "silu": lambda op: Activation("swish", 1.0),

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
-from .. import proto
 from ..model import Model
+from ..op import Op, ops_of
 from ..ranges import Grid
 from .accumulation import BINARY_OPS
 from .carriers import CARRIER_OP_TYPES
@@ -23,59 +22,59 @@ Grids = dict[str, Grid]
 def read_grids(model: Model) -> Grids:
     """Return what the integers of each tensor that holds some stand for."""
     grids: Grids = {}
-    for op in model.program.blocks[0].ops:
+    for op in ops_of(model.program.blocks[0]):
         read = _READERS.get(op.type)
         grid = None if read is None else read(op, grids)
         if grid is not None:
-            grids[next(proto.names(op.outputs))] = grid
+            grids[op.output()] = grid
     return grids
 
 
-def _quantize(op: Any, grids: Mapping[str, Grid]) -> Grid:
+def _quantize(op: Op, grids: Mapping[str, Grid]) -> Grid:
     """As ``quantize_kernel.cc`` chooses the type."""
-    zero_point = int(proto.attribute(op, "Shift", 0.0))
-    signed = proto.attribute(op, "is_negative_input", False) and not zero_point
-    return Grid(proto.attribute(op, "Scale", 1.0), zero_point, not signed)
+    zero_point = int(op.attr("Shift", 0.0))
+    signed = op.attr("is_negative_input", False) and not zero_point
+    return Grid(op.attr("Scale", 1.0), zero_point, not signed)
 
 
 def _linear(
-    op: Any, grids: Mapping[str, Grid], activation: str, unsigned: tuple[str, ...]
+    op: Op, grids: Mapping[str, Grid], activation: str, unsigned: tuple[str, ...]
 ) -> Grid | None:
     """As GetDstType in ``conv_function.h`` and ``fc_kernel.cc`` choose the type."""
-    reads_integers = proto.arguments(op.inputs, "Input")[0] in grids
-    if not reads_integers or proto.attribute(op, "force_fp32_output", False):
+    reads_integers = op.input("Input") in grids
+    if not reads_integers or op.attr("force_fp32_output", False):
         return None
-    is_unsigned = proto.attribute(op, activation, "") in unsigned
-    for residual in proto.arguments(op.inputs, "ResidualData"):
+    is_unsigned = op.attr(activation, "") in unsigned
+    for residual in op.inputs("ResidualData"):
         if residual not in grids:
             return None
         is_unsigned = grids[residual].unsigned
-    return Grid(proto.attribute(op, "Scale_out", 1.0), 0, is_unsigned)
+    return Grid(op.attr("Scale_out", 1.0), 0, is_unsigned)
 
 
-def _requantize(op: Any, grids: Mapping[str, Grid]) -> Grid:
+def _requantize(op: Op, grids: Mapping[str, Grid]) -> Grid:
     """As ``requantize_kernel.cc`` chooses the type: with a zero point it is unsigned."""
-    zero_point = int(proto.attribute(op, "Shift_out", 0.0))
-    (source,) = proto.arguments(op.inputs, "Input")
+    zero_point = int(op.attr("Shift_out", 0.0))
+    (source,) = op.inputs("Input")
     unsigned = zero_point != 0 or (source in grids and grids[source].unsigned)
-    return Grid(proto.attribute(op, "Scale_out", 1.0), zero_point, unsigned)
+    return Grid(op.attr("Scale_out", 1.0), zero_point, unsigned)
 
 
-def _combine(op: Any, grids: Mapping[str, Grid]) -> Grid | None:
+def _combine(op: Op, grids: Mapping[str, Grid]) -> Grid | None:
     """As ``fused_elementwise_kernel.cc`` computes: all is of the type of what is read first."""
-    (x,), (y,) = proto.arguments(op.inputs, "X"), proto.arguments(op.inputs, "Y")
+    (x,), (y,) = op.inputs("X"), op.inputs("Y")
     if x not in grids or y not in grids:
         return None
-    return Grid(proto.attribute(op, "scale_out", 1.0), 0, grids[x].unsigned)
+    return Grid(op.attr("scale_out", 1.0), 0, grids[x].unsigned)
 
 
-def _carry(op: Any, grids: Mapping[str, Grid]) -> Grid | None:
-    is_average = proto.attribute(op, "pooling_type", "max") != "max"
-    found = {grids.get(name) for name in proto.arguments(op.inputs, "X")}
+def _carry(op: Op, grids: Mapping[str, Grid]) -> Grid | None:
+    is_average = op.attr("pooling_type", "max") != "max"
+    found = {grids.get(name) for name in op.inputs("X")}
     return found.pop() if len(found) == 1 and not is_average else None
 
 
-_READERS: Mapping[str, Callable[[Any, Mapping[str, Grid]], Grid | None]] = {
+_READERS: Mapping[str, Callable[[Op, Mapping[str, Grid]], Grid | None]] = {
     "quantize": _quantize,
     "requantize": _requantize,
     **dict.fromkeys(BINARY_OPS, _combine),

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .. import proto
+from ..op import Op, make_op
 from ..products import PRODUCTS
 from ..quantizable import CONVOLUTIONS
 from ..ranges import Grid
@@ -40,7 +41,7 @@ def data_type(grid: Grid) -> int:
     return proto.UINT8 if grid.unsigned else proto.INT8
 
 
-def make_quantize(source: str, output: str, grid: Grid) -> Any:
+def make_quantize(source: str, output: str, grid: Grid) -> Op:
     """Return an op that makes integers of floats."""
     attributes: dict[str, Any] = {
         **ENABLED,
@@ -50,10 +51,10 @@ def make_quantize(source: str, output: str, grid: Grid) -> Any:
         "output_format": "NHWC",
         "bfloat16": False,
     }
-    return proto.make_op("quantize", {"Input": [source]}, {"Output": [output]}, attributes)
+    return make_op("quantize", {"Input": [source]}, {"Output": [output]}, attributes)
 
 
-def make_requantize(source: str, output: str, grid: Grid) -> Any:
+def make_requantize(source: str, output: str, grid: Grid) -> Op:
     """Return an op that adds the zero point of ``grid`` to integers of its step without one."""
     attributes: dict[str, Any] = {
         **ENABLED,
@@ -63,16 +64,16 @@ def make_requantize(source: str, output: str, grid: Grid) -> Any:
         "Shift_out": float(grid.zero_point),
     }
     inputs = {"Input": [source], _READ_TWICE: [source]}
-    return proto.make_op("requantize", inputs, {"Output": [output]}, attributes)
+    return make_op("requantize", inputs, {"Output": [output]}, attributes)
 
 
-def make_dequantize(source: str, output: str, grid: Grid) -> Any:
+def make_dequantize(source: str, output: str, grid: Grid) -> Op:
     """Return an op that makes floats of integers."""
     attributes = {**ENABLED, "Scale": grid.factor, "Shift": 0.0}
-    return proto.make_op("dequantize", {"Input": [source]}, {"Output": [output]}, attributes)
+    return make_op("dequantize", {"Input": [source]}, {"Output": [output]}, attributes)
 
 
-def make_binary(op_type: str, names: Sequence[str], grids: Sequence[Grid]) -> Any:
+def make_binary(op_type: str, names: Sequence[str], grids: Sequence[Grid]) -> Op:
     """Return an op that computes with integers.
 
     Args:
@@ -84,15 +85,15 @@ def make_binary(op_type: str, names: Sequence[str], grids: Sequence[Grid]) -> An
     attributes: dict[str, Any] = {**ENABLED, "axis": -1, "mkldnn_data_type": "int8"}
     for scale, grid in zip(("scale_x", "scale_y", "scale_out"), grids):
         attributes[scale] = grid.factor
-    return proto.make_op(op_type, {"X": [x], "Y": [y]}, {"Out": [output]}, attributes)
+    return make_op(op_type, {"X": [x], "Y": [y]}, {"Out": [output]}, attributes)
 
 
-def make_concat(sources: Sequence[str], output: str) -> Any:
+def make_concat(sources: Sequence[str], output: str) -> Op:
     """Return an op that concatenates channels of images."""
-    return proto.make_op("concat", {"X": list(sources)}, {"Out": [output]}, {**ENABLED, "axis": 1})
+    return make_op("concat", {"X": list(sources)}, {"Out": [output]}, {**ENABLED, "axis": 1})
 
 
-def make_zeros(source: str, weight: str, output: str, channels: int) -> Any:
+def make_zeros(source: str, weight: str, output: str, channels: int) -> Op:
     """Return an op that makes channels of float zeros by a pointwise weight of zeros.
 
     Args:
@@ -110,17 +111,17 @@ def make_zeros(source: str, weight: str, output: str, channels: int) -> Any:
         **_POINTWISE,
     }
     inputs = {"Input": [source], "Filter": [weight]}
-    return proto.make_op("fused_conv2d", inputs, {"Output": [output]}, attributes)
+    return make_op("fused_conv2d", inputs, {"Output": [output]}, attributes)
 
 
 def make_fused(
-    desc: Any,
+    desc: Op,
     one: FusedOp,
     inputs: Mapping[str, list[str]],
     attributes: Mapping[str, Any],
     rank: int,
     is_read_twice: bool,
-) -> Any:
+) -> Op:
     """Return the op that computes a fused op with integers.
 
     Args:
@@ -142,24 +143,24 @@ def make_fused(
 
 
 def _make_convolution(
-    desc: Any, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
-) -> Any:
+    desc: Op, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
+) -> Op:
     inputs["Filter"] = [one.op.weight]
-    made = proto.make_op("fused_conv2d", inputs, {"Output": [one.output]}, attributes)
-    proto.copy_attributes(desc, made, CONVOLUTION_ATTRIBUTES)
+    made = make_op("fused_conv2d", inputs, {"Output": [one.output]}, attributes)
+    made.take_attrs(desc, CONVOLUTION_ATTRIBUTES)
     return made
 
 
 def _make_fc(
-    desc: Any, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
-) -> Any:
+    desc: Op, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
+) -> Op:
     inputs["W"] = [one.op.weight]
     attributes["in_num_col_dims"] = rank - 1
     # Of fc, relu is an attribute of its own, and the one that makes the result unsigned.
     is_relu = one.activation.name == "relu"
     attributes["activation_type"] = "relu" if is_relu else ""
     attributes["fuse_activation"] = "" if is_relu else one.activation.name
-    return proto.make_op("fc", inputs, {"Out": [one.output]}, attributes)
+    return make_op("fc", inputs, {"Out": [one.output]}, attributes)
 
 
 _MAKERS = {

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from ...errors import UnsupportedError
 from .. import proto
 from ..graph import Graph
 from ..model import Model, copy_model
+from ..op import Op, make_op
 from ..ranges import Grid
 from .accumulation import BINARY_OPS
 from .integers import CARRIERS, Grids, read_grids
@@ -59,18 +59,18 @@ class _Simulation:
     def __init__(self, model: Model, grids: Grids) -> None:
         self.grids = grids
         self.integers: dict[str, str] = {}
-        self.made: list[Any] = []
+        self.made: list[Op] = []
         self._model = model
         self._graph = Graph(model)
 
     def write(self) -> None:
         """Rewrite the program."""
         for position, op in sorted(self._graph.ops.items()):
-            read = [name for name in proto.names(op.inputs) if name in self.grids]
+            read = [name for name in op.reads() if name in self.grids]
             if not read and op.type != "quantize":
                 continue
             replace = _KINDS.get(op.type)
-            is_written = next(proto.names(op.outputs)) in self.grids
+            is_written = op.output() in self.grids
             if replace is None or (op.type in CARRIERS and not is_written):
                 raise self.unknown(op, f"reads the integers '{read[0]}'")
             self.made = []
@@ -92,7 +92,7 @@ class _Simulation:
         """Add an op whose output has the shape of ``like``, and return the output's name."""
         output = self._graph.add_variable(f"{like}.{op_type}", like)
         sources = {name: [argument] for name, argument in inputs.items()}
-        self.made.append(proto.make_op(op_type, sources, {slot: [output]}, attributes))
+        self.made.append(make_op(op_type, sources, {slot: [output]}, attributes))
         return output
 
     def apply(self, op_type: str, source: str, **attributes: proto.AttributeValue) -> str:
@@ -101,8 +101,8 @@ class _Simulation:
 
     def call(self, name: str) -> None:
         """Let the last op write ``name``."""
-        written = next(proto.names(self.made[-1].outputs))
-        proto.rename(self.made[-1].outputs, {written: name})
+        written = self.made[-1].output()
+        self.made[-1].rename_outputs({written: name})
 
     def floats(self, name: str, factor: float) -> str:
         """Return what integers of a tensor stand for, as the op at hand takes them."""
@@ -123,7 +123,7 @@ class _Simulation:
         self.integers[name] = self.declare(f"{name}.integers", name)
         self.round(name, self.grids[name], self.integers[name])
 
-    def unknown(self, op: Any, what: str) -> UnsupportedError:
+    def unknown(self, op: Op, what: str) -> UnsupportedError:
         """Return the error for an int8 op whose meaning is not known."""
         return UnsupportedError(
             f"{self._model.model_path}: op '{op.type}' {what}, which pyquant cannot simulate. "
@@ -135,58 +135,58 @@ class _Simulation:
         return self._graph.add_variable(name, like)
 
 
-def _quantize(here: _Simulation, op: Any) -> None:
-    (source,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
+def _quantize(here: _Simulation, op: Op) -> None:
+    (source,), (output,) = op.inputs("Input"), op.writes()
     here.round(source, here.grids[output], output)
 
 
-def _dequantize(here: _Simulation, op: Any) -> None:
-    (name,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
-    inverse = _inverse(proto.attribute(op, "Scale", 1.0))
-    shift = -proto.attribute(op, "Shift", 0.0)
+def _dequantize(here: _Simulation, op: Op) -> None:
+    (name,), (output,) = op.inputs("Input"), op.writes()
+    inverse = _inverse(op.attr("Scale", 1.0))
+    shift = -op.attr("Shift", 0.0)
     source = here.integers.get(name, name)
     here.apply("scale", source, scale=inverse, bias=shift, bias_after_scale=False)
     here.call(output)
 
 
-def _requantize(here: _Simulation, op: Any) -> None:
-    (name,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
-    ratio = proto.attribute(op, "Scale_out", 1.0) / proto.attribute(op, "Scale_in", 1.0)
+def _requantize(here: _Simulation, op: Op) -> None:
+    (name,), (output,) = op.inputs("Input"), op.writes()
+    ratio = op.attr("Scale_out", 1.0) / op.attr("Scale_in", 1.0)
     grid = here.grids[output]._replace(factor=ratio)
     here.round(here.integers.get(name, name), grid, output)
 
 
-def _combine(here: _Simulation, op: Any) -> None:
-    (output,) = proto.names(op.outputs)
+def _combine(here: _Simulation, op: Op) -> None:
+    (output,) = op.writes()
     operands = {
         slot: here.floats(
-            proto.arguments(op.inputs, slot)[0],
-            proto.attribute(op, f"scale_{slot.lower()}", 1.0),
+            op.input(slot),
+            op.attr(f"scale_{slot.lower()}", 1.0),
         )
         for slot in ("X", "Y")
     }
-    here.add(BINARY_OPS[op.type], operands, output, {"axis": proto.attribute(op, "axis", -1)})
+    here.add(BINARY_OPS[op.type], operands, output, {"axis": op.attr("axis", -1)})
     here.call(output)
     here.write_integers(output)
 
 
-def _carry(here: _Simulation, op: Any) -> None:
-    carried = proto.copy_op(op)
-    proto.remove_attributes(carried, _ONEDNN_ATTRIBUTES)
-    proto.rename(carried.inputs, here.integers)
+def _carry(here: _Simulation, op: Op) -> None:
+    carried = op.copy()
+    carried.remove_attrs(_ONEDNN_ATTRIBUTES)
+    carried.rename_inputs(here.integers)
     here.made.append(carried)
 
 
 def _linear(
-    here: _Simulation, op: Any, multiply: Callable[[_Simulation, Any, str], str], channel_axis: int
+    here: _Simulation, op: Op, multiply: Callable[[_Simulation, Op, str], str], channel_axis: int
 ) -> None:
-    (source,), (output,) = proto.arguments(op.inputs, "Input"), proto.names(op.outputs)
-    value = multiply(here, op, here.floats(source, proto.attribute(op, "Scale_in", 1.0)))
-    for bias in proto.arguments(op.inputs, "Bias"):
+    (source,), (output,) = op.inputs("Input"), op.writes()
+    value = multiply(here, op, here.floats(source, op.attr("Scale_in", 1.0)))
+    for bias in op.inputs("Bias"):
         operands = {"X": value, "Y": bias}
         value = here.add("elementwise_add", operands, output, {"axis": channel_axis})
-    for name in proto.arguments(op.inputs, "ResidualData"):
-        residual = here.floats(name, proto.attribute(op, "Scale_in_eltwise", 1.0))
+    for name in op.inputs("ResidualData"):
+        residual = here.floats(name, op.attr("Scale_in_eltwise", 1.0))
         operands = {"X": value, "Y": residual}
         value = here.add("elementwise_add", operands, output, {"axis": -1})
     _activate(here, op, value)
@@ -195,23 +195,23 @@ def _linear(
         here.write_integers(output)
 
 
-def _convolve(here: _Simulation, op: Any, source: str) -> str:
-    inputs = {"Input": source, "Filter": proto.arguments(op.inputs, "Filter")[0]}
-    output = here.add("conv2d", inputs, next(proto.names(op.outputs)), {}, "Output")
-    proto.copy_attributes(op, here.made[-1], CONVOLUTION_ATTRIBUTES)
+def _convolve(here: _Simulation, op: Op, source: str) -> str:
+    inputs = {"Input": source, "Filter": op.input("Filter")}
+    output = here.add("conv2d", inputs, op.output(), {}, "Output")
+    here.made[-1].take_attrs(op, CONVOLUTION_ATTRIBUTES)
     return output
 
 
-def _multiply(here: _Simulation, op: Any, source: str) -> str:
-    inputs = {"X": source, "Y": proto.arguments(op.inputs, "W")[0]}
-    columns = proto.attribute(op, "in_num_col_dims", 1)
+def _multiply(here: _Simulation, op: Op, source: str) -> str:
+    inputs = {"X": source, "Y": op.input("W")}
+    columns = op.attr("in_num_col_dims", 1)
     attributes = {"x_num_col_dims": columns, "y_num_col_dims": 1}
-    return here.add("mul", inputs, next(proto.names(op.outputs)), attributes)
+    return here.add("mul", inputs, op.output(), attributes)
 
 
-def _activate(here: _Simulation, op: Any, value: str) -> None:
-    name = proto.attribute(op, "fuse_activation", "") or proto.attribute(op, "activation_type", "")
-    alpha, beta = (proto.attribute(op, f"fuse_{which}", 0.0) for which in ("alpha", "beta"))
+def _activate(here: _Simulation, op: Op, value: str) -> None:
+    name = op.attr("fuse_activation", "") or op.attr("activation_type", "")
+    alpha, beta = (op.attr(f"fuse_{which}", 0.0) for which in ("alpha", "beta"))
     if name not in _ACTIVATIONS:
         raise here.unknown(op, f"applies '{name}'")
     _ACTIVATIONS[name](here, value, alpha, beta)
@@ -238,7 +238,7 @@ def _swish(here: _Simulation, value: str, alpha: float, beta: float) -> str:
     return here.add("elementwise_mul", {"X": value, "Y": gate}, value, {"axis": -1})
 
 
-_KINDS: Mapping[str, Callable[[_Simulation, Any], None]] = {
+_KINDS: Mapping[str, Callable[[_Simulation, Op], None]] = {
     "quantize": _quantize,
     "dequantize": _dequantize,
     "requantize": _requantize,

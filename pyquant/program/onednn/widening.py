@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 
-from .. import proto
 from ..folding.affine import affine_op
 from ..graph import Graph
+from ..op import Op
 from ..parameters import Array
 from ..quantizable import WeightedOp
 from ..weights import QuantizedWeight
@@ -115,7 +114,7 @@ class _Search:
     def whole_images(self) -> list[str]:
         """What convolutions would compute more of, but for what is of one position."""
         ops = (self._graph.ops[position] for position in self.family.written_by)
-        outputs = (next(proto.names(op.outputs)) for op in ops)
+        outputs = (op.output() for op in ops)
         return [name for name in outputs if (self._graph.dims(name) or [])[2:] != [1, 1]]
 
     def _tied(self, position: int, name: str) -> list[str] | None:
@@ -129,24 +128,24 @@ class _Search:
         if kind is None or not _is_of_channels_first(op):
             return None
         images = self._images(op)
-        if len(list(proto.names(op.inputs))) != kind or not images:
+        if len(op.reads()) != kind or not images:
             return None
         if len(images) != kind and not self._take_constant(position, images[0]):
             return None
         if len({self._channels(image) for image in images}) != 1:
             return None
-        return [*images, *proto.names(op.outputs)]
+        return [*images, *op.writes()]
 
     def _tied_by_convolution(self, position: int, name: str) -> list[str] | None:
         fused = self._fused.get(position)
         place = position if fused is None else fused.op.position
         op = self._graph.ops[place]
-        filters = self._graph.model.parameters.get(proto.arguments(op.inputs, "Filter")[0])
-        groups = int(proto.attribute(op, "groups", 1))
-        has_bias = len(list(proto.names(op.inputs))) > len(("Input", "Filter"))
+        filters = self._graph.model.parameters.get(op.input("Filter"))
+        groups = op.attr("groups", 1)
+        has_bias = len(op.reads()) > len(("Input", "Filter"))
         if filters is None or groups != 1 or has_bias or not _is_of_channels_first(op):
             return None
-        is_read = name in proto.arguments(op.inputs, "Input")
+        is_read = name in op.inputs("Input")
         (self.family.read_by if is_read else self.family.written_by).add(place)
         return []
 
@@ -156,13 +155,13 @@ class _Search:
         found = affine_op(op, _RANK, _CHANNEL_AXIS, parameters)
         if found is None or found.source != image:
             return False
-        name = next(name for name in proto.names(op.inputs) if name in parameters)
+        name = next(name for name in op.reads() if name in parameters)
         if parameters[name].size > 1:
             self.family.constants[position] = name
         return True
 
-    def _images(self, op: Any) -> list[str]:
-        return [name for name in proto.names(op.inputs) if name not in self._graph.model.parameters]
+    def _images(self, op: Op) -> list[str]:
+        return [name for name in op.reads() if name not in self._graph.model.parameters]
 
     def _channels(self, name: str) -> int:
         dims = self._graph.dims(name) or ()
@@ -221,7 +220,7 @@ class Widening:
         one.op = self._with_zeros(one.op, outputs, inputs)
 
     def _widen_in_float(self, position: int, outputs: int, inputs: int) -> None:
-        (old,) = proto.arguments(self._graph.ops[position].inputs, "Filter")
+        (old,) = self._graph.ops[position].inputs("Filter")
         if position in self._in_float:
             op = self._in_float[position] = self._with_zeros(
                 self._in_float[position], outputs, inputs
@@ -255,14 +254,14 @@ def _with_zeros(constant: Array, count: int) -> Array:
     return np.pad(constant, [(0, count if i == axis else 0) for i in range(constant.ndim)])
 
 
-def _is_of_channels_first(op: Any) -> bool:
-    layouts = (str(proto.attribute(op, name, "NCHW")) for name in ("data_format", "data_layout"))
+def _is_of_channels_first(op: Op) -> bool:
+    layouts = (op.attr(name, "NCHW") for name in ("data_format", "data_layout"))
     return all(layout in ("NCHW", "AnyLayout") for layout in layouts)
 
 
-def _keeps_zero(op: Any) -> bool:
+def _keeps_zero(op: Op) -> bool:
     if op.type == "scale":
-        return not proto.attribute(op, "bias", 0.0)
+        return not op.attr("bias", 0.0)
     return op.type not in _MOVES_ZERO
 
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from .. import proto
 from ..folding.scaling import EQUALIZED
 from ..graph import Graph
 from ..misfusion import keep_apart
 from ..model import Model
+from ..op import Op
 from ..parameters import Array
 from ..products import PRODUCTS
 from ..quantizable import CONVOLUTIONS, WeightedOp, located
@@ -169,7 +169,7 @@ class OneDnnWriter:
         for position, carried in self._flow.carriers.items():
             if carried.output in self._flow.roots:
                 for attribute, value in ENABLED.items():
-                    proto.set_attribute(self._graph.ops[position], attribute, value)
+                    self._graph.ops[position].set_attr(attribute, value)
 
     def _fuse(self, op: WeightedOp) -> FusedOp:
         channels = self._model.parameters[op.weight].shape[op.channel_axis]
@@ -256,7 +256,7 @@ class OneDnnWriter:
         made = make_binary(op_type, (x, source, output), grids)
         self._graph.replace(position, *before, made)
 
-    def _integers(self, name: str, grid: Grid) -> tuple[list[Any], str]:
+    def _integers(self, name: str, grid: Grid) -> tuple[list[Op], str]:
         """Return ops that quantize ``name``, if they are needed, and the integers' name."""
         if name in self._flow.roots and not grid.zero_point:
             return [], name
@@ -346,13 +346,13 @@ class OneDnnWriter:
     def _is_of_channels(self, position: int) -> bool:
         op = self._graph.ops[position]
         *_, last = self._flow.carriers[position].inputs
-        is_of_channels = op.type == "concat" and int(proto.attribute(op, "axis", 0)) == 1
+        is_of_channels = op.type == "concat" and op.attr("axis", 0) == 1
         return is_of_channels and (self._graph.dims(last) or [0, 0])[1] > 0
 
     def _is_alone(self, name: str) -> bool:
         return len(self._graph.readers(name)) == 1 and name not in self._factors
 
-    def _zeros(self, like: str, name: str, count: int, grid: Grid) -> tuple[list[Any], str]:
+    def _zeros(self, like: str, name: str, count: int, grid: Grid) -> tuple[list[Op], str]:
         """Return ops that make ``count`` channels of zeros, and the name of their integers.
 
         Args:
@@ -379,7 +379,7 @@ class OneDnnWriter:
             zeros: how many channels of zeros are concatenated, too.
         """
         position = self._flow.moved[name]
-        op = proto.copy_op(self._graph.ops[position])
+        op = self._graph.ops[position].copy()
         before = []
         for source in dict.fromkeys(self._flow.carriers[position].inputs):
             if source in self._flow.moved:
@@ -387,31 +387,31 @@ class OneDnnWriter:
             else:
                 made, output = self._quantize(source, source, grid)
                 before.append(made)
-            proto.rename(op.inputs, {source: output})
+            op.rename_inputs({source: output})
         dims = list(self._graph.dims(name) or ())
         if zeros:
             added, others = self._zeros(output, source, zeros, grid)
             before += added
-            next(slot for slot in op.inputs if slot.parameter == "X").arguments.append(others)
+            op.set_inputs("X", [*op.inputs("X"), others])
             dims[1] += zeros
         output = self._graph.add_tensor(f"{name}.quantized", dims, data_type(grid))
-        proto.rename(op.outputs, {name: output})
+        op.rename_outputs({name: output})
         for attribute, value in ENABLED.items():
-            proto.set_attribute(op, attribute, value)
+            op.set_attr(attribute, value)
         self._graph.replace(position, *before, op)
         return output
 
-    def _quantize(self, source: str, name: str, grid: Grid) -> tuple[Any, str]:
+    def _quantize(self, source: str, name: str, grid: Grid) -> tuple[Op, str]:
         """Return an op that makes integers of ``source``, which stands for ``name``."""
         output = self._graph.add_variable(f"{name}.quantized", name, data_type(grid))
         return make_quantize(source, output, grid), output
 
-    def _shift(self, name: str, grid: Grid) -> tuple[Any, str]:
+    def _shift(self, name: str, grid: Grid) -> tuple[Op, str]:
         """Return an op that adds the zero point to integers without one, and its output."""
         output = self._graph.add_variable(f"{name}.shifted", name, data_type(grid))
         return make_requantize(name, output, grid), output
 
-    def _divided(self, name: str) -> tuple[list[Any], str]:
+    def _divided(self, name: str) -> tuple[list[Op], str]:
         """Return the op that divides ``name`` by its factors, if it has any, and its output."""
         if name not in self._factors:
             return [], name
@@ -421,7 +421,7 @@ class OneDnnWriter:
         output = self._graph.add_variable(f"{name}{EQUALIZED}", name)
         return [make_multiplication(name, reciprocals, output)], output
 
-    def _dequantize(self, name: str, ranges: Mapping[str, Range]) -> list[Any]:
+    def _dequantize(self, name: str, ranges: Mapping[str, Range]) -> list[Op]:
         """Return ops that make ``name`` float again, for what reads it in float."""
         readers = [p for p in self._graph.readers(name) if not self._reads_directly(p, name)]
         if not readers:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from ...errors import ModelFileError, UnsupportedError
 from .. import proto
+from ..op import Op, make_cast, make_op
 from ..op_protos import attribute_kinds, complete, required_inputs
 from .reader import (
     Attribute,
@@ -156,7 +157,7 @@ class _Importer:
             self._set(desc, kinds, name, self._constant_attribute(operation, text))
         self._refuse_incomplete(desc, kinds.keys() - line.optional)
         self._add_results(desc, operation, line)
-        self._append(desc)
+        self._append(Op(desc))
 
     def _check_counts(self, operation: Operation, line: Line) -> None:
         for what, given, known in (
@@ -289,7 +290,7 @@ class _Importer:
             self._set(desc, kinds, name, value)
         names = self._new_variables(op_type, result)
         desc.outputs.add(parameter="Out", arguments=names)
-        self._append(desc)
+        self._append(Op(desc))
         return names[0]
 
     def _attribute_of(self, operand: int) -> Attribute:
@@ -326,9 +327,9 @@ class _Importer:
                 f"version of Paddle has no op {op_type}. Use Paddle 3."
             ) from error
 
-    def _append(self, desc: Any) -> None:
-        complete(desc)
-        self._block.ops.append(desc)
+    def _append(self, op: Op) -> None:
+        complete(op)
+        self._block.ops.append(op.desc)
         self.positions.append(self._operation.position)
 
     def _refuse_overwritten(self, operation: Operation, line: Line) -> None:
@@ -363,7 +364,7 @@ class _Importer:
         name, result = self._declared_name(operation), operation.results[0]
         self._names[result.id] = self._variable(name, self._tensor(result.id))
         column = sum(op.type == "feed" for op in self._block.ops)
-        self._append(proto.make_op("feed", {"X": ["feed"]}, {"Out": [name]}, {"col": column}))
+        self._append(make_op("feed", {"X": ["feed"]}, {"Out": [name]}, {"col": column}))
 
     def _fetch(self, operation: Operation) -> None:
         name = self._name(operation.operands[0])
@@ -373,11 +374,11 @@ class _Importer:
         self._outputs.add(wanted)
         if name != wanted and wanted not in self._declared:
             self._variable(wanted, self._tensor(operation.operands[0]))
-            self._append(proto.make_op("assign", {"X": [name]}, {"Out": [wanted]}, {}))
+            self._append(make_op("assign", {"X": [name]}, {"Out": [wanted]}, {}))
             name = wanted
         column = operation.attributes.get("col", 0)
         inputs, outputs = {"X": [name]}, {"Out": ["fetch"]}
-        self._append(proto.make_op("fetch", inputs, outputs, {"col": int(_required(column))}))
+        self._append(make_op("fetch", inputs, outputs, {"col": int(_required(column))}))
 
     def _constant(self, operation: Operation) -> None:
         self._constants[operation.results[0].id] = operation
@@ -409,7 +410,7 @@ class _Importer:
         narrow = self._unique("shape")
         self._variable(narrow, TensorType("int32", self._tensor(result.id).dims))
         source = self._name(operation.operands[0])
-        self._append(proto.make_op("shape", {"Input": [source]}, {"Out": [narrow]}, {}))
+        self._append(make_op("shape", {"Input": [source]}, {"Out": [narrow]}, {}))
         self._cast(narrow, "int32", self._new_variables("cast", result)[0], "int64")
 
     def _arange(self, operation: Operation) -> None:
@@ -418,7 +419,7 @@ class _Importer:
         slots = zip(("Start", "End", "Step"), operation.operands)
         inputs = {slot: [self._as(operand, dtype)] for slot, operand in slots}
         outputs = {"Out": self._new_variables("range", operation.results[0])}
-        self._append(proto.make_op("range", inputs, outputs, {}))
+        self._append(make_op("range", inputs, outputs, {}))
 
     def _set_value(self, operation: Operation) -> None:
         """Emit a ``set_value`` of a tensor: as an attribute, Paddle misreads float32 values."""
@@ -442,7 +443,7 @@ class _Importer:
 
     def _cast(self, source: str, from_dtype: str, target: str, to_dtype: str) -> None:
         types = proto.data_type_of(from_dtype), proto.data_type_of(to_dtype)
-        self._append(proto.make_cast(source, target, *types))
+        self._append(make_cast(source, target, *types))
 
 
 _SPECIAL: dict[str, Callable[[_Importer, Operation], None]] = {
