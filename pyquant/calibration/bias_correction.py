@@ -14,7 +14,6 @@ from .. import kernels
 from ..program.folding.linear import weight_layout
 from ..program.op import Op
 from ..program.parameters import Array
-from ..program.quantizable import is_channels_last
 from ..program.weights import QuantizedWeight
 from .windows import Window
 
@@ -69,7 +68,7 @@ def _taps_inside(desc: Op, shape: tuple[int, ...], dims: Sequence[int]) -> Array
     """Return how much of its channel's mean each tap of an input meets: [taps]."""
     if len(shape) == 2:
         return np.ones(1)
-    sizes = tuple(dims[1:3] if is_channels_last(desc) else dims[2:4]) or (-1, -1)
+    sizes = tuple(dims[1:3] if desc.is_channels_last else dims[2:4]) or (-1, -1)
     return Window.of(desc, shape[2:]).inside(sizes)
 
 
@@ -86,5 +85,5 @@ def _steps(weight: QuantizedWeight) -> Array:
 def _share_of_taps(desc: Op) -> float:
     """Return what each weight counts for in an output, on average."""
     if desc.type == "conv2d_transpose":  # of the taps, those that a stride leads to
-        return 1 / float(math.prod(desc.ints("strides", (1, 1))))
+        return 1 / math.prod(desc.geometry().strides)
     return desc.attr("alpha", 1.0)

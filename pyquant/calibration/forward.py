@@ -244,9 +244,7 @@ def _empty(name: str, batch: int) -> ActivationError:
 
 def _is_channels_last(model: Model) -> bool:
     """Return whether an op of the program reads or writes images with the channels last."""
-    return any(
-        op.attr(name, "") == "NHWC" for op in model.ops() for name in ("data_format", "data_layout")
-    )
+    return any(op.is_channels_last for op in model.ops())
 
 
 def _written_again(model: Model, names: Collection[str]) -> bool:

@@ -16,7 +16,7 @@ from ..program.model import Model
 from ..program.op import Op
 from ..program.parameters import Array
 from ..program.products import PRODUCTS
-from ..program.quantizable import WeightedOp, is_channels_last
+from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
 from .positions import spread
 from .windows import Window
@@ -40,14 +40,14 @@ class InputMoments:
         """Take the op's geometry from its ``OpDesc`` and its weight."""
         self.op = op
         self._is_product = op.op_type in PRODUCTS
-        self._groups = desc.attr("groups", 1)
+        self._groups = desc.geometry().groups
         size = weight.shape[1 - op.channel_axis] if self._is_product else weight[0].size
         self.sums = np.zeros((self._groups, size, size))
         self._samples = 0
         is_mul = op.op_type == "mul"
         self._columns = desc.attr("x_num_col_dims", 1) if is_mul else None
         self._transposed = any(desc.attr(name, False) for name in _TRANSPOSED_INPUT)
-        self._channels_last = is_channels_last(desc)
+        self._channels_last = desc.is_channels_last
         if not self._is_product:
             self._window = Window.of(desc, weight.shape[2:])
 

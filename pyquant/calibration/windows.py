@@ -6,35 +6,26 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..program.op import Op
+from ..program.op import Geometry, Op, Padding
 from ..program.parameters import Array
-
-Padding = tuple[int, int]
-"""Zeros before the first place of an axis and behind the last one."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """The taps of a convolution, and how they move; each by height and width.
+    """The taps of a convolution, and how they move.
 
     Attributes:
-        kernel: how many taps there are.
-        strides: of the window.
-        dilations: how far taps are apart.
-        paddings: None if they depend on the image's size ("SAME").
+        kernel: how many taps there are, by height and width.
+        geometry: how they move.
     """
 
     kernel: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    paddings: tuple[Padding, Padding] | None
+    geometry: Geometry
 
     @classmethod
     def of(cls, desc: Op, kernel: tuple[int, ...]) -> Window:
-        """Read the window of a convolution from its ``OpDesc``."""
-        strides = tuple(desc.ints("strides", (1, 1)))
-        dilations = tuple(desc.ints("dilations", (1, 1)))
-        return cls(kernel, strides, dilations, _paddings(desc))
+        """Return the window of a convolution."""
+        return cls(kernel, desc.geometry())
 
     def over(self, images: Array) -> Array:
         """Return what is read: [samples, channels, positions down, across, taps down, across].
@@ -46,8 +37,8 @@ class Window:
         padded = np.pad(images, ((0, 0), (0, 0), *padding))
         spans = [self._span(axis) for axis in range(2)]
         windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
-        windows = windows[:, :, :: self.strides[0], :: self.strides[1]]
-        return windows[..., :: self.dilations[0], :: self.dilations[1]]
+        windows = windows[:, :, :: self.geometry.strides[0], :: self.geometry.strides[1]]
+        return windows[..., :: self.geometry.dilations[0], :: self.geometry.dilations[1]]
 
     def inside(self, sizes: tuple[int, ...]) -> Array:
         """Return at which share of the positions each tap is inside of the image: [taps].
@@ -59,32 +50,22 @@ class Window:
         return np.outer(down, across).reshape(-1)
 
     def _inside(self, axis: int, size: int) -> Array:
-        taps = np.arange(self.kernel[axis]) * self.dilations[axis]
+        taps = np.arange(self.kernel[axis]) * self.geometry.dilations[axis]
         before, behind = self._padding(axis, size)
         if size < 1 or before == behind == 0:
             return np.ones(len(taps))
         last = size + before + behind - self._span(axis)
-        starts = np.arange(0, last + 1, self.strides[axis]) - before
+        starts = np.arange(0, last + 1, self.geometry.strides[axis]) - before
         places = starts[:, None] + taps
         inside: Array = ((places >= 0) & (places < size)).mean(axis=0)
         return inside
 
     def _span(self, axis: int) -> int:
-        return (self.kernel[axis] - 1) * self.dilations[axis] + 1
+        return (self.kernel[axis] - 1) * self.geometry.dilations[axis] + 1
 
     def _padding(self, axis: int, size: int) -> Padding:
-        if self.paddings is not None:
-            return self.paddings[axis]
-        stride = self.strides[axis]  # "SAME", for which Paddle sets dilations to 1
+        if self.geometry.paddings is not None:
+            return self.geometry.paddings[axis]
+        stride = self.geometry.strides[axis]  # "SAME", for which Paddle sets dilations to 1
         total = max((-(-size // stride) - 1) * stride + self.kernel[axis] - size, 0)
         return total // 2, total - total // 2
-
-
-def _paddings(desc: Op) -> tuple[Padding, Padding] | None:
-    algorithm = desc.attr("padding_algorithm", "EXPLICIT")
-    if algorithm == "SAME":
-        return None
-    given = [0, 0] if algorithm == "VALID" else list(desc.ints("paddings", (0, 0)))
-    if len(given) == 2:
-        given = [given[0], given[0], given[1], given[1]]
-    return (given[0], given[1]), (given[2], given[3])

@@ -1,13 +1,45 @@
-"""A typed view of an op: what it reads and writes, and its attributes."""
+"""A typed view of an op: what it reads and writes, its attributes, a convolution's geometry."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from . import proto
 
 T = TypeVar("T", bool, int, float, str)
+
+
+Padding = tuple[int, int]
+"""Zeros before the first place of an axis and behind the last one."""
+
+
+class Geometry(NamedTuple):
+    """How a convolution moves over its input; pairs are of height and width.
+
+    Attributes:
+        strides: of the window.
+        dilations: how far taps are apart.
+        paddings: None if they depend on the image's size (``"SAME"``).
+        groups: of the channels.
+        is_channels_last: whether images are [samples, height, width, channels].
+    """
+
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    paddings: tuple[Padding, Padding] | None
+    groups: int
+    is_channels_last: bool
+
+    @property
+    def pads(self) -> bool:
+        """Whether zeros are put around the image, or may be."""
+        return self.paddings != ((0, 0), (0, 0))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether a window of all channels moves by one place over images with channels first."""
+        return set(self.strides) == {1} and self.groups == 1 and not self.is_channels_last
 
 
 class Op:
@@ -77,6 +109,26 @@ class Op:
     def attr_names(self) -> list[str]:
         """Return the names of all attributes."""
         return [attribute.name for attribute in self.desc.attrs]
+
+    @property
+    def is_channels_last(self) -> bool:
+        """Whether images are [samples, height, width, channels], as a layout attribute says."""
+        return "NHWC" in (self.attr("data_format", ""), self.attr("data_layout", ""))
+
+    def geometry(self) -> Geometry:
+        """Return how the op, a convolution, moves over its input."""
+        strides, dilations = self.ints("strides", (1, 1)), self.ints("dilations", (1, 1))
+        groups = max(1, self.attr("groups", 1))
+        return Geometry(strides, dilations, self._paddings(), groups, self.is_channels_last)
+
+    def _paddings(self) -> tuple[Padding, Padding] | None:
+        algorithm = self.attr("padding_algorithm", "EXPLICIT")
+        if algorithm == "SAME":
+            return None
+        given = (0, 0) if algorithm == "VALID" else self.ints("paddings", (0, 0))
+        if len(given) == 2:
+            return (given[0], given[0]), (given[1], given[1])
+        return (given[0], given[1]), (given[2], given[3])
 
     def has_block(self) -> bool:
         """Return whether the op runs a block of its own, as ``while`` does."""

@@ -9,7 +9,7 @@ from .misfusion import keep_apart
 from .model import Model
 from .parameters import Array
 from .products import PRODUCTS
-from .quantizable import WeightedOp, is_channels_last
+from .quantizable import WeightedOp
 from .ranges import Grid, Range, symmetric_grid
 from .reads import Read, reads_behind, reads_of_ops, reads_of_types
 from .rewrite import Rewriter, reciprocals_of
@@ -52,7 +52,7 @@ class QdqWriter:
         readers = [op for op in self._ops if op.activation == name]
         # Behind a convolution with the channels last, oneDNN's elementwise_mul takes another axis
         # for that of the channels, and in 2.6 another one than in 3.3.
-        is_last = any(is_channels_last(op.desc(self._model)) for op in readers)
+        is_last = any(op.desc(self._model).is_channels_last for op in readers)
         return not is_last and all(read.tensor != name for read in self._other_reads)
 
     def grid(self, name: str, given: Range) -> Grid:

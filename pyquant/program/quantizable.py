@@ -57,11 +57,6 @@ WEIGHT_ONLY_OP_TYPES = list(QUANTIZABLE_OPS)
 ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.is_weight_only]
 
 
-def is_channels_last(op: Op) -> bool:
-    """Return whether a convolution reads and writes images [samples, height, width, channels]."""
-    return op.attr("data_format", "NCHW") == "NHWC"
-
-
 @dataclass(frozen=True)
 class WeightedOp:
     """One op of a program with a weight that can be quantized; an op of several is several.

@@ -18,7 +18,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .folding.linear import pads
 from .op import Op
 from .products import PRODUCTS
 from .quantizable import CONVOLUTIONS, WeightedOp
@@ -65,7 +64,7 @@ def _adds_neighbours(op: WeightedOp, desc: Op, shape: Sequence[int]) -> bool:
     """
     if op.op_type in PRODUCTS:
         return True
-    groups = desc.attr("groups", 1)
+    groups = desc.geometry().groups
     return groups == 1 or tuple(shape[:2]) != (groups, 1)
 
 
@@ -75,8 +74,8 @@ def _adds_halved_neighbours(desc: Op, shape: Sequence[int]) -> bool:
     It may if it has one position, more than 27 taps, and no padding (``ip_convolution.hpp``). Of
     the algorithm "SAME", the padding depends on the image, and may be none.
     """
-    is_explicit = desc.attr("padding_algorithm", "EXPLICIT") == "EXPLICIT"
-    is_padded = is_explicit and pads(desc)
+    paddings = desc.geometry().paddings
+    is_padded = paddings is not None and any(map(any, paddings))
     return math.prod(shape[2:]) > _MOST_TAPS_OF_CONVOLUTIONS and not is_padded
 
 

@@ -15,7 +15,7 @@ from ..settings import check_choice
 from .model import Model
 from .op import Op
 from .products import PRODUCTS, is_fc
-from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp, is_channels_last
+from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
 from .saturation import ANY
 from .weights import WEIGHT_QUANTIZE_TYPES
 
@@ -187,23 +187,20 @@ def _is_of_brgemm(model: Model, op: Op) -> bool:
     There it has to write whole strides.
     """
     filters = model.parameters.get(op.input("Filter"))
-    strides = op.ints("strides", (1, 1))
-    algorithm = op.attr("padding_algorithm", "EXPLICIT")
-    if filters is None or algorithm == "SAME" or max(strides) == 1:
+    geometry = op.geometry()
+    strides, paddings = geometry.strides, geometry.paddings
+    if filters is None or paddings is None or max(strides) == 1:
         return False
-    padded = list(op.ints("paddings", (0, 0)) if algorithm == "EXPLICIT" else (0, 0))
-    paddings = (
-        [2 * size for size in padded] if len(padded) == 2 else [sum(padded[:2]), sum(padded[2:])]
-    )
-    dilations = op.ints("dilations", (1, 1))
     added = op.ints("output_padding") or (0, 0)
     beyond = [
-        (taps - 1) * dilation + 1 - padding + more
-        for taps, dilation, padding, more in zip(filters.shape[2:], dilations, paddings, added)
+        (taps - 1) * dilation + 1 - sum(padding) + more
+        for taps, dilation, padding, more in zip(
+            filters.shape[2:], geometry.dilations, paddings, added
+        )
     ]
     sizes = list(op.ints("output_size")) or beyond
     is_whole = all(size % stride == 0 for size, stride in zip(sizes, strides))
-    return is_whole and op.attr("groups", 1) == 1
+    return is_whole and geometry.groups == 1
 
 
 def _is_mixed(candidate: Candidate, names: Sequence[str]) -> bool:
@@ -293,7 +290,7 @@ def _has_rows_of_channels(candidate: Candidate) -> bool:
 
 
 def _is_grouped_transpose(candidate: Candidate) -> bool:
-    groups = candidate.desc.attr("groups", 1)
+    groups = candidate.desc.geometry().groups
     return candidate.op.op_type == "conv2d_transpose" and groups > 1
 
 
@@ -379,7 +376,7 @@ ONEDNN = Target(
         Rule(_is_of("conv2d_transpose"), "Paddle has no int8 kernel for conv2d_transpose"),
         Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),
         Rule(
-            lambda candidate: is_channels_last(candidate.desc),
+            lambda candidate: candidate.desc.is_channels_last,
             "Paddle's int8 convolutions take NCHW alone",
         ),
         Rule(_is_no_fc, "Paddle's int8 fc takes two or three dimensions, no transpose, no factor"),

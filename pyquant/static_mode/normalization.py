@@ -84,7 +84,7 @@ def _normalized(model: Model, means: Mapping[str, Array]) -> Iterator[_Normalize
         desc = producers.get(norm.input("X"))
         if desc is not None and desc.type == "elementwise_add":
             rank = len(dims[desc.output()])
-            axis = rank - 1 if norm.attr("data_layout", "NCHW") == "NHWC" else 1
+            axis = rank - 1 if norm.is_channels_last else 1
             found = affine_op(desc, rank, axis, model.parameters)
             desc = None if found is None else producers.get(found.source)
             bias = bias if found is None else found.affine.shift

@@ -145,7 +145,7 @@ def _scale(
 def _batch_norm(
     op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> tuple[str, str, Affine] | None:
-    last = op.attr("data_layout", "NCHW") == "NHWC"
+    last = op.is_channels_last
     if channel_axis != (rank - 1 if last else 1):
         return None
     names = [op.inputs(slot) for slot in ("Scale", "Bias", "Mean", "Variance")]

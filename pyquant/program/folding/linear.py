@@ -10,7 +10,7 @@ import numpy as np
 
 from ..op import Op
 from ..parameters import Array
-from ..quantizable import QUANTIZABLE_OPS, is_channels_last
+from ..quantizable import QUANTIZABLE_OPS
 from .affine import Affine, Vector
 
 
@@ -142,12 +142,13 @@ class _Convolution(WeightLayout):
     outputs_first = True
 
     def __init__(self, op: Op, shape: tuple[int, ...]) -> None:
-        self.groups = max(1, op.attr("groups", 1))
+        geometry = op.geometry()
+        self.groups = geometry.groups
         self.outputs, self.inputs = shape[0], shape[1] * self.groups
-        self.channel_axis = 3 if is_channels_last(op) else 1
-        self.takes_shift = not pads(op)
-        strides = {*op.ints("strides", (1, 1))}
-        self._is_pointwise = shape[2:] == (1, 1) and strides == {1} and self.takes_shift
+        self.channel_axis = 3 if geometry.is_channels_last else 1
+        self.takes_shift = not geometry.pads
+        moves_by_one = set(geometry.strides) == {1}
+        self._is_pointwise = shape[2:] == (1, 1) and moves_by_one and self.takes_shift
 
     def along_inputs(self, vector: Vector) -> Any:
         per_group = vector.reshape(self.groups, -1)
@@ -187,9 +188,10 @@ class _TransposedConvolution(WeightLayout):
     takes_shift = False
 
     def __init__(self, op: Op, shape: tuple[int, ...]) -> None:
-        self.groups = max(1, op.attr("groups", 1))
+        geometry = op.geometry()
+        self.groups = geometry.groups
         self.inputs, self.outputs = shape[0], shape[1] * self.groups
-        self.channel_axis = 3 if is_channels_last(op) else 1
+        self.channel_axis = 3 if geometry.is_channels_last else 1
 
     def along_inputs(self, vector: Vector) -> Any:
         return vector[:, None, None, None]
@@ -289,14 +291,6 @@ def _is_plain(op: Op, rank: int) -> bool:
         return False
     # To these Paddle 3.3 fuses no bias (conv_bias_onednn_fuse_pass.cc), and by itself it adds one
     # along another axis.
-    if op.type == "depthwise_conv2d" and is_channels_last(op):
+    if op.type == "depthwise_conv2d" and op.is_channels_last:
         return False
     return op.type != "mul" or op.attr("x_num_col_dims", 1) == rank - 1
-
-
-def pads(op: Op) -> bool:
-    """Return whether a convolution puts zeros around its input."""
-    algorithm = op.attr("padding_algorithm", "EXPLICIT")
-    if algorithm == "EXPLICIT":
-        return any(size != 0 for size in op.ints("paddings", (0,)))
-    return bool(algorithm != "VALID")

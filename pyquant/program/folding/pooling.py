@@ -13,7 +13,6 @@ from ..graph import Graph
 from ..model import Model
 from ..op import Op
 from .affine import affine_op
-from .linear import pads
 
 _RANK, _CHANNEL_AXIS = 4, 1
 
@@ -110,16 +109,10 @@ def _pooled(graph: Graph, position: int) -> Pooled | None:
 
 
 def _is_pointwise(graph: Graph, op: Op) -> bool:
-    if op.type != "conv2d" or pads(op) or len(op.reads()) != len(("x", "w")):
+    if op.type != "conv2d" or op.geometry().pads or len(op.reads()) != len(("x", "w")):
         return False
     weight = graph.model.parameters.get(op.input("Filter"))
-    return (
-        weight is not None
-        and tuple(weight.shape[2:]) == (1, 1)
-        and list(op.ints("strides", (1, 1))) == [1, 1]
-        and op.attr("groups", 1) == 1
-        and op.attr("data_format", "NCHW") != "NHWC"
-    )
+    return weight is not None and tuple(weight.shape[2:]) == (1, 1) and op.geometry().is_dense
 
 
 def _adds_bias(graph: Graph, position: int, image: str) -> bool:

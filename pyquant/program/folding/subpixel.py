@@ -19,7 +19,6 @@ from .. import proto
 from ..graph import Graph
 from ..op import Op, make_op
 from .affine import affine_op
-from .linear import pads
 
 # Paddle's pixel_shuffle (phi/kernels/impl/pixel_shuffle_kernel_impl.h) transposes plain tensors. It
 # and the reorder before it take about as long for a value as a transposed convolution of oneDNN for
@@ -122,7 +121,8 @@ def _link(graph: Graph, position: int, before: _Link | None) -> _Link | None:
 
 def _never_overlaps(graph: Graph, op: Op) -> bool:
     """Return whether an op is a transposed convolution by blocks as large as its strides."""
-    if op.type != "conv2d_transpose" or len(op.reads()) != 2 or pads(op):
+    geometry = op.geometry()
+    if op.type != "conv2d_transpose" or len(op.reads()) != 2 or geometry.pads:
         return False
     array = graph.model.parameters.get(_argument(op, "Filter"))
     if array is None or array.dtype != np.float32:
@@ -130,10 +130,10 @@ def _never_overlaps(graph: Graph, op: Op) -> bool:
     height, width = array.shape[2:]
     return (
         height == width > 1
-        and list(op.ints("strides", (1, 1))) == [height, width]
-        and list(op.ints("dilations", (1, 1))) == [1, 1]
-        and op.attr("groups", 1) == 1
-        and op.attr("data_format", "NCHW") != "NHWC"
+        and geometry.strides == (height, width)
+        and geometry.dilations == (1, 1)
+        and geometry.groups == 1
+        and not geometry.is_channels_last
         and not any(op.ints("output_padding"))
         and not any(op.ints("output_size"))
         and len(graph.dims(_argument(op, "Input")) or ()) == _RANK

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ..folding.linear import pads
 from ..graph import Graph
 from ..quantizable import CONVOLUTIONS, WeightedOp
 from .accumulation import Accumulation, find_accumulations
@@ -227,7 +226,7 @@ class Flow:
 
 
 def _pads(graph: Graph, op: WeightedOp) -> bool:
-    return op.op_type in CONVOLUTIONS and pads(graph.ops[op.position])
+    return op.op_type in CONVOLUTIONS and graph.ops[op.position].geometry().pads
 
 
 def _gains_by_border(graph: Graph, op: WeightedOp) -> bool:
@@ -239,7 +238,7 @@ def _gains_by_border(graph: Graph, op: WeightedOp) -> bool:
     them.
     """
     shape, desc = graph.model.parameters[op.weight].shape, graph.ops[op.position]
-    strides = math.prod(desc.ints("strides", (1, 1)))
+    strides = math.prod(desc.geometry().strides)
     dims, products = graph.dims(op.activation) or [0, 0], shape[0] * math.prod(shape[2:]) // strides
     has_groups = dims[1] != shape[1]
     return not has_groups and shape[1] >= _LEAST_INPUTS and bool(products >= _LEAST_PRODUCTS)

@@ -141,7 +141,7 @@ class _Search:
         place = position if fused is None else fused.op.position
         op = self._graph.ops[place]
         filters = self._graph.model.parameters.get(op.input("Filter"))
-        groups = op.attr("groups", 1)
+        groups = op.geometry().groups
         has_bias = len(op.reads()) > len(("Input", "Filter"))
         if filters is None or groups != 1 or has_bias or not _is_of_channels_first(op):
             return None
