@@ -28,7 +28,7 @@ from pyquant import (
 from pyquant.cli import main
 from pyquant.program import proto
 from pyquant.program.misfusion import misfused
-from pyquant.program.onednn.fusion import ACTIVATIONS
+from pyquant.program.op_facts import ACTIVATIONS
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "relu6": {"threshold": 6.0},
@@ -63,7 +63,7 @@ class Chains(ProgramBuilder):
         self.dims = [-1, 6, *dims[2:]]
         self.feed("x", [-1, *dims[1:]])
         self.feed("residual", self.dims)
-        for seed, pair in enumerate(product(firsts, ACTIVATIONS)):
+        for seed, pair in enumerate(product(firsts, ACTIVATION_TYPES)):
             self.fetch(self.chain(".".join(pair), *pair, seed))
 
     def chain(self, name: str, first: str, second: str, seed: int) -> str:
@@ -128,7 +128,8 @@ def check(directory: Path, feed: paddle_run.Arrays, how: str, expected: list[Any
 
 
 # Paddle's passes take longer than in proportion to a program.
-CHUNKS = [ACTIVATIONS[start : start + 2] for start in range(0, len(ACTIVATIONS), 2)]
+ACTIVATION_TYPES = list(ACTIVATIONS)
+CHUNKS = [ACTIVATION_TYPES[start : start + 2] for start in range(0, len(ACTIVATIONS), 2)]
 
 
 def check_forms(form: str, net: ProgramBuilder, feed: paddle_run.Arrays, directory: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from ..arrays import view_values
 from ..errors import ActivationError, ModelFileError
 from ..program.model import Model
+from ..program.op_facts import Fact, has
 from ..program.parameters import Array
 from .channels import by_channel
 from .data import Feed
@@ -21,20 +22,6 @@ from .statistic import Statistics
 
 # oneDNN keeps an image in blocks of up to so many channels and pads the last one with zeros.
 _CHANNELS_PER_BLOCK = 16
-
-# Ops whose oneDNN kernels write images with the samples outermost, and in blocks of channels or as
-# they read them. After others, as transpose2, dimensions may lie in memory in any order.
-_KEEP_SAMPLES_OUTERMOST = frozenset(
-    {"feed", "conv2d", "depthwise_conv2d", "conv2d_transpose", "pool2d", "batch_norm"}
-)
-_KEEP_ORDER = frozenset(
-    {
-        *("elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_div", "sum"),
-        *("relu", "relu6", "leaky_relu", "gelu", "sigmoid", "swish", "mish", "tanh", "clip"),
-        *("hard_swish", "hard_sigmoid", "scale", "concat"),
-        *("nearest_interp", "nearest_interp_v2", "bilinear_interp", "bilinear_interp_v2"),
-    }
-)
 
 
 class Observer(Protocol):
@@ -258,8 +245,8 @@ def _in_sample_order(model: Model, names: Collection[str]) -> set[str]:
     in_order = set(model.parameters)
     others: set[str] = set()
     for op in model.ops():
-        keeps = op.type in _KEEP_SAMPLES_OUTERMOST or (
-            op.type in _KEEP_ORDER and in_order.issuperset(op.reads())
-        )
+        keeps_order = has(op.type, Fact.KEEPS_ORDER)
+        is_image = has(op.type, Fact.WRITES_IMAGES) and not keeps_order
+        keeps = is_image or op.type == "feed" or (keeps_order and in_order.issuperset(op.reads()))
         (in_order if keeps else others).update(op.writes())
     return in_order.difference(others).intersection(names)

@@ -14,7 +14,8 @@ import numpy as np
 
 from .model import Model
 from .op import Op
-from .quantizable import CONVOLUTIONS, WeightedOp
+from .op_facts import Fact, has
+from .quantizable import WeightedOp
 
 PRODUCTS = ("mul", "matmul", "matmul_v2")
 
@@ -57,9 +58,9 @@ def _misreads_image(op: WeightedOp, producers: Mapping[str, Op], dims: Sequence[
     while pending:
         name = pending.pop()
         producer = producers.get(name)
-        if name in seen or producer is None or producer.type in _WRITE_IN_ORDER:
+        if name in seen or producer is None or has(producer.type, Fact.WRITES_IN_ORDER):
             continue
-        if producer.type in _WRITE_IMAGES:
+        if has(producer.type, Fact.WRITES_IMAGES):
             return True
         seen.add(name)
         pending += producer.reads()
@@ -77,14 +78,6 @@ def why_misread(model: Model, ops: Iterable[WeightedOp]) -> dict[WeightedOp, str
 
 
 _IMAGE_RANK = 4
-_WRITE_IMAGES = (
-    *(*CONVOLUTIONS, "conv2d_transpose", "pool2d", "batch_norm"),
-    *("nearest_interp", "nearest_interp_v2", "bilinear_interp", "bilinear_interp_v2"),
-)
-_WRITE_IN_ORDER = (
-    *(*PRODUCTS, "reshape2", "transpose2", "flatten2", "flatten_contiguous_range"),
-    *("squeeze2", "unsqueeze2", "layer_norm", "lookup_table", "lookup_table_v2"),
-)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import NamedTuple, Optional
 from . import proto
 from .model import Model
 from .op import Op
+from .op_facts import Fact, has
 
 Axes = Sequence[Optional[int]]
 
@@ -39,7 +40,7 @@ def reshaped_parameters(model: Model) -> dict[tuple[int, str], ReshapedParameter
     reads, writes, dims = model.reads(), model.writes(), model.dims()
     found: dict[tuple[int, str], ReshapedParameter] = {}
     for block, position, op in model.numbered_ops():
-        if op.type not in _RESHAPING or not _stays_float(op):
+        if not has(op.type, Fact.RESHAPES) or not _stays_float(op):
             continue
         (name,), (output,) = op.inputs("X"), op.outputs("Out")
         source = found.get((block, name))
@@ -57,9 +58,6 @@ def reshaped_parameters(model: Model) -> dict[tuple[int, str], ReshapedParameter
         kept = [None if axis is None else source.axes[axis] for axis in axes]
         found[block, output] = source._replace(axes=kept)
     return found
-
-
-_RESHAPING = ("assign", "cast", "reshape2", "squeeze2", "transpose2", "unsqueeze2")
 
 
 def _stays_float(op: Op) -> bool:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..settings import check_choice
 from .model import Model
 from .op import Op
+from .op_facts import Fact, has
 from .products import PRODUCTS, is_fc
 from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
 from .saturation import ANY
@@ -233,7 +234,7 @@ def _is_relu_of_int8(candidate: Candidate, name: str) -> bool:
 def _weighted_before_relu(candidate: Candidate, name: str) -> Op | None:
     """Return the op with a weight that writes it, but for a bias or normalization, or None."""
     producer = candidate.producers.get(name)
-    while producer is not None and producer.type in _BEFORE_RELU:
+    while producer is not None and has(producer.type, Fact.MAY_PRECEDE_RELU):
         producer = candidate.producers.get(_carried(producer))
     return producer if producer is not None and producer.type in ACTIVATION_OP_TYPES else None
 
@@ -249,7 +250,7 @@ def _carriers_to(candidate: Candidate, name: str) -> Iterator[Op]:
     while names:
         name = names.pop()
         producer = candidate.producers.get(name)
-        if name in seen or producer is None or producer.type not in _SCALE_CARRIERS:
+        if name in seen or producer is None or not has(producer.type, Fact.CARRIES_SCALE):
             continue
         yield producer
         seen.add(name)
@@ -310,13 +311,6 @@ def _has_one_position(candidate: Candidate) -> bool:
     return candidate.op.op_type in CONVOLUTIONS and candidate.dims[2:] == [1, 1]
 
 
-# scale_immutable_ops in compute_propagate_scales_onednn_pass.cc, and concat, which hands its scale
-# to its inputs (UpdateScales there).
-_SCALE_CARRIERS = (
-    *("fused_transpose", "transpose2", "reshape2", "pool2d", "slice", "shape"),
-    *("nearest_interp", "nearest_interp_v2", "split", "concat"),
-)
-_BEFORE_RELU = ("elementwise_add", "batch_norm", "relu", "relu6", "pool2d")
 _DEPTHWISE_ON_OTHERS = Rule(
     _is_depthwise_on_others,
     "a depthwise convolution averages no errors over its inputs, and gains time only where these "

@@ -10,22 +10,12 @@ import numpy as np
 from .. import proto
 from ..graph import Graph
 from ..op import Op, make_op, replace_ops
+from ..op_facts import Fact, has
 from ..parameters import Array, write_combined
 from ..temporary import temporary_directory
 
 # What a program may grow by when an op of few inputs, as fill_constant, is replaced by its output.
 _LARGEST_MADE_OF_NOTHING = 1 << 16
-
-# Of no input, and the same each time they run. Random ones have no input either.
-_MADE_OF_NOTHING = frozenset({"fill_constant", "assign_value", "range", "linspace", "eye"})
-_OF_PARAMETERS = frozenset(
-    {
-        *("cast", "scale", "assign", "reshape2", "transpose2", "squeeze2", "unsqueeze2"),
-        *("flatten_contiguous_range", "concat", "stack", "slice", "expand_v2", "shape"),
-        *("elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_div"),
-        *("elementwise_pow", "sqrt", "rsqrt", "exp", "square", "abs", "range"),
-    }
-)
 
 
 def compute_constants(graph: Graph) -> None:
@@ -64,7 +54,7 @@ def compute_constants(graph: Graph) -> None:
 
 def _is_constant(graph: Graph, op: Op, constant: set[str]) -> bool:
     inputs, outputs = op.reads(), op.writes()
-    if op.type not in (_OF_PARAMETERS if inputs else _MADE_OF_NOTHING):
+    if not has(op.type, Fact.COMPUTABLE if inputs else Fact.SOURCE):
         return False
     known = constant.issuperset(inputs)
     return known and not any(graph.is_kept(name) or name in constant for name in outputs)

@@ -15,6 +15,7 @@ from .. import proto
 from ..graph import Graph
 from ..model import Model
 from ..op import Op
+from ..op_facts import Fact, has
 from ..parameters import Array
 from ..quantizable import QUANTIZABLE_OPS
 from .affine import affine_op
@@ -24,9 +25,6 @@ EQUALIZED = ".equalized"
 """What the name of an activation ends in that an op divides by its factors."""
 
 _FACTORS = "@factors"
-
-# f(a x) = a f(x) for a > 0, channel by channel.
-_HOMOGENEOUS = frozenset({"relu", "leaky_relu", "pool2d", "nearest_interp_v2"})
 
 
 @dataclass(frozen=True)
@@ -132,7 +130,7 @@ def _source(
     graph: Graph, op: Op, rank: int, axis: int, channels: int, vectors: list[str]
 ) -> str | None:
     """Return what a homogeneous op or the addition of a bias reads; the bias joins ``vectors``."""
-    if op.type in _HOMOGENEOUS:
+    if has(op.type, Fact.HOMOGENEOUS):
         return op.input("X")
     parameters = graph.model.parameters
     found = affine_op(op, rank, axis, parameters)

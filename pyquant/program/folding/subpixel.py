@@ -18,6 +18,7 @@ import numpy as np
 from .. import proto
 from ..graph import Graph
 from ..op import Op, make_op
+from ..op_facts import Fact, has
 from .affine import affine_op
 
 # Paddle's pixel_shuffle (phi/kernels/impl/pixel_shuffle_kernel_impl.h) transposes plain tensors. It
@@ -29,15 +30,6 @@ _LEAST_READ_PER_SHUFFLED = 4
 # longer: 1.8 times for 96 to 16 channels in 4 groups, in float and in int8.
 _MOST_BLOCKS = 4
 
-_OF_ONE_VALUE = frozenset(
-    {
-        *("relu", "relu6", "leaky_relu", "elu", "gelu", "sigmoid", "hard_sigmoid", "swish", "silu"),
-        *("hard_swish", "mish", "tanh", "softplus", "exp", "sqrt", "square", "abs", "scale"),
-    }
-)
-_WITH_A_CONSTANT = frozenset(
-    {"elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_div"}
-)
 _RANK, _CHANNEL_AXIS = 4, 1
 _POINTWISE: dict[str, proto.AttributeValue] = {
     "strides": [1, 1],
@@ -142,9 +134,9 @@ def _never_overlaps(graph: Graph, op: Op) -> bool:
 
 def _is_per_value(graph: Graph, op: Op, before: _Link) -> bool:
     """Return whether an op computes each value by itself, or by a constant of its channel."""
-    if op.type in _OF_ONE_VALUE:
+    if has(op.type, Fact.PER_VALUE):
         return op.reads() == [before.output]
-    if op.type not in _WITH_A_CONSTANT:
+    if not has(op.type, Fact.ARITHMETIC):
         return False
     found = affine_op(op, _RANK, _CHANNEL_AXIS, graph.model.parameters)
     return found is not None and found.source == before.output and found.affine.fits(before.outputs)

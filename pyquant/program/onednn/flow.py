@@ -140,9 +140,9 @@ class Flow:
             return False
         if one.residual is not None:
             # A sum of signed numbers stays in float: nothing cuts its range, and it goes far.
-            return one.activation.is_relu and one.residual in self.roots
+            return one.activation.function.is_relu and one.residual in self.roots
         carried = self.carried_from(one.output)
-        if one.activation.is_lopsided and not any(map(self._is_padded, carried)):
+        if one.activation.function.is_lopsided and not any(map(self._is_padded, carried)):
             return False
         return self._is_read_as_int8(one.output)
 
@@ -156,7 +156,7 @@ class Flow:
             return True
         adds = self.adds.get(position)
         if adds is not None:
-            return adds.residual == name and adds.activation.is_relu
+            return adds.residual == name and adds.activation.function.is_relu
         for one in self.accumulations:
             if position in (one.product, one.sum):
                 return name == (one.image if position == one.product else one.base)
@@ -221,7 +221,7 @@ class Flow:
         if one.residual is not None and one.residual in roots:
             return self.is_unsigned(roots[one.residual], roots)
         if one.op.op_type in CONVOLUTIONS:
-            return one.activation.is_relu
+            return one.activation.function.is_relu
         return one.activation.name == "relu"
 
 

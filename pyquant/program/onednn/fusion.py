@@ -7,47 +7,14 @@ fuse, as ``conv_activation_onednn_fuse_pass.cc``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from ..folding.affine import Vector, affine_op
 from ..graph import Graph
-from ..op import Op
+from ..op_facts import ACTIVATIONS, Activation
 from ..quantizable import CONVOLUTIONS, WeightedOp
-
-
-class Activation(NamedTuple):
-    """An activation function as the kernels take it.
-
-    Attributes:
-        name: of Paddle's ``fuse_activation``.
-        alpha: its first parameter.
-        beta: its second one.
-    """
-
-    name: str = ""
-    alpha: float = 0.0
-    beta: float = 0.0
-
-    @property
-    def is_relu(self) -> bool:
-        """Whether its results are never negative, and cut the range of what they are of."""
-        return self.name in ("relu", "relu6")
-
-    @property
-    def keeps_zero(self) -> bool:
-        """Whether it makes zero of zero."""
-        if self.name == "clip":
-            return self.alpha <= 0 <= self.beta
-        return self.name not in NEVER_ZERO
-
-    @property
-    def is_lopsided(self) -> bool:
-        """Whether its results reach much further up than down."""
-        return self.name in ("swish", "hard_swish", "gelu_erf", "gelu_tanh", "mish", "leaky_relu")
 
 
 @dataclass
@@ -130,7 +97,7 @@ def _take_activation(graph: Graph, fused: FusedOp) -> None:
     if position is None:
         return
     op = graph.ops[position]
-    read = _ACTIVATIONS.get(op.type)
+    read = ACTIVATIONS.get(op.type)
     activation = None if read is None or len(op.desc.inputs) != 1 else read(op)
     if activation is not None:
         fused.activation = activation
@@ -141,48 +108,3 @@ def _take(fused: FusedOp, position: int, output: str) -> None:
     fused.replaced.append(position)
     fused.position = max(fused.position, position)
     fused.output = output
-
-
-def _hard_swish(op: Op) -> Activation | None:
-    threshold, scale, offset = (
-        op.attr(name, default)
-        for name, default in (("threshold", 6.0), ("scale", 6.0), ("offset", 3.0))
-    )
-    return Activation("hard_swish", 1 / scale, offset / scale) if threshold == scale else None
-
-
-def _gelu(op: Op) -> Activation:
-    return Activation("gelu_tanh" if op.attr("approximate", False) else "gelu_erf")
-
-
-def _with(
-    name: str, alpha: tuple[str, float] | None = None, beta: tuple[str, float] | None = None
-) -> Callable[[Op], Activation]:
-    def read(op: Op) -> Activation:
-        values = [0.0 if given is None else op.attr(*given) for given in (alpha, beta)]
-        return Activation(name, *map(float, values))
-
-    return read
-
-
-# Attributes and defaults as in activation_onednn_fuse_pass.h.
-_ACTIVATIONS: Mapping[str, Callable[[Op], Activation | None]] = {
-    "relu": _with("relu"),
-    "relu6": lambda op: Activation("relu6", 0.0, op.attr("threshold", 6.0)),
-    "hard_swish": _hard_swish,
-    "swish": _with("swish", ("beta", 1.0)),
-    "silu": lambda op: Activation("swish", 1.0),
-    "hard_sigmoid": _with("hard_sigmoid", ("slope", 0.2), ("offset", 0.5)),
-    "leaky_relu": _with("leaky_relu", ("alpha", 0.02)),
-    "clip": _with("clip", ("min", 0.0), ("max", 0.0)),
-    "gelu": _gelu,
-    "mish": _with("mish"),
-    "sigmoid": _with("sigmoid"),
-    "tanh": _with("tanh"),
-    "abs": _with("abs"),
-}
-
-ACTIVATIONS = tuple(_ACTIVATIONS)
-"""The types of the ops that a kernel can fuse."""
-NEVER_ZERO = ("sigmoid", "hard_sigmoid")
-"""Of these, the ones that make something else of zero, whatever their attributes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from ..graph import Graph
 from ..model import Model
-from ..quantizable import CONVOLUTIONS
+from ..op_facts import Fact, has
 
 
 def write_in_place(model: Model) -> None:
@@ -22,7 +22,7 @@ def write_in_place(model: Model) -> None:
     names: dict[str, str] = {}
     # From the end, for all that share a buffer to have the name of what it holds at last.
     for position, op in sorted(graph.ops.items(), reverse=True):
-        if op.type in _IN_PLACE and _can_overwrite(graph, position):
+        if has(op.type, Fact.IN_PLACE) and _can_overwrite(graph, position):
             source, output = op.input("X"), op.output()
             names[source] = names.get(output, output)
     for op in graph.ops.values():
@@ -46,7 +46,7 @@ def _can_overwrite(graph: Graph, position: int) -> bool:
     if op.type == "elementwise_add" and graph.model.parameters.keys() & others:
         return False
     # Other ops, as reshape2, may write what shares a buffer with another tensor.
-    if graph.ops[producer].type not in _OWNERS:
+    if not has(graph.ops[producer].type, Fact.OWNS_OUTPUT):
         return False
     return graph.readers(source) - {position} <= _before(graph, position)
 
@@ -62,10 +62,3 @@ def _before(graph: Graph, position: int) -> set[int]:
                 found.add(producer)
                 pending.append(producer)
     return found
-
-
-_IN_PLACE = ("scale", "elementwise_add", "elementwise_mul")
-_OWNERS = (
-    *(*_IN_PLACE, *CONVOLUTIONS, "fused_conv2d", "nearest_interp", "nearest_interp_v2"),
-    *("relu", "relu6", "hard_swish", "swish", "silu", "gelu", "mish", "leaky_relu"),
-)

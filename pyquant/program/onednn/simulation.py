@@ -16,6 +16,7 @@ from .. import proto
 from ..graph import Graph
 from ..model import Model, copy_model
 from ..op import Op, make_op
+from ..op_facts import FUNCTIONS
 from ..ranges import Grid
 from .accumulation import BINARY_OPS
 from .integers import CARRIERS, Grids, read_grids
@@ -98,6 +99,10 @@ class _Simulation:
     def apply(self, op_type: str, source: str, **attributes: proto.AttributeValue) -> str:
         """Add an op of one input that keeps its shape, and return its output's name."""
         return self.add(op_type, {"X": source}, source, attributes)
+
+    def multiply(self, first: str, second: str) -> str:
+        """Add a product of tensors of one shape, and return its output's name."""
+        return self.add("elementwise_mul", {"X": first, "Y": second}, first, {"axis": -1})
 
     def call(self, name: str) -> None:
         """Let the last op write ``name``."""
@@ -212,30 +217,13 @@ def _multiply(here: _Simulation, op: Op, source: str) -> str:
 def _activate(here: _Simulation, op: Op, value: str) -> None:
     name = op.attr("fuse_activation", "") or op.attr("activation_type", "")
     alpha, beta = (op.attr(f"fuse_{which}", 0.0) for which in ("alpha", "beta"))
-    if name not in _ACTIVATIONS:
+    if name not in FUNCTIONS:
         raise here.unknown(op, f"applies '{name}'")
-    _ACTIVATIONS[name](here, value, alpha, beta)
+    FUNCTIONS[name].formula(here, value, alpha, beta)
 
 
 def _inverse(factor: float) -> float:
     return float(np.float32(1) / np.float32(factor))
-
-
-_Activate = Callable[[_Simulation, str, float, float], str]
-
-
-def _as(op_type: str, **attributes: proto.AttributeValue) -> _Activate:
-    return lambda here, value, alpha, beta: here.apply(op_type, value, **attributes)
-
-
-def _hard_swish(here: _Simulation, value: str, alpha: float, beta: float) -> str:
-    gate = here.apply("hard_sigmoid", value, slope=alpha, offset=beta)
-    return here.add("elementwise_mul", {"X": value, "Y": gate}, value, {"axis": -1})
-
-
-def _swish(here: _Simulation, value: str, alpha: float, beta: float) -> str:
-    gate = here.apply("sigmoid", here.apply("scale", value, scale=alpha))
-    return here.add("elementwise_mul", {"X": value, "Y": gate}, value, {"axis": -1})
 
 
 _KINDS: Mapping[str, Callable[[_Simulation, Op], None]] = {
@@ -246,28 +234,6 @@ _KINDS: Mapping[str, Callable[[_Simulation, Op], None]] = {
     "fused_conv2d": partial(_linear, multiply=_convolve, channel_axis=1),
     "fc": partial(_linear, multiply=_multiply, channel_axis=-1),
     **dict.fromkeys(CARRIERS, _carry),
-}
-
-# By the names of Paddle's ``fuse_activation``, as oneDNN defines its element-wise algorithms.
-_ACTIVATIONS: Mapping[str, _Activate] = {
-    "": lambda here, value, alpha, beta: value,
-    "relu": _as("relu"),
-    **dict.fromkeys(
-        ("relu6", "clip"),
-        lambda here, value, alpha, beta: here.apply("clip", value, min=alpha, max=beta),
-    ),
-    "hard_swish": _hard_swish,
-    "swish": _swish,
-    "hard_sigmoid": lambda here, value, alpha, beta: here.apply(
-        "hard_sigmoid", value, slope=alpha, offset=beta
-    ),
-    "leaky_relu": lambda here, value, alpha, beta: here.apply("leaky_relu", value, alpha=alpha),
-    "gelu_erf": _as("gelu", approximate=False),
-    "gelu_tanh": _as("gelu", approximate=True),
-    "mish": _as("mish"),
-    "sigmoid": _as("sigmoid"),
-    "tanh": _as("tanh"),
-    "abs": _as("abs"),
 }
 
 _ONEDNN_ATTRIBUTES = ("use_mkldnn", "use_onednn", "mkldnn_data_type", "onednn_data_type")

@@ -15,10 +15,11 @@ import numpy as np
 from ..folding.affine import affine_op
 from ..graph import Graph
 from ..op import Op
+from ..op_facts import ACTIVATIONS, Fact, has
 from ..parameters import Array
 from ..quantizable import WeightedOp
 from ..weights import QuantizedWeight
-from .fusion import ACTIVATIONS, NEVER_ZERO, FusedOp
+from .fusion import FusedOp
 
 _RANK, _CHANNEL_AXIS = 4, 1
 BORDERED, WIDENED = ".bordered", ".widened"
@@ -124,13 +125,12 @@ class _Search:
             return None
         if op.type == "conv2d" or fused is not None:
             return self._tied_by_convolution(position, name)
-        kind = _CHANNELWISE.get(op.type)
-        if kind is None or not _is_of_channels_first(op):
+        if not has(op.type, Fact.CHANNELWISE) or not _is_of_channels_first(op):
             return None
-        images = self._images(op)
-        if len(op.reads()) != kind or not images:
+        images, operands = self._images(op), 2 if has(op.type, Fact.ARITHMETIC) else 1
+        if len(op.reads()) != operands or not images:
             return None
-        if len(images) != kind and not self._take_constant(position, images[0]):
+        if len(images) != operands and not self._take_constant(position, images[0]):
             return None
         if len({self._channels(image) for image in images}) != 1:
             return None
@@ -262,16 +262,10 @@ def _is_of_channels_first(op: Op) -> bool:
 def _keeps_zero(op: Op) -> bool:
     if op.type == "scale":
         return not op.attr("bias", 0.0)
-    return op.type not in _MOVES_ZERO
+    read = ACTIVATIONS.get(op.type)
+    activation = None if read is None else read(op)
+    return activation is None or activation.keeps_zero
 
-
-_CHANNELWISE: Mapping[str, int] = {
-    **dict.fromkeys(("elementwise_add", "elementwise_mul"), 2),
-    **dict.fromkeys(("nearest_interp", "nearest_interp_v2", "pool2d", "scale", "softsign"), 1),
-    **dict.fromkeys(ACTIVATIONS, 1),
-}
-"""The ops that compute each channel of the same channel of what they read; how many they read."""
-_MOVES_ZERO = (*NEVER_ZERO, "clip")
 
 _MOST_WIDENED = 2
 """Convolutions of whole images that get more outputs, for each one that reads zeros then."""

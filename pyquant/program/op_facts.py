@@ -1,0 +1,279 @@
+"""What is true of op types: one row for each. A pass asks; it lists no op types itself.
+
+To add an op, add a row to `FACTS`. To add an activation that oneDNN's kernels compute, add a row to
+`ACTIVATIONS`, and its function to `FUNCTIONS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import Flag, auto
+from typing import NamedTuple, Protocol
+
+from . import proto
+from .op import Op
+
+
+class Fact(Flag):
+    """What may be true of an op type."""
+
+    PER_VALUE = auto()
+    """Computes each value of one tensor by itself."""
+    ARITHMETIC = auto()
+    """Adds, subtracts, multiplies or divides two tensors."""
+    HOMOGENEOUS = auto()
+    """f(a x) = a f(x) for a > 0, channel by channel."""
+    CHANNELWISE = auto()
+    """Computes each channel of the same channel of what it reads."""
+    CARRIES_SCALE = auto()
+    """Paddle's int8 passes give its output the scale of its input."""
+    MAY_PRECEDE_RELU = auto()
+    """Paddle's int8 passes see a relu through it."""
+    KEEPS_ORDER = auto()
+    """Its oneDNN kernel writes dimensions in the order in which it reads them."""
+    WRITES_IMAGES = auto()
+    """Its oneDNN kernel writes images with the samples outermost, maybe in blocks of channels."""
+    WRITES_IN_ORDER = auto()
+    """Writes dimensions in their order."""
+    IN_PLACE = auto()
+    """Its oneDNN kernel may overwrite what it reads."""
+    OWNS_OUTPUT = auto()
+    """What it writes shares no buffer with another tensor."""
+    RESHAPES = auto()
+    """Changes the shape or the type of a parameter, and not its values."""
+    COMPUTABLE = auto()
+    """Paddle can compute it of constants on a CPU."""
+    SOURCE = auto()
+    """Reads nothing, and computes the same each time."""
+
+
+_F = Fact
+_ARITHMETIC = _F.ARITHMETIC | _F.KEEPS_ORDER | _F.COMPUTABLE
+_FLOATING = _F.PER_VALUE | _F.KEEPS_ORDER
+_OWNED = _FLOATING | _F.OWNS_OUTPUT
+_CONVOLUTION = _F.WRITES_IMAGES | _F.OWNS_OUTPUT
+_ENLARGING = _F.WRITES_IMAGES | _F.KEEPS_ORDER
+_NEAREST = _ENLARGING | _F.OWNS_OUTPUT | _F.CHANNELWISE | _F.CARRIES_SCALE
+_MOVING = _F.COMPUTABLE | _F.RESHAPES
+_PRODUCT = _F.WRITES_IN_ORDER
+
+FACTS: Mapping[str, Fact] = {
+    "conv2d": _CONVOLUTION,
+    "depthwise_conv2d": _CONVOLUTION,
+    "fused_conv2d": _F.OWNS_OUTPUT,
+    "conv2d_transpose": _F.WRITES_IMAGES,
+    "mul": _PRODUCT,
+    "matmul": _PRODUCT,
+    "matmul_v2": _PRODUCT,
+    "batch_norm": _F.WRITES_IMAGES | _F.MAY_PRECEDE_RELU,
+    "layer_norm": _F.WRITES_IN_ORDER,
+    "lookup_table": _F.WRITES_IN_ORDER,
+    "lookup_table_v2": _F.WRITES_IN_ORDER,
+    "pool2d": _F.WRITES_IMAGES
+    | _F.CHANNELWISE
+    | _F.HOMOGENEOUS
+    | _F.CARRIES_SCALE
+    | _F.MAY_PRECEDE_RELU,
+    "nearest_interp": _NEAREST,
+    "nearest_interp_v2": _NEAREST | _F.HOMOGENEOUS,
+    "bilinear_interp": _ENLARGING,
+    "bilinear_interp_v2": _ENLARGING,
+    "elementwise_add": _ARITHMETIC
+    | _F.CHANNELWISE
+    | _F.IN_PLACE
+    | _F.OWNS_OUTPUT
+    | _F.MAY_PRECEDE_RELU,
+    "elementwise_sub": _ARITHMETIC,
+    "elementwise_mul": _ARITHMETIC | _F.CHANNELWISE | _F.IN_PLACE | _F.OWNS_OUTPUT,
+    "elementwise_div": _ARITHMETIC,
+    "elementwise_pow": _F.COMPUTABLE,
+    "sum": _F.KEEPS_ORDER,
+    "scale": _OWNED | _F.CHANNELWISE | _F.IN_PLACE | _F.COMPUTABLE,
+    "relu": _OWNED | _F.CHANNELWISE | _F.HOMOGENEOUS | _F.MAY_PRECEDE_RELU,
+    "relu6": _OWNED | _F.CHANNELWISE | _F.MAY_PRECEDE_RELU,
+    "leaky_relu": _OWNED | _F.CHANNELWISE | _F.HOMOGENEOUS,
+    "hard_swish": _OWNED | _F.CHANNELWISE,
+    "swish": _OWNED | _F.CHANNELWISE,
+    "gelu": _OWNED | _F.CHANNELWISE,
+    "mish": _OWNED | _F.CHANNELWISE,
+    "silu": _F.PER_VALUE | _F.CHANNELWISE | _F.OWNS_OUTPUT,
+    "sigmoid": _FLOATING | _F.CHANNELWISE,
+    "hard_sigmoid": _FLOATING | _F.CHANNELWISE,
+    "tanh": _FLOATING | _F.CHANNELWISE,
+    "abs": _F.PER_VALUE | _F.CHANNELWISE | _F.COMPUTABLE,
+    "clip": _F.KEEPS_ORDER | _F.CHANNELWISE,
+    "softsign": _F.CHANNELWISE,
+    "elu": _F.PER_VALUE,
+    "softplus": _F.PER_VALUE,
+    "exp": _F.PER_VALUE | _F.COMPUTABLE,
+    "sqrt": _F.PER_VALUE | _F.COMPUTABLE,
+    "square": _F.PER_VALUE | _F.COMPUTABLE,
+    "rsqrt": _F.COMPUTABLE,
+    "concat": _F.KEEPS_ORDER | _F.CARRIES_SCALE | _F.COMPUTABLE,
+    "split": _F.CARRIES_SCALE,
+    "slice": _F.CARRIES_SCALE | _F.COMPUTABLE,
+    "shape": _F.CARRIES_SCALE | _F.COMPUTABLE,
+    "stack": _F.COMPUTABLE,
+    "expand_v2": _F.COMPUTABLE,
+    "cast": _MOVING,
+    "assign": _MOVING,
+    "reshape2": _MOVING | _F.WRITES_IN_ORDER | _F.CARRIES_SCALE,
+    "transpose2": _MOVING | _F.WRITES_IN_ORDER | _F.CARRIES_SCALE,
+    "fused_transpose": _F.CARRIES_SCALE,
+    "squeeze2": _MOVING | _F.WRITES_IN_ORDER,
+    "unsqueeze2": _MOVING | _F.WRITES_IN_ORDER,
+    "flatten2": _F.WRITES_IN_ORDER,
+    "flatten_contiguous_range": _F.WRITES_IN_ORDER | _F.COMPUTABLE,
+    "range": _F.COMPUTABLE | _F.SOURCE,
+    "fill_constant": _F.SOURCE,
+    "assign_value": _F.SOURCE,
+    "linspace": _F.SOURCE,
+    "eye": _F.SOURCE,
+}
+"""Scales are carried by scale_immutable_ops in compute_propagate_scales_onednn_pass.cc, and by
+concat, which hands its scale to its inputs (UpdateScales there)."""
+
+
+def has(op_type: str, fact: Fact) -> bool:
+    """Return whether a fact is true of an op type; nothing is of one without a row."""
+    return fact in FACTS.get(op_type, Fact(0))
+
+
+class FloatOps(Protocol):
+    """What a function's formula is written with: the float ops that compute it."""
+
+    def apply(self, op_type: str, source: str, **attributes: proto.AttributeValue) -> str:
+        """Add an op of one input, and return its output."""
+
+    def multiply(self, first: str, second: str) -> str:
+        """Add a product, and return it."""
+
+
+Formula = Callable[[FloatOps, str, float, float], str]
+"""Of the ops, the argument, and the two parameters, alpha and beta."""
+
+
+class Function(NamedTuple):
+    """A function that oneDNN's kernels compute, by the name of Paddle's ``fuse_activation``.
+
+    Attributes:
+        formula: as oneDNN defines it.
+        is_relu: whether its results are never negative, and cut the range of what they are of.
+        is_lopsided: whether its results reach much further up than down.
+        moves_zero: whether it makes something else of zero, whatever its parameters.
+    """
+
+    formula: Formula
+    is_relu: bool = False
+    is_lopsided: bool = False
+    moves_zero: bool = False
+
+
+def _as(op_type: str, **attributes: proto.AttributeValue) -> Formula:
+    return lambda ops, value, alpha, beta: ops.apply(op_type, value, **attributes)
+
+
+def _clip(ops: FloatOps, value: str, alpha: float, beta: float) -> str:
+    return ops.apply("clip", value, min=alpha, max=beta)
+
+
+def _hard_sigmoid(ops: FloatOps, value: str, alpha: float, beta: float) -> str:
+    return ops.apply("hard_sigmoid", value, slope=alpha, offset=beta)
+
+
+def _hard_swish(ops: FloatOps, value: str, alpha: float, beta: float) -> str:
+    return ops.multiply(value, _hard_sigmoid(ops, value, alpha, beta))
+
+
+def _swish(ops: FloatOps, value: str, alpha: float, beta: float) -> str:
+    return ops.multiply(value, ops.apply("sigmoid", ops.apply("scale", value, scale=alpha)))
+
+
+def _leaky_relu(ops: FloatOps, value: str, alpha: float, beta: float) -> str:
+    return ops.apply("leaky_relu", value, alpha=alpha)
+
+
+FUNCTIONS: Mapping[str, Function] = {
+    "": Function(lambda ops, value, alpha, beta: value),
+    "relu": Function(_as("relu"), is_relu=True),
+    "relu6": Function(_clip, is_relu=True),
+    "clip": Function(_clip),
+    "leaky_relu": Function(_leaky_relu, is_lopsided=True),
+    "hard_swish": Function(_hard_swish, is_lopsided=True),
+    "swish": Function(_swish, is_lopsided=True),
+    "gelu_erf": Function(_as("gelu", approximate=False), is_lopsided=True),
+    "gelu_tanh": Function(_as("gelu", approximate=True), is_lopsided=True),
+    "mish": Function(_as("mish"), is_lopsided=True),
+    "hard_sigmoid": Function(_hard_sigmoid, moves_zero=True),
+    "sigmoid": Function(_as("sigmoid"), moves_zero=True),
+    "tanh": Function(_as("tanh")),
+    "abs": Function(_as("abs")),
+}
+
+
+class Activation(NamedTuple):
+    """An activation function as the kernels take it.
+
+    Attributes:
+        name: of Paddle's ``fuse_activation``.
+        alpha: its first parameter.
+        beta: its second one.
+    """
+
+    name: str = ""
+    alpha: float = 0.0
+    beta: float = 0.0
+
+    @property
+    def function(self) -> Function:
+        """What is known of it."""
+        return FUNCTIONS[self.name]
+
+    @property
+    def keeps_zero(self) -> bool:
+        """Whether it makes zero of zero."""
+        if self.name == "clip":
+            return self.alpha <= 0 <= self.beta
+        return not self.function.moves_zero
+
+
+def _with(
+    name: str, alpha: tuple[str, float] | None = None, beta: tuple[str, float] | None = None
+) -> Callable[[Op], Activation]:
+    def read(op: Op) -> Activation:
+        return Activation(
+            name, *(0.0 if given is None else op.attr(*given) for given in (alpha, beta))
+        )
+
+    return read
+
+
+def _read_hard_swish(op: Op) -> Activation | None:
+    threshold, scale, offset = (
+        op.attr(name, default)
+        for name, default in (("threshold", 6.0), ("scale", 6.0), ("offset", 3.0))
+    )
+    return Activation("hard_swish", 1 / scale, offset / scale) if threshold == scale else None
+
+
+def _read_gelu(op: Op) -> Activation:
+    return Activation("gelu_tanh" if op.attr("approximate", False) else "gelu_erf")
+
+
+ACTIVATIONS: Mapping[str, Callable[[Op], Activation | None]] = {
+    "relu": _with("relu"),
+    "relu6": lambda op: Activation("relu6", 0.0, op.attr("threshold", 6.0)),
+    "hard_swish": _read_hard_swish,
+    "swish": _with("swish", ("beta", 1.0)),
+    "silu": lambda op: Activation("swish", 1.0),
+    "hard_sigmoid": _with("hard_sigmoid", ("slope", 0.2), ("offset", 0.5)),
+    "leaky_relu": _with("leaky_relu", ("alpha", 0.02)),
+    "clip": _with("clip", ("min", 0.0), ("max", 0.0)),
+    "gelu": _read_gelu,
+    "mish": _with("mish"),
+    "sigmoid": _with("sigmoid"),
+    "tanh": _with("tanh"),
+    "abs": _with("abs"),
+}
+"""By the type of an op that a kernel can fuse: what reads it, or None where its attributes are none
+of the kernel's. Attributes and defaults are as in activation_onednn_fuse_pass.h."""
