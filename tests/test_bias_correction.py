@@ -18,9 +18,9 @@ from pyquant import Calibration, calibrate, kernels, load_model, quant_post_stat
 from pyquant.calibration.channel_sums import ChannelSums
 from pyquant.calibration.forward import Forward
 from pyquant.calibration.layouts import LAYOUTS, found_layout
-from pyquant.calibration.predictor import Optimization
 from pyquant.calibration.statistic import ActivationHistogram, empty_statistic
 from pyquant.program.op import Op
+from pyquant.program.predictor import Optimization
 
 IMAGES = programs.random((6, 8, 12, 12), 3) + np.float32(1)  # whose mean is not zero
 LAST = programs.random((6, 12, 16, 8), 3) + np.float32(1)

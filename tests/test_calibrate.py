@@ -32,12 +32,12 @@ from pyquant import (
     cli,
     quant_post_static,
 )
-from pyquant.calibration import predictor as calibration_predictor
 from pyquant.calibration.forward import Forward
-from pyquant.calibration.predictor import Optimization
 from pyquant.calibration.source import CalibrationData
 from pyquant.calibration.statistic import ActivationHistogram
 from pyquant.calibration.thresholds import ALGORITHMS
+from pyquant.program import predictor
+from pyquant.program.predictor import Optimization
 
 
 @pytest.mark.parametrize("shards", [1, 2, 5, 13])
@@ -322,7 +322,7 @@ def test_nan_of_paddles_fusion_is_none_of_the_models(
 
     What is known to be fused wrongly is kept apart otherwise; here that is not known.
     """
-    monkeypatch.setattr(calibration_predictor, "kept_apart", lambda model: model)
+    monkeypatch.setattr(predictor, "kept_apart", lambda model: model)
     net = programs.Net([4, 8, 16]).matmul(8, trans_x=False, trans_y=False)
     net.constant("elementwise_add", np.arange(8) - 4).act("sigmoid").act("sqrt")
     roots = net.last

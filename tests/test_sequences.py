@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from paddle import inference
+from paddle_run import predict
 from programs import INT64, ProgramBuilder, random
 
 from pyquant import UnsupportedError, calibrate, compare, quant_post_dynamic, quant_post_static
@@ -70,16 +70,9 @@ def source(tmp_path: Path) -> Path:
 
 def run(directory: Path, program: str) -> np.ndarray[Any, Any]:
     """Run the sequences, each by itself, as such a model is deployed."""
-    paths = (directory / f"{program}.pdmodel", directory / f"{program}.pdiparams")
-    config = inference.Config(*map(str, paths))
-    config.disable_gpu()
-    config.disable_glog_info()
-    predictor = inference.create_predictor(config)
-    handle = predictor.get_input_handle("ids")
-    handle.copy_from_cpu(IDS)
-    handle.set_lod(OFFSETS)
-    predictor.run()
-    return predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+    path = directory / f"{program}.pdmodel"
+    feed = {"ids": IDS}
+    return predict(path, path.with_suffix(".pdiparams"), feed, "optimized", OFFSETS)[0]
 
 
 def static(source: Path, output: Path) -> Any:

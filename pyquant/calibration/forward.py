@@ -14,10 +14,16 @@ from ..errors import ActivationError, ModelFileError
 from ..program.model import Model
 from ..program.op_facts import Fact, has
 from ..program.parameters import Array
+from ..program.predictor import (
+    Optimization,
+    all_cores,
+    make_predictor,
+    run_failure,
+    set_inputs,
+)
 from .channels import by_channel
 from .data import Feed
 from .layouts import Layout, found_layout
-from .predictor import Optimization, all_cores, make_predictor, run_failure
 from .statistic import Statistics
 
 # oneDNN keeps an image in blocks of up to so many channels and pads the last one with zeros.
@@ -131,8 +137,7 @@ class Forward:
         from paddle.base.dygraph import guard
 
         self._skipped = frozenset(self._seen)
-        for name, array in feed.items():
-            self._predictor.get_input_handle(name).copy_from_cpu(array)
+        set_inputs(self._predictor, feed)
         try:
             with guard(CPUPlace()):  # for `_plain`, whatever mode the caller is in
                 self._predictor.run()

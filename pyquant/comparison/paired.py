@@ -10,17 +10,18 @@ import numpy as np
 
 from ..arrays import view_values
 from ..calibration.data import Feed
-from ..calibration.predictor import (
+from ..errors import PyquantError
+from ..program.model import Model
+from ..program.onednn.simulation import simulate
+from ..program.parameters import Array
+from ..program.predictor import (
     Optimization,
     all_cores,
     make_int8_predictor,
     make_predictor,
     run_failure,
+    run_outputs,
 )
-from ..errors import PyquantError
-from ..program.model import Model
-from ..program.onednn.simulation import simulate
-from ..program.parameters import Array
 from .activations import ActivationMeasure, Measure, OutputMeasure
 from .quantization import Quantization, Written
 from .report import INT8_RUN, SIMULATED, ComparedTensor
@@ -216,15 +217,6 @@ class ObservedModel:
             value = Written(name, writes - 1 - self._seen[name] % writes)
             self._seen[name] += 1
             self._see(value, np.ascontiguousarray(array))
-
-
-def run_outputs(predictor: Any, feed: Feed) -> list[Array]:
-    """Run one batch and return copies of the outputs."""
-    for name, array in feed.items():
-        predictor.get_input_handle(name).copy_from_cpu(array)
-    predictor.run()
-    names = predictor.get_output_names()
-    return [np.asarray(predictor.get_output_handle(name).copy_to_cpu()) for name in names]
 
 
 def _ignore(value: Written, array: Array) -> None:

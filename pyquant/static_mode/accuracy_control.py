@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 
 from ..calibration.moments import Moments
-from ..calibration.predictor import (
+from ..calibration.statistic import Statistics
+from ..errors import SettingError
+from ..program.model import Model, load_model, save_model
+from ..program.predictor import (
     Optimization,
     all_cores,
     make_int8_predictor,
     make_predictor,
 )
-from ..calibration.statistic import Statistics
-from ..errors import SettingError
-from ..program.model import Model, load_model, save_model
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Range
 from ..program.temporary import temporary_directory

@@ -12,6 +12,7 @@ from ..graph import Graph
 from ..op import Op, make_op, replace_ops
 from ..op_facts import Fact, has
 from ..parameters import Array, write_combined
+from ..predictor import cpu_config, run_outputs
 from ..temporary import temporary_directory
 
 # What a program may grow by when an op of few inputs, as fill_constant, is replaced by its output.
@@ -95,14 +96,9 @@ def _cut_out(graph: Graph, ops: list[Op], results: list[str]) -> tuple[Any, dict
 def _predict(path: Path) -> list[Array] | None:
     from paddle import inference
 
-    config = inference.Config(str(path), str(path.with_suffix(".pdiparams")))
-    config.disable_gpu()
-    config.disable_glog_info()
+    config = cpu_config(path, path.with_suffix(".pdiparams"))
     config.switch_ir_optim(False)
     try:
-        predictor = inference.create_predictor(config)
-        predictor.run()
-        names = predictor.get_output_names()
-        return [predictor.get_output_handle(name).copy_to_cpu() for name in names]
+        return run_outputs(inference.create_predictor(config), {})
     except Exception:  # Paddle raises many types
         return None

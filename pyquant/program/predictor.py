@@ -1,23 +1,24 @@
-"""Paddle's Predictor, made for observing a model or for running it as it is deployed."""
+"""Paddle's Predictor: made of a model or of its files, and run."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .. import kernels
 from ..errors import CalibrationDataError, ModelFileError
-from ..program import proto
-from ..program.misfusion import kept_apart
-from ..program.model import Model
-from ..program.op import ops_of
-from ..program.parameters import write_combined
-from ..program.temporary import temporary_directory
-from .data import Feed
+from . import proto
+from .misfusion import kept_apart
+from .model import Model
+from .op import ops_of
+from .parameters import Array, write_combined
+from .temporary import temporary_directory
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
 
@@ -62,8 +63,32 @@ def make_int8_predictor(model: Model, threads: int) -> Any:
     return _make(model, partial(_configure_int8, model=model), threads)
 
 
+def cpu_config(model_path: Path, params_path: Path) -> Any:
+    """Return an ``inference.Config`` for a Predictor of a model's files, which is quiet."""
+    from paddle import inference
+
+    config = inference.Config(str(model_path), str(params_path))
+    config.disable_gpu()
+    config.disable_glog_info()
+    return config
+
+
+def set_inputs(predictor: Any, feed: Mapping[str, Array]) -> None:
+    """Give a Predictor the inputs of the next run."""
+    for name, array in feed.items():
+        predictor.get_input_handle(name).copy_from_cpu(array)
+
+
+def run_outputs(predictor: Any, feed: Mapping[str, Array]) -> list[Array]:
+    """Run one batch and return copies of the outputs."""
+    set_inputs(predictor, feed)
+    predictor.run()
+    names = predictor.get_output_names()
+    return [np.asarray(predictor.get_output_handle(name).copy_to_cpu()) for name in names]
+
+
 def run_failure(
-    feed: Feed, batch: int, error: Exception, model: str = "the model"
+    feed: Mapping[str, Array], batch: int, error: Exception, model: str = "the model"
 ) -> CalibrationDataError:
     """Return the error for a batch that Paddle failed to run."""
     shapes = {name: list(array.shape) for name, array in feed.items()}
@@ -98,16 +123,13 @@ def _create(
     threads: int,
 ) -> Any:
     import paddle
-    from paddle import inference
 
-    config = inference.Config(str(model_path), str(params_path))
-    config.disable_gpu()
-    config.disable_glog_info()
+    config = cpu_config(model_path, params_path)
     config.set_cpu_math_library_num_threads(threads)
     config.enable_memory_optim()
     configure(config)
     try:
-        predictor = inference.create_predictor(config)
+        predictor = paddle.inference.create_predictor(config)
     except Exception as error:
         raise ModelFileError(
             f"{model.model_path}: Paddle's Predictor cannot load the model: {_summary(error)}. "
