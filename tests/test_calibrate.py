@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -313,6 +315,14 @@ def test_what_fusion_hides_is_seen_all_the_same(source: Path) -> None:
     for name, statistic in expected.items():
         assert seen[name].abs_max == pytest.approx(statistic.abs_max, rel=1e-5)
         assert seen[name].values == statistic.values
+
+
+def test_a_predictor_goes_with_its_forward(source: Path) -> None:
+    _, forward = statistics_with(source, ["b"], Optimization.FUSED)
+    left = weakref.ref(forward)
+    del forward
+    gc.collect()
+    assert left() is None
 
 
 def test_nan_of_paddles_fusion_is_none_of_the_models(

@@ -10,17 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..arrays import view_values
-from ..errors import ActivationError, ModelFileError
+from ..errors import ActivationError, CalibrationDataError, ModelFileError
 from ..program.model import Model
 from ..program.op_facts import Fact, has
 from ..program.parameters import Array
-from ..program.predictor import (
-    Optimization,
-    all_cores,
-    make_predictor,
-    run_failure,
-    set_inputs,
-)
+from ..program.predictor import Hook, Optimization, all_cores, make_predictor, set_inputs
 from .channels import by_channel
 from .data import Feed
 from .layouts import Layout, found_layout
@@ -83,7 +77,6 @@ class Forward:
         self._statistics: Statistics = {}
         self._batch = 0
         self._seen: set[str] = set()
-        self._error: Exception | None = None
         self._predictor: Any = None
         # oneDNN keeps images with the channels first, and hooks show them so, whatever the program
         # says; which it is cannot be told from the shape.
@@ -129,7 +122,7 @@ class Forward:
             except ModelFileError:
                 if not self._rest:
                     raise
-        self._predictor.register_output_hook(self._hook)
+        self._hook = Hook(self._predictor, self._names)
 
     def _ran(self, feed: Feed) -> bool:
         """Run the batch, and tell whether all is seen that can be."""
@@ -139,35 +132,23 @@ class Forward:
         self._skipped = frozenset(self._seen)
         set_inputs(self._predictor, feed)
         try:
-            with guard(CPUPlace()):  # for `_plain`, whatever mode the caller is in
+            # The guard is for `_plain`, whatever mode the caller is in.
+            with guard(CPUPlace()), self._hook.running(self._see, feed, self._batch):
                 self._predictor.run()
-        except Exception as error:
-            may_weaken = bool(self._rest) and not self._written_again
-            if isinstance(self._error, _NonFiniteError) and may_weaken:
-                self._error = None
-                return False
-            if self._error is not None:
-                raise self._error from error
-            if self._all_seen():
-                return True
-            if may_weaken:
-                return False
-            raise run_failure(feed, self._batch, error) from error
+        except _AllSeen:
+            return True
+        except (_NonFiniteError, CalibrationDataError):
+            if not self._rest or self._written_again:
+                raise
+            return False
         return self._names <= self._seen or not self._rest
 
     def _all_seen(self) -> bool:
         return not self._written_again and len(self._seen) == len(self._names)
 
-    def _hook(self, op_type: str, name: str, tensor: Any) -> None:
-        if name not in self._names or name in self._skipped:
-            return
-        try:
-            if tensor._is_initialized() or 0 in tensor.shape:
-                self._observe(name, *self._viewed(name, tensor))
-        except Exception as error:
-            # Paddle need not hand an exception of a hook on as it is: keep it.
-            self._error = error
-            raise
+    def _see(self, op_type: str, name: str, tensor: Any) -> None:
+        if name not in self._skipped:
+            self._observe(name, *self._viewed(name, tensor))
         if self._all_seen():
             raise _AllSeen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from ..program.model import Model
 from ..program.onednn.simulation import simulate
 from ..program.parameters import Array
 from ..program.predictor import (
+    Hook,
     Optimization,
     all_cores,
     make_int8_predictor,
@@ -166,13 +168,11 @@ class ObservedModel:
 
     def __init__(self, model: Model, names: Collection[str], threads: int) -> None:
         self._model = model
-        self._names = frozenset(names)
+        self._names = names
         self._writes = model.writes()
         self._predictor = make_predictor(model, Optimization.NONE, threads)
-        self._predictor.register_output_hook(self._hook)
+        self._hook = Hook(self._predictor, names)
         self._seen: Counter[str] = Counter()
-        self._see: See = _ignore
-        self._error: Exception | None = None
 
     def run(self, feed: Feed, batch: int, see: See) -> list[Array]:
         """Run one batch.
@@ -189,35 +189,20 @@ class ObservedModel:
             CalibrationDataError: the model cannot run it.
         """
         self._seen.clear()
-        self._see = see
         for name, array in feed.items():
-            self._observe(name, array)
-        try:
+            if name in self._names:
+                self._observe(see, name, array)
+        look = partial(self._look, see)
+        with self._hook.running(look, feed, batch, str(self._model.model_path)):
             return run_outputs(self._predictor, feed)
-        except Exception as error:
-            if self._error is not None:
-                raise self._error from error
-            raise run_failure(feed, batch, error, str(self._model.model_path)) from error
 
-    def _hook(self, op_type: str, name: str, tensor: Any) -> None:
-        if name not in self._names or op_type == "feed":
-            return
-        try:
-            if tensor._is_initialized() or 0 in tensor.shape:
-                self._observe(name, view_values(tensor))
-        except Exception as error:
-            # Paddle need not hand an exception of a hook on as it is: keep it.
-            self._error = error
-            raise
+    def _look(self, see: See, op_type: str, name: str, tensor: Any) -> None:
+        if op_type != "feed":
+            self._observe(see, name, view_values(tensor))
 
-    def _observe(self, name: str, array: Array) -> None:
-        if name in self._names:
-            # In a loop the program's writes come round again.
-            writes = max(1, self._writes[name])
-            value = Written(name, writes - 1 - self._seen[name] % writes)
-            self._seen[name] += 1
-            self._see(value, np.ascontiguousarray(array))
-
-
-def _ignore(value: Written, array: Array) -> None:
-    """Take no notice."""
+    def _observe(self, see: See, name: str, array: Array) -> None:
+        # In a loop the program's writes come round again.
+        writes = max(1, self._writes[name])
+        value = Written(name, writes - 1 - self._seen[name] % writes)
+        self._seen[name] += 1
+        see(value, np.ascontiguousarray(array))

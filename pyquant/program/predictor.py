@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,10 @@ from .parameters import Array, write_combined
 from .temporary import temporary_directory
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
+
+
+See = Callable[[str, str, Any], None]
+"""Gets an op's type, and the name and tensor of what it computed: memory to be read at once."""
 
 
 class Optimization(Enum):
@@ -95,6 +100,54 @@ def run_failure(
     return CalibrationDataError(
         f"batch {batch}: Paddle cannot run {model} on inputs of shapes {shapes}: {_summary(error)}"
     )
+
+
+class Hook:
+    """Shows tensors to an observer while a Predictor computes them.
+
+    It knows the observer only in the meantime: a Predictor keeps its hooks where Python's collector
+    of garbage cannot look, and an observer that holds the Predictor would keep it for good.
+    """
+
+    def __init__(self, predictor: Any, names: Collection[str]) -> None:
+        """Register the hook for the tensors called ``names``."""
+        self._names = frozenset(names)
+        self._see: See | None = None
+        self._error: Exception | None = None
+        predictor.register_output_hook(self._show)
+
+    @contextmanager
+    def running(
+        self, see: See, feed: Mapping[str, Array], batch: int, model: str = "the model"
+    ) -> Iterator[None]:
+        """Show what the Predictor computes of a batch, which the ``with`` block runs.
+
+        What ``see`` raises is raised as it is.
+
+        Raises:
+            CalibrationDataError: Paddle failed to run the batch.
+        """
+        self._see = see
+        try:
+            yield
+        except Exception as error:
+            if self._error is not None:
+                # Not from ``error``: if that is the same one, it would hold itself, and the tensor.
+                raise self._error from None
+            raise run_failure(feed, batch, error, model) from error
+        finally:
+            self._see = self._error = None
+
+    def _show(self, op_type: str, name: str, tensor: Any) -> None:
+        if self._see is None or name not in self._names:
+            return
+        try:
+            if tensor._is_initialized() or 0 in tensor.shape:
+                self._see(op_type, name, tensor)
+        except Exception as error:
+            # Paddle need not hand an exception of a hook on as it is: keep it.
+            self._error = error
+            raise
 
 
 def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
