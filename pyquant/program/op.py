@@ -89,6 +89,15 @@ class Op:
         """Return the first variable in an output slot, or in the first slot."""
         return (self.writes() if slot is None else self.outputs(slot))[0]
 
+    def operands(self) -> tuple[str, str]:
+        """Return the two variables that an elementwise op reads."""
+        return self.input("X"), self.input("Y")
+
+    def operand_beside(self, name: str) -> str:
+        """Return what an elementwise op reads beside ``name``, one of its two operands."""
+        x, y = self.operands()
+        return y if name == x else x
+
     def attr(self, name: str, default: T) -> T:
         """Return an attribute, as the type of ``default``."""
         value = proto.attribute(self.desc, name, None)

@@ -109,7 +109,7 @@ def find_biases(model: Model) -> dict[tuple[int, str], Bias]:
     for block, position, op in model.numbered_ops():
         if op.type != "elementwise_add":
             continue
-        (product,), (name,) = op.inputs("X"), op.inputs("Y")
+        product, name = op.operands()
         (output,) = op.outputs("Out")
         is_last_axis = op.attr("axis", -1) in (-1, len(dims.get(product, ())) - 1)
         is_alone = reads[product] == writes[product] == writes[output] == 1

@@ -80,7 +80,7 @@ def affine_op(
 def _elementwise(
     op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> tuple[str, str, Affine] | None:
-    (x,), (y,) = op.inputs("X"), op.inputs("Y")
+    x, y = op.operands()
     constant_first = x in parameters
     if constant_first == (y in parameters):
         return None

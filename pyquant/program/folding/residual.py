@@ -5,8 +5,9 @@ x + x * s is x * (s + 1): the addition is then one to the few values of s.
 
 from __future__ import annotations
 
+from itertools import permutations
+
 from ..graph import Graph
-from ..op import Op
 from .affine import make_scale
 
 
@@ -40,24 +41,19 @@ def _product_added_to_itself(graph: Graph, position: int) -> tuple[int, str] | N
     op = graph.ops[position]
     if op.type != "elementwise_add":
         return None
-    operands = _operands(op)
-    for product, x in (operands, operands[::-1]):
+    for product, x in permutations(op.operands()):
         producer = graph.producer(product)
         if producer is None or graph.only_reader(product) != position:
             continue
-        if graph.ops[producer].type != "elementwise_mul":
+        multiply = graph.ops[producer]
+        if multiply.type != "elementwise_mul" or x not in multiply.operands():
             continue
-        factors = _operands(graph.ops[producer])
-        s = factors[1] if factors[0] == x else factors[0]
-        if x not in factors or graph.is_kept(x) or graph.is_kept(s):
+        s = multiply.operand_beside(x)
+        if graph.is_kept(x) or graph.is_kept(s):
             continue
         if _is_smaller(graph.dims(s), graph.dims(x)):
             return producer, s
     return None
-
-
-def _operands(op: Op) -> tuple[str, str]:
-    return op.input("X"), op.input("Y")
 
 
 def _is_smaller(dims: list[int] | None, than: list[int] | None) -> bool:

@@ -8,10 +8,10 @@ for each tensor (``fused_elementwise_kernel.cc``), a quarter of the memory.
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import permutations
 from typing import NamedTuple
 
 from ..graph import Graph
-from ..op import Op
 
 
 class Accumulation(NamedTuple):
@@ -44,9 +44,8 @@ def find_accumulations(graph: Graph, taken: Collection[int]) -> list[Accumulatio
 
 
 def _accumulation(graph: Graph, position: int) -> Accumulation | None:
-    first, second = _operands(graph.ops[position])
     output = graph.ops[position].output()
-    for scaled, base in ((first, second), (second, first)):
+    for scaled, base in permutations(graph.ops[position].operands()):
         product = graph.producer(scaled)
         if product is None or graph.only_reader(scaled) != position:
             continue
@@ -63,8 +62,7 @@ def _factors(graph: Graph, position: int) -> tuple[str, str] | None:
     op = graph.ops[position]
     if op.type != "elementwise_mul":
         return None
-    first, second = _operands(op)
-    for image, factor in ((first, second), (second, first)):
+    for image, factor in permutations(op.operands()):
         dims = graph.dims(image)
         if dims is None or not _is_computed_image(graph, image) or graph.producer(factor) is None:
             continue
@@ -75,10 +73,6 @@ def _factors(graph: Graph, position: int) -> tuple[str, str] | None:
 
 def _is_computed_image(graph: Graph, name: str) -> bool:
     return graph.producer(name) is not None and len(graph.dims(name) or ()) == _RANK
-
-
-def _operands(op: Op) -> tuple[str, str]:
-    return op.input("X"), op.input("Y")
 
 
 _RANK = 4

@@ -80,8 +80,7 @@ def _take_residual(graph: Graph, fused: FusedOp) -> None:
     if position is None or graph.ops[position].type != "elementwise_add":
         return
     op = graph.ops[position]
-    operands = [op.input(slot) for slot in ("X", "Y")]
-    other = operands[1] if operands[0] == fused.output else operands[0]
+    other = op.operand_beside(fused.output)
     producer = graph.producer(other)
     # Of two convolutions that are added, the later one takes the sum: the other is computed then.
     if other == fused.output or producer is None or producer > fused.op.position:

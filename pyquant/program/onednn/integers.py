@@ -62,7 +62,7 @@ def _requantize(op: Op, grids: Mapping[str, Grid]) -> Grid:
 
 def _combine(op: Op, grids: Mapping[str, Grid]) -> Grid | None:
     """As ``fused_elementwise_kernel.cc`` computes: all is of the type of what is read first."""
-    (x,), (y,) = op.inputs("X"), op.inputs("Y")
+    x, y = op.operands()
     if x not in grids or y not in grids:
         return None
     return Grid(op.attr("scale_out", 1.0), 0, grids[x].unsigned)
