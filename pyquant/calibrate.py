@@ -7,16 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .calibration.data import Source
-from .calibration.engines import engine_of
-from .calibration.run import CHECKPOINT_EVERY, checkpoint_at
-from .calibration.source import CalibrationData
+from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .program.model import load_model
 from .program.quantizable import ACTIVATION_OP_TYPES
-from .program.saturation import ANY, PROCESSORS
-from .program.targets import target_of
-from .settings import check_choice, check_op_types
+from .program.saturation import ANY
 from .static_mode.observation import calibrate_model
+from .static_mode.options import CalibrationOptions
 from .static_mode.plan import plan_static
 
 
@@ -77,23 +74,22 @@ def calibrate(
         ClusterError: Ray failed to run a batch.
         OutputError: the checkpoint cannot be written.
     """
-    check_op_types(quantizable_op_type, ACTIVATION_OP_TYPES)
-    target_of(deploy_backend)
-    check_choice("processors", processors, PROCESSORS)
-    data = CalibrationData(
-        {
-            "batch_generator": batch_generator,
-            "sample_generator": sample_generator,
-            "data_loader": data_loader,
-        },
-        batch_size,
-        batch_nums,
-        shard,
+    options = CalibrationOptions(
+        batch_generator=batch_generator,
+        sample_generator=sample_generator,
+        data_loader=data_loader,
+        batch_size=batch_size,
+        batch_nums=batch_nums,
+        quantizable_op_type=quantizable_op_type,
+        skip_tensor_list=skip_tensor_list,
+        deploy_backend=deploy_backend,
+        optimize_model=optimize_model,
+        is_full_quantize=is_full_quantize,
+        processors=processors,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        engine=engine,
+        shard=shard,
     )
-    kept = checkpoint_at(checkpoint, checkpoint_every)
-    run = engine_of(engine)
     model = load_model(model_dir, model_filename, params_filename)
-    skip = skip_tensor_list or ()
-    types, is_full = quantizable_op_type, is_full_quantize
-    plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full, processors)
-    return calibrate_model(model, plan, data, run, kept)
+    return calibrate_model(model, plan_static(model, options), options)

@@ -23,11 +23,18 @@ from .result import (
     readers_by_tensor,
     weight_tensors,
 )
+from .settings import check_choice
 from .static_mode.accuracy_control import Control
 from .static_mode.activation_ranges import check_given
 from .static_mode.normalization import notes_on_data
 from .static_mode.observation import observe, without_dead
-from .static_mode.options import Metric, Options
+from .static_mode.options import (
+    ACTIVATION_QUANTIZE_TYPES,
+    Metric,
+    Options,
+    check_supported,
+    notes_without_effect,
+)
 from .static_mode.plan import plan_static
 from .static_mode.stages import Stages
 
@@ -160,13 +167,50 @@ def quant_post_static(
         ClusterError: Ray failed to run a batch.
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
-    options = Options.of(locals())
+    check_supported(
+        weight_bits=weight_bits, activation_bits=activation_bits, onnx_format=onnx_format
+    )
+    check_choice("activation_quantize_type", activation_quantize_type, ACTIVATION_QUANTIZE_TYPES)
+    notes = notes_without_effect(
+        executor=executor,
+        scope=scope,
+        activation_quantize_type=activation_quantize_type,
+        is_use_cache_file=is_use_cache_file,
+        cache_dir=cache_dir,
+    )
+    options = Options(
+        batch_generator=batch_generator,
+        sample_generator=sample_generator,
+        data_loader=data_loader,
+        batch_size=batch_size,
+        batch_nums=batch_nums,
+        quantizable_op_type=quantizable_op_type,
+        skip_tensor_list=skip_tensor_list,
+        deploy_backend=deploy_backend,
+        optimize_model=optimize_model,
+        is_full_quantize=is_full_quantize,
+        processors=processors,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        engine=engine,
+        shard=None,
+        algo=algo,
+        round_type=round_type,
+        hist_percent=hist_percent,
+        bias_correction=bias_correction,
+        weight_bits=weight_bits,
+        weight_quantize_type=weight_quantize_type,
+        same_scale_tensor_list=same_scale_tensor_list,
+        scale_dict=scale_dict,
+        calibration=calibration,
+        eval_function=eval_function,
+        max_drop=max_drop,
+        equalize=equalize,
+    )
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
     lost = misfused(model)
-    skip = skip_tensor_list or ()
-    types, is_full = quantizable_op_type, is_full_quantize
-    plan = plan_static(model, types, skip, deploy_backend, optimize_model, is_full, processors)
+    plan = plan_static(model, options)
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
     if scale_dict or same_scale_tensor_list:
         check_given(options, plan.observed(model))
@@ -174,8 +218,7 @@ def quant_post_static(
     seen = observe(model, plan, options)
     watch.lap("calibrate")
     ops, dead = without_dead(plan.ops, seen.statistics)
-    notes = [*options.notes, *seen.notes, *_format_notes(model)]
-    notes += notes_on_data(model, seen.statistics)
+    notes += [*seen.notes, *_format_notes(model), *notes_on_data(model, seen.statistics)]
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
     stages = Stages(model, plan, ops, seen, options)

@@ -10,9 +10,8 @@ from pathlib import Path
 from ..calibration.channel_factors import scaled_statistic
 from ..calibration.forward import Observers
 from ..calibration.moments import Moments, moments_of
-from ..calibration.run import Checkpoint, Engine, collect_statistics, resume, run_here
+from ..calibration.run import collect_statistics, resume, run_here
 from ..calibration.samples import ActivationSample
-from ..calibration.source import CalibrationData
 from ..calibration.state import Calibration, model_fingerprint
 from ..calibration.statistic import (
     ActivationHistogram,
@@ -28,7 +27,7 @@ from ..program.model import Model
 from ..program.output_files import remove_leftovers
 from ..program.parameters import Array
 from ..program.quantizable import FloatOp, WeightedOp
-from .options import Options
+from .options import CalibrationOptions, Options
 from .plan import Plan
 
 
@@ -95,15 +94,10 @@ def observe(model: Model, plan: Plan, options: Options) -> Seen:
     return Seen(statistics, means, moments, samples, _notes(statistics))
 
 
-def calibrate_model(
-    model: Model,
-    plan: Plan,
-    data: CalibrationData,
-    engine: Engine,
-    checkpoint: Checkpoint | None,
-) -> Calibration:
-    """Calibrate what ``plan`` observes, going on from ``checkpoint`` if that exists."""
+def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:
+    """Calibrate what ``plan`` observes, going on from the checkpoint if that exists."""
     fingerprint, tensors = model_fingerprint(model), plan.observed(model)
+    data, checkpoint = options.data, options.kept_at
     if checkpoint is not None and checkpoint.path.exists():
         remove_leftovers(checkpoint.path)
         calibration = Calibration.load(checkpoint.path)
@@ -112,7 +106,7 @@ def calibrate_model(
         axes = channel_axes(model, plan.ops)
         statistics = empty_statistics(tensors, ActivationHistogram, axes)
         calibration = Calibration(fingerprint, statistics)
-    resume(model, calibration, data.feeds(model), engine, checkpoint, data.batches())
+    resume(model, calibration, data.feeds(model), options.run, checkpoint, data.batches())
     return calibration
 
 
@@ -168,9 +162,8 @@ def _collected(
     options: Options,
 ) -> tuple[int, Statistics]:
     """Return the number of batches and the statistics of the data; show it to ``observers``."""
-    engine, data, checkpoint = options.run, options.data, options.kept_at
-    if checkpoint is not None:
-        calibration = calibrate_model(model, plan, data, engine, checkpoint)
+    if options.checkpoint is not None:
+        calibration = calibrate_model(model, plan, options)
         return calibration.batches, calibration.statistics
     kind: type[ActivationMaxima] = ActivationHistogram
     if not (plan.target.takes_zero_points or observers):
@@ -178,7 +171,6 @@ def _collected(
     by_channel = options.bias_correction or options.needs_samples
     axes = channel_axes(model, plan.ops) if by_channel else {}
     statistics = empty_statistics(tensors, kind, axes)
-    feeds, total = data.feeds(model), data.batches()
-    if observers:
-        engine = partial(run_here, observers=observers)
+    feeds, total = options.data.feeds(model), options.data.batches()
+    engine = partial(run_here, observers=observers) if observers else options.run
     return collect_statistics(model, statistics, feeds, engine, total), statistics

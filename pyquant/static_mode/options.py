@@ -1,10 +1,11 @@
-"""What a call of `quant_post_static` asks for, and whether that is possible."""
+"""What a call of `calibrate` or `quant_post_static` asks for, and whether that is possible."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from ..calibration.thresholds import ALGORITHMS, AUTO
 from ..errors import CalibrationDataError, SettingError, UnsupportedError
 from ..program.quantizable import ACTIVATION_OP_TYPES
 from ..program.saturation import PROCESSORS
-from ..program.targets import target_of
+from ..program.targets import Target, target_of
 from ..program.weights import WEIGHT_QUANTIZE_TYPES
 from ..settings import check_choice, check_list, check_op_types, is_choice
 
@@ -29,14 +30,7 @@ ADAROUND = "adaround"
 ROUND_TYPES = ("round", ADAROUND)
 """How weights become integers."""
 
-_SOURCES = ("batch_generator", "sample_generator", "data_loader")
-
-_CHOICES = {
-    "round_type": ROUND_TYPES,
-    "algo": (*ALGORITHMS, AUTO),
-    "activation_quantize_type": ("range_abs_max", "moving_average_abs_max", "abs_max"),
-    "processors": PROCESSORS,
-}
+ACTIVATION_QUANTIZE_TYPES = ("range_abs_max", "moving_average_abs_max", "abs_max")
 
 # Parameters of PaddleSlim's that have nothing to do here: the default, and why.
 _WITHOUT_EFFECT = {
@@ -64,72 +58,127 @@ _SUPPORTED = {
 }
 
 
-@dataclass(frozen=True)
-class Options:
-    """The arguments of `quant_post_static`, by their names there, but for the models' files."""
+def check_supported(**arguments: Any) -> None:
+    """Refuse values of PaddleSlim's parameters that pyquant does not support.
 
-    executor: Any
-    scope: Any
+    Raises:
+        UnsupportedError: there is one.
+    """
+    for name, value in arguments.items():
+        values, reason = _SUPPORTED[name]
+        if not is_choice(value, values):
+            raise UnsupportedError(f"{name}={value!r} is not supported: {reason}")
+
+
+def notes_without_effect(**arguments: Any) -> list[str]:
+    """Return of every argument that was given without effect why it has none."""
+    return [
+        f"{name}: {_WITHOUT_EFFECT[name][1]}"
+        for name, value in arguments.items()
+        if value != _WITHOUT_EFFECT[name][0]
+    ]
+
+
+@dataclass(frozen=True)
+class CalibrationOptions:
+    """The arguments of a calibration, by their names in `calibrate`, but for the model's files.
+
+    Raises:
+        SettingError: one is wrong.
+        CalibrationDataError: there is not one source of data.
+    """
+
     batch_generator: Source | None
     sample_generator: Source | None
     data_loader: Source | None
     batch_size: int
     batch_nums: int | None
-    algo: str
-    round_type: str
-    hist_percent: float
-    bias_correction: bool
     quantizable_op_type: Collection[str]
-    is_full_quantize: bool
-    weight_bits: int
-    activation_bits: int
-    activation_quantize_type: str
-    weight_quantize_type: str
-    optimize_model: bool
-    onnx_format: bool
     skip_tensor_list: Collection[str] | None
-    same_scale_tensor_list: Sequence[Sequence[str]] | None
-    scale_dict: Mapping[str, float] | None
     deploy_backend: str | None
-    is_use_cache_file: bool
-    cache_dir: str | None
-    calibration: Calibration | str | Path | None
+    optimize_model: bool
+    is_full_quantize: bool
+    processors: str
     checkpoint: str | Path | None
     checkpoint_every: int
     engine: Any
-    eval_function: Metric | None
-    max_drop: float
-    equalize: bool | None
-    processors: str
+    shard: tuple[int, int] | None
 
-    @classmethod
-    def of(cls, arguments: Mapping[str, Any]) -> Options:
-        """Take them from a call's arguments by name, of which there may be others.
-
-        Raises:
-            SettingError: one is wrong.
-            UnsupportedError: one asks for what pyquant cannot do.
-            CalibrationDataError: there is not one source of data.
-        """
-        options = cls(**{field.name: arguments[field.name] for field in fields(cls)})
-        options._check()
-        return options
+    def __post_init__(self) -> None:
+        check_op_types(self.quantizable_op_type, ACTIVATION_OP_TYPES)
+        check_choice("processors", self.processors, PROCESSORS)
+        # Each of these says what is wrong with its arguments.
+        _ = self.target, self.run, self.kept_at
+        self._check_data()
 
     @property
+    def target(self) -> Target:
+        """Where the model is to run."""
+        return target_of(self.deploy_backend, self.is_full_quantize, self.processors)
+
+    @cached_property
     def data(self) -> CalibrationData:
         """The calibration data."""
-        sources = {name: getattr(self, name) for name in _SOURCES}
-        return CalibrationData(sources, self.batch_size, self.batch_nums)
+        return CalibrationData(self._sources, self.batch_size, self.batch_nums, self.shard)
 
     @property
     def kept_at(self) -> Checkpoint | None:
         """Where the calibration is kept while it runs."""
         return checkpoint_at(self.checkpoint, self.checkpoint_every)
 
-    @property
+    @cached_property
     def run(self) -> Engine:
         """What runs the data."""
         return engine_of(self.engine)
+
+    @property
+    def _sources(self) -> dict[str, Source | None]:
+        return {
+            "batch_generator": self.batch_generator,
+            "sample_generator": self.sample_generator,
+            "data_loader": self.data_loader,
+        }
+
+    def _check_data(self) -> None:
+        _ = self.data
+
+
+@dataclass(frozen=True)
+class Options(CalibrationOptions):
+    """The arguments of `quant_post_static` likewise, without those that only have one value.
+
+    Raises:
+        SettingError: one is wrong.
+        UnsupportedError: one asks for what pyquant cannot do.
+        CalibrationDataError: there is not one source of data.
+    """
+
+    algo: str
+    round_type: str
+    hist_percent: float
+    bias_correction: bool
+    weight_bits: int
+    weight_quantize_type: str
+    same_scale_tensor_list: Sequence[Sequence[str]] | None
+    scale_dict: Mapping[str, float] | None
+    calibration: Calibration | str | Path | None
+    eval_function: Metric | None
+    max_drop: float
+    equalize: bool | None
+
+    def __post_init__(self) -> None:
+        self._check_target()
+        check_choice("round_type", self.round_type, ROUND_TYPES)
+        check_choice("algo", self.algo, (*ALGORITHMS, AUTO))
+        if not 0 < self.hist_percent <= 1:
+            raise SettingError(
+                f"hist_percent: {self.hist_percent} is not in (0, 1]; 0.9999 is 99.99 %."
+            )
+        self._check_rounding()
+        self._check_thresholds()
+        if not 0 <= self.max_drop < math.inf:
+            raise SettingError(f"max_drop: {self.max_drop} is negative or not finite.")
+        super().__post_init__()
 
     @property
     def rounds_by_moments(self) -> bool:
@@ -167,38 +216,8 @@ class Options:
         """The largest integer of a weight."""
         return int(2 ** (self.weight_bits - 1) - 1)
 
-    @property
-    def notes(self) -> list[str]:
-        """Of every argument that was given without effect, why it has none."""
-        return [
-            f"{name}: {reason}"
-            for name, (default, reason) in _WITHOUT_EFFECT.items()
-            if getattr(self, name) != default
-        ]
-
-    def _check(self) -> None:
-        for name, (values, reason) in _SUPPORTED.items():
-            if not is_choice(getattr(self, name), values):
-                raise UnsupportedError(f"{name}={getattr(self, name)!r} is not supported: {reason}")
-        self._check_target()
-        check_op_types(self.quantizable_op_type, ACTIVATION_OP_TYPES)
-        for name, choices in _CHOICES.items():
-            check_choice(name, getattr(self, name), choices)
-        if not 0 < self.hist_percent <= 1:
-            raise SettingError(
-                f"hist_percent: {self.hist_percent} is not in (0, 1]; 0.9999 is 99.99 %."
-            )
-        engine_of(self.engine)
-        self._check_rounding()
-        self._check_thresholds()
-        if not 0 <= self.max_drop < math.inf:
-            raise SettingError(f"max_drop: {self.max_drop} is negative or not finite.")
-        checkpoint_at(self.checkpoint, self.checkpoint_every)
-        self._check_data()
-
     def _check_target(self) -> None:
-        backend = self.deploy_backend
-        target = target_of(backend)
+        backend, target = self.deploy_backend, self.target
         kind = self.weight_quantize_type
         check_choice("weight_quantize_type", kind, WEIGHT_QUANTIZE_TYPES)
         if kind not in target.weight_quantize_types:
@@ -246,10 +265,11 @@ class Options:
                 )
 
     def _check_data(self) -> None:
+        others = (*self._sources.values(), self.checkpoint, self.engine)
         if self.calibration is None:
-            _ = self.data  # which says what is wrong with them
-        elif any(getattr(self, name) is not None for name in (*_SOURCES, "checkpoint", "engine")):
+            super()._check_data()
+        elif any(other is not None for other in others):
             raise CalibrationDataError(
-                f"calibration: with it, {', '.join(_SOURCES)}, checkpoint and engine have nothing "
-                "to do. Give it alone."
+                f"calibration: with it, {', '.join(self._sources)}, checkpoint and engine have "
+                "nothing to do. Give it alone."
             )

@@ -23,8 +23,9 @@ from ..program.quantizable import (
     find_weighted_ops,
 )
 from ..program.reads import reads_of_types
-from ..program.targets import Target, target_of, why_float
+from ..program.targets import Target, why_float
 from ..program.weights import quantize_weights
+from .options import CalibrationOptions
 
 Writer = Union[QdqWriter, OneDnnWriter]
 """What puts int8 ops into a program."""
@@ -59,37 +60,21 @@ class Plan:
         return self.writer(model, self.ops).observed
 
 
-def plan_static(
-    model: Model,
-    op_types: Collection[str],
-    skip_tensors: Collection[str],
-    deploy_backend: str | None,
-    optimize_model: bool,
-    is_full: bool,
-    processors: str,
-) -> Plan:
-    """Part the ops of a model as the profile of ``deploy_backend`` says.
-
-    Args:
-        model: the float model, which is folded first if ``optimize_model``.
-        op_types: of the ops to quantize.
-        skip_tensors: ops that read or write one of them stay in float.
-        deploy_backend: see `target_of`.
-        optimize_model: whether to fold.
-        is_full: quantize all that the profile can run as int8, whatever ``op_types`` says.
-        processors: see `target_of`.
+def plan_static(model: Model, options: CalibrationOptions) -> Plan:
+    """Part the ops of a float model, which is folded first, as the options say.
 
     Raises:
         UnsupportedError: the model is quantized already.
-        SettingError: a name of ``skip_tensors`` is not in the program, or no op is left.
+        SettingError: a name of ``skip_tensor_list`` is not in the program, or no op is left.
     """
-    target = target_of(deploy_backend, is_full, processors)
+    target, skip_tensors = options.target, options.skip_tensor_list or ()
+    is_full, optimizes = options.is_full_quantize, options.optimize_model
     check_quantizable(model, skip_tensors)
-    if optimize_model:
+    if optimizes:
         fold(model, skip_tensors, target.takes_zero_points, settle=False)
-    types = ACTIVATION_OP_TYPES if is_full else op_types
+    types = ACTIVATION_OP_TYPES if is_full else options.quantizable_op_type
     # If all is to be int8, the convolution of the mean would be so as well.
-    if optimize_model and target.form == "onednn" and not is_full:
+    if optimizes and target.form == "onednn" and not is_full:
         _pool_first(model, lambda other: _parted(other, types, skip_tensors, target), skip_tensors)
     return _parted(model, types, skip_tensors, target)
 
