@@ -35,12 +35,27 @@ from .static_mode.options import ROUND_TYPES
 
 _INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
+# A command gets its options by name, and passes them on to pyquant's functions. These have other
+# names there.
+_PARAMETERS = {
+    "model": "model_dir",
+    "data": "sample_generator",
+    "batches": "batch_nums",
+    "op_types": "quantizable_op_type",
+    "skip": "skip_tensor_list",
+    "full_quantize": "is_full_quantize",
+    "test_model": "generate_test_model",
+    "lite": "lite_format",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0, else 1 or 130 with the reason on stderr."""
-    options = _parser().parse_args(arguments)
+    options = vars(_parser().parse_args(arguments))
+    run = options.pop("run")
+    named = {_PARAMETERS.get(name, name): value for name, value in options.items()}
     try:
-        options.run(options)
+        run(**named)
     except PyquantError as error:
         print(f"pyquant: {error}", file=sys.stderr)
         return 1
@@ -50,95 +65,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _dynamic(options: argparse.Namespace) -> None:
-    result = quant_post_dynamic(
-        options.model,
-        options.output,
-        model_filename=options.model_filename,
-        params_filename=options.params_filename,
-        quantizable_op_type=options.op_types or WEIGHT_ONLY_OP_TYPES,
-        weight_bits=options.weight_bits,
-        weight_quantize_type=options.weight_quantize_type,
-        generate_test_model=options.test_model,
-        lite_format=options.lite,
-        skip_tensor_list=options.skip,
-    )
-    print(result)
+def _dynamic(output: Path, **arguments: Any) -> None:
+    print(quant_post_dynamic(save_model_dir=output, **arguments))
 
 
-def _static(options: argparse.Namespace) -> None:
-    result = quant_post_static(
-        None,
-        options.model,
-        options.output,
-        sample_generator=options.data,
-        model_filename=options.model_filename,
-        params_filename=options.params_filename,
-        batch_size=options.batch_size,
-        batch_nums=options.batches,
-        calibration=options.calibration,
-        checkpoint=options.checkpoint,
-        checkpoint_every=options.checkpoint_every,
-        engine=_engine(options.ray),
-        algo=options.algo,
-        round_type=options.round_type,
-        equalize=options.equalize,
-        processors=options.processors,
-        bias_correction=options.bias_correction,
-        hist_percent=options.hist_percent,
-        quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
-        optimize_model=not options.no_optimize,
-        deploy_backend=options.deploy_backend,
-        is_full_quantize=options.full_quantize,
-        weight_quantize_type=options.weight_quantize_type,
-        skip_tensor_list=options.skip,
-    )
+def _static(output: Path, ray: str | None, **arguments: Any) -> None:
+    engine = _engine(ray)
+    result = quant_post_static(None, quantize_model_path=output, engine=engine, **arguments)
     for name, threshold in result.thresholds().items():
         print(f"threshold {threshold:<12.6g} {name}")
     print(result)
 
 
-def _calibrate(options: argparse.Namespace) -> None:
-    calibration = calibrate(
-        options.model,
-        sample_generator=options.data,
-        model_filename=options.model_filename,
-        params_filename=options.params_filename,
-        batch_size=options.batch_size,
-        batch_nums=options.batches,
-        quantizable_op_type=options.op_types or ACTIVATION_OP_TYPES,
-        optimize_model=not options.no_optimize,
-        deploy_backend=options.deploy_backend,
-        is_full_quantize=options.full_quantize,
-        processors=options.processors,
-        skip_tensor_list=options.skip,
-        checkpoint=options.checkpoint,
-        checkpoint_every=options.checkpoint_every,
-        engine=_engine(options.ray),
-        shard=options.shard,
-    )
-    calibration.save(options.output)
-    _print_calibration(options.output, calibration)
+def _calibrate(output: Path, ray: str | None, **arguments: Any) -> None:
+    calibration = calibrate(engine=_engine(ray), **arguments)
+    calibration.save(output)
+    _print_calibration(output, calibration)
 
 
-def _merge(options: argparse.Namespace) -> None:
-    merged = Calibration.merge(map(Calibration.load, options.calibrations))
-    merged.save(options.output)
-    _print_calibration(options.output, merged)
+def _merge(output: Path, calibrations: list[Path]) -> None:
+    merged = Calibration.merge(map(Calibration.load, calibrations))
+    merged.save(output)
+    _print_calibration(output, merged)
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _compare(
+    float_model: Path,
+    int8_model: Path,
+    float_params: str | None,
+    int8_params: str | None,
+    html: Path | None,
+    top: int | None,
+    **data: Any,
+) -> None:
     comparison = compare(
-        load_model(options.float_model, params_filename=options.float_params),
-        load_model(options.int8_model, params_filename=options.int8_params),
-        sample_generator=options.data,
-        batch_size=options.batch_size,
-        batch_nums=options.batches,
+        load_model(float_model, params_filename=float_params),
+        load_model(int8_model, params_filename=int8_params),
+        **data,
     )
-    print(comparison.table(options.top))
-    if options.html is not None:
-        save_page(comparison, options.html)
-        print(f"\npage {options.html}")
+    print(comparison.table(top))
+    if html is not None:
+        save_page(comparison, html)
+        print(f"\npage {html}")
 
 
 def _print_calibration(path: Path, calibration: Calibration) -> None:
@@ -176,27 +144,29 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def _convert(options: argparse.Namespace) -> None:
-    model = load_model(options.model, options.model_filename, options.params_filename)
+def _convert(output: Path, **source: Any) -> None:
+    model = load_model(**source)
     keep_apart(model)
-    name = model.model_path.stem
-    for path in save_model(model, options.output, f"{name}.pdmodel", f"{name}.pdiparams"):
-        print(path)
+    _save(model, output)
 
 
-def _fold(options: argparse.Namespace) -> None:
-    model = load_model(options.model, options.model_filename, options.params_filename)
+def _fold(output: Path, **source: Any) -> None:
+    model = load_model(**source)
     refuse_quantized(model)
     before = sum(1 for _ in model.ops())
     fold(model)
-    name = model.model_path.stem
-    for path in save_model(model, options.output, f"{name}.pdmodel", f"{name}.pdiparams"):
-        print(path)
+    _save(model, output)
     print(f"{before} ops -> {sum(1 for _ in model.ops())}")
 
 
-def _inspect(options: argparse.Namespace) -> None:
-    model = load_model(options.model, options.model_filename, options.params_filename)
+def _save(model: Model, directory: Path) -> None:
+    name = model.model_path.stem
+    for path in save_model(model, directory, f"{name}.pdmodel", f"{name}.pdiparams"):
+        print(path)
+
+
+def _inspect(**source: Any) -> None:
+    model = load_model(**source)
     _print_tensors("input ", model, [var.name for var in model.feeds])
     _print_tensors("output", model, model.fetches)
     sizes = [array.nbytes for array in model.parameters.values()]
@@ -322,7 +292,9 @@ def _add_quantization(parser: argparse.ArgumentParser, op_types: Sequence[str]) 
 
 
 def _add_ops(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None:
-    parser.add_argument("--op-types", nargs="+", choices=op_types, help="op types to quantize")
+    parser.add_argument(
+        "--op-types", nargs="+", default=op_types, choices=op_types, help="op types to quantize"
+    )
     parser.add_argument("--skip", nargs="+", metavar="TENSOR", help="keep ops of these in float")
 
 
@@ -347,7 +319,12 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
         action="store_true",
         help="quantize all that can run as int8 there, also where that loses accuracy or time",
     )
-    parser.add_argument("--no-optimize", action="store_true", help="do not fold the model first")
+    parser.add_argument(
+        "--no-optimize",
+        dest="optimize_model",
+        action="store_false",
+        help="do not fold the model first",
+    )
     parser.add_argument(
         "--checkpoint",
         type=Path,
