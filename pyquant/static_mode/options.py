@@ -240,17 +240,10 @@ class Options(CalibrationOptions):
                 "equalize: algo='avg' takes the maxima of whole samples, which no factor of a "
                 "channel changes as it should. Choose another algo."
             )
-        wanting = [
-            name
-            for name, wants in (
-                ("round_type='adaround'", self.rounds_by_moments),
-                ("eval_function", self.eval_function is not None),
-            )
-            if wants
-        ]
-        if wanting and elsewhere:
+        if self.needs_moments and elsewhere:
+            wanting = "round_type='adaround'" if self.rounds_by_moments else "eval_function"
             raise UnsupportedError(
-                f"{wanting[0]}: it needs the data themselves, here; {elsewhere[0]} keeps "
+                f"{wanting}: it needs the data themselves, here; {elsewhere[0]} keeps "
                 "histograms and samples alone. Leave out one of the two."
             )
 
