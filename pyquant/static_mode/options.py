@@ -109,7 +109,7 @@ class CalibrationOptions:
         check_choice("processors", self.processors, PROCESSORS)
         # Each of these says what is wrong with its arguments.
         _ = self.target, self.run, self.kept_at
-        self._check_data()
+        self._check()
 
     @property
     def target(self) -> Target:
@@ -139,13 +139,13 @@ class CalibrationOptions:
             "data_loader": self.data_loader,
         }
 
-    def _check_data(self) -> None:
+    def _check(self) -> None:
         _ = self.data
 
 
 @dataclass(frozen=True)
 class Options(CalibrationOptions):
-    """The arguments of `quant_post_static` likewise, without those that only have one value.
+    """The arguments of `quant_post_static` likewise, but for those of one value or no effect.
 
     Raises:
         SettingError: one is wrong.
@@ -165,20 +165,6 @@ class Options(CalibrationOptions):
     eval_function: Metric | None
     max_drop: float
     equalize: bool | None
-
-    def __post_init__(self) -> None:
-        self._check_target()
-        check_choice("round_type", self.round_type, ROUND_TYPES)
-        check_choice("algo", self.algo, (*ALGORITHMS, AUTO))
-        if not 0 < self.hist_percent <= 1:
-            raise SettingError(
-                f"hist_percent: {self.hist_percent} is not in (0, 1]; 0.9999 is 99.99 %."
-            )
-        self._check_rounding()
-        self._check_thresholds()
-        if not 0 <= self.max_drop < math.inf:
-            raise SettingError(f"max_drop: {self.max_drop} is negative or not finite.")
-        super().__post_init__()
 
     @property
     def rounds_by_moments(self) -> bool:
@@ -215,6 +201,27 @@ class Options(CalibrationOptions):
     def weight_levels(self) -> int:
         """The largest integer of a weight."""
         return int(2 ** (self.weight_bits - 1) - 1)
+
+    def _check(self) -> None:
+        self._check_target()
+        check_choice("round_type", self.round_type, ROUND_TYPES)
+        check_choice("algo", self.algo, (*ALGORITHMS, AUTO))
+        if not 0 < self.hist_percent <= 1:
+            raise SettingError(
+                f"hist_percent: {self.hist_percent} is not in (0, 1]; 0.9999 is 99.99 %."
+            )
+        self._check_rounding()
+        self._check_thresholds()
+        if not 0 <= self.max_drop < math.inf:
+            raise SettingError(f"max_drop: {self.max_drop} is negative or not finite.")
+        others = (*self._sources.values(), self.checkpoint, self.engine)
+        if self.calibration is None:
+            super()._check()
+        elif any(other is not None for other in others):
+            raise CalibrationDataError(
+                f"calibration: with it, {', '.join(self._sources)}, checkpoint and engine have "
+                "nothing to do. Give it alone."
+            )
 
     def _check_target(self) -> None:
         backend, target = self.deploy_backend, self.target
@@ -256,13 +263,3 @@ class Options(CalibrationOptions):
                     f"scale_dict: the threshold of '{name}', {threshold}, is not finite and "
                     "positive."
                 )
-
-    def _check_data(self) -> None:
-        others = (*self._sources.values(), self.checkpoint, self.engine)
-        if self.calibration is None:
-            super()._check_data()
-        elif any(other is not None for other in others):
-            raise CalibrationDataError(
-                f"calibration: with it, {', '.join(self._sources)}, checkpoint and engine have "
-                "nothing to do. Give it alone."
-            )
