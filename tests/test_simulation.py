@@ -21,9 +21,9 @@ from static_runs import quantized
 from bench.ocr import models
 from pyquant import Model, UnsupportedError, load_model, quant_post_static, save_model
 from pyquant.program import proto
+from pyquant.program.names import BORDERED, WIDENED
 from pyquant.program.onednn.integers import read_grids
 from pyquant.program.onednn.simulation import simulate
-from pyquant.program.onednn.widening import BORDERED, WIDENED
 from pyquant.program.op import Op
 
 ONEDNN = {"use_mkldnn": True, "use_onednn": True}

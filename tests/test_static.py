@@ -579,3 +579,26 @@ def test_branches_that_read_the_same_declare_it_each(tmp_path: Path) -> None:
         declared = {var.name for var in block.vars}
         assert [name for name in written if name.startswith(read)]
         assert {name for name in written if name.startswith(read)} <= declared
+
+
+def test_names_that_the_float_model_has_for_something_else(tmp_path: Path) -> None:
+    """What QDQ adds is called after what it quantizes; the model may have such names itself."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 8])
+    scale = net.parameter("x@scale", np.full(8, 2, np.float32))
+    scaled = net.op(
+        "elementwise_mul", {"X": x, "Y": scale}, ("Out", "x.quantized"), [-1, 8], {"axis": -1}
+    )
+    weight = net.parameter("w", programs.random((8, 4), 1))
+    attributes = {"trans_x": False, "trans_y": False}
+    for number, source in enumerate((x, scaled)):
+        inputs = {"X": source, "Y": weight}
+        net.fetch(net.op("matmul_v2", inputs, ("Out", f"y{number}"), [-1, 4], attributes))
+    source_path = net.save(tmp_path / "in")
+    feed = {"x": programs.random((6, 8), 3)}
+    options = {"data_loader": [feed], "optimize_model": False, "deploy_backend": "QDQ"}
+    result = quant_post_static(None, source_path, tmp_path / "out", **options)
+    expected = predict(source_path / "m.pdmodel", source_path / "m.pdiparams", feed)
+    for how in ("plain", "int8"):
+        actual = predict(result.model_path, result.params_path, feed, how)
+        assert max(map(relative_error, actual, expected)) < 0.03

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..program.folding.linear import weight_layout
-from ..program.folding.scaling import EQUALIZED, find_neighbours
+from ..program.folding.scaling import find_neighbours
 from ..program.graph import Graph
 from ..program.model import Model, copy_model
+from ..program.names import EQUALIZED
 from ..program.parameters import Array
 from ..program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, find_weighted_ops
 from ..program.rewrite import Rewriter, reciprocals_of

@@ -9,7 +9,7 @@ import numpy as np
 
 from ..program import proto
 from ..program.model import Model
-from ..program.onednn.widening import BORDERED, WIDENED
+from ..program.names import BORDERED, QUANTIZED, WIDENED, stem
 from ..program.parameters import Array, row_chunks
 from ..program.weights import bfloat16_bits
 from .quantization import Weight
@@ -19,8 +19,7 @@ from .similarity import ErrorSums, as_float
 # Rounding moves a value by half a step, the kinds that look at the data by up to two.
 _FURTHEST_STEPS = np.float32(2)
 # What pyquant adds to the name of a weight that it writes another one for.
-_QUANTIZED = ".quantized"
-_SUFFIXES = (_QUANTIZED, BORDERED, WIDENED)
+_SUFFIXES = (QUANTIZED, BORDERED, WIDENED)
 _SMALLEST = np.finfo(np.float32).tiny  # below it, a step may be flushed to zero
 
 
@@ -28,7 +27,7 @@ def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> C
     """Compare ``weight`` with the parameter of ``model``, the float one, that it was made from."""
     name = float_name(model, weight.name)
     source = model.parameters.get(name)
-    is_longer = name != weight.name.removesuffix(_QUANTIZED)
+    is_longer = name != stem(weight.name, QUANTIZED)
     if source is not None and is_longer and source.ndim == weight.integers.ndim:
         weight = _without_added(weight, source.shape)
     threshold = weight.step.reshape(-1) * np.float32(weight.levels)
@@ -58,11 +57,8 @@ def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> C
 
 def float_name(model: Model, name: str) -> str:
     """Return what the weight stored as ``name`` is called in ``model``, the float one."""
-    while name not in model.parameters:
-        suffix = next((suffix for suffix in _SUFFIXES if name.endswith(suffix)), None)
-        if suffix is None:
-            break
-        name = name.removesuffix(suffix)
+    while name not in model.parameters and (shorter := stem(name, *_SUFFIXES)) != name:
+        name = shorter
     return name
 
 

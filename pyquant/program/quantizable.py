@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ..errors import SettingError, UnsupportedError
 from ..settings import check_list
 from .model import Model
+from .names import SCALE, stems
 from .op import Op
 from .reshaped import Axes, ReshapedParameter, reshaped_parameters
 
@@ -211,7 +212,7 @@ def check_quantizable(model: Model, skip_tensors: Collection[str]) -> None:
 
 def refuse_quantized(model: Model) -> None:
     """Raise UnsupportedError if a model is quantized already."""
-    scaled = {name[: -len("@scale")] for name in model.parameters if name.endswith("@scale")}
+    scaled = stems(model.parameters, SCALE)
     for op in model.ops():
         is_of_integers = op.type == "cast" and not scaled.isdisjoint(op.reads())
         if is_of_integers or op.type in _INT8_OPS or op.type.startswith("fake_"):

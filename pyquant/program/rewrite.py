@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from . import proto
-from .folding.scaling import EQUALIZED
 from .model import Model
+from .names import DEQUANTIZED, EQUALIZED, QUANTIZED, RECIPROCALS, SCALE, ZERO_POINT
 from .op import Op, make_cast, make_op, ops_of, replace_ops
 from .parameters import Array, DerivedTensor, Tensor
 from .products import PRODUCTS, Bias, find_biases
@@ -31,6 +31,8 @@ class Rewriter:
         self._dequantized: dict[tuple[int, str, int], str] = {}
         self._writes = _positions_of_writes(model)
         self._variables = {var.name: var for block in model.program.blocks for var in block.vars}
+        self._taken = frozenset(self._variables)
+        self._parameters: dict[str, str] = {}
         self._declared = {
             (index, var.name)
             for index, block in enumerate(model.program.blocks)
@@ -166,7 +168,7 @@ class Rewriter:
 
     def _scale_output(self, op: WeightedOp, weight: QuantizedWeight, bias: Bias | None) -> None:
         """Multiply by the columns' thresholds, behind the bias, which is divided by them."""
-        scale = self._parameter(f"{weight.name}@scale", weight.full_scales)
+        scale = self._parameter(f"{weight.name}{SCALE}", weight.full_scales)
         if bias is not None:
             key, output = (op.block, bias.position), bias.output
             self._renamed[key][bias.name] = self._divided_bias(bias, weight)
@@ -198,9 +200,9 @@ class Rewriter:
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Op], str]:
         float_type = proto.paddle_dtype(weight.stored.dtype)
-        scale = self._parameter(f"{weight.name}@scale", weight.scale)
+        scale = self._parameter(f"{weight.name}{SCALE}", weight.scale)
         values = self._variable(block, f"{weight.name}.cast", weight.stored.shape)
-        scaled = self._variable(block, f"{weight.name}.dequantized", weight.stored.shape)
+        scaled = self._variable(block, f"{weight.name}{DEQUANTIZED}", weight.stored.shape)
         ops = [
             make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
             _elementwise("elementwise_mul", values, scale, scaled),
@@ -215,7 +217,7 @@ class Rewriter:
     def _dequantize_linear(
         self, block: int, weight: QuantizedWeight, stored: str
     ) -> tuple[list[Op], str]:
-        output = self._variable(block, f"{weight.name}.dequantized", weight.stored.shape)
+        output = self._variable(block, f"{weight.name}{DEQUANTIZED}", weight.stored.shape)
         op = self._linear_op(
             "dequantize_linear", stored, output, weight.name, weight.full_scales, weight.axis
         )
@@ -227,7 +229,7 @@ class Rewriter:
             return name
         dims = list(proto.tensor_desc(self._variables[name]).dims)
         output = self._variable(block, f"{name}{EQUALIZED}", dims)
-        parameter = self._parameter(f"{name}@reciprocals", reciprocals)
+        parameter = self._parameter(f"{name}{RECIPROCALS}", reciprocals)
         self._before[block, position].append(make_multiplication(name, parameter, output))
         return output
 
@@ -235,8 +237,8 @@ class Rewriter:
         dims = list(proto.tensor_desc(self._variables[name]).dims)
         # A variable that the program writes again has another value to quantize after each write.
         version = f".{writes}" if writes > 1 else ""
-        quantized = self._variable(block, f"{name}.quantized{version}", dims)
-        output = self._variable(block, f"{name}.dequantized{version}", dims)
+        quantized = self._variable(block, f"{name}{QUANTIZED}{version}", dims)
+        output = self._variable(block, f"{name}{DEQUANTIZED}{version}", dims)
         scale = np.array([threshold], np.float32)
         return [
             self._linear_op("quantize_linear", name, quantized, name, scale, -1),
@@ -246,8 +248,8 @@ class Rewriter:
     def _linear_op(
         self, op_type: str, source: str, output: str, name: str, threshold: Tensor, axis: int
     ) -> Op:
-        scale = self._parameter(f"{name}@scale", threshold)
-        zero_point = self._parameter(f"{name}@zero_point", np.zeros(threshold.shape, np.int32))
+        scale = self._parameter(f"{name}{SCALE}", threshold)
+        zero_point = self._parameter(f"{name}{ZERO_POINT}", np.zeros(threshold.shape, np.int32))
         return make_op(
             op_type,
             {"X": [source], "Scale": [scale], "ZeroPoint": [zero_point]},
@@ -261,23 +263,30 @@ class Rewriter:
             },
         )
 
-    def _parameter(self, name: str, tensor: Tensor) -> str:
-        if name not in self._model.parameters and name not in self._model.derived:
-            var = proto.add_var(
-                self._model.program.blocks[0], name, proto.paddle_dtype(tensor.dtype), tensor.shape
-            )
-            var.persistable = True
+    def _parameter(self, wanted: str, tensor: Tensor) -> str:
+        """Add a parameter, once, and return its name."""
+        if wanted not in self._parameters:
+            name = self._parameters[wanted] = self._free(wanted)
+            block, data_type = self._model.program.blocks[0], proto.paddle_dtype(tensor.dtype)
+            proto.add_var(block, name, data_type, tensor.shape).persistable = True
             self._model.put(name, tensor)
-        return name
+        return self._parameters[wanted]
 
     def _variable(
-        self, block: int, name: str, dims: Iterable[int], data_type: int = proto.FP32
+        self, block: int, wanted: str, dims: Iterable[int], data_type: int = proto.FP32
     ) -> str:
+        name = self._free(wanted)
         if (block, name) not in self._declared:  # a variable of a branch is not seen in another
             added = proto.add_var(self._model.program.blocks[block], name, data_type, dims)
             self._variables[name] = added
             self._declared.add((block, name))
         return name
+
+    def _free(self, wanted: str) -> str:
+        """Return ``wanted``, or another name if the float model has that for something else."""
+        while wanted in self._taken:
+            wanted += ".new"
+        return wanted
 
 
 def store_weights(
@@ -296,7 +305,7 @@ def store_weights(
     for name, tensor in tensors.items():
         data_type = proto.paddle_dtype(tensor.dtype)
         if name in shared:
-            target = f"{name}.quantized"
+            target = f"{name}{QUANTIZED}"
             block = model.program.blocks[0]
             proto.add_var(block, target, data_type, tensor.shape).persistable = True
         else:

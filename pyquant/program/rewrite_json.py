@@ -17,6 +17,7 @@ import numpy as np
 from ..errors import SettingError
 from . import proto
 from .model import Model, parameter_files
+from .names import QUANTIZED, SCALE
 from .output_files import OutputFiles
 from .parameters import Tensor
 from .pir.reader import DTYPE_TAGS, json_operations
@@ -99,8 +100,8 @@ class JsonProgram:
         return [operand["%"] for operand in self._operations[position]["I"]]
 
     def _dequantize(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
-        values = self._parameter(declared, f"{weight.name}.quantized", weight.values)
-        scale = self._parameter(declared, f"{weight.name}@scale", weight.scale)
+        values = self._parameter(declared, f"{weight.name}{QUANTIZED}", weight.values)
+        scale = self._parameter(declared, f"{weight.name}{SCALE}", weight.scale)
         dims = list(weight.stored.shape)
         floats = self._op(position, "1.cast", [values], "float32", dims, {"dtype": "float32"})
         scaled = self._op(position, "1.multiply", [floats, scale], "float32", dims, {})
@@ -110,7 +111,7 @@ class JsonProgram:
         return self._op(position, "1.cast", [scaled], dtype, dims, {"dtype": dtype})
 
     def _store_dequantized(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
-        return self._parameter(declared, f"{weight.name}.quantized", weight.dequantized)
+        return self._parameter(declared, f"{weight.name}{QUANTIZED}", weight.dequantized)
 
     def _parameter(self, like: Any, name: str, tensor: Tensor) -> int:
         """Declare a parameter as ``like`` is, and return its value's id."""

@@ -14,17 +14,13 @@ import numpy as np
 from .. import proto
 from ..graph import Graph
 from ..model import Model
+from ..names import FACTORS, stem
 from ..op import Op
 from ..op_facts import Fact, has
 from ..parameters import Array
 from ..quantizable import QUANTIZABLE_OPS
 from .affine import affine_op
 from .linear import LinearOp, linear_op, weight_layout
-
-EQUALIZED = ".equalized"
-"""What the name of an activation ends in that an op divides by its factors."""
-
-_FACTORS = "@factors"
 
 
 @dataclass(frozen=True)
@@ -111,7 +107,7 @@ def store_factors(model: Model, factors: Mapping[str, Array]) -> None:
     For each it gets a parameter that no op reads, which Paddle loads and leaves alone.
     """
     for name, divisors in factors.items():
-        parameter = f"{name}{_FACTORS}"
+        parameter = f"{name}{FACTORS}"
         block = model.program.blocks[0]
         proto.add_var(block, parameter, proto.FP32, divisors.shape).persistable = True
         model.put(parameter, divisors)
@@ -120,9 +116,9 @@ def store_factors(model: Model, factors: Mapping[str, Array]) -> None:
 def stored_factors(model: Model) -> dict[str, Array]:
     """Return what `store_factors` put into a program, by the name of the activation."""
     return {
-        name[: -len(_FACTORS)]: array
+        stem(name, FACTORS): array
         for name, array in model.parameters.items()
-        if name.endswith(_FACTORS)
+        if name.endswith(FACTORS)
     }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..folding.affine import affine_op
 from ..graph import Graph
+from ..names import WIDENED
 from ..op import Op
 from ..op_facts import ACTIVATIONS, Fact, has
 from ..parameters import Array
@@ -22,8 +23,6 @@ from ..weights import QuantizedWeight
 from .fusion import FusedOp
 
 _RANK, _CHANNEL_AXIS = 4, 1
-BORDERED, WIDENED = ".bordered", ".widened"
-"""What is added to the names of weights that get inputs for channels of zeros, or also outputs."""
 
 
 @dataclass

@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from ..folding.scaling import EQUALIZED
 from ..graph import Graph
 from ..misfusion import keep_apart
 from ..model import Model
+from ..names import BORDERED, DEQUANTIZED, EQUALIZED, QUANTIZED, RECIPROCALS
 from ..op import Op
 from ..parameters import Array
 from ..products import PRODUCTS
@@ -42,7 +42,7 @@ from .ops import (
     make_requantize,
     make_zeros,
 )
-from .widening import BORDERED, Family, Widening, add_weight, find_family
+from .widening import Family, Widening, add_weight, find_family
 
 
 class OneDnnWriter:
@@ -298,7 +298,7 @@ class OneDnnWriter:
         made, source = self._integers(name, grid)
         dims[1] += zeros
         added, others = self._zeros(source, name, zeros, grid)
-        output = self._graph.add_tensor(f"{name}.bordered", dims, data_type(grid))
+        output = self._graph.add_tensor(f"{name}{BORDERED}", dims, data_type(grid))
         return weight, [*made, *added, make_concat((source, others), output)], output
 
     def _make_room(
@@ -394,7 +394,7 @@ class OneDnnWriter:
             before += added
             op.set_inputs("X", [*op.inputs("X"), others])
             dims[1] += zeros
-        output = self._graph.add_tensor(f"{name}.quantized", dims, data_type(grid))
+        output = self._graph.add_tensor(f"{name}{QUANTIZED}", dims, data_type(grid))
         op.rename_outputs({name: output})
         for attribute, value in ENABLED.items():
             op.set_attr(attribute, value)
@@ -403,7 +403,7 @@ class OneDnnWriter:
 
     def _quantize(self, source: str, name: str, grid: Grid) -> tuple[Op, str]:
         """Return an op that makes integers of ``source``, which stands for ``name``."""
-        output = self._graph.add_variable(f"{name}.quantized", name, data_type(grid))
+        output = self._graph.add_variable(f"{name}{QUANTIZED}", name, data_type(grid))
         return make_quantize(source, output, grid), output
 
     def _shift(self, name: str, grid: Grid) -> tuple[Op, str]:
@@ -417,7 +417,7 @@ class OneDnnWriter:
             return [], name
         reader = next(op for op in self._ops if op.activation == name)
         values = reciprocals_of(reader, self._factors[name])
-        reciprocals = self._graph.add_parameter(f"{name}.reciprocals", values)
+        reciprocals = self._graph.add_parameter(f"{name}{RECIPROCALS}", values)
         output = self._graph.add_variable(f"{name}{EQUALIZED}", name)
         return [make_multiplication(name, reciprocals, output)], output
 
@@ -426,7 +426,7 @@ class OneDnnWriter:
         readers = [p for p in self._graph.readers(name) if not self._reads_directly(p, name)]
         if not readers:
             return []
-        output = self._graph.add_variable(f"{name}.dequantized", name)
+        output = self._graph.add_variable(f"{name}{DEQUANTIZED}", name)
         self._floats[name] = output
         for position in readers:
             self._graph.rename_input(position, name, output)
