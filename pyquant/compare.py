@@ -76,8 +76,8 @@ def compare(
     data = CalibrationData(sources, batch_size, batch_nums)
     before, after = _loaded(float_model), _loaded(quantized_model)
     quantization = _checked_quantization(before, after)
-    likest = _likest(before, quantization)
-    before = likest.model
+    alike = _most_alike(before, quantization)
+    before = alike.model
     weights = _compared_weights(before, quantization)
     run = PairedRun(before, after, quantization)
     batches = samples = 0
@@ -90,10 +90,10 @@ def compare(
         samples += _samples(feed)
     if not batches:
         raise CalibrationDataError("data to compare on: it yields nothing. Give a batch at least.")
-    tensors = [_named(tensor, likest.names) for tensor in (*run.compared(), *weights)]
+    tensors = [_named(tensor, alike.names) for tensor in (*run.compared(), *weights)]
     notes = [*run.notes, *([_FOLDED] if before.folded is not None else [])]
-    notes += [_EQUALIZED] if likest.names else []
-    notes += [_LEFT.format(name) for name in sorted(likest.left)]
+    notes += [_EQUALIZED] if alike.names else []
+    notes += [_LEFT.format(name) for name in sorted(alike.left)]
     return Comparison(before.model_path, after.model_path, batches, samples, tensors, notes)
 
 
@@ -115,7 +115,7 @@ def _named(tensor: ComparedTensor, names: Mapping[str, str]) -> ComparedTensor:
     return replace(tensor, name=names[tensor.name], equalized=True)
 
 
-def _likest(before: Model, quantization: Quantization) -> Equalized:
+def _most_alike(before: Model, quantization: Quantization) -> Equalized:
     """Return the float model with the factors of the quantized one.
 
     It is folded first if it then has more in common with that.

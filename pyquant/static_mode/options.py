@@ -71,7 +71,7 @@ def check_supported(**arguments: Any) -> None:
 
 
 def notes_without_effect(**arguments: Any) -> list[str]:
-    """Return of every argument that was given without effect why it has none."""
+    """Return why each ignored argument that was given has no effect."""
     return [
         f"{name}: {_WITHOUT_EFFECT[name][1]}"
         for name, value in arguments.items()

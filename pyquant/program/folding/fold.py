@@ -1,4 +1,4 @@
-"""Folding: what a float model computes by constants alone, or by one op too many, goes away.
+"""Constant folding and fusion of redundant ops of a float model.
 
 Multiplications and additions by constants, batch_norm among them, go into the weight and the bias
 of the linear op before or behind them. Two linear ops in a row become one where that is cheaper,

@@ -13,25 +13,26 @@ from .fusion import FusedOp
 
 
 class Flow:
-    """The way of integers between the int8 ops of a program.
+    """How integers flow between the int8 ops of a program.
 
     Attributes:
-        adds: the int8 op that each op of the float program becomes part of, by its position.
-        padded: the positions of int8 ops that put zeros around what they read.
-        carriers: the ops that move integers as they are, by their positions.
-        direct: the int8 ops that write integers, by what they write.
-        accumulations: the ones that compute with integers alone.
-        roots: of each tensor of integers, one whose scale it has: in ``direct``, or the output of
-            an accumulation.
-        moved: what is computed of integers that are made in front: the position of its op.
+        adds: maps the position of each op of the float program to the int8 op that it joins.
+        padded: the positions of the int8 ops that pad what they read with zeros.
+        carriers: the scale-preserving ops that move integers, by their positions.
+        direct: the int8 ops that write integers, by the tensor that they write.
+        accumulations: the accumulations that compute with integers alone.
+        scale_groups: maps each integer tensor to the one whose scale it shares. That one is in
+            ``direct``, or the output of an accumulation.
+        computed_as_integers: maps a tensor to the position of its op, where that op reads tensors
+            that are quantized in front of it.
     """
 
     def __init__(self, graph: Graph, fused: Sequence[FusedOp]) -> None:
-        """Find the way.
+        """Follow the integers through a program.
 
         Args:
             graph: the float program.
-            fused: what becomes int8, in the order in which it runs.
+            fused: the ops that become int8, in the order in which they run.
         """
         self._graph = graph
         self._reads = {one.op.position: one.op.activation for one in fused}
@@ -49,44 +50,44 @@ class Flow:
         }
         self.direct = {one.output: one for one in fused}
         self.accumulations = find_accumulations(graph, self.adds.keys())
-        self.roots: dict[str, str] = {}
+        self.scale_groups: dict[str, str] = {}
         self._find_direct()
-        self.moved: dict[str, int] = {}
+        self.computed_as_integers: dict[str, int] = {}
         for one in fused:
             self._move(one.op.activation, self._reads)
         for accumulation in self.accumulations:
             self._move(accumulation.base, {accumulation.sum: accumulation.base})
 
     @property
-    def signed(self) -> set[str]:
-        """What accumulations read and write and other ops do not choose the integers of.
+    def symmetric(self) -> set[str]:
+        """The tensors whose integers accumulations alone determine: int8 without a zero point.
 
-        All that a binary op of oneDNN reads and writes is of one type, and has no zero point.
+        A binary op of oneDNN reads and writes one type, and takes no zero point.
         """
         found = {n for one in self.accumulations for n in (one.factor, one.scaled, one.output)}
-        return found | {one.base for one in self.accumulations if one.base not in self.roots}
+        return found | {one.base for one in self.accumulations if one.base not in self.scale_groups}
 
     def source_of(self, name: str) -> str:
-        """Return what has the values of ``name``, if that is upsampled, before it is."""
+        """Return the tensor that ``name`` is upsampled from, or ``name`` if it is not upsampled."""
         position = self._graph.producer(name)
         found = None if position is None else self.carriers.get(position)
         is_upsampled = found is not None and found.enlarges and len(found.inputs) == 1
         return self.source_of(found.inputs[0]) if found is not None and is_upsampled else name
 
     def _find_direct(self) -> None:
-        """Find the ops that write integers, and of each tensor of integers one that wrote them.
+        """Find the ops that write integers, and the scale group of each integer tensor.
 
-        All that a concatenation reads has one scale, and hence one such op. What it takes depends
-        on all of them: what cannot be integers is left out until nothing changes.
+        All inputs of a concatenation share one scale, so whether one of them can be integers
+        depends on the others. Tensors that cannot are left out until nothing changes.
         """
         carriers = self.carriers
         while True:
-            self.roots = self._find_roots(carriers)
+            self.scale_groups = self._find_scale_groups(carriers)
             direct = {name: one for name, one in self.direct.items() if self._is_direct(one)}
             carried = {
                 position: found
                 for position, found in carriers.items()
-                if found.output in self.roots and self._is_read_as_int8(found.output)
+                if found.output in self.scale_groups and self._is_read_as_int8(found.output)
             }
             accumulations = [one for one in self.accumulations if self._is_of_integers(one)]
             before = len(self.direct), len(carriers), len(self.accumulations)
@@ -94,29 +95,29 @@ class Flow:
                 return
             self.direct, carriers, self.accumulations = direct, carried, accumulations
 
-    def _find_roots(self, carriers: Mapping[int, Carrier]) -> dict[str, str]:
-        roots = {name: name for name in self._written}
+    def _find_scale_groups(self, carriers: Mapping[int, Carrier]) -> dict[str, str]:
+        scale_groups = {name: name for name in self._written}
         for _, found in sorted(carriers.items()):
-            joined = {roots.get(name) for name in found.inputs}
+            joined = {scale_groups.get(name) for name in found.inputs}
             if None in joined or self._graph.is_kept(found.output):
                 continue
-            members = [name for name, root in roots.items() if root in joined]
-            if len(joined) == 1 or self._can_be_joined(members, roots):
-                first = roots[found.inputs[0]]
-                roots.update(dict.fromkeys([*members, found.output], first))
-        return roots
+            members = [name for name, root in scale_groups.items() if root in joined]
+            if len(joined) == 1 or self._can_be_joined(members, scale_groups):
+                first = scale_groups[found.inputs[0]]
+                scale_groups.update(dict.fromkeys([*members, found.output], first))
+        return scale_groups
 
-    def _can_be_joined(self, members: Sequence[str], roots: Mapping[str, str]) -> bool:
-        """Return whether integers of several ops can have the scale of their concatenation.
+    def _can_be_joined(self, members: Sequence[str], scale_groups: Mapping[str, str]) -> bool:
+        """Return whether the inputs of a concatenation can share one scale.
 
-        What is read apart from it as well would be of too coarse a step for that.
+        A tensor that other ops read as well cannot: its step would be too coarse for them.
         """
-        signs = {self.is_unsigned(name, roots) for name in members if name in self._written}
+        signs = {self.is_unsigned(name, scale_groups) for name in members if name in self._written}
         return len(signs) == 1 and all(len(self._graph.readers(name)) == 1 for name in members)
 
     @property
     def _written(self) -> list[str]:
-        """What is written as integers of a scale of its own."""
+        """The tensors that are written as integers with a scale of their own."""
         return [*self.direct, *(one.output for one in self.accumulations)]
 
     def _is_of_integers(self, one: Accumulation) -> bool:
@@ -124,10 +125,10 @@ class Flow:
 
         It does not if it had to quantize what is as large as the sum.
         """
-        if one.image not in self.direct or self.is_unsigned(one.image, self.roots):
+        if one.image not in self.direct or self.is_unsigned(one.image, self.scale_groups):
             return False
-        if one.base in self.roots:
-            is_read = not self.is_unsigned(self.roots[one.base], self.roots)
+        if one.base in self.scale_groups:
+            is_read = not self.is_unsigned(self.scale_groups[one.base], self.scale_groups)
         else:
             is_read = one.base != self.source_of(one.base) and self._is_movable(
                 one.base, {one.sum: one.base}
@@ -140,7 +141,7 @@ class Flow:
             return False
         if one.residual is not None:
             # A sum of signed numbers stays in float: nothing cuts its range, and it goes far.
-            return one.activation.function.is_relu and one.residual in self.roots
+            return one.activation.function.is_relu and one.residual in self.scale_groups
         carried = self.carried_from(one.output)
         if one.activation.function.is_lopsided and not any(map(self._is_padded, carried)):
             return False
@@ -162,7 +163,9 @@ class Flow:
                 return name == (one.image if position == one.product else one.base)
         found = self.carriers.get(position)
         return (
-            found is not None and found.output in self.roots and self._is_read_as_int8(found.output)
+            found is not None
+            and found.output in self.scale_groups
+            and self._is_read_as_int8(found.output)
         )
 
     def carried_from(self, name: str) -> list[str]:
@@ -170,7 +173,7 @@ class Flow:
         found = [name]
         for position in self._graph.readers(name):
             output = self.carriers[position].output if position in self.carriers else None
-            if output in self.roots:
+            if output in self.scale_groups:
                 found += self.carried_from(output)
         return found
 
@@ -184,14 +187,14 @@ class Flow:
         position = self._graph.producer(name)
         if position is None or not self._is_movable(name, readers):
             return
-        self.moved[name] = position
+        self.computed_as_integers[name] = position
         for source in self.carriers[position].inputs:
             self._move(source, {position: source})
 
     def _is_movable(self, name: str, readers: Mapping[int, str]) -> bool:
         position = self._graph.producer(name)
         found = None if position is None else self.carriers.get(position)
-        if found is None or not found.enlarges or name in self.roots:
+        if found is None or not found.enlarges or name in self.scale_groups:
             return False
         others = any(readers.get(reader) != name for reader in self._graph.readers(name))
         return not others and not self._graph.is_kept(name)
@@ -208,9 +211,9 @@ class Flow:
     def is_shifted(self, op: WeightedOp) -> bool:
         """Return whether an int8 op reads signed integers as unsigned ones, which is quicker."""
         sums = {one.output for one in self.accumulations}
-        return op.position in self._bordered and self.roots.get(op.activation) in sums
+        return op.position in self._bordered and self.scale_groups.get(op.activation) in sums
 
-    def is_unsigned(self, name: str, roots: Mapping[str, str]) -> bool:
+    def is_unsigned(self, name: str, scale_groups: Mapping[str, str]) -> bool:
         """Return whether what is written as integers of a scale of its own is unsigned.
 
         As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual.
@@ -218,8 +221,8 @@ class Flow:
         one = self.direct.get(name)
         if one is None:
             return False
-        if one.residual is not None and one.residual in roots:
-            return self.is_unsigned(roots[one.residual], roots)
+        if one.residual is not None and one.residual in scale_groups:
+            return self.is_unsigned(scale_groups[one.residual], scale_groups)
         if one.op.op_type in CONVOLUTIONS:
             return one.activation.function.is_relu
         return one.activation.name == "relu"

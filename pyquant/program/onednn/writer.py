@@ -93,16 +93,16 @@ class OneDnnWriter:
             name: the tensor.
             given: its range, nothing cut.
         """
-        root = self._flow.roots.get(name, name)
-        if root in self._flow.direct or root in self._flow.signed:
-            return 9 if self._flow.is_unsigned(root, self._flow.roots) else 8
+        root = self._flow.scale_groups.get(name, name)
+        if root in self._flow.direct or root in self._flow.symmetric:
+            return 9 if self._flow.is_unsigned(root, self._flow.scale_groups) else 8
         smaller, larger = sorted((-given.minimum, given.maximum))
         is_fine = smaller <= 0 or (self._flow.takes_zero_point(name) and smaller < larger / 3)
         return 9 if is_fine else 8
 
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
-        return name not in self._flow.roots and name not in self._flow.signed
+        return name not in self._flow.scale_groups and name not in self._flow.symmetric
 
     def without_saturation(
         self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]
@@ -147,7 +147,10 @@ class OneDnnWriter:
                 for one in self._flow.accumulations
             ),
             *(
-                (self._flow.moved.get(one.base, one.sum), partial(self._add, one, ranges))
+                (
+                    self._flow.computed_as_integers.get(one.base, one.sum),
+                    partial(self._add, one, ranges),
+                )
                 for one in self._flow.accumulations
             ),
         ]
@@ -167,7 +170,7 @@ class OneDnnWriter:
     def _enable_carriers(self) -> None:
         """Let what moves integers be oneDNN's, also where no pass of Paddle's does that."""
         for position, carried in self._flow.carriers.items():
-            if carried.output in self._flow.roots:
+            if carried.output in self._flow.scale_groups:
                 for attribute, value in ENABLED.items():
                     self._graph.ops[position].set_attr(attribute, value)
 
@@ -177,9 +180,9 @@ class OneDnnWriter:
 
     def grid(self, name: str, given: Range) -> Grid:
         """Return the integers of a tensor of `observed` whose range is given."""
-        root = self._flow.roots.get(name, name)
-        if root in self._flow.direct or root in self._flow.signed:
-            return symmetric_grid(given, self._flow.is_unsigned(root, self._flow.roots))
+        root = self._flow.scale_groups.get(name, name)
+        if root in self._flow.direct or root in self._flow.symmetric:
+            return symmetric_grid(given, self._flow.is_unsigned(root, self._flow.scale_groups))
         if self._flow.takes_zero_point(root):
             return fitted_grid(given)
         return symmetric_grid(given, given.minimum >= 0)
@@ -189,9 +192,11 @@ class OneDnnWriter:
         return {name: 1 / self._grid_of(name, ranges).factor for name in ranges}
 
     def _grid_of(self, name: str, ranges: Mapping[str, Range]) -> Grid:
-        root = self._flow.roots.get(name, name)
+        root = self._flow.scale_groups.get(name, name)
         if root not in self._grids:
-            of_one_scale = [other for other, known in self._flow.roots.items() if known == root]
+            of_one_scale = [
+                other for other, known in self._flow.scale_groups.items() if known == root
+            ]
             others = of_one_scale or [root if root in ranges else self._flow.source_of(root)]
             found = [ranges[other] for other in others if other in ranges]
             self._grids[root] = self.grid(root, max(found, key=lambda one: one.threshold))
@@ -258,13 +263,17 @@ class OneDnnWriter:
 
     def _integers(self, name: str, grid: Grid) -> tuple[list[Op], str]:
         """Return ops that quantize ``name``, if they are needed, and the integers' name."""
-        if name in self._flow.roots and not grid.zero_point:
+        if name in self._flow.scale_groups and not grid.zero_point:
             return [], name
-        if name not in self._quantized and name in self._flow.moved and name not in self._factors:
+        if (
+            name not in self._quantized
+            and name in self._flow.computed_as_integers
+            and name not in self._factors
+        ):
             self._quantized[name] = self._carry(name, grid)
         if name in self._quantized:
             return [], self._quantized[name]
-        if name in self._flow.roots:
+        if name in self._flow.scale_groups:
             shifted, self._quantized[name] = self._shift(name, grid)
             return [shifted], self._quantized[name]
         divided, source = self._divided(name)
@@ -292,7 +301,7 @@ class OneDnnWriter:
         zeros = weight.stored.shape[1] - dims[1]
         if not zeros:
             return weight, *self._integers(name, grid)
-        position = self._flow.moved.get(name)
+        position = self._flow.computed_as_integers.get(name)
         if position is not None and self._is_of_channels(position) and self._is_alone(name):
             return weight, [], self._carry(name, grid, zeros)
         made, source = self._integers(name, grid)
@@ -332,7 +341,7 @@ class OneDnnWriter:
     def _family(self, one: FusedOp, bordered: Collection[int]) -> Family | None:
         """Return the images that are to have channels of zeros for a bordered convolution."""
         name, end, others = one.op.activation, None, []
-        position = self._flow.moved.get(name)
+        position = self._flow.computed_as_integers.get(name)
         if position is not None and self._is_of_channels(position) and self._is_alone(name):
             *others, name = self._flow.carriers[position].inputs
             end = position
@@ -378,11 +387,11 @@ class OneDnnWriter:
             grid: of the integers.
             zeros: how many channels of zeros are concatenated, too.
         """
-        position = self._flow.moved[name]
+        position = self._flow.computed_as_integers[name]
         op = self._graph.ops[position].copy()
         before = []
         for source in dict.fromkeys(self._flow.carriers[position].inputs):
-            if source in self._flow.moved:
+            if source in self._flow.computed_as_integers:
                 output = self._carry(source, grid)
             else:
                 made, output = self._quantize(source, source, grid)
