@@ -583,3 +583,20 @@ def test_a_scale_without_attributes_is_the_identity(tmp_path: Path) -> None:
     (expected,) = paddle_run.run(source, feed)
     (actual,) = paddle_run.predict(paths[0], paths[1], feed)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_paddings_of_other_ops_than_convolutions(tmp_path: Path) -> None:
+    """Those of a pool3d are three numbers, which are no geometry of an image."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [2, 3, 4, 6, 6])
+    pooling = {"pooling_type": "max", "ksize": [2, 2, 2], "strides": [2, 2, 2]}
+    attributes = {**pooling, "paddings": [0, 0, 0], "data_format": "NCDHW"}
+    pooled = net.op("pool3d", {"X": x}, ("Out", "pooled"), [2, 3, 2, 3, 3], attributes)
+    net.fetch(net.op("scale", {"X": pooled}, ("Out", "y"), [2, 3, 2, 3, 3], {"scale": 2.0}))
+    source = load_model(net.save(tmp_path / "in"))
+    model = load_model(tmp_path / "in")
+    fold(model)
+    feed = {"x": programs.random((2, 3, 4, 6, 6))}
+    expected = paddle_run.predict(source.model_path, source.params_path, feed)[0]
+    paths = save_model(model, tmp_path / "out", "m.pdmodel", "m.pdiparams")
+    np.testing.assert_array_equal(paddle_run.predict(*paths[:2], feed)[0], expected)

@@ -22,7 +22,7 @@ def mean_error(desc: Op, weight: QuantizedWeight, means: Array, dims: Sequence[i
     """Return what an op's outputs lack on average by its integers, float64[outputs].
 
     Args:
-        desc: the op's ``OpDesc``.
+        desc: the op.
         weight: its weight as integers of up to 8 bits, one threshold per channel or per tensor.
         means: float64[channels] of its activation.
         dims: the declared dims of the activation, below 1 where they are not known. Where they are

@@ -37,7 +37,7 @@ class InputMoments:
     """
 
     def __init__(self, op: WeightedOp, desc: Op, weight: Array) -> None:
-        """Take the op's geometry from its ``OpDesc`` and its weight."""
+        """Take how the op reads its inputs: from ``desc``, it in its program, and its weight."""
         self.op = op
         self._is_product = op.op_type in PRODUCTS
         self._groups = desc.geometry().groups

@@ -27,7 +27,7 @@ class Reader:
     """
 
     def __init__(self, desc: Op, weight: Array) -> None:
-        """Take them from a float32 weight, and the groups from the op's ``OpDesc``."""
+        """Take them from a float32 weight, and the groups from the op."""
         self._weights = weight_layout(desc, weight.shape).grouped(weight)
         self.taps = self._weights.shape[-1]
 

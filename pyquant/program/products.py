@@ -28,7 +28,7 @@ _WANTED_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 
 
 def is_fc(op: WeightedOp, desc: Op, rank: int, weight_rank: int) -> bool:
-    """Return whether Paddle fuses a product, with its ``OpDesc``, to ``fc``.
+    """Return whether Paddle fuses a product to ``fc``; ``desc`` is it in its program.
 
     The ranks are those of its activation and of its weight.
     """

@@ -257,7 +257,7 @@ def _weights_of(
             of = (parameters[0], whole.nbytes) if whole is not None else (None, 0)
             yield FloatOp(op.type, output, f"'{name}' is in skip_tensor_list", *of)
             return
-    activation = op.inputs(kind.activation)[0]
+    activation = op.input(kind.activation)
     for source, weight in zip(sources.values(), parameters):
         array: Any = model.parameters.get(weight)
         if array is None:

@@ -44,7 +44,7 @@ def without_saturation(
     Args:
         weight: as integers; those that were made already are kept if they will do.
         op: what reads it.
-        desc: its ``OpDesc``.
+        desc: the op itself, in its program.
         is_unsigned: whether the activation that the op reads is uint8, and otherwise int8.
     """
     halved = is_halved(op, is_unsigned)

@@ -27,7 +27,7 @@ class Candidate(NamedTuple):
     Attributes:
         op: the op.
         model: its model.
-        desc: its ``OpDesc``.
+        desc: the op itself, in its program.
         producers: the op that writes each variable of the program.
         readers: the types of the ops that read each variable.
         dims: the declared dims of its activation.

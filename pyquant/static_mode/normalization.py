@@ -36,7 +36,7 @@ class _Normalized(NamedTuple):
 
     Attributes:
         linear: the op.
-        desc: its ``OpDesc``.
+        desc: the op itself, in its program.
         dims: the declared dims of what it reads.
         bias: float64, what is added in between, of one value or of one per channel.
         norm: the batch_norm.

@@ -31,9 +31,9 @@ class LinearOp:
 
     def __init__(self, op: Op, array: Array, layout: WeightLayout) -> None:
         kind = QUANTIZABLE_OPS[op.type]
-        self.source = op.inputs(kind.activation)[0]
+        self.source = op.input(kind.activation)
         self.output = op.output()
-        self.weight = op.inputs(kind.weight)[0]
+        self.weight = op.input(kind.weight)
         self.channel_axis = layout.channel_axis
         self.inputs = layout.inputs
         self.outputs = layout.outputs
@@ -258,7 +258,7 @@ def linear_op(op: Op, rank: int, parameters: Mapping[str, Array]) -> LinearOp | 
     if layout is None:
         return None
     kind = QUANTIZABLE_OPS[op.type]
-    array = parameters.get(op.inputs(kind.weight)[0])
+    array = parameters.get(op.input(kind.weight))
     if array is None or array.dtype != np.float32 or not _is_plain(op, rank):
         return None
     if array.ndim != (2 if layout is _Product else 4):

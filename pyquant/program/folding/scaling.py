@@ -163,4 +163,4 @@ def _linear(graph: Graph, op: Op) -> LinearOp | None:
 
 
 def _weight(op: Op) -> str:
-    return op.inputs(QUANTIZABLE_OPS[op.type].weight)[0]
+    return op.input(QUANTIZABLE_OPS[op.type].weight)

@@ -104,8 +104,8 @@ def _link(graph: Graph, position: int, before: _Link | None) -> _Link | None:
     output = next(iter(op.writes()), "")
     blocks = 1 if before is None else before.blocks_behind
     if _never_overlaps(graph, op) and blocks <= _MOST_BLOCKS:
-        inputs, outputs, size, _ = graph.model.parameters[_argument(op, "Filter")].shape
-        return _Link(position, _argument(op, "Input"), output, inputs, outputs, blocks, size)
+        inputs, outputs, size, _ = graph.model.parameters[op.input("Filter")].shape
+        return _Link(position, op.input("Input"), output, inputs, outputs, blocks, size)
     if before is None or not _is_per_value(graph, op, before):
         return None
     return _Link(position, before.output, output, before.outputs, before.outputs, blocks, None)
@@ -113,10 +113,10 @@ def _link(graph: Graph, position: int, before: _Link | None) -> _Link | None:
 
 def _never_overlaps(graph: Graph, op: Op) -> bool:
     """Return whether an op is a transposed convolution by blocks as large as its strides."""
-    geometry = op.geometry()
-    if op.type != "conv2d_transpose" or len(op.reads()) != 2 or geometry.pads:
+    if op.type != "conv2d_transpose" or len(op.reads()) != 2:
         return False
-    array = graph.model.parameters.get(_argument(op, "Filter"))
+    geometry = op.geometry()
+    array = graph.model.parameters.get(op.input("Filter"))
     if array is None or array.dtype != np.float32:
         return False
     height, width = array.shape[2:]
@@ -125,10 +125,11 @@ def _never_overlaps(graph: Graph, op: Op) -> bool:
         and geometry.strides == (height, width)
         and geometry.dilations == (1, 1)
         and geometry.groups == 1
+        and not geometry.pads
         and not geometry.is_channels_last
         and not any(op.ints("output_padding"))
         and not any(op.ints("output_size"))
-        and len(graph.dims(_argument(op, "Input")) or ()) == _RANK
+        and len(graph.dims(op.input("Input")) or ()) == _RANK
     )
 
 
@@ -177,7 +178,7 @@ def _pointwise(graph: Graph, link: _Link, source: str, output: str) -> Op:
 
     Their pixels are channels in the order of pixel_shuffle: channel, row, column.
     """
-    name = _argument(graph.ops[link.position], "Filter")
+    name = graph.ops[link.position].input("Filter")
     make = graph.model.pending.get(name)
     weight = graph.model.parameters[name] if make is None else make()
     same = np.eye(math.isqrt(link.blocks), dtype=np.float32)
@@ -195,7 +196,7 @@ def _widened(graph: Graph, link: _Link, source: str, output: str) -> Op:
     for name in set(op.reads()) - {link.source}:
         array = graph.model.parameters[name]
         if array.size == link.outputs:
-            is_first = _argument(op, "X") == name
+            is_first = op.input("X") == name
             shape = (1, -1, 1, 1) if is_first else (-1,)
             wide = np.repeat(array.reshape(-1), link.blocks).reshape(shape)
             renamed[name] = graph.add_parameter(f"{name}.blocks", wide)
@@ -203,7 +204,3 @@ def _widened(graph: Graph, link: _Link, source: str, output: str) -> Op:
     op.rename_inputs(renamed)
     op.rename_outputs({link.output: output})
     return op
-
-
-def _argument(op: Op, slot: str) -> str:
-    return str(op.input(slot))
