@@ -592,7 +592,9 @@ def test_paddings_of_other_ops_than_convolutions(tmp_path: Path) -> None:
     pooling = {"pooling_type": "max", "ksize": [2, 2, 2], "strides": [2, 2, 2]}
     attributes = {**pooling, "paddings": [0, 0, 0], "data_format": "NCDHW"}
     pooled = net.op("pool3d", {"X": x}, ("Out", "pooled"), [2, 3, 2, 3, 3], attributes)
-    net.fetch(net.op("scale", {"X": pooled}, ("Out", "y"), [2, 3, 2, 3, 3], {"scale": 2.0}))
+    factors = net.parameter("factors", programs.random((3, 1, 1, 1)))
+    inputs = {"X": pooled, "Y": factors}
+    net.fetch(net.op("elementwise_mul", inputs, ("Out", "y"), [2, 3, 2, 3, 3], {"axis": 1}))
     source = load_model(net.save(tmp_path / "in"))
     model = load_model(tmp_path / "in")
     fold(model)
