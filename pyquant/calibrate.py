@@ -11,7 +11,7 @@ from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .program.model import load_model
 from .program.quantizable import ACTIVATION_OP_TYPES
-from .program.saturation import ANY
+from .program.targets.saturation import ANY
 from .static_mode.observation import calibrate_model
 from .static_mode.options import CalibrationOptions
 from .static_mode.plan import plan_static

@@ -27,8 +27,8 @@ from .program.quantizable import (
     WEIGHT_ONLY_OP_TYPES,
     refuse_quantized,
 )
-from .program.saturation import ANY, PROCESSORS
-from .program.targets import DEPLOY_BACKENDS
+from .program.targets.profiles import DEPLOY_BACKENDS
+from .program.targets.saturation import ANY, PROCESSORS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import quant_post_static
 from .static_mode.options import ROUND_TYPES

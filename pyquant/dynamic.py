@@ -9,11 +9,10 @@ from typing import Any
 
 from .errors import NonFiniteWeightError, SettingError
 from .program.float_parameters import with_large_parameters
+from .program.graph import Graph
 from .program.misfusion import keep_apart
 from .program.model import Model, copy_model, load_model, write_model
-from .program.op import Op
 from .program.output_files import OutputFiles
-from .program.paddle_lite import ops_for_lite, store_for_lite
 from .program.products import why_misread
 from .program.quantizable import (
     WEIGHT_ONLY_OP_TYPES,
@@ -24,8 +23,9 @@ from .program.quantizable import (
     refuse_nothing,
     stays_float,
 )
-from .program.rewrite import Rewriter, store_weights
 from .program.rewrite_json import JsonProgram, write_json
+from .program.stored_weights import dequantize_by_scale, store_weights
+from .program.targets.paddle_lite import ops_for_lite, store_for_lite
 from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights
 from .result import QuantizationResult, Stopwatch, file_bytes, weight_tensors
 from .settings import check_choice, check_op_types
@@ -239,9 +239,9 @@ def _json_programs(
 def _store_for_paddle(
     model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
 ) -> None:
-    rewriter = Rewriter(model)
-    rewriter.dequantize_weights_by_scale(weights, ops)
-    rewriter.apply()
+    graph = Graph(model)
+    dequantize_by_scale(graph, weights, ops)
+    graph.write_back()
     keep_apart(model)
 
 
@@ -250,7 +250,10 @@ def _dequantized_twin(
 ) -> Model:
     twin = copy_model(model)
     floats = {name: weight.dequantized for name, weight in weights.items()}
-    stored = store_weights(twin, floats, ops)
+    graph = Graph(twin)
+    stored = store_weights(graph, floats, ops)
     for op in ops:
-        Op(twin.program.blocks[op.block].ops[op.read_at]).rename_inputs(stored)
+        number = graph.number(op.block, op.read_at)
+        graph.rename_input(number, op.weight, stored[op.weight])
+    graph.write_back()
     return twin

@@ -13,8 +13,7 @@ from .program.float_parameters import with_large_parameters
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
-from .program.ranges import Range
-from .program.saturation import ANY
+from .program.targets.saturation import ANY
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -24,8 +23,9 @@ from .result import (
     weight_tensors,
 )
 from .settings import check_choice
-from .static_mode.accuracy_control import Control
+from .static_mode.accuracy_control import Control, control, rank
 from .static_mode.activation_ranges import check_given
+from .static_mode.decisions import Decisions, Emitted, decide, emit
 from .static_mode.normalization import notes_on_data
 from .static_mode.observation import observe, without_dead
 from .static_mode.options import (
@@ -35,8 +35,7 @@ from .static_mode.options import (
     check_supported,
     notes_without_effect,
 )
-from .static_mode.plan import plan_static
-from .static_mode.stages import Stages
+from .static_mode.plan import Plan, plan_static
 
 
 def quant_post_static(
@@ -212,44 +211,38 @@ def quant_post_static(
     lost = misfused(model)
     plan = plan_static(model, options)
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
-    if scale_dict or same_scale_tensor_list:
-        check_given(options, plan.observed(model))
+    check_given(options, plan.int8.observed)
     watch.lap("load")
     seen = observe(model, plan, options)
     watch.lap("calibrate")
-    ops, dead = without_dead(plan.ops, seen.statistics)
+    plan = without_dead(plan, seen.statistics)
+    check_given(options, plan.int8.observed)
     notes += [*seen.notes, *_format_notes(model), *notes_on_data(model, seen.statistics)]
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
-    stages = Stages(model, plan, ops, seen, options)
-    if options.equalizes:
-        stages.equalize()
-        watch.lap("equalize")
-    stages.find_thresholds()
-    watch.lap("thresholds")
-    stages.round_weights()
-    watch.lap("quantize")
-    kept = plan.kept + dead
+    decisions = decide(model, plan, seen, options, watch)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        found = stages.control(source, eval_function, max_drop)
-        ops = [op for op in ops if op not in found.kept]
-        kept = [*kept, *_kept_for_accuracy(found)]
+        found = _control(source, plan, decisions, eval_function, max_drop)
+        kept = [op for op in plan.ops if op not in found.kept]
+        plan = plan.of(kept, _kept_for_accuracy(found))
         notes.append(str(found))
         watch.lap("accuracy control")
-    quantized, ranges, steps = stages.write(ops)
+    emitted = emit(plan, decisions)
     watch.lap("quantize")
-    paths = save_model(quantized, quantize_model_path, save_model_filename, save_params_filename)
+    paths = save_model(
+        emitted.model, quantize_model_path, save_model_filename, save_params_filename
+    )
     watch.lap("save")
-    written = ops + plan.weight_only
+    written = [*plan.ops, *plan.weight_only]
     return QuantizationResult(
         model_path=paths[0],
         params_path=None if save_params_filename is None else paths[1],
         quantized=[
-            *_activation_tensors(ranges, steps, ops, activation_bits),
-            *weight_tensors({op.weight: stages.weights[op.weight] for op in written}, written),
+            *_activation_tensors(emitted, plan.ops, activation_bits),
+            *weight_tensors({op.weight: decisions.weights[op.weight] for op in written}, written),
         ],
-        kept_float=with_large_parameters(model, written, kept),
+        kept_float=with_large_parameters(model, written, plan.kept),
         bytes_before=file_bytes(model.source_files),
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,
@@ -261,6 +254,16 @@ quant_post = quant_post_static
 """PaddleSlim's old name of `quant_post_static`."""
 
 
+def _control(
+    source: Model, plan: Plan, decisions: Decisions, metric: Metric, max_drop: float
+) -> Control:
+    ranges, bits = decisions.ranges.find(plan.int8)
+    ranked = rank(plan.ops, decisions.seen, decisions.weights, ranges, bits)
+    return control(
+        source, lambda ops: emit(plan.of(ops), decisions).model, ranked, metric, max_drop
+    )
+
+
 def _kept_for_accuracy(found: Control) -> list[FloatOp]:
     return [
         FloatOp(op.op_type, op.output, f"accuracy control: int8 changes its output by {error:.2%}")
@@ -269,14 +272,14 @@ def _kept_for_accuracy(found: Control) -> list[FloatOp]:
 
 
 def _activation_tensors(
-    ranges: dict[str, Range], steps: dict[str, float], ops: list[WeightedOp], bits: int
+    emitted: Emitted, ops: Sequence[WeightedOp], bits: int
 ) -> list[QuantizedTensor]:
-    readers = readers_by_tensor((op.activation, op.op_type) for op in ops)
+    readers, steps = readers_by_tensor((op.activation, op.op_type) for op in ops), emitted.steps
     return [
         QuantizedTensor(
             name, "activation", readers.get(name, ()), bits, None, given.threshold, steps[name]
         )
-        for name, given in ranges.items()
+        for name, given in emitted.ranges.items()
     ]
 
 

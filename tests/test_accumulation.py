@@ -18,9 +18,9 @@ from pyramids import CHANNELS, DIMS, MEAN, add, halved, means, pyramid, squeezed
 from pyquant import compare, load_model, save_model
 from pyquant.program.folding.pooling import move_poolings
 from pyquant.program.model import Model
-from pyquant.program.onednn.writer import OneDnnWriter
 from pyquant.program.op import ops_of
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
+from pyquant.program.targets.onednn.plan import plan_onednn
 
 BINARY = ("fused_elementwise_mul", "fused_elementwise_add")
 
@@ -122,11 +122,11 @@ def test_what_fewer_ops_need_is_observed_for_all(tmp_path: Path) -> None:
     move_poolings(model, ())
     ops, _ = find_weighted_ops(model, ACTIVATION_OP_TYPES, ())
     ops = [op for op in ops if model.dims()[op.activation][2:] != [1, 1]]
-    known = set(OneDnnWriter(model, ops).observed)
-    assert len(OneDnnWriter(model, ops).accumulated) == 2
+    known = set(plan_onednn(model, ops).observed)
+    assert len(plan_onednn(model, ops).accumulated) == 2
     for count in range(len(ops)):
         for some in combinations(ops, count):
-            assert known.issuperset(OneDnnWriter(model, some).observed)
+            assert known.issuperset(plan_onednn(model, some).observed)
 
 
 def level(

@@ -18,9 +18,9 @@ from programs import CONV, POOLING, UNPADDED, Net
 
 from pyquant import compare, load_model, quant_post_dynamic
 from pyquant.program import proto
-from pyquant.program.onednn.writer import OneDnnWriter
 from pyquant.program.op import Op
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, find_weighted_ops
+from pyquant.program.targets.onednn.plan import plan_onednn
 
 IMAGES = [4, 8, 12, 12]
 TOKENS = [4, 6, 32]
@@ -477,10 +477,10 @@ def test_what_fewer_ops_need_is_observed_for_all(name: str, tmp_path: Path) -> N
     """Accuracy control, and activations of zeros, leave some of the ops in float afterwards."""
     model = load_model(SUBSETS[name]().save(tmp_path / "float"))
     ops, _ = find_weighted_ops(model, ACTIVATION_OP_TYPES, ())
-    known = set(OneDnnWriter(model, ops).observed)
+    known = set(plan_onednn(model, ops).observed)
     for count in range(len(ops)):
         for some in combinations(ops, count):
-            assert known.issuperset(OneDnnWriter(model, some).observed)
+            assert known.issuperset(plan_onednn(model, some).observed)
 
 
 @pytest.mark.parametrize("act", ["relu", "sigmoid"])

@@ -18,10 +18,10 @@ from programs import CONV, Net
 
 from pyquant import SettingError, load_model, save_model
 from pyquant.program import proto
-from pyquant.program.onednn.simulation import simulate
 from pyquant.program.op import make_op
 from pyquant.program.quantizable import WeightedOp
-from pyquant.program.saturation import without_saturation
+from pyquant.program.targets.onednn.simulation import simulate
+from pyquant.program.targets.saturation import without_saturation
 from pyquant.program.weights import QuantizedWeight
 
 HELPERS = str(Path(paddle_run.__file__).parent)

@@ -22,9 +22,9 @@ from bench.ocr import models
 from pyquant import Model, UnsupportedError, load_model, quant_post_static, save_model
 from pyquant.program import proto
 from pyquant.program.names import BORDERED, WIDENED
-from pyquant.program.onednn.integers import read_grids
-from pyquant.program.onednn.simulation import simulate
 from pyquant.program.op import Op
+from pyquant.program.targets.onednn.integers import read_grids
+from pyquant.program.targets.onednn.simulation import simulate
 
 ONEDNN = {"use_mkldnn": True, "use_onednn": True}
 IMAGES = (4, 8, 12, 12)

@@ -31,8 +31,12 @@ from pyquant.calibration.thresholds import ALGORITHMS
 from pyquant.cli import main
 from pyquant.program import proto
 from pyquant.program.op import make_op, ops_of
-from pyquant.program.reads import Read
-from pyquant.program.rewrite import Rewriter
+from pyquant.program.ranges import Range
+from pyquant.program.targets.choices import Choices
+from pyquant.program.targets.profiles import target_of
+from pyquant.program.targets.qdq import QdqPlan
+from pyquant.program.targets.reads import Read
+from pyquant.static_mode import plan as static_plan
 
 IMAGES = programs.random((12, 3, 8, 8), 9)
 BATCHES = [IMAGES[:5], IMAGES[5:6], IMAGES[6:]]
@@ -563,6 +567,25 @@ def test_what_pyquant_wrote_is_not_quantized_again(
             quant_post_dynamic(tmp_path / again, tmp_path / "out")
 
 
+@pytest.mark.parametrize("backend", [None, "QDQ", "TensorRT"])
+def test_the_int8_program_is_planned_once(
+    tmp_path: Path, source: Path, backend: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = []
+    plan_int8 = static_plan.plan_int8
+
+    def counted(*args: Any) -> Any:
+        planned.append(plan_int8(*args))
+        return planned[-1]
+
+    monkeypatch.setattr(static_plan, "plan_int8", counted)
+    accurate = {"algo": "auto", "equalize": True, "round_type": "adaround"}
+    given = {"data_loader": BATCHES, "deploy_backend": backend}
+    result = quant_post_static(None, source, tmp_path / "out", **given, **accurate)
+    assert result.quantized
+    assert len(planned) == 1
+
+
 def test_branches_that_read_the_same_declare_it_each(tmp_path: Path) -> None:
     """What one branch of a program declares is not seen in another."""
     net = programs.Net([12, 3, 8, 8]).act("relu")
@@ -571,10 +594,9 @@ def test_branches_that_read_the_same_declare_it_each(tmp_path: Path) -> None:
     for index in (1, 2):
         block = model.program.blocks.add(idx=index, parent_idx=0)
         block.ops.add().CopyFrom(next(op for op in model.ops() if op.type == "conv2d").desc)
-    rewriter = Rewriter(model)
-    rewriter.quantize_activations({read: 1.0}, [Read(1, 0, read), Read(2, 0, read)], {})
-    rewriter.apply()
-    for block in list(model.program.blocks)[1:]:
+    plan = QdqPlan(model, [], target_of("QDQ"), [Read(1, 0, read), Read(2, 0, read)])
+    written = plan.emit(Choices({read: Range(1.0, -1.0, 1.0)}, {}, []))
+    for block in list(written.program.blocks)[1:]:
         written = {name for op in ops_of(block) for name in op.writes()}
         declared = {var.name for var in block.vars}
         assert [name for name in written if name.startswith(read)]

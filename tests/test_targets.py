@@ -31,7 +31,7 @@ from pyquant.program import proto
 from pyquant.program.model import Model
 from pyquant.program.op import Op, ops_of
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS
-from pyquant.program.targets import DEPLOY_BACKENDS
+from pyquant.program.targets.profiles import DEPLOY_BACKENDS
 
 IMAGES = programs.random((4, 8, 8, 8), 9)
 ROWS = programs.random((6, 64), 9)

@@ -13,7 +13,7 @@ from programs import CONV, UNPADDED, Net
 from pyramids import MEAN, pyramid
 
 from pyquant import compare
-from pyquant.program.onednn import writer
+from pyquant.program.targets.onednn import emit
 
 CHANNELS, DIMS = 16, [4, 8, 12, 12]
 
@@ -109,7 +109,7 @@ def test_images_have_the_zeros_from_the_start(
     types = op_types(tmp_path)
     assert types["concat"] == concats
     check_run(tmp_path, data, 0.05)
-    monkeypatch.setattr(writer, "find_family", lambda *_: None)
+    monkeypatch.setattr(emit, "find_family", lambda *_: None)
     quantized(build(), tmp_path / "narrow", data, algo="abs_max", **options)
     assert op_types(tmp_path / "narrow")["fused_conv2d"] > types["fused_conv2d"]
     made = tmp_path / "int8", tmp_path / "narrow" / "int8"

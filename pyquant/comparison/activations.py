@@ -140,7 +140,7 @@ class ActivationMeasure:
 def _without_added_channels(reference: Array, value: Array) -> Array:
     """Leave out channels behind those of the float model that hold a constant, as for borders.
 
-    See ``program/onednn/widening.py``.
+    See ``program/targets/onednn/widening.py``.
     """
     channels = reference.shape[1:2]
     if value.ndim != 4 or reference.shape != (*value.shape[:1], *channels, *value.shape[2:]):

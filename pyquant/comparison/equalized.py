@@ -5,13 +5,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..program.folding.linear import weight_layout
-from ..program.folding.scaling import find_neighbours
+from ..program.folding.scaling import find_neighbours, make_division
 from ..program.graph import Graph
 from ..program.model import Model, copy_model
 from ..program.names import EQUALIZED
 from ..program.parameters import Array
 from ..program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, find_weighted_ops
-from ..program.rewrite import Rewriter, reciprocals_of
 from .quantization import Quantization
 
 
@@ -71,16 +70,19 @@ def _divide(found: Equalized, factors: dict[str, Array], weights: dict[str, set[
         for op in find_weighted_ops(model, ACTIVATION_OP_TYPES)[0]
         if op.weight in weights.get(op.activation, ()) and _fits(model, op, factors[op.activation])
     ]
+    graph, divided = Graph(model), dict[str, str]()
     for op in ops:
-        desc = op.desc(model)
+        name, number = op.activation, graph.number(op.block, op.position)
         shape = model.parameters[op.weight].shape
-        model.multiply(op.weight, weight_layout(desc, shape).along_inputs(factors[op.activation]))
-        names.update({op.weight: op.weight, f"{op.activation}{EQUALIZED}": op.activation})
-    rewriter = Rewriter(model)
-    reciprocals = {op.activation: reciprocals_of(op, factors[op.activation]) for op in ops}
-    rewriter.divide_activations(ops, reciprocals)
-    rewriter.apply()
-    left += factors.keys() - reciprocals.keys()
+        layout = weight_layout(graph.op(number), shape)
+        model.multiply(op.weight, layout.along_inputs(factors[name]))
+        names.update({op.weight: op.weight, f"{name}{EQUALIZED}": name})
+        if name not in divided:
+            division, divided[name] = make_division(graph, name, factors[name], op)
+            graph.insert_before(number, [division])
+        graph.rename_input(number, name, divided[name])
+    graph.write_back()
+    left += factors.keys() - divided.keys()
 
 
 def _fits(model: Model, op: WeightedOp, factors: Array) -> bool:

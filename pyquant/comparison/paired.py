@@ -13,7 +13,6 @@ from ..arrays import view_values
 from ..calibration.data import Feed
 from ..errors import PyquantError
 from ..program.model import Model
-from ..program.onednn.simulation import simulate
 from ..program.parameters import Array
 from ..program.predictor import (
     Hook,
@@ -24,6 +23,7 @@ from ..program.predictor import (
     run_failure,
     run_outputs,
 )
+from ..program.targets.onednn.simulation import simulate
 from .activations import ActivationMeasure, Measure, OutputMeasure
 from .quantization import Quantization, Written
 from .report import INT8_RUN, SIMULATED, ComparedTensor

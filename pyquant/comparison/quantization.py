@@ -20,10 +20,10 @@ from ..errors import ModelFileError, UnsupportedError
 from ..program import proto
 from ..program.folding.scaling import stored_factors
 from ..program.model import Model
-from ..program.onednn.integers import CARRIERS, read_grids
 from ..program.op import Op
 from ..program.parameters import Array
 from ..program.ranges import Grid
+from ..program.targets.onednn.integers import CARRIERS, read_grids
 
 
 class Written(NamedTuple):

@@ -1,25 +1,30 @@
-"""The ops of a program as a graph that can be edited: who writes a tensor, and who reads it."""
+"""The one editor of programs: who writes a tensor, who reads it, and edits of ops."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 from . import proto
 from .model import Model
 from .op import Op, ops_of, replace_ops
+from .parameters import Tensor
 
 
 class Graph:
-    """The main block of a program under edits, which `write_back` carries out.
+    """A program under edits, which `write_back` carries out.
 
-    An op is known by its position in the block, which it keeps while others go.
+    Every op has a number, which it keeps. The main block comes first, so the number of one of its
+    ops is its position there. Ops that are added get numbers of their own.
 
     Attributes:
         model: whose program it is.
-        ops: the ops that are left, by position. An entry may be set, or deleted by `remove`.
-        is_edited: whether an op was removed or replaced.
+        ops: the ops of the main block, by number. An entry may be set, or deleted by `remove`.
+        branch_ops: the ops of the other blocks, by number. Producers and readers leave them out:
+            what they read or write `is_kept`.
+        is_edited: whether an op was removed, replaced or added.
     """
 
     def __init__(self, model: Model, keep: Collection[str] = ()) -> None:
@@ -31,17 +36,39 @@ class Graph:
         """
         self.model = model
         self.is_edited = False
-        self.ops: dict[int, Op] = {
-            position: op.copy() for position, op in enumerate(ops_of(model.program.blocks[0]))
-        }
-        self._after: dict[int, list[Op]] = {}
+        blocks = [[op.copy() for op in ops_of(block)] for block in model.program.blocks]
+        self._starts = [0, *accumulate(map(len, blocks))]
+        self.ops: dict[int, Op] = dict(enumerate(blocks[0]))
+        others = (op for block in blocks[1:] for op in block)
+        self.branch_ops: dict[int, Op] = dict(enumerate(others, len(blocks[0])))
+        self._next = self._starts[-1]
+        self._before: dict[int, list[int]] = {}
+        self._after: dict[int, list[int]] = {}
         self._producers: dict[str, int] = {}
         self._readers: defaultdict[str, set[int]] = defaultdict(set)
-        for position, op in self.ops.items():
-            self._link(position, op)
+        for number, op in self.ops.items():
+            self._link(number, op)
         self._variables = {var.name: var for block in model.program.blocks for var in block.vars}
+        self._taken = frozenset(self._variables)
+        self._added: set[tuple[int, str]] = set()
+        self._shared: dict[str, str] = {}
         self._kept = {*keep, *_kept(model)}
         self._unused = self._variables.keys() - set(_names(model))
+
+    def number(self, block: int, position: int) -> int:
+        """Return the number of the op at a position of a block, as it was in the program."""
+        return self._starts[block] + position
+
+    def op(self, number: int) -> Op:
+        """Return an op of any block."""
+        return self.ops[number] if number in self.ops else self.branch_ops[number]
+
+    def in_order(self) -> Iterator[tuple[int, int]]:
+        """Yield the index of its block and the number of each op, in the order of the program."""
+        for block, (start, end) in enumerate(zip(self._starts, self._starts[1:])):
+            for first in range(start, end):
+                for number in self._around(first):
+                    yield block, number
 
     def dims(self, name: str) -> list[int] | None:
         """Return the declared dims of a tensor of float32, None of anything else."""
@@ -52,15 +79,15 @@ class Graph:
         return list(desc.dims)
 
     def producer(self, name: str) -> int | None:
-        """Return the position of the op that writes ``name``, None if it is an input."""
+        """Return the number of the op that writes ``name``, None if it is an input."""
         return self._producers.get(name)
 
     def readers(self, name: str) -> set[int]:
-        """Return the positions of the ops that read ``name``."""
+        """Return the numbers of the ops that read ``name``."""
         return set(self._readers[name])
 
     def only_reader(self, name: str) -> int | None:
-        """Return the position of the op that alone reads ``name``, if nothing else needs it."""
+        """Return the number of the op that alone reads ``name``, if nothing else needs it."""
         readers = self._readers[name]
         return next(iter(readers)) if len(readers) == 1 and not self.is_kept(name) else None
 
@@ -68,51 +95,84 @@ class Graph:
         """Return whether ``name`` must stay: asked for, written twice, or used elsewhere."""
         return name in self._kept
 
-    def remove(self, position: int) -> None:
+    def remove(self, number: int) -> None:
         """Remove an op; what it wrote is written no more."""
         self.is_edited = True
-        op = self.ops.pop(position)
+        op = self.ops.pop(number)
         for name in set(op.reads()):
-            self._readers[name].discard(position)
+            self._readers[name].discard(number)
         for name in op.writes():
             self._producers.pop(name, None)
 
     def read_instead(self, old: str, new: str) -> None:
         """Let the readers of ``old`` read ``new``."""
-        for position in self.readers(old):
-            self.ops[position].rename_inputs({old: new})
-            self._readers[new].add(position)
-        self._readers[old].clear()
+        for number in self.readers(old):
+            self.rename_input(number, old, new)
 
-    def rename_input(self, position: int, old: str, new: str) -> None:
+    def rename_input(self, number: int, old: str, new: str) -> None:
         """Let one op read ``new`` in place of ``old``."""
-        self.ops[position].rename_inputs({old: new})
-        self._readers[old].discard(position)
-        self._readers[new].add(position)
+        self.op(number).rename_inputs({old: new})
+        if number in self.ops:
+            self._readers[old].discard(number)
+            self._readers[new].add(number)
 
-    def replace(self, position: int, *ops: Op) -> None:
-        """Put ``ops`` in the place of an op; its position is then that of the first one."""
-        if position in self.ops:
-            self.remove(position)
-        self.ops[position] = ops[0]
-        self._after[position] = list(ops[1:])
-        for op in ops:
-            self._link(position, op)
+    def rename_output(self, number: int, old: str, new: str) -> None:
+        """Let one op write ``new`` in place of ``old``."""
+        self.op(number).rename_outputs({old: new})
+        if number in self.ops:
+            self._producers.pop(old, None)
+            self._producers[new] = number
 
-    def add_parameter(self, name: str, array: Any) -> str:
+    def replace(self, number: int, *ops: Op) -> None:
+        """Put ``ops`` in the place of an op, whose number the first one gets."""
+        if number in self.ops:
+            self.remove(number)
+        self.ops[number] = ops[0]
+        self._link(number, ops[0])
+        if len(ops) > 1:
+            self.insert_after(number, ops[1:])
+
+    def insert_before(self, number: int, ops: Sequence[Op]) -> None:
+        """Add ops right in front of an op."""
+        self._before.setdefault(number, []).extend(self._add(number, ops))
+
+    def insert_after(self, number: int, ops: Sequence[Op]) -> None:
+        """Add ops right behind an op."""
+        self._after.setdefault(number, [])[:0] = self._add(number, ops)
+
+    def add_parameter(self, name: str, tensor: Tensor) -> str:
         """Add a parameter and return its name, which is ``name`` unless that is taken."""
-        name = self._declare(name, proto.paddle_dtype(array.dtype), array.shape)
+        name = self._declare(name, proto.paddle_dtype(tensor.dtype), tensor.shape, 0)
         self._variables[name].persistable = True
-        self.model.parameters[name] = array
+        self.model.put(name, tensor)
         return name
 
-    def add_variable(self, name: str, like: str, data_type: int = proto.FP32) -> str:
-        """Add a tensor of the shape of ``like`` and return its name, as `add_parameter`."""
-        return self._declare(name, data_type, proto.tensor_desc(self._variables[like]).dims)
+    def shared_parameter(self, name: str, tensor: Tensor) -> str:
+        """Add a parameter once for all that ask for ``name``, and return its name."""
+        if name not in self._shared:
+            self._shared[name] = self.add_parameter(name, tensor)
+        return self._shared[name]
 
-    def add_tensor(self, name: str, dims: Iterable[int], data_type: int = proto.FP32) -> str:
-        """Add a tensor and return its name, as `add_parameter`."""
-        return self._declare(name, data_type, dims)
+    def replace_parameter(self, name: str, tensor: Tensor) -> None:
+        """Let a parameter have other values, maybe of another type."""
+        for block in self.model.program.blocks:
+            for var in block.vars:
+                if var.name == name:
+                    proto.tensor_desc(var).data_type = proto.paddle_dtype(tensor.dtype)
+        self.model.put(name, tensor)
+
+    def add_variable(
+        self, name: str, like: str, data_type: int = proto.FP32, block: int = 0
+    ) -> str:
+        """Add a tensor of the shape of ``like`` and return its name, as `add_parameter`."""
+        dims = proto.tensor_desc(self._variables[like]).dims
+        return self._declare(name, data_type, dims, block)
+
+    def add_tensor(
+        self, name: str, dims: Iterable[int], data_type: int = proto.FP32, block: int = 0
+    ) -> str:
+        """Add a tensor and return its name, as `add_parameter`; other blocks may have the same."""
+        return self._declare(name, data_type, dims, block)
 
     def add_channels(self, name: str, count: int) -> None:
         """Declare ``count`` channels more, along axis 1, of a tensor."""
@@ -127,31 +187,63 @@ class Graph:
         self.model.parameters[name] = array
 
     def write_back(self) -> None:
-        """Rebuild the block of the ops that are left; drop variables that none uses any more."""
-        block = self.model.program.blocks[0]
-        ops = []
-        for position, op in sorted(self.ops.items()):
-            ops += [op, *self._after.get(position, ())]
-        replace_ops(block, ops)
+        """Rebuild the blocks of the ops that are left; drop variables that none uses any more."""
+        blocks: list[list[Op]] = [[] for _ in self.model.program.blocks]
+        for block, number in self.in_order():
+            blocks[block].append(self.op(number))
+        for desc, ops in zip(self.model.program.blocks, blocks):
+            replace_ops(desc, ops)
         used = self._unused.union(_names(self.model))
-        for index in reversed(range(len(block.vars))):
-            if block.vars[index].name not in used:
-                self.model.parameters.pop(block.vars[index].name, None)
-                self.model.pending.pop(block.vars[index].name, None)
-                del block.vars[index]
+        main = self.model.program.blocks[0]
+        for index in reversed(range(len(main.vars))):
+            name = main.vars[index].name
+            if name not in used:
+                self.model.drop(name)
+                del main.vars[index]
 
-    def _declare(self, name: str, data_type: int, dims: Iterable[int]) -> str:
-        if name in self._variables:
+    def _around(self, number: int) -> Iterator[int]:
+        """Yield the numbers of the ops in front of one, its own if it is left, and those behind."""
+        for other in self._before.get(number, ()):
+            yield from self._around(other)
+        if number in self.ops or number in self.branch_ops:
+            yield number
+        for other in self._after.get(number, ()):
+            yield from self._around(other)
+
+    def _add(self, anchor: int, ops: Sequence[Op]) -> range:
+        self.is_edited = True
+        numbers = range(self._next, self._next + len(ops))
+        self._next = numbers.stop
+        if anchor in self.branch_ops:
+            self.branch_ops.update(zip(numbers, ops))
+            return numbers
+        self.ops.update(zip(numbers, ops))
+        for number, op in zip(numbers, ops):
+            self._link(number, op)
+        return numbers
+
+    def _declare(self, name: str, data_type: int, dims: Iterable[int], block: int) -> str:
+        if self._is_abandoned(name):
+            self.model.drop(name)
+            self.model.program.blocks[0].vars.remove(self._variables[name])
+        elif name in self._taken or (block, name) in self._added:
             name = f"{name}.{len(self._variables)}"
-        block = self.model.program.blocks[0]
-        self._variables[name] = proto.add_var(block, name, data_type, dims)
+        self._added.add((block, name))
+        added = proto.add_var(self.model.program.blocks[block], name, data_type, dims)
+        self._variables[name] = added
         return name
 
-    def _link(self, position: int, op: Op) -> None:
+    def _is_abandoned(self, name: str) -> bool:
+        """Return whether ``name`` is a parameter that edits left without a reader."""
+        is_parameter = name in self._taken and name in self.model.parameters
+        is_used = bool(self._readers[name]) or name in self._kept or name in self._unused
+        return is_parameter and not is_used
+
+    def _link(self, number: int, op: Op) -> None:
         for name in op.reads():
-            self._readers[name].add(position)
+            self._readers[name].add(number)
         for name in op.writes():
-            self._producers[name] = position
+            self._producers[name] = number
 
 
 def _kept(model: Model) -> Iterable[str]:

@@ -137,6 +137,11 @@ class Model:
         else:
             self.parameters[name] = tensor
 
+    def drop(self, name: str) -> None:
+        """Remove a parameter, if there is one of that name."""
+        for tensors in (self.parameters, self.derived, self.pending):
+            tensors.pop(name, None)
+
     def dims(self) -> dict[str, list[int]]:
         """The declared dims of every dense tensor, by its name."""
         return {

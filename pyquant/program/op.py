@@ -195,6 +195,11 @@ def make_cast(source: str, output: str, from_type: int, to_type: int) -> Op:
     return make_op("cast", {"X": [source]}, {"Out": [output]}, types)
 
 
+def make_elementwise(op_type: str, x: str, y: str, output: str) -> Op:
+    """Return an elementwise op; ``y`` is aligned to the last axes of ``x``."""
+    return make_op(op_type, {"X": [x], "Y": [y]}, {"Out": [output]}, {"axis": -1})
+
+
 def ops_of(block: Any) -> list[Op]:
     """Return the ops of a ``BlockDesc``."""
     return [Op(desc) for desc in block.ops]

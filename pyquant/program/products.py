@@ -6,12 +6,14 @@ Only as ``fc`` does a product run as int8 on the CPU (``gpu_cpu_map_matmul_v2_to
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from .graph import Graph
 from .model import Model
 from .op import Op
 from .op_facts import Fact, has
@@ -85,36 +87,39 @@ class Bias:
     """The addition of a bias behind a product.
 
     Attributes:
-        position: of the ``elementwise_add``, in the block of the product.
+        number: of the ``elementwise_add``.
         name: of the bias, a parameter.
         output: the sum.
         is_shared: whether other ops read the bias as well.
     """
 
-    position: int
+    number: int
     name: str
     output: str
     is_shared: bool
 
 
-def find_biases(model: Model) -> dict[tuple[int, str], Bias]:
-    """Return the biases that ``fc`` can take in, by block and name of the product's output.
+def find_biases(graph: Graph) -> dict[int, Bias]:
+    """Return the biases that ``fc`` can take in, by the number of the product.
 
     The product must have no other reader.
     """
-    reads = model.reads()
-    writes = model.writes()
-    dims = model.dims()
+    ops = [(block, number, graph.op(number)) for block, number in graph.in_order()]
+    reads = Counter(name for _, _, op in ops for name in op.reads())
+    writes = Counter(name for _, _, op in ops for name in op.writes())
+    producers = {(block, name): number for block, number, op in ops for name in op.writes()}
     biases = {}
-    for block, position, op in model.numbered_ops():
+    for block, number, op in ops:
         if op.type != "elementwise_add":
             continue
         product, name = op.operands()
         (output,) = op.outputs("Out")
-        is_last_axis = op.attr("axis", -1) in (-1, len(dims.get(product, ())) - 1)
+        is_last_axis = op.attr("axis", -1) in (-1, len(graph.dims(product) or ()) - 1)
         is_alone = reads[product] == writes[product] == writes[output] == 1
-        if is_last_axis and is_alone and _is_vector(model, name):
-            biases[block, product] = Bias(position, name, output, reads[name] > 1)
+        if is_last_axis and is_alone and _is_vector(graph.model, name):
+            biases[producers.get((block, product), -1)] = Bias(
+                number, name, output, reads[name] > 1
+            )
     return biases
 
 

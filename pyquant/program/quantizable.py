@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ..errors import SettingError, UnsupportedError
@@ -175,28 +175,6 @@ def output_name(op: Op) -> str:
     kind = QUANTIZABLE_OPS.get(op.type)
     outputs = op.outputs(kind.output) if kind and kind.output else ()
     return next(iter(outputs or op.writes()), "?")
-
-
-def located(
-    model: Model, ops: Iterable[WeightedOp], outputs: Mapping[str, str]
-) -> list[WeightedOp]:
-    """Return ``ops`` with the positions that they have now.
-
-    Args:
-        model: whose program was edited.
-        ops: of it.
-        outputs: what an op writes now, by what it wrote, where that changed.
-    """
-    positions = {
-        (block, name): position
-        for block, position, op in model.numbered_ops()
-        for name in op.writes()
-    }
-    found = []
-    for op in ops:
-        output = outputs.get(op.output, op.output)
-        found.append(replace(op, position=positions[op.block, output], output=output))
-    return found
 
 
 def check_quantizable(model: Model, skip_tensors: Collection[str]) -> None:

@@ -14,8 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from ..calibration.moments import Moments
-from ..calibration.statistic import Statistics
 from ..errors import SettingError
 from ..program.model import Model, load_model, save_model
 from ..program.predictor import (
@@ -28,6 +26,7 @@ from ..program.quantizable import WeightedOp
 from ..program.ranges import Range
 from ..program.temporary import temporary_directory
 from ..program.weights import QuantizedWeight
+from .observation import Seen
 from .options import Metric
 
 
@@ -120,28 +119,26 @@ def control(
 
 def rank(
     ops: Sequence[WeightedOp],
-    moments: Moments,
+    seen: Seen,
     weights: Mapping[str, QuantizedWeight],
     ranges: Mapping[str, Range],
     bits: Mapping[str, int],
-    statistics: Statistics,
 ) -> list[tuple[WeightedOp, float]]:
     """Return ``ops`` with the relative errors of their outputs by int8, worst first.
 
     Args:
         ops: what becomes int8.
-        moments: of every op's inputs.
+        seen: of their activations, with the moments of every op's inputs.
         weights: as integers.
         ranges: of the activations.
         bits: of the signed integers that have an activation's step.
-        statistics: of the activations.
     """
-    inputs = {one.op: one for several in moments.values() for one in several}
+    inputs = {one.op: one for several in seen.moments.values() for one in several}
     found = []
     for op in ops:
         threshold = ranges[op.activation].threshold
         step = threshold / (2 ** (bits[op.activation] - 1) - 1)
-        noise = step**2 / 12 + statistics[op.activation].clipping_error(threshold)
+        noise = step**2 / 12 + seen.statistics[op.activation].clipping_error(threshold)
         error, power = inputs[op].errors(weights[op.weight], noise)
         shares = np.sqrt(error[power > 0] / power[power > 0])
         found.append((op, float(shares.mean()) if shares.size else 0.0))

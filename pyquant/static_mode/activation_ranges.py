@@ -13,9 +13,9 @@ from ..program.model import Model
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Range
+from ..program.targets.int8_plan import Int8Plan
 from .observation import Seen
 from .options import Options
-from .plan import Writer
 
 # Of these `AUTO` takes one.
 _CANDIDATES = ("mse", "KL", "hist", "abs_max")
@@ -48,13 +48,13 @@ class ActivationRanges:
         self._weight_factors = weight_factors
         self._thresholds: dict[tuple[str, int], float] = {}
 
-    def find(self, writer: Writer) -> tuple[dict[str, Range], dict[str, int]]:
-        """Return the ranges of what ``writer`` asks for, and of how many bits they are."""
+    def find(self, plan: Int8Plan) -> tuple[dict[str, Range], dict[str, int]]:
+        """Return the ranges of what ``plan`` observes, and of how many bits they are."""
         ranges, bits = {}, {}
-        for name in writer.observed:
+        for name in plan.observed:
             statistic = self._seen.statistics[name]
-            bits[name] = writer.bits(name, statistic.range(statistic.abs_max))
-            ranges[name] = statistic.range(self._threshold(name, bits[name], writer))
+            bits[name] = plan.bits(name, statistic.range(statistic.abs_max))
+            ranges[name] = statistic.range(self._threshold(name, bits[name], plan))
         for group in self._options.same_scale_tensor_list or ():
             together = {name: ranges[name] for name in group if name in ranges}
             if together:
@@ -69,17 +69,17 @@ class ActivationRanges:
         algo, percent = self._options.algo, self._options.hist_percent
         return activation_threshold(statistic, "mse" if algo == AUTO else algo, bits, percent)
 
-    def _threshold(self, name: str, bits: int, writer: Writer) -> float:
+    def _threshold(self, name: str, bits: int, plan: Int8Plan) -> float:
         key = name, bits
         if key not in self._thresholds:
             statistic = self._seen.statistics[name]
             if self._options.algo == AUTO and name in self._seen.samples:
-                self._thresholds[key] = self._best_threshold(name, bits, writer)
+                self._thresholds[key] = self._best_threshold(name, bits, plan)
             else:
                 self._thresholds[key] = self.searched(statistic, bits)
         return self._thresholds[key]
 
-    def _best_threshold(self, name: str, bits: int, writer: Writer) -> float:
+    def _best_threshold(self, name: str, bits: int, plan: Int8Plan) -> float:
         """Return of the thresholds of several algorithms the one that costs the outputs least."""
         statistic, sample = self._seen.statistics[name], self._seen.samples[name]
         percent = self._options.hist_percent
@@ -89,7 +89,7 @@ class ActivationRanges:
         found = {activation_threshold(statistic, algo, bits, percent): algo for algo in _CANDIDATES}
         return min(
             found,
-            key=lambda threshold: cost.of_activation(writer.grid(name, statistic.range(threshold))),
+            key=lambda threshold: cost.of_activation(plan.grid(name, statistic.range(threshold))),
         )
 
 

@@ -24,10 +24,10 @@ from ..program.parameters import Array
 from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
+from ..program.targets.int8_plan import Int8Plan
 from .activation_ranges import ActivationRanges
 from .observation import Seen
 from .options import Options
-from .plan import Plan, Writer
 
 # The share of the weights' rounding error, in power, that adaround leaves in the outputs of
 # PP-OCRv4 recognition.
@@ -48,32 +48,34 @@ class Equalization:
     inserted: dict[str, Array] = field(default_factory=dict)
     weight_factors: dict[str, Array] = field(default_factory=dict)
 
+    @property
+    def factors(self) -> dict[str, Array]:
+        """All by which activations are divided."""
+        return {**self.taken, **self.inserted}
 
-def equalize(
-    model: Model, plan: Plan, ops: Sequence[WeightedOp], seen: Seen, options: Options
-) -> Equalization:
-    """Choose factors for the activations of ``ops``, as far as they are worth it.
+
+def equalize(model: Model, plan: Int8Plan, seen: Seen, options: Options) -> Equalization:
+    """Choose factors for the activations that become int8, as far as they are worth it.
 
     What writes an activation takes them in, where that changes nothing else: ``model`` changes.
     Otherwise they are left to be inserted.
     """
     found = Equalization()
-    equalizable = _equalizable(model, ops, seen, options)
+    equalizable = _equalizable(model, plan.ops, seen, options)
     if not equalizable:
         return found
-    writer = plan.writer(model, ops)
-    ranges = ActivationRanges(model, ops, seen, options)
+    ranges = ActivationRanges(model, plan.ops, seen, options)
     graph = Graph(model)
     for name, readers in equalizable.items():
         neighbours = find_neighbours(graph, name, seen.statistics.keys() - {name})
-        if neighbours is None and not writer.takes_factors(name):
+        if neighbours is None and not plan.takes_factors(name):
             continue
         least_gain = LEAST_GAIN if neighbours is None else 1.0
         factors = channel_factors(
             seen.samples[name],
             seen.statistics[name],
             readers_of(model, readers),
-            partial(_grid, name, writer, ranges),
+            partial(_grid, name, plan, ranges),
             options.weight_levels,
             _LEFT_BY_ADAROUND if options.rounds_by_moments else 1.0,
             least_gain,
@@ -91,9 +93,9 @@ def equalize(
     return found
 
 
-def _grid(name: str, writer: Writer, ranges: ActivationRanges, statistic: ActivationMaxima) -> Grid:
-    bits = writer.bits(name, statistic.range(statistic.abs_max))
-    return writer.grid(name, statistic.range(ranges.searched(statistic, bits)))
+def _grid(name: str, plan: Int8Plan, ranges: ActivationRanges, statistic: ActivationMaxima) -> Grid:
+    bits = plan.bits(name, statistic.range(statistic.abs_max))
+    return plan.grid(name, statistic.range(ranges.searched(statistic, bits)))
 
 
 def _outliers(readers: Sequence[WeightedOp]) -> Outliers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from ..program.channels import channel_axes
 from ..program.model import Model
 from ..program.output_files import remove_leftovers
 from ..program.parameters import Array
-from ..program.quantizable import FloatOp, WeightedOp
+from ..program.quantizable import FloatOp
 from .options import CalibrationOptions, Options
 from .plan import Plan
 
@@ -69,7 +69,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Seen:
     Raises:
         ActivationError: an activation was never computed.
     """
-    tensors = plan.observed(model)
+    tensors = plan.int8.observed
     moments: Moments = {}
     if options.needs_moments:
         moments = moments_of(model, plan.ops)
@@ -96,7 +96,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Seen:
 
 def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:
     """Calibrate what ``plan`` observes, going on from the checkpoint if that exists."""
-    fingerprint, tensors = model_fingerprint(model), plan.observed(model)
+    fingerprint, tensors = model_fingerprint(model), plan.int8.observed
     data, checkpoint = options.data, options.kept_at
     if checkpoint is not None and checkpoint.path.exists():
         remove_leftovers(checkpoint.path)
@@ -110,16 +110,14 @@ def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Ca
     return calibration
 
 
-def without_dead(
-    ops: Sequence[WeightedOp], statistics: Statistics
-) -> tuple[list[WeightedOp], list[FloatOp]]:
-    """Part the ops from those whose activation was always zero.
+def without_dead(plan: Plan, statistics: Statistics) -> Plan:
+    """Return the plan without the ops whose activation was always zero.
 
     Raises:
         CalibrationDataError: that is what all of them read.
     """
-    dead = [op for op in ops if statistics[op.activation].abs_max == 0]
-    if dead and len(dead) == len(ops):
+    dead = [op for op in plan.ops if statistics[op.activation].abs_max == 0]
+    if dead and len(dead) == len(plan.ops):
         names = list(dict.fromkeys(op.activation for op in dead))
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise CalibrationDataError(
@@ -130,7 +128,7 @@ def without_dead(
         FloatOp(op.op_type, op.output, f"activation '{op.activation}' was zero in all of the data")
         for op in dead
     ]
-    return [op for op in ops if op not in dead], kept
+    return plan.of([op for op in plan.ops if op not in dead], kept)
 
 
 def _notes(statistics: Statistics) -> tuple[str, ...]:

@@ -18,8 +18,8 @@ from ..calibration.state import Calibration
 from ..calibration.thresholds import ALGORITHMS, AUTO
 from ..errors import CalibrationDataError, SettingError, UnsupportedError
 from ..program.quantizable import ACTIVATION_OP_TYPES
-from ..program.saturation import PROCESSORS
-from ..program.targets import Target, target_of
+from ..program.targets.profiles import Target, target_of
+from ..program.targets.saturation import PROCESSORS
 from ..program.weights import WEIGHT_QUANTIZE_TYPES
 from ..settings import check_choice, check_list, check_op_types, is_choice
 

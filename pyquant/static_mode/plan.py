@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
-from typing import Union
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,9 +12,7 @@ from ..program.folding.fold import fold
 from ..program.folding.pooling import move_poolings
 from ..program.graph import Graph
 from ..program.model import Folding, Model, copy_model
-from ..program.onednn.writer import OneDnnWriter
 from ..program.products import why_misread
-from ..program.qdq import QdqWriter
 from ..program.quantizable import (
     ACTIVATION_OP_TYPES,
     FloatOp,
@@ -22,13 +20,12 @@ from ..program.quantizable import (
     check_quantizable,
     find_weighted_ops,
 )
-from ..program.reads import reads_of_types
-from ..program.targets import Target, why_float
+from ..program.targets.int8_plan import Int8Plan, plan_int8
+from ..program.targets.onednn.plan import plan_onednn
+from ..program.targets.profiles import Target, why_float
+from ..program.targets.reads import reads_of_types
 from ..program.weights import quantize_weights
 from .options import CalibrationOptions
-
-Writer = Union[QdqWriter, OneDnnWriter]
-"""What puts int8 ops into a program."""
 
 
 @dataclass(frozen=True)
@@ -36,28 +33,30 @@ class Plan:
     """The ops of a model by what is done with them.
 
     Attributes:
-        ops: activation and weight become int8.
-        weight_only: the weight alone does.
+        weight_only: the ops of which the weight alone becomes int8.
         kept: what stays in float, or of which the activation does, and why.
         target: where the model is to run.
         skip_tensors: ops that read or write one of them stay in float.
+        int8: the int8 program.
     """
 
-    ops: list[WeightedOp]
     weight_only: list[WeightedOp]
     kept: list[FloatOp]
     target: Target
     skip_tensors: Collection[str]
+    int8: Int8Plan
 
-    def writer(self, model: Model, ops: Sequence[WeightedOp]) -> Writer:
-        """Return what writes ``ops`` as int8."""
-        if self.target.form == "onednn":
-            return OneDnnWriter(model, ops)
-        return QdqWriter(model, ops, self.target, self.skip_tensors)
+    @property
+    def ops(self) -> Sequence[WeightedOp]:
+        """The ops of which activation and weight become int8."""
+        return self.int8.ops
 
-    def observed(self, model: Model) -> Collection[str]:
-        """The activations whose ranges have to be known."""
-        return self.writer(model, self.ops).observed
+    def of(self, ops: Sequence[WeightedOp], kept: Sequence[FloatOp] = ()) -> Plan:
+        """Return the plan with fewer int8 ops, the others of which are ``kept``."""
+        if len(ops) == len(self.ops):
+            return self
+        int8 = plan_int8(self.int8.model, ops, self.target, self.skip_tensors)
+        return replace(self, kept=[*self.kept, *kept], int8=int8)
 
 
 def plan_static(model: Model, options: CalibrationOptions) -> Plan:
@@ -76,10 +75,14 @@ def plan_static(model: Model, options: CalibrationOptions) -> Plan:
     # If all is to be int8, the convolution of the mean would be so as well.
     if optimizes and target.form == "onednn" and not is_full:
         _pool_first(model, lambda other: _parted(other, types, skip_tensors, target), skip_tensors)
-    return _parted(model, types, skip_tensors, target)
+    ops, weight_only, kept = _parted(model, types, skip_tensors, target)
+    int8 = plan_int8(model, ops, target, skip_tensors)
+    return Plan(weight_only, kept, target, skip_tensors, int8)
 
 
-def _pool_first(model: Model, part: Callable[[Model], Plan], skip_tensors: Collection[str]) -> None:
+def _pool_first(
+    model: Model, part: Callable[[Model], _Parts], skip_tensors: Collection[str]
+) -> None:
     """Move poolings in front of convolutions whose outputs need not be float then.
 
     Args:
@@ -90,7 +93,7 @@ def _pool_first(model: Model, part: Callable[[Model], Plan], skip_tensors: Colle
     trial = copy_model(model)
     if not move_poolings(trial, skip_tensors):
         return
-    gaining = OneDnnWriter(trial, part(trial).ops).accumulated
+    gaining = plan_onednn(trial, part(trial).ops).accumulated
     keep = tuple(sorted(skip_tensors))
     before = model.folded or Folding(keep, True, copy_model(model), frozenset())
     made = move_poolings(model, skip_tensors, gaining)
@@ -102,14 +105,22 @@ def _pool_first(model: Model, part: Callable[[Model], Plan], skip_tensors: Colle
     model.folded = before._replace(rescaled=before.rescaled | made | again)
 
 
+class _Parts(NamedTuple):
+    """The ops of a model: int8, int8 but for the activation, and float."""
+
+    ops: list[WeightedOp]
+    weight_only: list[WeightedOp]
+    kept: list[FloatOp]
+
+
 def _parted(
     model: Model, types: Collection[str], skip_tensors: Collection[str], target: Target
-) -> Plan:
+) -> _Parts:
     """Part the ops of a model as it is."""
     found, kept = find_weighted_ops(model, types, skip_tensors)
     int8_names = _names_of_weightless(model, target, skip_tensors)
     kept = [op for op in kept if op.name not in int8_names]
-    plan = Plan([], [], kept, target, skip_tensors)
+    parts = _Parts([], [], kept)
     axes = {op.weight: op.channel_axis for op in reversed(found)}
     reasons, misread = why_float(model, found, target), why_misread(model, found)
     weights = quantize_weights(model, found, 8, per_channel=True)
@@ -119,12 +130,12 @@ def _parted(
         if reason is None and target.stores_integers:
             reason = misread.get(op)
         if reason is None and reasons[op] is None:
-            plan.ops.append(op)
+            parts.ops.append(op)
             continue
         if reason is None and op.weight not in int8_weights and target.stores_integers:
-            plan.weight_only.append(op)
+            parts.weight_only.append(op)
         kept.append(FloatOp(op.op_type, op.output, reason or str(reasons[op])))
-    return plan
+    return parts
 
 
 def _names_of_weightless(model: Model, target: Target, skip_tensors: Collection[str]) -> set[str]:

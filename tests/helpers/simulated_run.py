@@ -11,9 +11,9 @@ import paddle_run
 
 from pyquant import Model, save_model
 from pyquant.program import proto
-from pyquant.program.onednn.integers import read_grids
-from pyquant.program.onednn.simulation import simulate
 from pyquant.program.op import make_op, ops_of, replace_ops
+from pyquant.program.targets.onednn.integers import read_grids
+from pyquant.program.targets.onednn.simulation import simulate
 
 
 @dataclass

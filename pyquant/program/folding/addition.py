@@ -1,12 +1,16 @@
-"""The op that adds one value per channel."""
+"""Ops that add one value per channel, as biases do."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 
 from ..graph import Graph
 from ..op import Op, make_op
-from .affine import Vector
+from ..quantizable import WeightedOp
+from .affine import Vector, affine_op
+from .linear import linear_op
 
 
 def make_addition(
@@ -16,3 +20,46 @@ def make_addition(
     name = graph.add_parameter(f"{output}.{suffix}", vector.astype(np.float32))
     inputs = {"X": [source], "Y": [name]}
     return make_op("elementwise_add", inputs, {"Out": [output]}, {"axis": channel_axis})
+
+
+def add_to_outputs(graph: Graph, corrections: Mapping[WeightedOp, Vector], inserts: bool) -> None:
+    """Add to what linear ops write: to the bias behind an op, or as one.
+
+    Args:
+        graph: its program is changed.
+        corrections: float64[outputs] of ops of the main block.
+        inserts: whether an op that has no bias gets one.
+    """
+    for op, correction in corrections.items():
+        if not _add_to_bias(graph, op, correction) and inserts:
+            _insert_bias(graph, op, correction)
+
+
+def _add_to_bias(graph: Graph, op: WeightedOp, correction: Vector) -> bool:
+    position, dims = graph.only_reader(op.output), graph.dims(op.output)
+    if position is None or not dims or graph.ops[position].type != "elementwise_add":
+        return False
+    axis = _channel_axis(graph, op) % len(dims)
+    found = affine_op(graph.ops[position], len(dims), axis, graph.model.parameters)
+    if found is None or found.source != op.output or not found.affine.fits(correction.size):
+        return False
+    total = found.affine.shift + correction
+    graph.replace(position, _addition(graph, op, op.output, found.output, total))
+    return True
+
+
+def _insert_bias(graph: Graph, op: WeightedOp, correction: Vector) -> None:
+    product = graph.add_variable(f"{op.output}.product", op.output)
+    graph.rename_output(op.position, op.output, product)
+    graph.insert_after(op.position, [_addition(graph, op, product, op.output, correction)])
+
+
+def _addition(graph: Graph, op: WeightedOp, source: str, output: str, vector: Vector) -> Op:
+    return make_addition(graph, source, output, vector, _channel_axis(graph, op), "corrected")
+
+
+def _channel_axis(graph: Graph, op: WeightedOp) -> int:
+    rank = len(graph.dims(op.activation) or ())
+    linear = linear_op(graph.ops[op.position], rank, graph.model.parameters)
+    assert linear is not None
+    return linear.channel_axis

@@ -259,7 +259,7 @@ def _replace(
     else:
         assert reader is not None
         op = make_addition(graph, source, output, affine.shift, reader.channel_axis)
-    graph.replace(max(chain), op)
+    graph.replace(list(chain)[-1], op)
 
 
 def _emit(graph: Graph, position: int, linear: LinearOp, rescaled: set[str]) -> None:

@@ -14,11 +14,12 @@ import numpy as np
 from .. import proto
 from ..graph import Graph
 from ..model import Model
-from ..names import FACTORS, stem
-from ..op import Op
+from ..names import EQUALIZED, FACTORS, RECIPROCALS, stem
+from ..op import Op, make_elementwise
 from ..op_facts import Fact, has
 from ..parameters import Array
-from ..quantizable import QUANTIZABLE_OPS
+from ..products import PRODUCTS
+from ..quantizable import QUANTIZABLE_OPS, WeightedOp
 from .affine import affine_op
 from .linear import LinearOp, linear_op, weight_layout
 
@@ -99,6 +100,20 @@ def find_neighbours(graph: Graph, name: str, keep: Collection[str]) -> Neighbour
         tensors.append(source)
         position = graph.producer(source)
     return None
+
+
+def make_division(graph: Graph, name: str, factors: Array, reader: WeightedOp) -> tuple[Op, str]:
+    """Return an op that divides the channels of what ``reader`` reads, and what it writes.
+
+    It multiplies by their reciprocals. These are shaped to be aligned to the last axes: ops that
+    Paddle fuses the multiplication with do not all look at its ``axis``.
+    """
+    reciprocals = 1 / factors
+    if reader.op_type not in PRODUCTS:
+        reciprocals = reciprocals[:, None, None]
+    parameter = graph.shared_parameter(f"{name}{RECIPROCALS}", reciprocals)
+    output = graph.add_variable(f"{name}{EQUALIZED}", name, block=reader.block)
+    return make_elementwise("elementwise_mul", name, parameter, output), output
 
 
 def store_factors(model: Model, factors: Mapping[str, Array]) -> None:

@@ -12,10 +12,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from .model import Model
-from .quantizable import FloatOp, WeightedOp, stays_float
-from .rewrite import store_weights
-from .weights import QuantizedWeight
+from ..graph import Graph
+from ..model import Model
+from ..quantizable import FloatOp, WeightedOp, stays_float
+from ..stored_weights import store_weights
+from ..weights import QuantizedWeight
 
 _CHANNEL_AXES = {"conv2d": 0, "depthwise_conv2d": 0, "mul": 1, "lookup_table": 1}
 _OF_MATRICES = ("mul", "lookup_table")
@@ -41,11 +42,12 @@ def store_for_lite(
     Of the ops that share a weight the first one alone has them: Paddle-Lite would take what it has
     made for the first one, floats, for the integers of the next.
     """
-    stored = store_weights(model, {name: weight.values for name, weight in weights.items()}, ops)
+    graph = Graph(model)
+    stored = store_weights(graph, {name: weight.values for name, weight in weights.items()}, ops)
     scaled = set()
     for op in ops:
         weight = weights[op.weight]
-        desc = op.desc(model)
+        desc = graph.op(graph.number(op.block, op.position))
         desc.rename_inputs(stored)
         if op.weight in scaled:
             continue
@@ -57,6 +59,7 @@ def store_for_lite(
         desc.set_attr("quantize_weight_bits", weight.bits)
         desc.set_attr(f"{stored[op.weight]}_quant_scale", scales)
         desc.set_attr("with_quant_attr", True)
+    graph.write_back()
 
 
 def _why_float(model: Model, op: WeightedOp) -> str | None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ..graph import Graph
-from ..quantizable import CONVOLUTIONS, WeightedOp
+from ...graph import Graph
+from ...quantizable import CONVOLUTIONS, WeightedOp
 from .accumulation import Accumulation, find_accumulations
 from .carriers import Carrier, carrier
 from .fusion import FusedOp

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
-from .graph import Graph
-from .op import Op
-from .quantizable import QUANTIZABLE_OPS, WeightedOp
+from ..graph import Graph
+from ..op import Op
+from ..quantizable import QUANTIZABLE_OPS, WeightedOp
 
 
 class Read(NamedTuple):

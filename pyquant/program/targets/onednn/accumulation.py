@@ -11,7 +11,7 @@ from collections.abc import Collection
 from itertools import permutations
 from typing import NamedTuple
 
-from ..graph import Graph
+from ...graph import Graph
 
 
 class Accumulation(NamedTuple):

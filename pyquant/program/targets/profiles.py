@@ -11,14 +11,14 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ..settings import check_choice
-from .model import Model
-from .op import Op
-from .op_facts import Fact, has
-from .products import PRODUCTS, is_fc
-from .quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
+from ...settings import check_choice
+from ..model import Model
+from ..op import Op
+from ..op_facts import Fact, has
+from ..products import PRODUCTS, is_fc
+from ..quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
+from ..weights import WEIGHT_QUANTIZE_TYPES
 from .saturation import ANY
-from .weights import WEIGHT_QUANTIZE_TYPES
 
 
 class Candidate(NamedTuple):

@@ -18,10 +18,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .op import Op
-from .products import PRODUCTS
-from .quantizable import CONVOLUTIONS, WeightedOp
-from .weights import QuantizedWeight
+from ..op import Op
+from ..products import PRODUCTS
+from ..quantizable import CONVOLUTIONS, WeightedOp
+from ..weights import QuantizedWeight
 
 ANY, VNNI = "any", "vnni"
 PROCESSORS = (ANY, VNNI)

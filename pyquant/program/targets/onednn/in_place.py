@@ -7,9 +7,9 @@ Without it, PP-OCRv4 detection takes 5 % more time and recognition 2 %.
 
 from __future__ import annotations
 
-from ..graph import Graph
-from ..model import Model
-from ..op_facts import Fact, has
+from ...graph import Graph
+from ...model import Model
+from ...op_facts import Fact, has
 
 
 def write_in_place(model: Model) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .. import proto
-from ..op import Op, make_op
-from ..products import PRODUCTS
-from ..quantizable import CONVOLUTIONS
-from ..ranges import Grid
+from ... import proto
+from ...op import Op, make_op
+from ...products import PRODUCTS
+from ...quantizable import CONVOLUTIONS
+from ...ranges import Grid
 from .fusion import FusedOp
 
 CONVOLUTION_ATTRIBUTES = (
@@ -117,6 +117,7 @@ def make_zeros(source: str, weight: str, output: str, channels: int) -> Op:
 def make_fused(
     desc: Op,
     one: FusedOp,
+    weight: str,
     inputs: Mapping[str, list[str]],
     attributes: Mapping[str, Any],
     rank: int,
@@ -127,6 +128,7 @@ def make_fused(
     Args:
         desc: of the op with the weight.
         one: the fused op.
+        weight: the name of its weight.
         inputs: beside the weight.
         attributes: beside those that are of the kind of op: scales and what is fused.
         rank: of the output.
@@ -135,6 +137,7 @@ def make_fused(
     slots = dict(inputs)
     if is_read_twice:
         slots[_READ_TWICE] = slots["Input"]
+    slots["Filter" if one.op.op_type in CONVOLUTIONS else "W"] = [weight]
     all_attributes = {**_INT8, **attributes}
     all_attributes["fuse_activation"] = one.activation.name
     all_attributes["fuse_alpha"] = one.activation.alpha
@@ -145,7 +148,6 @@ def make_fused(
 def _make_convolution(
     desc: Op, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
 ) -> Op:
-    inputs["Filter"] = [one.op.weight]
     made = make_op("fused_conv2d", inputs, {"Output": [one.output]}, attributes)
     made.take_attrs(desc, CONVOLUTION_ATTRIBUTES)
     return made
@@ -154,7 +156,6 @@ def _make_convolution(
 def _make_fc(
     desc: Op, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
 ) -> Op:
-    inputs["W"] = [one.op.weight]
     attributes["in_num_col_dims"] = rank - 1
     # Of fc, relu is an attribute of its own, and the one that makes the result unsigned.
     is_relu = one.activation.name == "relu"

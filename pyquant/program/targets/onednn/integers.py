@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from ..model import Model
-from ..op import Op, ops_of
-from ..ranges import Grid
+from ...model import Model
+from ...op import Op, ops_of
+from ...ranges import Grid
 from .accumulation import BINARY_OPS
 from .carriers import CARRIER_OP_TYPES
 
@@ -15,13 +15,9 @@ CARRIERS = (*CARRIER_OP_TYPES, "reshape2", "transpose2")
 """The op types that may move integers: those that are written so, and others that could."""
 
 
-Grids = dict[str, Grid]
-"""By the name of the tensor."""
-
-
-def read_grids(model: Model) -> Grids:
+def read_grids(model: Model) -> dict[str, Grid]:
     """Return what the integers of each tensor that holds some stand for."""
-    grids: Grids = {}
+    grids: dict[str, Grid] = {}
     for op in ops_of(model.program.blocks[0]):
         read = _READERS.get(op.type)
         grid = None if read is None else read(op, grids)

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ..folding.affine import affine_op
-from ..graph import Graph
-from ..names import WIDENED
-from ..op import Op
-from ..op_facts import ACTIVATIONS, Fact, has
-from ..parameters import Array
-from ..quantizable import WeightedOp
-from ..weights import QuantizedWeight
+from ...folding.affine import Vector, affine_op
+from ...graph import Graph
+from ...names import WIDENED
+from ...op import Op
+from ...op_facts import ACTIVATIONS, Fact, has
+from ...parameters import Array
+from ...quantizable import WeightedOp
+from ...weights import QuantizedWeight
 from .fusion import FusedOp
 
 _RANK, _CHANNEL_AXIS = 4, 1
@@ -167,27 +167,39 @@ class _Search:
         return dims[_CHANNEL_AXIS] if len(dims) == _RANK else 0
 
 
+@dataclass
+class Linear:
+    """What an int8 op multiplies by and adds.
+
+    Attributes:
+        weight: the name of its weight.
+        bias: float64, of one value or of one per channel.
+    """
+
+    weight: str
+    bias: Vector
+
+
 class Widening:
     """Gives families of images more channels.
 
     Args:
         graph: the float program, which is changed.
-        fused: what becomes one int8 op, by the positions of all that does; they get other weights
-            and biases.
+        linear: the weights and biases of the int8 ops, by their positions; they are changed.
         weights: to which the new ones are added.
-        in_float: the float convolutions whose weights are stored as integers, by their positions;
-            they are replaced by ones of other weights.
+        in_float: the float ops whose weights are stored as integers, by their numbers; they are
+            replaced by ones of other weights.
     """
 
     def __init__(
         self,
         graph: Graph,
-        fused: Mapping[int, FusedOp],
+        linear: Mapping[int, Linear],
         weights: dict[str, QuantizedWeight],
         in_float: dict[int, WeightedOp],
     ) -> None:
         self._graph = graph
-        self._fused = fused
+        self._linear = linear
         self._weights = weights
         self._in_float = in_float
 
@@ -206,37 +218,31 @@ class Widening:
         for position in sorted(family.written_by | family.read_by):
             outputs = count if position in family.written_by else 0
             inputs = count if position in family.read_by.difference(bordered) else 0
-            fused = self._fused.get(position)
-            if fused is not None:
-                self._widen_fused(fused, outputs, inputs)
+            linear = self._linear.get(position)
+            if linear is not None:
+                channels = self._weights[linear.weight].stored.shape[0]
+                linear.bias = np.pad(np.broadcast_to(linear.bias, channels), (0, outputs))
+                linear.weight = self._with_zeros(linear.weight, outputs, inputs)
             else:
                 self._widen_in_float(position, outputs, inputs)
 
-    def _widen_fused(self, one: FusedOp, outputs: int, inputs: int) -> None:
-        weight = self._weights[one.op.weight]
-        bias = np.broadcast_to(one.bias, weight.stored.shape[:1])
-        one.bias = np.pad(bias, (0, outputs))
-        one.op = self._with_zeros(one.op, outputs, inputs)
-
     def _widen_in_float(self, position: int, outputs: int, inputs: int) -> None:
         (old,) = self._graph.ops[position].inputs("Filter")
-        if position in self._in_float:
-            op = self._in_float[position] = self._with_zeros(
-                self._in_float[position], outputs, inputs
-            )
-            new = op.weight
+        op = self._in_float.get(position)
+        if op is not None:
+            new = self._with_zeros(op.weight, outputs, inputs)
+            self._in_float[position] = replace(op, weight=new)
         else:
             values = self._graph.model.made(old)
             added = [(0, outputs), (0, inputs)] + [(0, 0)] * (values.ndim - 2)
             new = self._graph.add_parameter(f"{old}{WIDENED}", np.pad(values, added))
         self._graph.rename_input(position, old, new)
 
-    def _with_zeros(self, op: WeightedOp, outputs: int, inputs: int) -> WeightedOp:
+    def _with_zeros(self, name: str, outputs: int, inputs: int) -> str:
         if not outputs and not inputs:
-            return op
-        weight = self._weights[op.weight].with_zeros(outputs, inputs)
-        name = f"{op.weight}{WIDENED}"
-        return replace(op, weight=add_weight(self._graph, self._weights, name, weight))
+            return name
+        weight = self._weights[name].with_zeros(outputs, inputs)
+        return add_weight(self._graph, self._weights, f"{name}{WIDENED}", weight)
 
 
 def add_weight(

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..folding.affine import Vector, affine_op
-from ..graph import Graph
-from ..op_facts import ACTIVATIONS, Activation
-from ..quantizable import CONVOLUTIONS, WeightedOp
+from ...folding.affine import AffineOp, Vector, affine_op
+from ...graph import Graph
+from ...op_facts import ACTIVATIONS, Activation
+from ...quantizable import CONVOLUTIONS, WeightedOp
 
 
 @dataclass
@@ -26,7 +26,7 @@ class FusedOp:
         position: of the last of them, where the one belongs.
         replaced: the positions of all.
         output: the tensor that the last of them writes.
-        bias: float64, of one value or of one per output channel.
+        biases: the positions of those that add or subtract a bias.
         residual: a tensor that is added before the activation.
         activation: the activation function.
     """
@@ -35,22 +35,34 @@ class FusedOp:
     position: int
     replaced: list[int]
     output: str
-    bias: Vector = field(default_factory=lambda: np.zeros(1))
+    biases: list[int] = field(default_factory=list)
     residual: str | None = None
     activation: Activation = field(default_factory=Activation)
 
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels of the output, from the end if negative."""
+        return 1 if self.op.op_type in CONVOLUTIONS else -1
 
-def fuse(graph: Graph, op: WeightedOp, channel_axis: int, channels: int) -> FusedOp:
-    """Return what one kernel can compute from ``op`` on.
+    def bias(self, graph: Graph, correction: Vector | None) -> Vector:
+        """Return the bias, float64 of one value or of one per channel, once it is corrected.
 
-    Args:
-        graph: the program.
-        op: a linear op of its main block.
-        channel_axis: of the op's output, from the end if negative.
-        channels: how many it has.
-    """
+        A correction goes into a parameter of float32: into the first one that is added.
+        """
+        found = [_affine(graph, self, position) for position in self.biases]
+        shifts = [one.affine.shift for one in found if one is not None]
+        if correction is not None:
+            is_added = bool(shifts) and graph.ops[self.biases[0]].type == "elementwise_add"
+            first = shifts.pop(0) + correction if is_added else correction
+            shifts.insert(0, first.astype(np.float32))
+        total: Vector = sum(shifts, np.zeros(1))
+        return total
+
+
+def fuse(graph: Graph, op: WeightedOp) -> FusedOp:
+    """Return what one kernel can compute from a linear op of the main block on."""
     fused = FusedOp(op, op.position, [op.position], op.output)
-    while _take_bias(graph, fused, channel_axis, channels):
+    while _take_bias(graph, fused):
         pass
     if op.op_type in CONVOLUTIONS:
         _take_residual(graph, fused)
@@ -58,21 +70,27 @@ def fuse(graph: Graph, op: WeightedOp, channel_axis: int, channels: int) -> Fuse
     return fused
 
 
-def _take_bias(graph: Graph, fused: FusedOp, channel_axis: int, channels: int) -> bool:
+def _take_bias(graph: Graph, fused: FusedOp) -> bool:
     position = graph.only_reader(fused.output)
-    dims = graph.dims(fused.output)
-    if position is None or dims is None:
+    if position is None or graph.ops[position].type not in ("elementwise_add", "elementwise_sub"):
         return False
-    rank = len(dims)
-    op = graph.ops[position]
-    found = affine_op(op, rank, channel_axis % rank, graph.model.parameters)
+    channels = graph.model.parameters[fused.op.weight].shape[fused.op.channel_axis]
+    found = _affine(graph, fused, position)
     if found is None or found.source != fused.output or not found.affine.fits(channels):
         return False
-    if op.type not in ("elementwise_add", "elementwise_sub") or (found.affine.scale != 1).any():
+    if (found.affine.scale != 1).any():
         return False
-    fused.bias = fused.bias + found.affine.shift
+    fused.biases.append(position)
     _take(fused, position, found.output)
     return True
+
+
+def _affine(graph: Graph, fused: FusedOp, position: int) -> AffineOp | None:
+    dims, op = graph.dims(fused.op.output), graph.ops[position]
+    if dims is None:
+        return None
+    axis = fused.channel_axis % len(dims)
+    return affine_op(op, len(dims), axis, graph.model.parameters)
 
 
 def _take_residual(graph: Graph, fused: FusedOp) -> None:

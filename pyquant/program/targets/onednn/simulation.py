@@ -11,15 +11,15 @@ from functools import partial
 
 import numpy as np
 
-from ...errors import UnsupportedError
-from .. import proto
-from ..graph import Graph
-from ..model import Model, copy_model
-from ..op import Op, make_op
-from ..op_facts import FUNCTIONS
-from ..ranges import Grid
+from ....errors import UnsupportedError
+from ... import proto
+from ...graph import Graph
+from ...model import Model, copy_model
+from ...op import Op, make_op
+from ...op_facts import FUNCTIONS
+from ...ranges import Grid
 from .accumulation import BINARY_OPS
-from .integers import CARRIERS, Grids, read_grids
+from .integers import CARRIERS, read_grids
 from .ops import CONVOLUTION_ATTRIBUTES
 
 # A float32 of this magnitude has no bits for a fraction: adding it rounds to nearest, ties to even.
@@ -57,7 +57,7 @@ class _Simulation:
         made: what takes the place of the op at hand.
     """
 
-    def __init__(self, model: Model, grids: Grids) -> None:
+    def __init__(self, model: Model, grids: dict[str, Grid]) -> None:
         self.grids = grids
         self.integers: dict[str, str] = {}
         self.made: list[Op] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from ..op import Op
+from ...op import Op
 
 
 class Carrier(NamedTuple):

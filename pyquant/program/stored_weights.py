@@ -1,0 +1,98 @@
+"""Integer weights in a program, and the ops that make floats of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from . import proto
+from .graph import Graph
+from .names import DEQUANTIZED, QUANTIZED, SCALE
+from .op import Op, make_cast, make_elementwise
+from .parameters import DerivedTensor
+from .quantizable import WeightedOp
+from .weights import QuantizedWeight
+
+Dequantizer = Callable[[Graph, int, QuantizedWeight, str], tuple[list[Op], str]]
+"""Of a graph, the index of a block, a weight and the name of its integers: ops that make floats of
+these, and the name of the floats."""
+
+
+def dequantize_by_scale(
+    graph: Graph, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+) -> None:
+    """Let ``ops`` read float weights made by ``cast`` and ``elementwise_mul``.
+
+    These two run in every Paddle and every integer width, and its constant folding removes them at
+    load time, where ``dequantize_linear`` takes int8 alone and stays in the graph.
+    """
+    read_dequantized(graph, weights, ops, _cast_and_scale)
+
+
+def read_dequantized(
+    graph: Graph,
+    weights: Mapping[str, QuantizedWeight],
+    ops: Sequence[WeightedOp],
+    dequantizer: Dequantizer,
+) -> None:
+    """Store the integers of weights, and let ``ops`` read the floats that are made of them."""
+    stored = store_weights(graph, {op.weight: weights[op.weight].values for op in ops}, ops)
+    dequantized: dict[tuple[int, str], str] = {}
+    for op in sorted(ops, key=lambda op: (op.block, op.read_at)):
+        key, number = (op.block, op.weight), graph.number(op.block, op.read_at)
+        if key not in dequantized:
+            made, name = dequantizer(graph, op.block, weights[op.weight], stored[op.weight])
+            dequantized[key] = name
+            graph.insert_before(number, made)
+        graph.rename_input(number, op.weight, dequantized[key])
+
+
+def store_weights(
+    graph: Graph, tensors: Mapping[str, DerivedTensor], ops: Sequence[WeightedOp]
+) -> dict[str, str]:
+    """Put new values of weights into the model's parameters, for ``ops`` alone.
+
+    A weight that only ``ops`` read is replaced under its own name. One that another op reads as
+    well keeps its values, and the new ones go beside it.
+
+    Returns:
+        The name under which each weight's new values are stored.
+    """
+    shared = _read_by_others(graph, ops)
+    stored = {}
+    for name, tensor in tensors.items():
+        if name in shared:
+            stored[name] = graph.add_parameter(f"{name}{QUANTIZED}", tensor)
+        else:
+            graph.replace_parameter(name, tensor)
+            stored[name] = name
+    return stored
+
+
+def _cast_and_scale(
+    graph: Graph, block: int, weight: QuantizedWeight, stored: str
+) -> tuple[list[Op], str]:
+    float_type, dims = proto.paddle_dtype(weight.stored.dtype), weight.stored.shape
+    scale = graph.shared_parameter(f"{weight.name}{SCALE}", weight.scale)
+    values = graph.add_tensor(f"{weight.name}.cast", dims, block=block)
+    scaled = graph.add_tensor(f"{weight.name}{DEQUANTIZED}", dims, block=block)
+    ops = [
+        make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
+        make_elementwise("elementwise_mul", values, scale, scaled),
+    ]
+    if float_type != proto.FP32:
+        # A step in half precision would lose bits, or underflow: scale first, then round once.
+        half = graph.add_tensor(f"{weight.name}.half", dims, float_type, block)
+        ops.append(make_cast(scaled, half, proto.FP32, float_type))
+        scaled = half
+    return ops, scaled
+
+
+def _read_by_others(graph: Graph, ops: Iterable[WeightedOp]) -> set[str]:
+    """Return what is read otherwise than as the weight of one of ``ops``."""
+    weights = {(graph.number(op.block, op.read_at), op.weight) for op in ops}
+    return {
+        name
+        for _, number in graph.in_order()
+        for name in graph.op(number).reads()
+        if (number, name) not in weights
+    }

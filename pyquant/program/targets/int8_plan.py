@@ -1,0 +1,31 @@
+"""The int8 program of a model, planned once: what becomes integers, and what has to be observed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Union
+
+from ..model import Model
+from ..quantizable import WeightedOp
+from .onednn.plan import OneDnnPlan, plan_onednn
+from .profiles import Target
+from .qdq import QdqPlan, plan_qdq
+
+Int8Plan = Union[QdqPlan, OneDnnPlan]
+"""What observers, choices and `emit` go by; it does not change."""
+
+
+def plan_int8(
+    model: Model, ops: Sequence[WeightedOp], target: Target, skip_tensors: Collection[str]
+) -> Int8Plan:
+    """Plan the program in which ``ops`` of a float model are int8, in the form of a target.
+
+    Args:
+        model: the float model; its parameters may change behind the plan, not its program.
+        ops: what becomes int8.
+        target: where the program is to run.
+        skip_tensors: ops that read or write one of them stay in float.
+    """
+    if target.form == "onednn":
+        return plan_onednn(model, ops)
+    return plan_qdq(model, ops, target, skip_tensors)

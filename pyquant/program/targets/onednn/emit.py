@@ -1,0 +1,360 @@
+"""Int8 programs of oneDNN's own ops: ``quantize``, ``fused_conv2d``, ``fc`` and ``dequantize``.
+
+These are what Paddle's int8 passes make of a QDQ program when a Predictor loads it. Written at
+once, they need no passes, run wherever oneDNN is enabled (2.6 and 3.x), and say what the passes
+cannot: activations of any zero point, the right scales of fc, residuals that are signed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+
+from ...folding.scaling import make_division
+from ...graph import Graph
+from ...misfusion import keep_apart
+from ...model import Model, copy_model
+from ...names import BORDERED, DEQUANTIZED, QUANTIZED
+from ...op import Op
+from ...products import PRODUCTS
+from ...ranges import Grid
+from ...stored_weights import dequantize_by_scale
+from ...weights import QuantizedWeight
+from ..choices import Choices
+from ..saturation import HALVED_BITS, is_halved
+from .accumulation import Accumulation
+from .flow import Flow
+from .fusion import FusedOp
+from .grids import Grids
+from .in_place import write_in_place
+from .ops import (
+    ENABLED,
+    data_type,
+    make_binary,
+    make_concat,
+    make_dequantize,
+    make_fused,
+    make_quantize,
+    make_requantize,
+    make_zeros,
+)
+from .widening import Family, Linear, Widening, add_weight, find_family
+
+
+def emit(model: Model, fused: Sequence[FusedOp], flow: Flow, choices: Choices) -> Model:
+    """Return the int8 program of a float model.
+
+    Args:
+        model: the float model.
+        fused: what becomes int8, in the order in which it runs.
+        flow: of the integers.
+        choices: by the data.
+    """
+    written = copy_model(model)
+    _Emitter(Graph(written), fused, flow, choices).emit()
+    write_in_place(written)
+    keep_apart(written)
+    return written
+
+
+class _Emitter:
+    """Edits of a graph by which its program becomes int8."""
+
+    def __init__(
+        self, graph: Graph, fused: Sequence[FusedOp], flow: Flow, choices: Choices
+    ) -> None:
+        self._graph = graph
+        self._fused = fused
+        self._flow = flow
+        self._choices = choices
+        self._grids = Grids(flow, choices.ranges)
+        self._weights = dict(choices.weights)
+        self._quantized: dict[str, str] = {}
+        self._floats: dict[str, str] = {}
+        self._weight_only = {graph.number(op.block, op.position): op for op in choices.weight_only}
+        self._linear = {
+            one.op.position: Linear(one.op.weight, one.bias(graph, choices.corrections.get(one.op)))
+            for one in fused
+        }
+
+    def emit(self) -> None:
+        """Replace the ops."""
+        self._make_room()
+        # In the order of the program: what several ops read is quantized in front of the first.
+        computed, accumulations = self._flow.computed_as_integers, self._flow.accumulations
+        made: list[tuple[int, Callable[[], None]]] = [
+            *((one.position, partial(self._emit, one)) for one in self._fused),
+            *((one.product, partial(self._multiply, one)) for one in accumulations),
+            *((computed.get(one.base, one.sum), partial(self._add, one)) for one in accumulations),
+        ]
+        for _, emit_one in sorted(made, key=itemgetter(0)):
+            emit_one()
+        self._enable_carriers()
+        ops = [
+            replace(one.op, position=one.position, weight=self._linear[one.op.position].weight)
+            for one in self._fused
+        ]
+        dequantize_by_scale(self._graph, self._weights, [*ops, *self._weight_only.values()])
+        self._graph.write_back()
+
+    def _enable_carriers(self) -> None:
+        """Let what moves integers be oneDNN's, also where no pass of Paddle's does that."""
+        for position, carried in self._flow.carriers.items():
+            if carried.output in self._flow.scale_groups:
+                for attribute, value in ENABLED.items():
+                    self._graph.ops[position].set_attr(attribute, value)
+
+    def _emit(self, one: FusedOp) -> None:
+        grid, linear = self._grids.of_input(one.op), self._linear[one.op.position]
+        is_direct = one.output in self._flow.direct
+        if grid.zero_point and one.op.position in self._flow.padded:
+            before, source = self._bordered_integers(one, grid)
+        else:
+            before, source = self._integers(one.op.activation, grid)
+        weight, bias = self._weights[linear.weight], linear.bias
+        if grid.zero_point:
+            bias = bias - grid.zero_point / grid.factor * _sums(weight, one.op.channel_axis)
+        desc = self._graph.ops[one.op.position]
+        for position in one.replaced:
+            self._graph.remove(position)
+        attributes: dict[str, Any] = {
+            "Scale_in": grid.factor,
+            "Scale_weights": _weight_scales(weight, is_halved(one.op, grid.unsigned)),
+            "Scale_out": self._grids[one.output].factor if is_direct else 1.0,
+            "force_fp32_output": not is_direct and one.residual is None,
+        }
+        inputs = {"Input": [source]}
+        if bias.any() or one.op.op_type in PRODUCTS:  # an int8 pass asks for that of every fc
+            vector = np.broadcast_to(bias, weight.stored.shape[one.op.channel_axis])
+            name = self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
+            inputs["Bias"] = [name]
+        if one.residual is not None:
+            attributes["fuse_residual_connection"] = True
+            residual = one.residual if is_direct else self._floats.get(one.residual, one.residual)
+            inputs["ResidualData"] = [residual]
+            factor = self._grids[one.residual].factor if is_direct else 1.0
+            attributes["Scale_in_eltwise"] = factor
+        rank = len(self._graph.dims(one.output) or ())
+        made = make_fused(
+            desc, one, linear.weight, inputs, attributes, rank, self._flow.is_shifted(one.op)
+        )
+        after = self._dequantize(one.output) if is_direct else []
+        self._put(one.position, before, made, after)
+
+    def _multiply(self, one: Accumulation) -> None:
+        names = one.image, one.factor, one.scaled
+        self._emit_binary(one.product, "fused_elementwise_mul", names)
+
+    def _add(self, one: Accumulation) -> None:
+        names = one.scaled, one.base, one.output
+        self._emit_binary(one.sum, "fused_elementwise_add", names)
+
+    def _emit_binary(self, position: int, op_type: str, names: tuple[str, str, str]) -> None:
+        """Compute with integers what an op reads, the first of which are integers already."""
+        x, y, output = names
+        grids = [self._grids[name] for name in names]
+        before, source = self._integers(y, grids[1])
+        self._put(position, before, make_binary(op_type, (x, source, output), grids))
+
+    def _put(self, position: int, before: Sequence[Op], op: Op, after: Sequence[Op] = ()) -> None:
+        """Put an op, and others around it, in the place of the one at a position."""
+        self._graph.replace(position, op)
+        self._graph.insert_before(position, before)
+        self._graph.insert_after(position, after)
+
+    def _integers(self, name: str, grid: Grid) -> tuple[list[Op], str]:
+        """Return ops that quantize ``name``, if they are needed, and the integers' name."""
+        if name in self._flow.scale_groups and not grid.zero_point:
+            return [], name
+        if (
+            name not in self._quantized
+            and name in self._flow.computed_as_integers
+            and name not in self._choices.factors
+        ):
+            self._quantized[name] = self._carry(name, grid)
+        if name in self._quantized:
+            return [], self._quantized[name]
+        if name in self._flow.scale_groups:
+            shifted, self._quantized[name] = self._shift(name, grid)
+            return [shifted], self._quantized[name]
+        divided, source = self._divided(name)
+        quantized, self._quantized[name] = self._quantize(source, name, grid)
+        return [*divided, quantized], self._quantized[name]
+
+    def _bordered_integers(self, one: FusedOp, grid: Grid) -> tuple[list[Op], str]:
+        """Return what lets a convolution pad integers that have a zero point.
+
+        The zeros that it puts around them do not stand for zero. With more channels, all of zeros,
+        whose weights let each tap's add up to nothing, that does not matter: a tap adds the sum of
+        its weights times the zero point inside, and nothing outside.
+
+        Returns:
+            Ops, and the name of the integers of as many channels as the weight then has.
+        """
+        name, linear = one.op.activation, self._linear[one.op.position]
+        weight = self._weights[linear.weight].with_sums_of_zero(grid.zero_point)
+        dims = list(self._graph.dims(name) or ())
+        weight = weight.with_zeros(0, max(0, dims[1] - weight.stored.shape[1]))
+        filters = f"{linear.weight}{BORDERED}"
+        linear.weight = add_weight(self._graph, self._weights, filters, weight)
+        zeros = weight.stored.shape[1] - dims[1]
+        if not zeros:
+            return self._integers(name, grid)
+        position = self._flow.computed_as_integers.get(name)
+        if position is not None and self._is_of_channels(position) and self._is_alone(name):
+            return [], self._carry(name, grid, zeros)
+        made, source = self._integers(name, grid)
+        dims[1] += zeros
+        added, others = self._zeros(source, name, zeros, grid)
+        output = self._graph.add_tensor(f"{name}{BORDERED}", dims, data_type(grid))
+        return [*made, *added, make_concat((source, others), output)], output
+
+    def _make_room(self) -> None:
+        """Let images that bordered convolutions read have channels of zeros from the start."""
+        bordered = {
+            one.op.position: one
+            for one in self._fused
+            if one.op.position in self._flow.padded and self._grids.of_input(one.op).zero_point
+        }
+        families: dict[frozenset[str], tuple[Family, int]] = {}
+        for one in bordered.values():
+            family = self._family(one, bordered.keys())
+            if family is not None:
+                key = frozenset(family.images)
+                others = families[key][1] if key in families else 0
+                zero_point = self._grids.of_input(one.op).zero_point
+                needed = self._weights[one.op.weight].inputs_for_sums_of_zero(zero_point)
+                families[key] = family, max(others, needed)
+        widening = Widening(self._graph, self._linear, self._weights, self._weight_only)
+        for family, count in families.values():
+            widening.widen(family, count, bordered.keys())
+
+    def _family(self, one: FusedOp, bordered: Collection[int]) -> Family | None:
+        """Return the images that are to have channels of zeros for a bordered convolution."""
+        name, end, others = one.op.activation, None, []
+        position = self._flow.computed_as_integers.get(name)
+        if position is not None and self._is_of_channels(position) and self._is_alone(name):
+            *others, name = self._flow.carriers[position].inputs
+            end = position
+        family = find_family(self._graph, self._flow.adds, bordered, name, end)
+        if family is None or not family.images.isdisjoint([*others, *self._choices.factors]):
+            return None
+        if end is not None:
+            family.images.add(one.op.activation)
+        return family
+
+    def _is_of_channels(self, position: int) -> bool:
+        op = self._graph.ops[position]
+        *_, last = self._flow.carriers[position].inputs
+        is_of_channels = op.type == "concat" and op.attr("axis", 0) == 1
+        return is_of_channels and (self._graph.dims(last) or [0, 0])[1] > 0
+
+    def _is_alone(self, name: str) -> bool:
+        return len(self._graph.readers(name)) == 1 and name not in self._choices.factors
+
+    def _zeros(self, like: str, name: str, count: int, grid: Grid) -> tuple[list[Op], str]:
+        """Return ops that make ``count`` channels of zeros, and the name of their integers.
+
+        Args:
+            like: integers of as many positions.
+            name: the floats that they stand for.
+            count: the channels.
+            grid: of the integers.
+        """
+        dims = list(self._graph.dims(name) or ())
+        filters = np.zeros((count, dims[1], 1, 1), np.float32)
+        dims[1] = count
+        floats = self._graph.add_tensor(f"{name}.zeros", dims)
+        weight = self._graph.add_parameter(f"{floats}.w", filters)
+        made = make_zeros(like, weight, floats, count)
+        quantized, output = self._quantize(floats, floats, grid)
+        return [made, quantized], output
+
+    def _carry(self, name: str, grid: Grid, zeros: int = 0) -> str:
+        """Let the op that computes ``name`` take integers; return what it then writes.
+
+        Args:
+            name: a tensor that is to be computed of integers.
+            grid: of the integers.
+            zeros: how many channels of zeros are concatenated, too.
+        """
+        position = self._flow.computed_as_integers[name]
+        op = self._graph.ops[position].copy()
+        before = []
+        for source in dict.fromkeys(self._flow.carriers[position].inputs):
+            if source in self._flow.computed_as_integers:
+                output = self._carry(source, grid)
+            else:
+                made, output = self._quantize(source, source, grid)
+                before.append(made)
+            op.rename_inputs({source: output})
+        dims = list(self._graph.dims(name) or ())
+        if zeros:
+            added, others = self._zeros(output, source, zeros, grid)
+            before += added
+            op.set_inputs("X", [*op.inputs("X"), others])
+            dims[1] += zeros
+        output = self._graph.add_tensor(f"{name}{QUANTIZED}", dims, data_type(grid))
+        op.rename_outputs({name: output})
+        for attribute, value in ENABLED.items():
+            op.set_attr(attribute, value)
+        self._put(position, before, op)
+        return output
+
+    def _quantize(self, source: str, name: str, grid: Grid) -> tuple[Op, str]:
+        """Return an op that makes integers of ``source``, which stands for ``name``."""
+        output = self._graph.add_variable(f"{name}{QUANTIZED}", name, data_type(grid))
+        return make_quantize(source, output, grid), output
+
+    def _shift(self, name: str, grid: Grid) -> tuple[Op, str]:
+        """Return an op that adds the zero point to integers without one, and its output."""
+        output = self._graph.add_variable(f"{name}.shifted", name, data_type(grid))
+        return make_requantize(name, output, grid), output
+
+    def _divided(self, name: str) -> tuple[list[Op], str]:
+        """Return the op that divides ``name`` by its factors, if it has any, and its output."""
+        if name not in self._choices.factors:
+            return [], name
+        reader = next(one.op for one in self._fused if one.op.activation == name)
+        op, output = make_division(self._graph, name, self._choices.factors[name], reader)
+        return [op], output
+
+    def _dequantize(self, name: str) -> list[Op]:
+        """Return ops that make ``name`` float again, for what reads it in float."""
+        readers = [p for p in self._graph.readers(name) if not self._reads_directly(p, name)]
+        if not readers:
+            return []
+        output = self._graph.add_variable(f"{name}{DEQUANTIZED}", name)
+        self._floats[name] = output
+        for position in readers:
+            self._graph.rename_input(position, name, output)
+        return [make_dequantize(name, output, self._grids[name])]
+
+    def _reads_directly(self, position: int, name: str) -> bool:
+        adds = self._flow.adds.get(position)
+        if adds is not None and adds.residual == name:
+            return adds.output in self._flow.direct
+        return self._flow.reads_int8(position, name)
+
+
+def _weight_scales(weight: QuantizedWeight, halved: bool) -> list[float]:
+    """Return by what a kernel multiplies the channels of a weight to make them integers.
+
+    Integers that it may halve are doubled.
+    """
+    doubled = 2 if halved and weight.bits <= HALVED_BITS else 1
+    scales: list[float] = (doubled / weight.step.astype(np.float64)).tolist()
+    return scales
+
+
+def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:
+    """Return the sums of the dequantized weight, one per channel."""
+    others = tuple(axis for axis in range(weight.stored.ndim) if axis != channel_axis)
+    totals = [part.sum(axis=others, dtype=np.int64) for part in weight.values.chunks()]
+    summed = np.concatenate(totals) if channel_axis == 0 else np.sum(totals, axis=0)
+    return summed * weight.step.astype(np.float64)

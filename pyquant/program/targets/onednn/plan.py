@@ -1,0 +1,110 @@
+"""Int8 programs of oneDNN's own ops, as planned: which ops become one, and where integers flow."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...graph import Graph
+from ...model import Model
+from ...quantizable import WeightedOp
+from ...ranges import Grid, Range
+from ...weights import QuantizedWeight
+from ..choices import Choices
+from ..saturation import without_saturation
+from .emit import emit
+from .flow import Flow
+from .fusion import FusedOp, fuse
+from .grids import Grids, choose_grid
+
+
+@dataclass(frozen=True)
+class OneDnnPlan:
+    """What becomes integers in a program, and in which ops of oneDNN.
+
+    Attributes:
+        model: the float model.
+        ops: what becomes int8, all in the main block.
+        graph: the float program.
+        fused: the int8 ops, in the order in which they run.
+        flow: the integers between them.
+    """
+
+    model: Model
+    ops: Sequence[WeightedOp]
+    graph: Graph
+    fused: Sequence[FusedOp]
+    flow: Flow
+
+    @property
+    def observed(self) -> Collection[str]:
+        """The tensors whose ranges have to be known."""
+        names = dict.fromkeys(one.op.activation for one in self.fused)
+        for name, one in self.flow.direct.items():
+            # A sum of integers may have none but float readers once fewer ops are int8.
+            is_sum = one.residual is not None
+            if is_sum or names.keys().isdisjoint(self.flow.carried_from(name)):
+                names[name] = None
+        for accumulation in self.flow.accumulations:
+            _, _, image, factor, scaled, base, output = accumulation
+            names |= dict.fromkeys((image, factor, scaled, self.flow.source_of(base), output))
+        return list(names)
+
+    @property
+    def accumulated(self) -> set[str]:
+        """The images that are multiplied and added as integers."""
+        return {one.image for one in self.flow.accumulations}
+
+    def bits(self, name: str, given: Range) -> int:
+        """Return of how many bits a signed integer would be with as fine a step for a tensor.
+
+        Args:
+            name: the tensor.
+            given: its range, nothing cut.
+        """
+        root = self.flow.scale_groups.get(name, name)
+        if root in self.flow.direct or root in self.flow.symmetric:
+            return 9 if self.flow.is_unsigned(root, self.flow.scale_groups) else 8
+        smaller, larger = sorted((-given.minimum, given.maximum))
+        is_fine = smaller <= 0 or (self.flow.takes_zero_point(name) and smaller < larger / 3)
+        return 9 if is_fine else 8
+
+    def takes_factors(self, name: str) -> bool:
+        """Return whether an activation can be divided by factors before it becomes integers."""
+        return name not in self.flow.scale_groups and name not in self.flow.symmetric
+
+    def grid(self, name: str, given: Range) -> Grid:
+        """Return the integers of a tensor of `observed` whose range is given."""
+        return choose_grid(self.flow, name, given)
+
+    def steps(self, ranges: Mapping[str, Range]) -> dict[str, float]:
+        """Return the steps of the integers of `observed`, of these ranges."""
+        grids = Grids(self.flow, ranges)
+        return {name: 1 / grids[name].factor for name in ranges}
+
+    def without_saturation(
+        self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]
+    ) -> dict[str, QuantizedWeight]:
+        """Return weights, by their names, as integers that are multiplied exactly everywhere.
+
+        Args:
+            weights: of the ops.
+            ranges: of the tensors of `observed`.
+        """
+        suited, grids = dict(weights), Grids(self.flow, ranges)
+        for one in self.fused:
+            name, desc = one.op.weight, self.graph.ops[one.op.position]
+            is_unsigned = grids.of_input(one.op).unsigned
+            suited[name] = without_saturation(suited[name], one.op, desc, is_unsigned)
+        return suited
+
+    def emit(self, choices: Choices) -> Model:
+        """Return the int8 program."""
+        return emit(self.model, self.fused, self.flow, choices)
+
+
+def plan_onednn(model: Model, ops: Sequence[WeightedOp]) -> OneDnnPlan:
+    """Plan the int8 program in which ``ops`` of a float model are int8."""
+    graph = Graph(model)
+    fused = sorted((fuse(graph, op) for op in ops), key=lambda one: one.position)
+    return OneDnnPlan(model, ops, graph, fused, Flow(graph, fused))

@@ -1,0 +1,294 @@
+"""Int8 programs in which ``quantize_linear`` and ``dequantize_linear`` say what to quantize."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import proto
+from ..folding.addition import add_to_outputs
+from ..folding.scaling import make_division
+from ..graph import Graph
+from ..misfusion import keep_apart
+from ..model import Model, copy_model
+from ..names import DEQUANTIZED, QUANTIZED, SCALE, ZERO_POINT
+from ..op import Op, make_cast, make_elementwise, make_op
+from ..parameters import Array, DerivedTensor, Tensor
+from ..products import PRODUCTS, Bias, find_biases
+from ..quantizable import WeightedOp
+from ..ranges import Grid, Range, symmetric_grid
+from ..stored_weights import dequantize_by_scale, read_dequantized, store_weights
+from ..weights import QuantizedWeight
+from .choices import Choices
+from .profiles import Target
+from .reads import Read, reads_behind, reads_of_ops, reads_of_types
+from .saturation import without_saturation
+
+
+@dataclass(frozen=True)
+class QdqPlan:
+    """Which tensors of a program get QDQ, for the passes of an inference target to find.
+
+    Attributes:
+        model: the float model.
+        ops: what becomes int8.
+        target: whose passes are to find it.
+        other_reads: what ops without a weight read as integers.
+    """
+
+    model: Model
+    ops: Sequence[WeightedOp]
+    target: Target
+    other_reads: Sequence[Read]
+
+    @property
+    def reads(self) -> list[Read]:
+        """All that is read as integers."""
+        return [*reads_of_ops(self.ops), *self.other_reads]
+
+    @property
+    def observed(self) -> Collection[str]:
+        """The tensors whose ranges have to be known."""
+        return list(dict.fromkeys(read.tensor for read in self.reads))
+
+    def takes_factors(self, name: str) -> bool:
+        """Return whether an activation can be divided by factors before it becomes integers."""
+        readers = [op for op in self.ops if op.activation == name]
+        # Behind a convolution with the channels last, oneDNN's elementwise_mul takes another axis
+        # for that of the channels, and in 2.6 another one than in 3.3.
+        is_last = any(op.desc(self.model).is_channels_last for op in readers)
+        return not is_last and all(read.tensor != name for read in self.other_reads)
+
+    def grid(self, name: str, given: Range) -> Grid:
+        """Return the integers of a tensor of `observed` whose range is given."""
+        return symmetric_grid(given, False)
+
+    def steps(self, ranges: Mapping[str, Range]) -> dict[str, float]:
+        """Return the steps of the integers of `observed`, of these ranges."""
+        return {name: 1 / self.grid(name, given).factor for name, given in ranges.items()}
+
+    def bits(self, name: str, given: Range) -> int:
+        """Return of how many bits the signed integers of a tensor are."""
+        return 8
+
+    def without_saturation(
+        self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]
+    ) -> dict[str, QuantizedWeight]:
+        """As `OneDnnPlan.without_saturation`, of matrix products run by Paddle's int8 passes.
+
+        These choose the scale of a filter by its largest weight, so nothing else can be the
+        threshold of a channel (ComputeVarScales in ``compute_propagate_scales_onednn_pass.cc``).
+        """
+        suited = dict(weights)
+        for op in self.ops if self.target.equalizes_products else ():
+            if op.op_type in PRODUCTS:
+                weight = suited[op.weight]
+                suited[op.weight] = without_saturation(weight, op, op.desc(self.model), False)
+        return suited
+
+    def emit(self, choices: Choices) -> Model:
+        """Return the int8 program."""
+        written = copy_model(self.model)
+        graph = Graph(written)
+        # A runtime that fuses ops to int8 ones sees an output in front of its bias.
+        add_to_outputs(graph, choices.corrections, inserts=not self.target.fused)
+        _Emitter(graph, self, choices).emit()
+        graph.write_back()
+        if self.target.runs_here:
+            keep_apart(written)
+        return written
+
+
+def plan_qdq(
+    model: Model, ops: Sequence[WeightedOp], target: Target, skip_tensors: Collection[str]
+) -> QdqPlan:
+    """Plan the int8 program of a float model.
+
+    Args:
+        model: the float model.
+        ops: what becomes int8.
+        target: whose passes are to find it.
+        skip_tensors: ops that read or write one of them stay in float.
+    """
+    others: list[Read] = []
+    if target.fused or target.weightless:
+        graph = Graph(model)
+        others = reads_of_types(graph, target.weightless, skip_tensors)
+        if target.fused:
+            others += reads_behind(graph, ops, target.fused, skip_tensors)
+    return QdqPlan(model, ops, target, others)
+
+
+class _Emitter:
+    """Edits of a graph by which its program becomes int8."""
+
+    def __init__(self, graph: Graph, plan: QdqPlan, choices: Choices) -> None:
+        self._graph = graph
+        self._plan = plan
+        self._choices = choices
+        self._writes = _positions_of_writes(plan.model)
+
+    def emit(self) -> None:
+        plan, weights = self._plan, self._choices.weights
+        self._quantize_activations()
+        for op in plan.ops:
+            # By this attribute, which Paddle's own PTQ sets, passes know what is to be int8.
+            number = self._graph.number(op.block, op.position)
+            self._graph.op(number).set_attr("quantization_type", "qat_with_weight")
+        unit = PRODUCTS if plan.target.equalizes_products else ()
+        others = [op for op in plan.ops if op.op_type not in unit]
+        read_dequantized(self._graph, weights, others, _dequantize_linear)
+        self._equalize_products([op for op in plan.ops if op.op_type in unit])
+        dequantize_by_scale(self._graph, weights, self._choices.weight_only)
+
+    def _quantize_activations(self) -> None:
+        """Put ``quantize_linear`` and ``dequantize_linear`` between each tensor and its reader.
+
+        The pattern is the one that ``quant_dequant_onednn_pass.cc``,
+        ``delete_quant_dequant_linear_op_pass.cc`` (TensorRT) and Paddle-Lite's
+        ``quant_dequant_op_fuser.cc`` take: one Scale for both ops, ``bit_length`` 8,
+        ``quant_axis`` -1, ``round_type`` 0 (ties to even). A tensor that has factors is divided by
+        them first.
+        """
+        dequantized: dict[tuple[int, str, int], str] = {}
+        for block, position, name in sorted(self._plan.reads):
+            threshold = self._choices.ranges[name].threshold
+            if threshold <= 0:
+                continue  # what was zero in all of the data has no scale
+            number = self._graph.number(block, position)
+            writes = bisect_left(self._writes.get((block, name), ()), position)
+            key = (block, name, writes)
+            if key not in dequantized:
+                before, source = self._divided(name)
+                made, dequantized[key] = _qdq(self._graph, block, source, writes, threshold)
+                self._graph.insert_before(number, [*before, *made])
+            self._graph.rename_input(number, name, dequantized[key])
+
+    def _divided(self, name: str) -> tuple[list[Op], str]:
+        """Return the op that divides a tensor by its factors, if it has any, and its output."""
+        reader = next((op for op in self._plan.ops if op.activation == name), None)
+        if reader is None or name not in self._choices.factors:
+            return [], name
+        op, output = make_division(self._graph, name, self._choices.factors[name], reader)
+        return [op], output
+
+    def _equalize_products(self, ops: Sequence[WeightedOp]) -> None:
+        """Let matrix products read weights whose columns are all of magnitude 1.
+
+        Of an ``fc``, Paddle's passes compute the scales of the weight's columns wrongly (GetScales
+        of axis 0 in ``compute_propagate_scales_onednn_pass.cc``), unless they know the weight's
+        scale from a ``quantize_linear`` on it; then they take that one for all columns. So the
+        columns are stretched to one magnitude, and their thresholds multiply the output instead.
+        """
+        weights = self._choices.weights
+        integers = {op.weight: weights[op.weight].values for op in ops}
+        stored = store_weights(self._graph, integers, ops)
+        biases = find_biases(self._graph)
+        for op in ops:
+            weight, number = weights[op.weight], self._graph.number(op.block, op.position)
+            made, unit = self._unit_columns(op, weight, stored[op.weight])
+            self._graph.insert_before(number, made)
+            self._graph.rename_input(number, op.weight, unit)
+            self._scale_output(op.block, number, weight, biases.get(number))
+
+    def _unit_columns(
+        self, op: WeightedOp, weight: QuantizedWeight, stored: str
+    ) -> tuple[list[Op], str]:
+        """Scale the integers to magnitude 1, which constant folding does at load time.
+
+        The quantization behind that changes no value; it tells Paddle's passes the scale. Each op
+        has its own, as of an fc's weight that another reads they multiply the scale by 127 again
+        (QuantizeFc in ``cpu_quantize_pass.cc``).
+        """
+        graph, block, dims = self._graph, op.block, weight.stored.shape
+        values = graph.add_tensor(f"{weight.name}.cast{op.position}", dims, block=block)
+        unit = graph.add_tensor(f"{weight.name}.unit{op.position}", dims, block=block)
+        step = graph.shared_parameter("int8@step", np.array([1 / 127], np.float32))
+        integer_type = proto.paddle_dtype(weight.values.dtype)
+        quantization, output = _qdq(graph, block, unit, 0, 1.0)
+        ops = [
+            make_cast(stored, values, integer_type, proto.FP32),
+            make_elementwise("elementwise_mul", values, step, unit),
+        ]
+        return ops + quantization, output
+
+    def _scale_output(
+        self, block: int, number: int, weight: QuantizedWeight, bias: Bias | None
+    ) -> None:
+        """Multiply by the columns' thresholds, behind the bias, which is divided by them."""
+        graph, made = self._graph, list[Op]()
+        scale = graph.shared_parameter(f"{weight.name}{SCALE}", weight.full_scales)
+        if bias is not None:
+            number, output = bias.number, bias.output
+            graph.rename_input(number, bias.name, self._divided_bias(bias, weight))
+            total = graph.add_variable(f"{output}.unit", output, block=block)
+            graph.rename_output(number, output, total)
+        else:  # there is no fc without a bias
+            output = graph.op(number).output()
+            zeros = np.zeros(weight.stored.shape[1], np.float32)
+            zero = graph.shared_parameter(f"{weight.name}@zero", zeros)
+            product = graph.add_variable(f"{output}.product", output, block=block)
+            graph.rename_output(number, output, product)
+            total = graph.add_variable(f"{output}.unit", output, block=block)
+            made.append(make_elementwise("elementwise_add", product, zero, total))
+        made.append(make_elementwise("elementwise_mul", total, scale, output))
+        graph.insert_after(number, made)
+
+    def _divided_bias(self, bias: Bias, weight: QuantizedWeight) -> str:
+        values: Array = self._graph.model.parameters[bias.name]
+        divided = DerivedTensor(values.shape, values.dtype, lambda: [values / weight.full_scale])
+        if bias.is_shared:
+            return self._graph.add_parameter(f"{bias.output}.bias", divided)
+        self._graph.replace_parameter(bias.name, divided)
+        return bias.name
+
+
+def _dequantize_linear(
+    graph: Graph, block: int, weight: QuantizedWeight, stored: str
+) -> tuple[list[Op], str]:
+    output = graph.add_tensor(f"{weight.name}{DEQUANTIZED}", weight.stored.shape, block=block)
+    scale, axis = weight.full_scales, weight.axis
+    op = _linear_op(graph, "dequantize_linear", (stored, output), weight.name, scale, axis)
+    return [op], output
+
+
+def _qdq(
+    graph: Graph, block: int, name: str, writes: int, threshold: float
+) -> tuple[list[Op], str]:
+    # A variable that the program writes again has another value to quantize after each write.
+    version = f".{writes}" if writes > 1 else ""
+    quantized = graph.add_variable(f"{name}{QUANTIZED}{version}", name, block=block)
+    output = graph.add_variable(f"{name}{DEQUANTIZED}{version}", name, block=block)
+    scale = np.array([threshold], np.float32)
+    return [
+        _linear_op(graph, "quantize_linear", (name, quantized), name, scale, -1),
+        _linear_op(graph, "dequantize_linear", (quantized, output), name, scale, -1),
+    ], output
+
+
+def _linear_op(
+    graph: Graph, op_type: str, ends: tuple[str, str], name: str, threshold: Tensor, axis: int
+) -> Op:
+    """Return an op from one tensor to another; ``name`` is the one that has the threshold."""
+    scale = graph.shared_parameter(f"{name}{SCALE}", threshold)
+    zeros = np.zeros(threshold.shape, np.int32)
+    zero_point = graph.shared_parameter(f"{name}{ZERO_POINT}", zeros)
+    attributes: dict[str, proto.AttributeValue] = {
+        **{"bit_length": 8, "quant_axis": axis, "round_type": 0},
+        **{"is_test": True, "only_observer": False},
+    }
+    inputs = {"X": [ends[0]], "Scale": [scale], "ZeroPoint": [zero_point]}
+    return make_op(op_type, inputs, {"Y": [ends[1]]}, attributes)
+
+
+def _positions_of_writes(model: Model) -> dict[tuple[int, str], list[int]]:
+    """Return where in its block each variable is written, by block and name."""
+    writes: dict[tuple[int, str], list[int]] = defaultdict(list)
+    for block, position, op in model.numbered_ops():
+        for name in op.writes():
+            writes[block, name].append(position)
+    return writes

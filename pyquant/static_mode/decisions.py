@@ -1,0 +1,100 @@
+"""All that the data decide, and the int8 program that a plan becomes by it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..program.folding.scaling import store_factors
+from ..program.model import Model
+from ..program.parameters import Array
+from ..program.quantizable import WeightedOp
+from ..program.ranges import Range
+from ..program.targets.choices import Choices
+from ..program.weights import quantize_weights
+from ..result import Stopwatch
+from .activation_ranges import ActivationRanges
+from .equalization import Equalization, equalize
+from .observation import Seen
+from .options import Options
+from .plan import Plan
+from .rounding import Weights, round_weights, suited
+
+# Weights of ops that run in float: 8 bits would cost accuracy there, and save no time.
+_BITS_OF_FLOAT_OPS = 16
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """What the data decide, for a plan and for those of fewer ops.
+
+    Attributes:
+        ranges: finds those of activations.
+        equalization: by which factors activations are divided.
+        weights: of all int8 ops, and of those that run in float.
+        corrections: what the outputs of ops lack on average, float64[outputs].
+        seen: of the activations, once they are divided.
+        options: of the call.
+    """
+
+    ranges: ActivationRanges
+    equalization: Equalization
+    weights: Weights
+    corrections: Mapping[WeightedOp, Array]
+    seen: Seen
+    options: Options
+
+
+@dataclass(frozen=True)
+class Emitted:
+    """An int8 program.
+
+    Attributes:
+        model: it.
+        ranges: of the activations that became integers.
+        steps: of these integers.
+    """
+
+    model: Model
+    ranges: Mapping[str, Range]
+    steps: Mapping[str, float]
+
+
+def decide(model: Model, plan: Plan, seen: Seen, options: Options, watch: Stopwatch) -> Decisions:
+    """Decide what a plan leaves open.
+
+    Args:
+        model: the float model; its parameters take factors of activations in.
+        plan: of it.
+        seen: of the activations that the plan observes.
+        options: of the call.
+        watch: is told of each stage.
+    """
+    equalization = Equalization()
+    if options.equalizes:
+        equalization = equalize(model, plan.int8, seen, options)
+        seen = seen.divided(equalization.factors)
+        watch.lap("equalize")
+    factors = equalization.weight_factors
+    thresholds = ActivationRanges(model, plan.ops, seen, options, factors)
+    ranges, _ = thresholds.find(plan.int8)
+    watch.lap("thresholds")
+    weights, corrections = round_weights(model, plan.int8, seen, ranges, factors, options)
+    in_float = quantize_weights(model, plan.weight_only, _BITS_OF_FLOAT_OPS, options.per_channel)
+    weights = {**in_float, **weights}
+    watch.lap("quantize")
+    return Decisions(thresholds, equalization, weights, corrections, seen, options)
+
+
+def emit(plan: Plan, decisions: Decisions) -> Emitted:
+    """Return the int8 program of a plan."""
+    int8, ops = plan.int8, set(plan.ops)
+    ranges, _ = decisions.ranges.find(int8)
+    inserted = decisions.equalization.inserted
+    corrections = {op: value for op, value in decisions.corrections.items() if op in ops}
+    weights = suited(decisions.weights, int8, ranges, decisions.options)
+    model = int8.emit(Choices(ranges, weights, plan.weight_only, inserted, corrections))
+    read = {op.activation for op in ops}
+    divided = {name: factors for name, factors in inserted.items() if name in read}
+    store_factors(model, {**decisions.equalization.taken, **divided})
+    return Emitted(model, ranges, int8.steps(ranges))

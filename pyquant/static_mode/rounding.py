@@ -1,0 +1,79 @@
+"""The integers of weights, and what they cost the outputs of their ops on average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from ..calibration.bias_correction import mean_error
+from ..calibration.moments import first_readers
+from ..program.model import Model
+from ..program.parameters import Array
+from ..program.quantizable import WeightedOp
+from ..program.ranges import Range
+from ..program.targets.int8_plan import Int8Plan
+from ..program.targets.saturation import VNNI
+from ..program.weights import QuantizedWeight, quantize_weights
+from .observation import Seen
+from .options import Options
+
+Weights = Mapping[str, QuantizedWeight]
+"""Weights as integers, by their names."""
+
+
+def round_weights(
+    model: Model,
+    plan: Int8Plan,
+    seen: Seen,
+    ranges: Mapping[str, Range],
+    weight_factors: Mapping[str, Array],
+    options: Options,
+) -> tuple[dict[str, QuantizedWeight], dict[WeightedOp, Array]]:
+    """Make the weights of a plan integers.
+
+    Args:
+        model: the float model.
+        plan: of the int8 program.
+        seen: of its activations.
+        ranges: of them.
+        weight_factors: what weights are multiplied by first, by their names.
+        options: of the call.
+
+    Returns:
+        The weights, by their names, and what the outputs of ops lack by them on average.
+    """
+    bits, per_channel = options.weight_bits, options.per_channel
+    weights = quantize_weights(model, plan.ops, bits, per_channel, weight_factors)
+    weights = suited(weights, plan, ranges, options)
+    by_moments = first_readers(seen.moments) if options.rounds_by_moments else {}
+    corrected, dims = _corrected(plan, seen), model.dims()
+    corrections = {}
+    for name, weight in weights.items():
+        if name not in by_moments and name not in corrected:
+            continue  # the nearest integers are made when they are written
+        made = weight.made()
+        if name in by_moments:
+            made = replace(made, rounded=by_moments[name].round(made))
+        for op in corrected.get(name, ()):
+            means = seen.means[op.activation]
+            corrections[op] = mean_error(op.desc(model), made, means, dims[op.activation])
+        weights[name] = weight.keeping(made)
+    return weights, corrections
+
+
+def suited(
+    weights: Weights, plan: Int8Plan, ranges: Mapping[str, Range], options: Options
+) -> dict[str, QuantizedWeight]:
+    """Return weights as integers that suit the processors for which the model is."""
+    if options.processors == VNNI:
+        return dict(weights)
+    return plan.without_saturation(weights, ranges)
+
+
+def _corrected(plan: Int8Plan, seen: Seen) -> dict[str, list[WeightedOp]]:
+    """Return the ops whose outputs are corrected, by the names of their weights."""
+    found: dict[str, list[WeightedOp]] = {}
+    for op in plan.ops:
+        if op.block == 0 and op.activation in seen.means:
+            found.setdefault(op.weight, []).append(op)
+    return found
