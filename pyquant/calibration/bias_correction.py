@@ -1,6 +1,6 @@
-"""What the outputs of ops lack on average by the integers of their weights.
+"""Bias correction: the mean error that quantized weights cause in the outputs of ops.
 
-Added to the biases, it corrects them (arXiv 1810.05723, section 2.2).
+Adding this error to the biases compensates it (arXiv 1810.05723, section 2.2).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from .windows import Window
 
 
 def mean_error(desc: Op, weight: QuantizedWeight, means: Array, dims: Sequence[int]) -> Array:
-    """Return what an op's outputs lack on average by its integers, float64[outputs].
+    """Return the mean of an op's float outputs minus its quantized ones, float64[outputs].
 
     Args:
         desc: the op.
-        weight: its weight as integers of up to 8 bits, one threshold per channel or per tensor.
-        means: float64[channels] of its activation.
-        dims: the declared dims of the activation, below 1 where they are not known. Where they are
-            known, padded zeros lack nothing.
+        weight: its weight, quantized to up to 8 bits per channel or per tensor.
+        means: the mean of each channel of its activation, float64[channels].
+        dims: the declared dims of the activation; unknown ones are below 1. If they are known,
+            padding adds no error.
     """
     source = weight.source
     layout = weight_layout(desc, source.shape)
@@ -47,13 +47,13 @@ def mean_error(desc: Op, weight: QuantizedWeight, means: Array, dims: Sequence[i
 
 
 def mean_outputs(desc: Op, weight: Array, means: Array, dims: Sequence[int]) -> Array:
-    """Return what an op computes on average, float64[outputs]; its arguments as of `mean_error`.
+    """Return the mean outputs of an op, float64[outputs].
 
     Args:
-        desc: see there.
+        desc: as in `mean_error`.
         weight: its weight, float32.
-        means: see there.
-        dims: see there.
+        means: as in `mean_error`.
+        dims: as in `mean_error`.
     """
     layout = weight_layout(desc, weight.shape)
     weights, by_group = layout.grouped(weight), means.reshape(layout.groups, -1)
@@ -65,7 +65,7 @@ def mean_outputs(desc: Op, weight: Array, means: Array, dims: Sequence[int]) -> 
 
 
 def _taps_inside(desc: Op, shape: tuple[int, ...], dims: Sequence[int]) -> Array:
-    """Return how much of its channel's mean each tap of an input meets: [taps]."""
+    """Return, for each tap, the share of positions at which it reads no padding: [taps]."""
     if len(shape) == 2:
         return np.ones(1)
     sizes = tuple(dims[1:3] if desc.is_channels_last else dims[2:4]) or (-1, -1)
@@ -73,7 +73,7 @@ def _taps_inside(desc: Op, shape: tuple[int, ...], dims: Sequence[int]) -> Array
 
 
 def _steps(weight: QuantizedWeight) -> Array:
-    """Return the steps of a weight as those of a matrix [axis 0, all others]."""
+    """Return the steps, broadcastable to the weight as a matrix [axis 0, all others]."""
     shape = weight.stored.shape
     if weight.axis <= 0:
         return weight.step.reshape(-1, 1)
@@ -83,7 +83,7 @@ def _steps(weight: QuantizedWeight) -> Array:
 
 
 def _share_of_taps(desc: Op) -> float:
-    """Return what each weight counts for in an output, on average."""
-    if desc.type == "conv2d_transpose":  # of the taps, those that a stride leads to
+    """Return the factor by which each weight enters an output, on average."""
+    if desc.type == "conv2d_transpose":  # an output meets one tap in prod(strides)
         return 1 / math.prod(desc.geometry().strides)
     return desc.attr("alpha", 1.0)

@@ -1,8 +1,8 @@
-"""Factors of channels, by which an activation is divided and the weights behind it multiplied.
+"""Per-channel factors that divide an activation and multiply the weights that read it.
 
-The product is the same, but a few large channels no longer widen the integers' step for all others
-(SmoothQuant, arXiv 2211.10438; cross-layer equalization, arXiv 1906.04721). Only channels beyond a
-quantile of all are scaled, and which quantile is judged by the error in the outputs.
+The product is the same, but a few large channels no longer widen the step for all others
+(SmoothQuant, arXiv 2211.10438; cross-layer equalization, arXiv 1906.04721). Only channels above a
+quantile of all channels are scaled. The quantile is chosen by the error in the outputs.
 """
 
 from __future__ import annotations
@@ -18,39 +18,39 @@ from .output_error import OutputError, Reader
 from .samples import ActivationSample
 from .statistic import ActivationHistogram, ActivationMaxima
 
-# Below the median, channels would have no headroom for what calibration did not show: PP-OCRv4
-# recognition read 0.55 of its lines with 0.1, and 0.89 without.
+# A quantile below the median leaves channels no headroom for values beyond the calibration data:
+# PP-OCRv4 recognition read 0.55 of its lines with 0.1 in this list, and 0.89 without.
 _QUANTILES = (0.98, 0.95, 0.9, 0.75, 0.5)
-_LARGEST = 1e3  # of a factor, for small channels not to be lost
+_LARGEST = 1e3  # the largest factor: beyond it, small channels would be lost
 
 
 class Outliers(NamedTuple):
-    """From which outliers on an activation is looked at by default, and divided.
+    """Limits that an activation must reach to be divided by default.
 
     Attributes:
-        least_ratio: of the largest channel to the median.
-        least_cost: of rounding the activation, of the power of the outputs, added up over the ops
-            that read it.
+        least_ratio: the largest channel over the median channel.
+        least_cost: the error from rounding the activation as a share of the outputs' power, summed
+            over the ops that read it.
     """
 
     least_ratio: float
     least_cost: float
 
 
-# Of ResNet50 and PP-OCRv4, nearly all activations have a ratio of 1.0 to 5.5 and cost 1e-5 to 2e-3.
-# Recognition has one or two of 10 to 17 that cost 5e-3, with which divided it loses no lines.
+# In ResNet50 and PP-OCRv4, nearly all activations have ratios of 1.0 to 5.5 and cost 1e-5 to 2e-3.
+# Recognition has one or two at 10 to 17 that cost 5e-3; it loses no lines once they are divided.
 OF_IMAGES = Outliers(5, 5e-3)
 
-# In a MiniLM, 14 of 24 activations have ratios of 4 to 17, cost 2e-3 to 1e-2, and 4 to 26
-# times less if divided, by one more pass over few values. In recognition they cost at most 4e-4.
+# In a MiniLM, 14 of 24 activations have ratios of 4 to 17 and cost 2e-3 to 1e-2. One more pass over
+# few values makes that 4 to 26 times less. In recognition they cost at most 4e-4.
 OF_ROWS = Outliers(3.5, 2e-3)
 
 LEAST_GAIN = 2.0
-"""How much smaller the error's power has to become to be worth a pass over the activation."""
+"""How many times smaller the error's power must become to justify a pass over the activation."""
 
 
 def has_outliers(sample: ActivationSample, least_ratio: float) -> bool:
-    """Return whether a channel of an activation is so many times as large as the median."""
+    """Return whether the largest channel is at least ``least_ratio`` times the median channel."""
     known = sample.abs_max[sample.abs_max > 0]
     return bool(sample.abs_max.max() >= least_ratio * np.median(known))
 
@@ -65,17 +65,17 @@ def channel_factors(
     least_gain: float,
     least_cost: float,
 ) -> Array | None:
-    """Return the factors of an activation, float32[channels], None if none are worth it.
+    """Return the factors of an activation, float32[channels], or None if none are worth it.
 
     Args:
-        sample: of the activation.
-        statistic: of all of it.
+        sample: a sample of the activation.
+        statistic: the statistic of all its values.
         readers: the ops that read it as integers.
-        grid_of: the integers that a statistic leads to.
-        levels: of the weights' integers.
-        rounding: the share of its error that the weights' rounding leaves in the outputs.
-        least_gain: how much smaller the error's power has to become.
-        least_cost: what rounding the activation as it is has to cost.
+        grid_of: returns the grid of integers for a statistic.
+        levels: the largest integer of a weight.
+        rounding: the share of the weights' rounding error, in power, that remains.
+        least_gain: how many times smaller the error's power must become.
+        least_cost: the least cost of rounding the undivided activation.
     """
     cost = OutputError(sample.rows, readers)
     if least_cost > 0 and cost.of_activation(grid_of(statistic)) < least_cost:
@@ -99,9 +99,9 @@ def channel_factors(
 def scaled_statistic(
     sample: ActivationSample, statistic: ActivationMaxima, factors: Array
 ) -> ActivationHistogram:
-    """Return the statistic of an activation divided by factors of one and more.
+    """Return the statistic of an activation divided by factors of at least one.
 
-    Its histogram is the sample's; its extremes are those of all values, or as near as is known.
+    Its histogram covers the sample. Its extremes cover all values, as closely as they are known.
     """
     scaled = ActivationHistogram()
     scaled.observe(np.ascontiguousarray(sample.rows / factors))

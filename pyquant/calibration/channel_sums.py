@@ -1,4 +1,4 @@
-"""Sums over the channels of activations, the same in whatever order batches are added."""
+"""Per-channel sums of activations that do not depend on the order of the batches."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from ..kernels import FRACTION_BITS
 
 @dataclass
 class ChannelSums:
-    """The sum of each channel of an activation, and of how many positions it is.
+    """The sum of each channel of an activation, and the number of positions in it.
 
     Attributes:
-        positions: that were seen.
-        whole: int64[channels], the whole part of the sums; empty while nothing was seen.
-        fraction: int64[channels], the rest in units of 2^-40, less than one.
+        positions: how many were seen.
+        whole: int64[channels], the whole part of the sums; empty until something is seen.
+        fraction: int64[channels], the rest, below one, in units of 2^-40.
     """
 
     positions: int = 0
@@ -34,14 +34,14 @@ class ChannelSums:
         return means
 
     def add(self, sums: NDArray[np.float64], size: int) -> None:
-        """Add one batch by its sums, [samples, channels], of ``size`` values."""
+        """Add one batch of ``size`` values, given its sums, [samples, channels]."""
         self.positions += size // sums.shape[1]
         if not self.whole.size:
             self.whole, self.fraction = np.zeros((2, sums.shape[1]), np.int64)
         kernels.add_exactly(sums, self.whole, self.fraction)
 
     def merge(self, other: ChannelSums) -> None:
-        """Add those of the same activation over other data."""
+        """Add the sums of the same activation over other data."""
         self.positions += other.positions
         if not other.whole.size:
             return

@@ -1,4 +1,4 @@
-"""What calibration keeps of the channels of an activation, each by itself."""
+"""Per-channel statistics of an activation."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .samples import ActivationSample
 
 @dataclass
 class ActivationChannels:
-    """The sums and the maxima of the channels of an activation, and some positions.
+    """The sums and maxima of an activation's channels, and a sample of its positions.
 
     Attributes:
-        axis: of the channels; negative from the end.
-        sums: of all values.
+        axis: the axis of the channels; a negative one counts from the end.
+        sums: the sums of all values.
         sample: the maxima of all values, and some positions.
     """
 
@@ -38,8 +38,8 @@ class ActivationChannels:
         """Add one batch.
 
         Args:
-            samples: as `by_channel` returns it.
-            sums: float64[samples, channels]; None if each channel lies by itself.
+            samples: as `by_channel` returns them.
+            sums: float64[samples, channels]; None if the channels are not interleaved.
             abs_max: float32[channels]; likewise.
             dtype: ``"bfloat16"`` for raw ``uint16``.
         """
@@ -51,7 +51,7 @@ class ActivationChannels:
         self.sample.observe(samples, dtype)
 
     def merge(self, other: ActivationChannels) -> None:
-        """Add those of the same activation over other data."""
+        """Add the statistics of the same activation over other data."""
         self.sums.merge(other.sums)
         self.sample.merge(other.sample)
 
@@ -60,9 +60,9 @@ def by_channel(array: Array, axis: int, layout: Layout | None) -> Array:
     """Return values as [samples, blocks, positions, channels of a block].
 
     Args:
-        array: as they lie in memory.
-        axis: of the channels, if they lie in order.
-        layout: in which they lie otherwise.
+        array: the values as they lie in memory.
+        axis: the axis of the channels, if the values lie in order.
+        layout: their layout otherwise.
     """
     if layout is not None:
         return layout.blocks(array)

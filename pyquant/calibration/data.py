@@ -1,4 +1,4 @@
-"""Calibration data in any of the usual forms, as checked feeds for the model."""
+"""Turns calibration data in any of the usual forms into checked feeds for the model."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Source = Union[Iterable[Any], Callable[[], Iterable[Any]]]
 
 
 def source_length(source: Source) -> int | None:
-    """Return how many batches or samples ``source`` says that it holds, or None."""
+    """Return how many batches or samples ``source`` reports to hold, or None."""
     try:
         return len(source)  # type: ignore[arg-type]
-    except TypeError:  # also a DataLoader's of an iterable dataset
+    except TypeError:  # also from a DataLoader of an iterable dataset
         return None
 
 
@@ -48,7 +48,7 @@ def feeds_of_samples(
     """Turn single samples, without a batch axis, into feeds of up to ``batch_size`` samples.
 
     A batch ends early where the shape of the samples changes. If the model fixes its batch size,
-    that size is taken instead, and samples that do not fill a batch are left out. Otherwise as
+    that size is used instead, and samples that do not fill a batch are dropped. Otherwise like
     `feeds_of_batches`.
     """
     fixed = _fixed_batch_size(inputs)

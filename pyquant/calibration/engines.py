@@ -1,4 +1,4 @@
-"""What runs calibration data, by the argument of a call."""
+"""Chooses what runs the calibration data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .run import Engine, run_here
 
 
 def engine_of(engine: Any) -> Engine:
-    """Return the engine that the argument ``engine`` means.
+    """Return the engine that the argument ``engine`` asks for.
 
     Raises:
         SettingError: it is neither None nor the module ``ray``.

@@ -15,14 +15,14 @@ from ..program.parameters import Array
 
 
 class SampleFiles:
-    """The samples of files, along axis 0 of their arrays.
+    """The samples in files, along axis 0 of their arrays.
 
     Iterating yields a dict by input name, a tuple in the order of the inputs, or one array.
 
     Args:
-        path: a file, or a directory whose files are taken in the order of their names. An .npz
-            holds one array per input by the input's name (or without names, in their order); an
-            .npy holds the only input.
+        path: a file, or a directory whose files are read in the order of their names. An .npz
+            holds one array per input, under the input's name or unnamed in the order of the
+            inputs; an .npy is for a model with one input.
 
     Raises:
         CalibrationDataError: there is no such file, it holds no arrays, or they differ in length.
@@ -38,7 +38,7 @@ class SampleFiles:
             yield from _samples(file, _read(file))
 
     def __len__(self) -> int:
-        """Count the samples, by the headers of the files alone."""
+        """Count the samples; only the headers of the files are read."""
         return sum(_length(file) for file in self._files)
 
 
@@ -79,4 +79,4 @@ def _length(file: Path) -> int:
                 read = np.lib.format.read_array_header_2_0
             return int(read(member)[0][0])
     except (OSError, ValueError, EOFError, LookupError, TypeError, zipfile.BadZipFile):
-        return 0  # reading the samples says what is wrong
+        return 0  # reading the samples will raise the error

@@ -1,7 +1,7 @@
-"""Running a model in Paddle's Predictor while its activations are observed.
+"""Runs a model in Paddle's Predictor and observes its activations.
 
-Activations are seen in the Predictor's hooks, by pointer, and consumed at once: nothing is fetched,
-copied or kept, so that peak memory is that of the forward alone.
+The Predictor's hooks show each activation by pointer, and it is consumed at once. Nothing is
+fetched, copied or kept, so peak memory is that of the forward pass alone.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from .data import Feed
 from .layouts import Layout, found_layout
 from .statistic import Statistics
 
-# oneDNN keeps an image in blocks of up to so many channels and pads the last one with zeros.
+# oneDNN stores an image in blocks of up to this many channels and pads the last one with zeros.
 _CHANNELS_PER_BLOCK = 16
 
 
 class Observer(Protocol):
-    """What collects something of an activation."""
+    """Collects data about an activation."""
 
     def observe(self, array: Array) -> None:
-        """Add one batch, [samples, ...] float32, its values in order."""
+        """Add one batch, float32[samples, ...], with its values in order."""
 
 
 Observers = Mapping[str, Sequence[Observer]]
-"""By the name of the activation."""
+"""The observers of each activation, by its name."""
 
 
 class _NonFiniteError(ActivationError):
-    """A tensor holds NaN or infinity: the model's own, unless Paddle's optimization made it so."""
+    """A tensor holds NaN or infinity, which may come from Paddle's optimization."""
 
 
 class _AllSeen(Exception):  # noqa: N818, it is no error
-    """Leaves a hook to end the run: nothing that lies behind has to be computed."""
+    """Raised in a hook to end the run: the remaining ops need not be computed."""
 
 
 class Forward:
-    """A model that runs batches, and adds what it computes to statistics.
+    """Runs batches through a model and adds its activations to statistics.
 
     Attributes:
-        optimization: how the Predictor runs it now.
+        optimization: how the Predictor runs the model now.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class Forward:
         """Make the Predictor.
 
         Args:
-            model: as read from its files, which the Predictor reads again, or folded. Where what
-                is observed is the same before, that is run, for nothing to be written.
+            model: as read from its files, which the Predictor reads again, or folded. If folding
+                left the observed tensors unchanged, the original runs and no file is written.
             names: the activations to observe.
-            threads: of the forward and of the kernels; None takes every core of the process.
-            observers: what else collects something of the activations.
+            threads: for the forward pass and the kernels; None uses every core of the process.
+            observers: further observers of the activations.
         """
         self._observers = observers or {}
         if model.folded is not None and model.folded.rescaled.isdisjoint(names):
@@ -78,23 +78,23 @@ class Forward:
         self._batch = 0
         self._seen: set[str] = set()
         self._predictor: Any = None
-        # oneDNN keeps images with the channels first, and hooks show them so, whatever the program
-        # says; which it is cannot be told from the shape.
+        # oneDNN keeps images channels-first, and hooks show them so even if the program is
+        # channels-last. The shape does not tell which it is.
         self._rest = [Optimization.NONE] if _is_channels_last(model) else list(Optimization)
-        if self._written_again:  # a fused op may hide one of several values of the same name
+        if self._written_again:  # a fused op may hide one of several writes of a name
             self._rest = [one for one in self._rest if one is not Optimization.FUSED]
         self.weaken()
 
     def run(self, feed: Feed, batch: int, statistics: Statistics) -> None:
-        """Run one batch and add what it computes to ``statistics``.
+        """Run one batch and add its activations to ``statistics``.
 
-        What Paddle cannot run, what it hides, or what it makes NaN of, with one kind of
-        optimization is run with the next one, from then on.
+        If Paddle fails, hides an activation or produces NaN with one kind of optimization, this
+        batch and all later ones run with the next kind.
 
         Args:
             feed: arrays by input name.
             batch: its number, for messages.
-            statistics: one for each of the names.
+            statistics: one for each observed name.
 
         Raises:
             CalibrationDataError: the model cannot run it.
@@ -108,12 +108,12 @@ class Forward:
         while not self._all_seen() and not self._ran(feed):
             self.weaken()
         unseen = self._names - self._seen
-        if unseen and len(self._model.program.blocks) == 1:  # no branch that it could be in
+        if unseen and len(self._model.program.blocks) == 1:  # it cannot be in a branch
             raise _empty(min(unseen), self._batch)
 
     def weaken(self) -> None:
-        """Make the Predictor anew, with the next kind of optimization that works."""
-        self._predictor = None  # the last one's memory is given back first
+        """Replace the Predictor by one with the next kind of optimization that works."""
+        self._predictor = None  # frees its memory first
         self._layouts: dict[tuple[str, tuple[int, ...]], Layout] = {}
         while self._predictor is None:
             self.optimization = self._rest.pop(0)
@@ -125,14 +125,14 @@ class Forward:
         self._hook = Hook(self._predictor, self._names)
 
     def _ran(self, feed: Feed) -> bool:
-        """Run the batch, and tell whether all is seen that can be."""
+        """Run the batch; return whether everything was seen that can be."""
         from paddle import CPUPlace
         from paddle.base.dygraph import guard
 
         self._skipped = frozenset(self._seen)
         set_inputs(self._predictor, feed)
         try:
-            # The guard is for `_plain`, whatever mode the caller is in.
+            # `_plain` needs dygraph mode, whatever mode the caller is in.
             with guard(CPUPlace()), self._hook.running(self._see, feed, self._batch):
                 self._predictor.run()
         except _AllSeen:
@@ -153,7 +153,7 @@ class Forward:
             raise _AllSeen
 
     def _viewed(self, name: str, tensor: Any) -> tuple[Array, Layout | None]:
-        """Return values in memory sample by sample, and their layout if they are not in order."""
+        """Return values that lie sample by sample, and their layout if they are not in order."""
         if tensor.layout != "ONEDNN":
             return view_values(tensor), None
         is_dense = len(tensor.shape) == 4 and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
@@ -202,7 +202,7 @@ def _plain(tensor: Any) -> Array:
 
 
 def _first_plain(tensor: Any) -> Array:
-    """Return the first sample alone, which spares a copy of all."""
+    """Return a copy of the first sample alone, which is cheaper than one of all samples."""
     from paddle import _C_ops, to_tensor
 
     return view_values(_C_ops.index_select(tensor, to_tensor([0]), 0))

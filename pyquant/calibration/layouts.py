@@ -1,6 +1,6 @@
-"""In which order images lie in memory.
+"""The order in which images lie in memory.
 
-oneDNN chooses the order for each op, and Paddle does not tell it: it is found by a plain copy.
+oneDNN chooses it for each op, and Paddle does not report it. A plain copy of the values reveals it.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from .positions import spread
 
 @dataclass(frozen=True)
 class Layout:
-    """An order of [samples, channels, ...].
+    """A memory order of [samples, channels, ...].
 
     Attributes:
-        block: so many channels lie beside one another at each position; 0 stands for all.
+        block: how many channels lie side by side at each position; 0 stands for all.
     """
 
     block: int
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Return whether images of a shape can lie so."""
+        """Return whether images of this shape can have this layout."""
         return shape[1] % (self.block or shape[1]) == 0
 
     def blocks(self, array: Array) -> Array:
-        """Return what lies so as [samples, blocks, positions, channels of a block].
+        """Reshape values of this layout to [samples, blocks, positions, channels of a block].
 
         Args:
             array: of the shape [samples, channels, ...], with its values as they lie in memory.
@@ -40,7 +40,7 @@ class Layout:
         return array.reshape(samples, channels // block, math.prod(sizes), block)
 
     def in_order(self, array: Array, positions: Array | slice) -> Array:
-        """Return what lies so in memory at some positions: [samples, channels, positions]."""
+        """Return some positions of values of this layout: [samples, channels, positions]."""
         chosen = self.blocks(array)[:, :, positions].swapaxes(2, 3)
         ordered: Array = chosen.reshape(*array.shape[:2], -1)
         return ordered
@@ -52,18 +52,18 @@ LAYOUTS: Mapping[str, Layout] = {
     "nChw8c": Layout(8),
     "nhwc": Layout(0),
 }
-"""By oneDNN's names."""
+"""The layouts by oneDNN's names."""
 
 
 def found_layout(array: Array, plain: Array) -> Layout | None:
-    """Return how values lie in memory, None if that cannot be told.
+    """Return the layout of values in memory, or None if it cannot be determined.
 
     Args:
         array: [samples, channels, ...], with its values as they lie in memory.
-        plain: the same in order.
+        plain: the same values in order.
     """
     channels = array.shape[1]
-    # Of one block, two of them are the same.
+    # With a single block, a blocked layout is the same as nhwc.
     fitting = {one.block or channels: one for one in LAYOUTS.values() if one.fits(array.shape)}
     in_order = plain.reshape(*plain.shape[:2], -1)
     found = list(fitting.values())

@@ -1,7 +1,7 @@
-"""Second moments of what linear ops read: by them a weight's rounding is judged.
+"""Second moments of the inputs of linear ops, by which the rounding of weights is judged.
 
-The error of a rounded weight in an op's output, E |(W - W')x|^2, depends on the op's inputs by
-E x x^T alone (AdaRound, arXiv 2004.10568). Of an image it is taken over some of its patches.
+The error that a rounded weight causes in an op's output, E |(W - W')x|^2, depends on the inputs
+only through E x x^T (AdaRound, arXiv 2004.10568). Images contribute some of their patches.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from ..program.weights import QuantizedWeight
 from .positions import spread
 from .windows import Window
 
-# Of the mean moment: chance correlations of few samples are not to decide (as in GPTQ, arXiv
-# 2210.17323).
+# The share of the mean moment that is added to the diagonal, so that chance correlations of few
+# samples do not decide (as in GPTQ, arXiv 2210.17323).
 _DAMPING = 1e-2
 
-_TRANSPOSED_INPUT = ("trans_x", "transpose_X")  # of matmul_v2 and matmul
+_TRANSPOSED_INPUT = ("trans_x", "transpose_X")  # attributes of matmul_v2 and matmul
 
 
 class InputMoments:
@@ -37,7 +37,7 @@ class InputMoments:
     """
 
     def __init__(self, op: WeightedOp, desc: Op, weight: Array) -> None:
-        """Take how the op reads its inputs: from ``desc``, it in its program, and its weight."""
+        """Take the op, its description in the program, and its weight."""
         self.op = op
         self._is_product = op.op_type in PRODUCTS
         self._groups = desc.geometry().groups
@@ -52,7 +52,7 @@ class InputMoments:
             self._window = Window.of(desc, weight.shape[2:])
 
     def observe(self, array: Array) -> None:
-        """Add what the op reads in one batch, [samples, ...] float32, its values in order."""
+        """Add the op's activation in one batch, float32[samples, ...], with its values in order."""
         inputs = self._rows(array) if self._is_product else self._patches(array)
         self._samples += len(inputs)
         for group, part in enumerate(np.split(inputs, self._groups, axis=1)):
@@ -68,7 +68,7 @@ class InputMoments:
         return divided
 
     def round(self, weight: QuantizedWeight) -> Array:
-        """Return the integers of ``weight``, of its shape, that lose least on these inputs."""
+        """Return ``weight`` rounded, in its shape, so that the outputs change least."""
         matrix, shape = self._matrix(weight.source)
         steps = np.broadcast_to(weight.step, len(matrix)).astype(np.float32)
         parts = []
@@ -80,11 +80,11 @@ class InputMoments:
         return np.ascontiguousarray(np.moveaxis(integers, 0, self.op.channel_axis))
 
     def errors(self, weight: QuantizedWeight, noise: float) -> tuple[Array, Array]:
-        """Return what int8 adds to each output's power, and that power: float64[outputs] each.
+        """Return the error power that int8 adds to outputs, and their power: float64[outputs] each.
 
         Args:
-            weight: as integers.
-            noise: the mean square of what the activation errs by, taken to be the same everywhere.
+            weight: the quantized weight.
+            noise: the mean squared error of the activation, assumed to be the same everywhere.
         """
         matrix, _ = self._matrix(weight.source)
         integers, _ = self._matrix(weight.integers)
@@ -102,7 +102,7 @@ class InputMoments:
         return np.ascontiguousarray(rows.reshape(len(rows), -1)), rows.shape
 
     def _rows(self, array: Array) -> Array:
-        if self._columns is not None:  # the axes behind them are one
+        if self._columns is not None:  # the remaining axes act as one
             array = array.reshape(*array.shape[: self._columns], -1)
         if self._transposed:
             array = array.swapaxes(-1, -2)
@@ -120,11 +120,11 @@ class InputMoments:
 
 
 Moments = Mapping[str, list[InputMoments]]
-"""By the name of the activation, of each op that reads it."""
+"""The moments for each op that reads an activation, by the activation's name."""
 
 
 def moments_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, list[InputMoments]]:
-    """Return the moments to collect for ``ops``, but for transposed convolutions."""
+    """Return the moments to collect for ``ops``, except transposed convolutions."""
     found: dict[str, list[InputMoments]] = {}
     for op in ops:
         desc = op.desc(model)
@@ -135,7 +135,7 @@ def moments_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, list[InputM
 
 
 def first_readers(moments: Moments) -> dict[str, InputMoments]:
-    """Return the moments by which each weight is rounded, those of its first op, by its name."""
+    """Map each weight's name to the moments for rounding it, which are those of its first op."""
     first: dict[str, InputMoments] = {}
     for several in moments.values():
         for one in several:

@@ -1,7 +1,7 @@
-"""What rounding an activation costs in the outputs of the ops that read it.
+"""The error that rounding an activation causes in the outputs of the ops that read it.
 
-A channel's error reaches an output by the weight of that channel there. Errors of different
-channels and taps are taken to be independent, as those of rounding nearly are: squares add up.
+A channel's error reaches an output through that channel's weights. Errors of different channels
+and taps are taken to be independent, as rounding errors nearly are, so their squares add up.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ class Reader:
     """How strongly an op reads each channel of its activation.
 
     Attributes:
-        taps: how many weights there are of each input channel of an output.
+        taps: how many weights each output has per input channel.
     """
 
     def __init__(self, desc: Op, weight: Array) -> None:
-        """Take them from a float32 weight, and the groups from the op."""
+        """Take the float32 weight, and the groups and layout of the op."""
         self._weights = weight_layout(desc, weight.shape).grouped(weight)
         self.taps = self._weights.shape[-1]
 
     @cached_property
     def energy(self) -> Array:
-        """The sum of the squared weights: float64[groups, outputs, inputs]."""
-        if self.taps == 1:  # numpy reduces an axis of one slowly
+        """The sum of the squared weights over the taps: float64[groups, outputs, inputs]."""
+        if self.taps == 1:  # numpy is slow to reduce an axis of length one
             return np.square(self._weights[..., 0], dtype=np.float64)
         weights = self._weights.astype(np.float64)
         energy: Array = np.einsum("goit,goit->goi", weights, weights)
@@ -42,15 +42,15 @@ class Reader:
 
     @cached_property
     def magnitude(self) -> Array:
-        """The largest of the weights: float32[groups, outputs, inputs]."""
+        """The largest absolute weight over the taps: float32[groups, outputs, inputs]."""
         if self.taps == 1:
             return np.abs(self._weights[..., 0])
         magnitude: Array = np.abs(self._weights).max(axis=-1)
         return magnitude
 
     def gathered(self, channels: Array) -> Array:
-        """Return of one value per input channel what the outputs get: [groups, outputs]."""
-        # Not by a BLAS, whose sums depend on its threads.
+        """Sum one value per input channel, weighted by `energy`, per output: [groups, outputs]."""
+        # Not by BLAS: its sums depend on the number of threads.
         total: Array = np.einsum("goi,gi->go", self.energy, channels.reshape(len(self.energy), -1))
         return total
 
@@ -65,9 +65,9 @@ def readers_of(
     """Return how strongly ``ops`` read their activation.
 
     Args:
-        model: of the ops.
-        ops: that read the activation.
-        factors: what weights are multiplied by, by their names.
+        model: the model of the ops.
+        ops: the ops that read the activation.
+        factors: the factors that multiply weights, by the weights' names.
     """
     readers = []
     for op in ops:
@@ -79,24 +79,23 @@ def readers_of(
 
 
 class OutputError:
-    """What integers cost the outputs of the ops that read an activation.
+    """The cost of quantization in the outputs of the ops that read an activation.
 
-    Each cost is the mean share of the outputs' power that is added as error, over all of the ops.
+    A cost is the error's share of an output's power: the mean over outputs, summed over the ops.
     """
 
     def __init__(self, rows: Array, readers: Sequence[Reader]) -> None:
-        """Take a sample of the activation, float32[positions, channels], and the ops."""
+        """Take a sample of the activation, float32[positions, channels], and its readers."""
         self._rows = rows
         self._power = _mean_square(rows)
         self._outputs = [(reader, reader.gathered(self._power)) for reader in readers]
 
     def of_activation(self, grid: Grid, factors: Array | None = None) -> float:
-        """Return what rounding the activation costs.
+        """Return the cost of rounding the activation.
 
         Args:
-            grid: of the integers of rows / factors.
-            factors: float32[channels]; the activation is divided by them, and the weights
-                multiplied.
+            grid: the grid of integers for rows / factors.
+            factors: float32[channels]; they divide the activation and multiply the weights.
         """
         if factors is None:
             error = _mean_square(grid.rounded(self._rows) - self._rows)
@@ -106,7 +105,7 @@ class OutputError:
         return sum(_share(reader.gathered(error), power) for reader, power in self._outputs)
 
     def of_weights(self, factors: Array, levels: int) -> float:
-        """Return what rounding the weights, per output channel, to the nearest integers costs."""
+        """Return the cost of rounding weights to nearest, with one scale per output channel."""
         read = self._power / factors.astype(np.float64) ** 2
         total = 0.0
         for reader, power in self._outputs:

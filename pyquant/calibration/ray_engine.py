@@ -1,7 +1,7 @@
 """Calibration on the workers of a Ray cluster.
 
-A batch is a task. Its result is a statistic of each activation, which the driver merges; so a task
-whose worker died is simply run again, and nothing is lost or counted twice.
+Each batch is a task that returns a statistic of each activation, which the driver merges. A task
+whose worker died is simply run again, so nothing is lost or counted twice.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from .forward import Forward
 from .run import NumberedFeed
 from .statistic import ActivationMaxima, Statistics, empty_statistic
 
-_THREADS = 1  # of a task: a Ray worker has one core unless told otherwise
-_TASKS_PER_CORE = 2  # are under way: one that runs, and one whose batch is already there
+_THREADS = 1  # per task: a Ray worker has one core unless told otherwise
+_TASKS_PER_CORE = 2  # one that runs, and one whose batch is already there
 _RETRIES = 5
 
 
 class _Task(NamedTuple):
-    """What a worker needs beside the batch; hashable, for it to keep the model.
+    """What a worker needs besides the batch; hashable, so that the worker can cache the model.
 
     Attributes:
-        model_path: the program, at the same place on every machine.
+        model_path: the program, at the same path on every machine.
         params_path: its parameters; None if each has a file of its own.
-        folded: the arguments of `fold`, once it is read; None if it is not folded.
-        kinds: the activations to observe, the kinds of statistic, and the axes of the channels that
-            are asked for.
+        folded: the arguments of `fold`; None if the model is not folded.
+        kinds: the name of each activation to observe, the kind of its statistic, and the axis of
+            its channels if they are asked for.
     """
 
     model_path: str
@@ -46,7 +46,7 @@ class RayEngine:
     """An `Engine` that runs batches on every core of a Ray cluster.
 
     Args:
-        ray: the module. If it is not initialized, it is: with a cluster on this machine.
+        ray: the module. The engine initializes it if needed, with a cluster on this machine.
     """
 
     def __init__(self, ray: Any) -> None:
@@ -55,11 +55,11 @@ class RayEngine:
     def __call__(
         self, model: Model, statistics: Statistics, feeds: Iterator[NumberedFeed]
     ) -> Iterator[NumberedFeed]:
-        """Run the feeds; the statistics get those of each batch in the order of the batches.
+        """Run the feeds, and merge their statistics in the order of the batches.
 
         Raises:
-            ClusterError: Ray cannot be initialized, or failed to run one of them.
-            PyquantError: what running one raised, as without Ray.
+            ClusterError: Ray cannot be initialized, or failed to run a feed.
+            PyquantError: running a feed raised this error, as without Ray.
         """
         if not statistics:
             yield from feeds
@@ -105,18 +105,18 @@ class RayEngine:
 
     @contextmanager
     def _errors_of(self, batch: int) -> Iterator[None]:
-        """Raise what a task raised, and a `ClusterError` for what is Ray's own."""
+        """Re-raise a task's own error; raise `ClusterError` for an error of Ray."""
         exceptions = self._ray.exceptions
         try:
             yield
         except exceptions.RayError as error:
             cause = error.cause if isinstance(error, exceptions.RayTaskError) else None
             if cause is not None and not isinstance(cause, exceptions.RayError):
-                raise cause from error  # of its own type, as without Ray
+                raise cause from error  # the same type as without Ray
             raise self._failure(batch, cause or error) from error
 
     def _failure(self, batch: int, error: Exception) -> ClusterError:
-        # That of a task is a traceback, which ends with what it raised.
+        # A task's error is a traceback, and its last line is the message.
         is_of_task = isinstance(error, self._ray.exceptions.RayTaskError)
         return ClusterError(
             f"batch {batch}: Ray failed to run it ({_summary(error, -1 if is_of_task else 0)}). "
@@ -126,14 +126,14 @@ class RayEngine:
 
 
 def _summary(error: Exception, line: int = 0) -> str:
-    """Return the type of an error and one line of its message."""
+    """Return an error's type and one line of its message."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[line].rstrip('.')}"
 
 
 def _task(model: Model, statistics: Statistics) -> _Task:
     return _Task(
-        # As they are named: a link may lead to a name without a suffix.
+        # Links are not resolved: their target may have a name without a suffix.
         str(model.model_path.absolute()),
         None if model.params_path is None else str(model.params_path.absolute()),
         None if model.folded is None else (model.folded.keep, model.folded.shifts),
@@ -152,7 +152,7 @@ def _observe(task: _Task, number: int, feed: Feed) -> Statistics:
 
 @lru_cache(maxsize=1)
 def _forward(task: _Task) -> Forward:
-    """Keep the model of the last task, as the next one is nearly always of the same."""
+    """Return the task's model, cached because the next task nearly always has the same one."""
     model_path, params_path, folded, kinds = task
     directory, _, filename = model_path.rpartition("/")
     model = load_model(directory, filename, params_path)

@@ -1,4 +1,4 @@
-"""Running calibration data: from the feeds to a statistic of every activation."""
+"""Runs calibration data: from the feeds to a statistic of every activation."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from .statistic import Statistics
 
 NumberedFeed = tuple[int, Feed]
 Engine = Callable[[Model, Statistics, Iterator[NumberedFeed]], Iterator[NumberedFeed]]
-"""Runs feeds through the model, and yields each once the statistics have it and all before it."""
+"""Runs feeds through the model; yields each once the statistics include it and all before it."""
 
 
 CHECKPOINT_EVERY = 50
-"""Batches that lie between two savings, unless told otherwise."""
+"""Default number of batches between two saves."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a calibration is kept while it runs.
+    """Where a calibration is saved while it runs.
 
     Attributes:
-        path: the file; if it exists, the calibration goes on from there.
-        every: how many batches lie between two savings.
+        path: the file; if it exists, the calibration resumes from it.
+        every: how many batches lie between two saves.
     """
 
     path: Path
@@ -47,7 +47,7 @@ class Checkpoint:
 
 
 def checkpoint_at(path: str | Path | None, every: int) -> Checkpoint | None:
-    """Return the checkpoint that a call's arguments mean.
+    """Return the checkpoint that a call's arguments ask for.
 
     Raises:
         SettingError: ``every`` is less than one.
@@ -63,9 +63,9 @@ def run_here(
     feeds: Iterator[NumberedFeed],
     observers: Observers | None = None,
 ) -> Iterator[NumberedFeed]:
-    """Run the feeds in this process, on all of its cores: an `Engine`, with observers of its own.
+    """Run the feeds in this process, on all of its cores: an `Engine` that also takes observers.
 
-    These are of activations that have a statistic.
+    Every observed activation needs a statistic.
     """
     if not statistics:
         yield from feeds
@@ -80,14 +80,14 @@ def run_here(
 def collect_statistics(
     model: Model, statistics: Statistics, feeds: Feeds, engine: Engine, total: int | None = None
 ) -> int:
-    """Run every feed through ``model`` once and add what it computes to ``statistics``.
+    """Run every feed through ``model`` once and add its activations to ``statistics``.
 
     Args:
         model: as read from its files, which the Predictor reads again.
-        statistics: by the name of the activation; these are observed.
+        statistics: by the names of the activations to observe.
         feeds: arrays by input name.
-        engine: what runs them.
-        total: the number of feeds, for the progress bar, if it is known.
+        engine: what runs the feeds.
+        total: the number of feeds for the progress bar, if it is known.
 
     Returns:
         The number of feeds.
@@ -110,22 +110,22 @@ def resume(
     checkpoint: Checkpoint | None = None,
     total: int | None = None,
 ) -> None:
-    """Run the feeds that ``calibration`` has not seen, and add what the model computes to it.
+    """Run the feeds that ``calibration`` has not seen, and add the activations to it.
 
     Args:
-        model: as `collect_statistics`.
-        calibration: new, or as a checkpoint has it.
-        feeds: all of them, from the first one on.
-        engine: as `collect_statistics`.
-        checkpoint: where to keep the calibration while it runs.
-        total: as `collect_statistics`.
+        model: as in `collect_statistics`.
+        calibration: new, or loaded from a checkpoint.
+        feeds: all feeds, from the first one on.
+        engine: as in `collect_statistics`.
+        checkpoint: where to save the calibration while it runs.
+        total: as in `collect_statistics`.
 
     Raises:
-        CalibrationFileError: the calibration is of other data.
-        CalibrationInterrupted: Ctrl-C; what was seen is in the checkpoint.
-        CalibrationDataError: as `collect_statistics`.
-        ActivationError: as `collect_statistics`.
-        ClusterError: as `collect_statistics`.
+        CalibrationFileError: the calibration was merged, or is of other data.
+        CalibrationInterrupted: Ctrl-C; the checkpoint holds what was seen.
+        CalibrationDataError: as in `collect_statistics`.
+        ActivationError: as in `collect_statistics`.
+        ClusterError: as in `collect_statistics`.
     """
     seen = _skip(feeds, calibration.progress, checkpoint)
     numbered = enumerate(feeds, seen.batches)
@@ -162,7 +162,7 @@ def _progress_bar(
 
 
 def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None) -> Progress:
-    """Draw the feeds that were seen; return the progress, once it is found to be theirs."""
+    """Skip the feeds that were seen, and check that they are those of the calibration."""
     where = checkpoint.path if checkpoint is not None else "calibration"
     if progress is None:
         raise CalibrationFileError(f"{where}: it was merged, and cannot go on. Use another file.")
@@ -182,7 +182,7 @@ def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None
 
 @contextmanager
 def _interrupt_deferred(wanted: bool) -> Iterator[threading.Event]:
-    """Let Ctrl-C set an event instead, as half a batch cannot be kept; a second one is as usual."""
+    """Let Ctrl-C set an event, as half a batch cannot be saved; a second Ctrl-C acts as usual."""
     asked = threading.Event()
     ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
     if ignored or not wanted or threading.current_thread() is not threading.main_thread():

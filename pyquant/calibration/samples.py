@@ -1,4 +1,4 @@
-"""Samples of activations, channel by channel: by them the error that integers cause is judged."""
+"""Samples of activations, channel by channel, for estimating the error of quantization."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from .. import kernels
 from ..program.parameters import Array
 from .positions import spread
 
-_BYTES = 1 << 17  # of each activation are kept
-_PARTS = 16  # at most wait until it is chosen among them
+_BYTES = 1 << 17  # kept per activation
+_PARTS = 16  # wait at most before the rows to keep are chosen
 
 _Rows = tuple[Array, NDArray[np.uint64]]
 """Positions, float32[positions, channels], and a hash of each."""
@@ -19,16 +19,16 @@ _Rows = tuple[Array, NDArray[np.uint64]]
 class ActivationSample:
     """Some positions of an activation, and the largest magnitude of each channel.
 
-    Which of the positions are kept is told by their values alone, those of the least hashes: it
-    depends neither on their order, nor on which of several samples saw which before they were
-    merged (bottom-k sampling, Cohen and Kaplan, 2007).
+    The positions whose values have the least hashes are kept (bottom-k sampling, Cohen and Kaplan,
+    2007). So the choice depends neither on their order, nor on how they were split among samples
+    that were merged later.
 
     Attributes:
-        abs_max: float32[channels], of all values; empty while nothing was seen.
+        abs_max: float32[channels], of all values; empty until something is seen.
     """
 
     def __init__(self, abs_max: Array | None = None, rows: Array | None = None) -> None:
-        """Take what a sample has seen: nothing, unless it is given."""
+        """Make an empty sample, or one of given maxima and rows."""
         self.abs_max: Array = np.zeros(0, np.float32) if abs_max is None else abs_max
         self._kept: _Rows | None = None
         self._waiting: list[_Rows] = []
@@ -37,7 +37,7 @@ class ActivationSample:
 
     @property
     def rows(self) -> Array:
-        """What is kept: float32[positions, channels]."""
+        """The kept positions: float32[positions, channels]."""
         if self._waiting:
             self._choose()
         return self._kept[0] if self._kept else np.zeros((0, self.abs_max.size), np.float32)
@@ -53,15 +53,15 @@ class ActivationSample:
             samples: [samples, blocks, positions, channels of a block].
             dtype: ``"bfloat16"`` for raw ``uint16``.
         """
-        positions = spread(samples.shape[2])[::2]  # few, but of every sample
+        positions = spread(samples.shape[2])[::2]  # few, but from every sample
         self._add(*kernels.sample_rows(samples, positions, dtype=dtype))
 
     def raise_maxima(self, abs_max: Array) -> None:
-        """Add the largest magnitudes of the channels of one batch: float32[channels]."""
+        """Add the largest magnitude of each channel of one batch: float32[channels]."""
         self.abs_max = np.maximum(self.abs_max, abs_max) if self.abs_max.size else abs_max
 
     def merge(self, other: ActivationSample) -> None:
-        """Add that of the same activation over other data."""
+        """Add the sample of the same activation over other data."""
         if other.abs_max.size:
             self.raise_maxima(other.abs_max)
             for part in other._parts:
@@ -89,5 +89,5 @@ class ActivationSample:
 
 
 def _most(rows: Array) -> int:
-    """Return how many rows are kept of such."""
+    """Return how many rows of this length are kept."""
     return max(1, _BYTES // int(rows.shape[1] * rows.itemsize))

@@ -1,4 +1,4 @@
-"""The calibration data that a call's arguments mean."""
+"""The calibration data among a call's arguments."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class CalibrationData:
     """The one source of calibration data among the arguments of a call.
 
     Args:
-        sources: the arguments by name, all but one None.
-        batch_size: of batches made of samples.
-        batch_nums: use so many batches at most.
-        shard: (i, n) takes every n-th of these only, from the i-th on.
+        sources: the arguments by name; all but one are None.
+        batch_size: the size of batches made from samples.
+        batch_nums: use at most this many batches.
+        shard: (i, n) takes only every n-th of these batches, from the i-th on.
 
     Raises:
         CalibrationDataError: there is no source, or more than one.
-        SettingError: a number is less than one.
+        SettingError: a number is less than one, or ``shard`` is not 0 <= i < n.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class CalibrationData:
         """Return the data as checked feeds of ``model``.
 
         Raises:
-            UnsupportedError: the model takes sequences of their own lengths (LoD).
+            UnsupportedError: an input holds variable-length sequences (LoD).
         """
         _refuse_sequences(model)
         make = feeds_of_batches
@@ -68,7 +68,7 @@ class CalibrationData:
         return islice(feeds, self._first, None, self._step)
 
     def batches(self) -> int | None:
-        """Return how many batches there are at most, or None if nobody knows."""
+        """Return the greatest possible number of batches, or None if it is unknown."""
         length = source_length(self._source)
         if length is not None and self._of_samples:
             length = -(-length // self._batch_size)
@@ -77,7 +77,7 @@ class CalibrationData:
 
 
 def _refuse_sequences(model: Model) -> None:
-    """Refuse inputs of which Paddle wants offsets beside the data: without, it may crash."""
+    """Refuse inputs that need LoD offsets, without which Paddle may crash."""
     for var in model.feeds:
         level = proto.lod_level(var)
         if level:

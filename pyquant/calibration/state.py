@@ -1,4 +1,4 @@
-"""What a calibration has seen so far: to be saved, loaded, gone on with, and merged."""
+"""The state of a calibration, which can be saved, loaded, resumed and merged."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ FORMAT_VERSION = 4
 _FORMAT = "pyquant calibration"
 _UNREADABLE = (
     *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
-    *(ValueError, LookupError, TypeError, AttributeError),  # a header of another make
+    *(ValueError, LookupError, TypeError, AttributeError),  # a malformed header
 )
-_HASHED_BYTES = 4096  # of each input of a batch, enough to tell one batch from another
+_HASHED_BYTES = 4096  # per input of a batch: enough to tell batches apart
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Progress:
 
     Attributes:
         batches: how many batches it has run.
-        checksum: of the beginnings of all of them, in order.
+        checksum: of the beginning of every batch, in order.
     """
 
     batches: int = 0
@@ -60,14 +60,14 @@ class Progress:
 class Calibration:
     """The statistics of a model's activations over some data.
 
-    It does not depend on the order of the batches, nor on which of several calibrations ran which
-    of them before they were merged: the quantized models are the same, byte for byte.
+    They depend neither on the order of the batches, nor on how these were split among calibrations
+    that were merged later: the quantized models are the same, byte for byte.
 
     Attributes:
         model_fingerprint: SHA-256 of the model's program and parameters.
-        statistics: a histogram for each activation by its name.
+        statistics: a histogram of each activation, by its name.
         batches: how many batches it has seen.
-        progress: how far into its data it is; None once merged, when it is of several.
+        progress: how far into its data it is; None once it is merged.
     """
 
     model_fingerprint: str
@@ -79,7 +79,7 @@ class Calibration:
         """Write an ``.npz``; it appears whole or not at all.
 
         Raises:
-            OutputError: it cannot be written; what stood there is unharmed.
+            OutputError: it cannot be written; a file that existed before is unharmed.
         """
         path = Path(path)
         with OutputFiles(path.parent) as files, files.open(path) as stream:
@@ -90,7 +90,7 @@ class Calibration:
         """Read what `save` wrote.
 
         Raises:
-            CalibrationFileError: there is no such file, or it is damaged, or of another format.
+            CalibrationFileError: the file is missing, damaged or of another format.
         """
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
@@ -105,11 +105,11 @@ class Calibration:
         """Return the calibration of all the data together.
 
         Args:
-            calibrations: of one model, each over data of its own.
+            calibrations: all of one model, each over data of its own.
 
         Raises:
-            CalibrationFileError: they are of different models, or of different activations.
-            SettingError: there is none.
+            CalibrationFileError: they are of different models or of different activations.
+            SettingError: none is given.
         """
         remaining = iter(calibrations)
         first = next(remaining, None)
@@ -126,7 +126,7 @@ class Calibration:
         return merged
 
     def check_same(self, fingerprint: str, tensors: Iterable[str], where: str) -> None:
-        """Raise CalibrationFileError unless this is of that model and of those activations."""
+        """Raise CalibrationFileError unless this is of the given model and activations."""
         if fingerprint != self.model_fingerprint:
             raise CalibrationFileError(
                 f"{where}: the calibration is of another model, or of this one folded otherwise "
@@ -145,7 +145,7 @@ class Calibration:
 def model_fingerprint(model: Model) -> str:
     """Return the SHA-256 of the model's program and parameters.
 
-    Neither where the files are counts, nor how and when they were exported.
+    It depends neither on where the files are, nor on how and when they were exported.
     """
     digest = hashlib.sha256(program_bytes(model.program))
     for name in sorted(model.parameters):
@@ -182,10 +182,10 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
         "batches": calibration.batches,
         "progress": None if progress is None else [progress.batches, progress.checksum],
         "width_exponents": [statistic.width_exponent for statistic in statistics],
-        # Whole numbers of any size.
+        # Integers of any size.
         "sample_abs_max_sums": [hex(statistic.sample_abs_max_sum) for statistic in statistics],
-        # Of each activation whose channels are known: the axis, the positions, the channels, and
-        # how many positions are in the sample.
+        # For each activation with channel statistics: the axis, the number of positions and of
+        # channels, and how many positions are in the sample.
         "channels": {
             name: [one.axis, one.sums.positions, one.sums.whole.size, len(one.sample.rows)]
             for name, one in channels.items()
@@ -231,7 +231,7 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
 def _channels(
     header: Mapping[str, list[int]], arrays: Mapping[str, Array]
 ) -> dict[str, ActivationChannels]:
-    """Return what is kept of the channels of activations, by their names."""
+    """Return the channel statistics of activations, by the activations' names."""
     found, begin, first = {}, 0, 0
     for tensor, (axis, positions, count, rows) in header.items():
         whole, fraction = (arrays[part][begin : begin + count].astype(np.int64) for part in _SUMS)

@@ -1,7 +1,7 @@
-"""What calibration keeps of one activation tensor, however much data runs through it.
+"""Statistics of one activation, whose size does not grow with the data.
 
-Both kinds depend on the data alone: not on their order, nor on how they are split into batches,
-nor on which of several statistics saw which of them before they were merged.
+Both kinds depend on the data alone: not on its order, nor on how it is split into batches, nor on
+how it is split among statistics that are merged later.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ..program.ranges import Range
 from .channels import ActivationChannels
 
 BINS = 4096
-"""Bins of every histogram; half of them at least lie within [0, abs max]."""
+"""Bins of every histogram; at least half of them lie within [0, abs max]."""
 
 _SMALLEST_EXPONENT = -120
 
-# A float32 is a whole number of these, so that a sum of them is exact in integers.
+# Every float32 is a whole multiple of 2 to this power, so integers hold exact sums.
 _FLOAT32_UNIT_EXPONENT = -149
 
 
@@ -35,15 +35,15 @@ def width_exponent_for(magnitude: float) -> int:
 
 @dataclass
 class ActivationMaxima:
-    """The largest magnitude of all values, and the sum of those of each sample.
+    """The largest magnitude of all values, and the sum of each sample's largest magnitude.
 
     Attributes:
         abs_max: the largest magnitude.
         values: how many values were seen.
-        samples: how many samples (entries along axis 0) they were of.
-        sample_abs_max_sum: the sum of every sample's largest magnitude, in units of 2^-149: exact.
-        non_finite: how many values were NaN or infinite. Nothing else of their batches is in here.
-        channels: what is kept of its channels, if that is asked for.
+        samples: how many samples (entries along axis 0) were seen.
+        sample_abs_max_sum: the exact sum of every sample's largest magnitude, in units of 2^-149.
+        non_finite: how many values were NaN or infinite. Nothing else of their batches is counted.
+        channels: the channel statistics, if they are asked for.
     """
 
     abs_max: float = 0.0
@@ -60,11 +60,11 @@ class ActivationMaxima:
         return float(self.sample_abs_max_sum * unit / self.samples)
 
     def range(self, threshold: float) -> Range:
-        """Return the range of the values, beyond ``threshold`` cut."""
+        """Return the range of the values; ``threshold`` is the largest magnitude not clipped."""
         return Range(threshold, -self.abs_max, self.abs_max)
 
     def clipping_error(self, threshold: float) -> float:
-        """Return the mean square of what a threshold cuts off, as far as it is known: none."""
+        """Return the mean squared error of clipping as far as it is known: zero."""
         return 0.0
 
     def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> int:
@@ -72,7 +72,7 @@ class ActivationMaxima:
 
         Args:
             samples: [samples, values], contiguous; with ``channels``, [samples, blocks, positions,
-                channels of a block]. Read once, if channels lie side by side.
+                channels of a block]. They are read only once if the channels are interleaved.
             dtype: ``"bfloat16"`` for raw ``uint16``.
 
         Returns:
@@ -117,7 +117,7 @@ class ActivationHistogram(ActivationMaxima):
     """A histogram of |x| with bins of width 2^``width_exponent``, and the true extremes.
 
     The width is always the least power of two for which BINS bins reach the largest magnitude seen.
-    A larger one doubles it and adds neighbouring bins, which is exact.
+    A larger magnitude doubles the width and merges neighbouring bins, which is exact.
 
     Attributes:
         counts: uint64[BINS]; bin i counts i*w <= |x| < (i+1)*w.
@@ -134,11 +134,11 @@ class ActivationHistogram(ActivationMaxima):
     zeros: int = 0
 
     def range(self, threshold: float) -> Range:
-        """Return the range of the values, beyond ``threshold`` cut."""
+        """Return the range of the values; ``threshold`` is the largest magnitude not clipped."""
         return Range(threshold, self.minimum, self.maximum)
 
     def clipping_error(self, threshold: float) -> float:
-        """Return the mean square of what a threshold cuts off, to the width of a bin."""
+        """Return the mean squared error of clipping, to the width of a bin."""
         beyond = np.maximum((np.arange(BINS) + 0.5) * self.bin_width - threshold, 0)
         return float((self.counts * beyond**2).sum() / max(1, self.values))
 
@@ -148,9 +148,9 @@ class ActivationHistogram(ActivationMaxima):
         return math.ldexp(1.0, self.width_exponent or 0)
 
     def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> int:
-        """Add the values of one batch, as `ActivationMaxima.observe`.
+        """Add the values of one batch, as `ActivationMaxima.observe` does.
 
-        They are read a second time only if they widen the histogram.
+        The values are read a second time only if they widen the histogram.
         """
         exponent = self.width_exponent
         if exponent is None:
@@ -189,7 +189,7 @@ class ActivationHistogram(ActivationMaxima):
         self.counts += counts
 
     def _take_back(self, samples: NDArray[np.generic], exponent: int, dtype: str | None) -> None:
-        """Leave out the finite values of a batch that was counted."""
+        """Subtract the finite values of a batch that was already counted."""
         counted = np.zeros(BINS, np.uint64)
         kernels.observe(_rows(samples), counted, exponent, dtype=dtype)
         self.counts -= counted
@@ -200,11 +200,11 @@ class ActivationHistogram(ActivationMaxima):
 
 
 Statistics = Mapping[str, ActivationMaxima]
-"""By the name of the tensor."""
+"""Statistics by the name of the tensor."""
 
 
 def channels_of(statistics: Statistics) -> dict[str, ActivationChannels]:
-    """Return what is kept of channels, by the name of the tensor, where that was asked for."""
+    """Return the channel statistics of the tensors that have them, by name."""
     channels = {name: statistic.channels for name, statistic in statistics.items()}
     return {name: one for name, one in channels.items() if one is not None}
 
@@ -215,12 +215,12 @@ Kind = TypeVar("Kind", bound=ActivationMaxima)
 def empty_statistics(
     names: Collection[str], kind: type[Kind], axes: Mapping[str, int]
 ) -> dict[str, Kind]:
-    """Return a statistic for each name, with its channels if their axis is in ``axes``."""
+    """Return an empty statistic for each name, with channels if ``axes`` has their axis."""
     return {name: empty_statistic(kind, axes.get(name)) for name in names}
 
 
 def empty_statistic(kind: type[Kind], axis: int | None) -> Kind:
-    """Return a statistic, with its channels if their axis is given."""
+    """Return an empty statistic, with channels if their axis is given."""
     return kind() if axis is None else kind(channels=ActivationChannels(axis))
 
 
@@ -229,14 +229,14 @@ def _rows(samples: NDArray[np.generic]) -> NDArray[np.generic]:
 
 
 def _joined(samples: NDArray[np.generic]) -> NDArray[np.generic]:
-    """Return samples by channel if channels lie side by side: others are read faster apart."""
+    """Keep the channel axes if channels are interleaved; a separate pass is faster otherwise."""
     return samples if samples.shape[-1] > 1 else _rows(samples)
 
 
 def _widened(
     counts: NDArray[np.uint64], exponent: int | None, new_exponent: int
 ) -> NDArray[np.uint64]:
-    """Return the histogram of bins of width 2^new_exponent; zeros alone (None) are in any."""
+    """Return the histogram with bins of width 2^new_exponent; zeros alone (None) fit any."""
     if exponent is None or exponent == new_exponent:
         return counts
     merged = 1 << min(new_exponent - exponent, BINS.bit_length() - 1)

@@ -16,7 +16,7 @@ class Algorithm(NamedTuple):
 
     Attributes:
         statistic: the kind of statistic that it takes.
-        threshold: of such a statistic, the number of bits and ``hist_percent``.
+        threshold: returns it from such a statistic, the number of bits and ``hist_percent``.
     """
 
     statistic: type[ActivationMaxima]
@@ -26,27 +26,27 @@ class Algorithm(NamedTuple):
 def activation_threshold(
     statistic: ActivationMaxima, algorithm: str, bits: int, hist_percent: float
 ) -> float:
-    """Return the magnitude to be mapped to 2^(bits-1)-1, at most the largest one seen.
+    """Return the magnitude that maps to 2^(bits-1)-1, at most the largest one seen.
 
     Args:
         statistic: of an activation that is not all zero, of the algorithm's kind.
-        algorithm: a name of `ALGORITHMS`.
+        algorithm: a name in `ALGORITHMS`.
         bits: of the quantized activation.
-        hist_percent: the share of values that ``hist`` keeps within the threshold, as 0.9999.
+        hist_percent: the share of values that ``hist`` keeps within the threshold, such as 0.9999.
     """
     threshold = ALGORITHMS[algorithm].threshold(statistic, bits, hist_percent)
     return min(threshold, statistic.abs_max)
 
 
 def _kl(statistic: ActivationHistogram, bits: int, _: float) -> float:
-    """Search as Paddle does, from half of the bins on, of which there are 2048 at least.
+    """Search as Paddle does, from half of the used bins on; at least 2048 bins are used.
 
-    Fewer would tell less apart: MobileNetV1 on Fashion-MNIST lost 2.1 points with 1024 to 2048 and
-    1.1 with twice as many. From fewer bins on, the divergence is often least where nearly all is
-    clipped: PP-OCRv4 recognition then reads nothing.
+    Fewer bins resolve less: MobileNetV1 on Fashion-MNIST lost 2.1 points with 1024 to 2048 bins and
+    1.1 with twice as many. If the search starts lower, the divergence is often least where nearly
+    everything is clipped: PP-OCRv4 recognition then reads nothing.
     """
     used = int(np.flatnonzero(statistic.counts)[-1]) + 1
-    # The search never takes the last bin's edge: an empty bin lets it keep the whole range.
+    # The search never takes the last bin's edge: an extra empty bin lets it keep the whole range.
     padded = np.append(statistic.counts[:used], np.uint64(0))
     return kernels.kl_threshold(padded, statistic.bin_width, bits, start=used // 2)
 
@@ -60,7 +60,7 @@ def _mse(statistic: ActivationHistogram, bits: int, _: float) -> float:
 
 
 def _emd(statistic: ActivationHistogram, bits: int, _: float) -> float:
-    # Like KL, the distance alone would clip most of a heavy tail: keep half of the range.
+    # Like KL, the distance alone would clip most of a heavy tail: keep at least half of the range.
     nearest = kernels.emd_threshold(statistic.counts, statistic.bin_width, bits)
     return max(nearest, statistic.abs_max / 2)
 
@@ -83,9 +83,9 @@ ALGORITHMS: dict[str, Algorithm] = {
 }
 
 AUTO = "auto"
-"""The name of the choice among several, for each activation by what they cost the outputs."""
+"""Chooses among several algorithms for each activation, by the cost in the outputs."""
 
 
 def statistic_of(algorithm: str) -> type[ActivationMaxima]:
-    """Return the kind of statistic that an algorithm takes, or all those of `AUTO`."""
+    """Return the kind of statistic that an algorithm takes, or that all those of `AUTO` take."""
     return ActivationHistogram if algorithm == AUTO else ALGORITHMS[algorithm].statistic

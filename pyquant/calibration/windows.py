@@ -1,4 +1,4 @@
-"""What a convolution reads of an image at each position."""
+"""The window of an image that a convolution reads at each position."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Window:
     """The taps of a convolution, and how they move.
 
     Attributes:
-        kernel: how many taps there are, by height and width.
+        kernel: the number of taps along height and width.
         geometry: how they move.
     """
 
@@ -28,7 +28,7 @@ class Window:
         return cls(kernel, desc.geometry())
 
     def over(self, images: Array) -> Array:
-        """Return what is read: [samples, channels, positions down, across, taps down, across].
+        """Return all windows: [samples, channels, positions down, across, taps down, across].
 
         Args:
             images: [samples, channels, height, width].
@@ -41,10 +41,10 @@ class Window:
         return windows[..., :: self.geometry.dilations[0], :: self.geometry.dilations[1]]
 
     def inside(self, sizes: tuple[int, ...]) -> Array:
-        """Return at which share of the positions each tap is inside of the image: [taps].
+        """Return, for each tap, the share of positions at which it is inside the image: [taps].
 
         Args:
-            sizes: height and width; of one that is not known, below 1, nothing counts as outside.
+            sizes: height and width; along an unknown one, below 1, every tap counts as inside.
         """
         down, across = (self._inside(axis, size) for axis, size in enumerate(sizes))
         return np.outer(down, across).reshape(-1)
