@@ -1,4 +1,4 @@
-"""The report of a float model against its quantized one, tensor by tensor.
+"""The report that compares a float model with its quantized one, tensor by tensor.
 
 Start at `pyquant.compare`. `quantization` reads what a program quantizes, `paired` runs both models
 over the same data, `report` and `page` write tables and an HTML page.

@@ -1,4 +1,4 @@
-"""Tensors that both models compute, measured batch by batch."""
+"""Measures of tensors that both models compute, gathered batch by batch."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ from .similarity import ErrorSums, as_float
 
 
 class Measure(Protocol):
-    """What gathers the values of one tensor.
+    """Gathers the values of one tensor.
 
     Attributes:
-        note: why the float model has none to compare with, if it has none.
+        note: why the float model has no values to compare with, if it has none.
     """
 
     note: str
 
     def add(self, reference: Array | None, value: Array) -> None:
-        """Add one batch: of the float model, if it has the tensor, and of the quantized one."""
+        """Add one batch from the float model, if it has the tensor, and from the quantized one."""
 
     def compared(self) -> ComparedTensor:
-        """Return what was found."""
+        """Return the result."""
 
 
 @dataclass
 class OutputMeasure:
-    """Values that the quantized model computes, against those of the float model.
+    """Values that the quantized model computes, compared with the float model's.
 
     Attributes:
-        name: of the tensor.
+        name: the name of the tensor.
         kind: as in `ComparedTensor`.
         op_types: likewise.
-        note: why the float model has none to compare with, if it is known beforehand.
-        error: the float model's against the quantized model's.
+        note: why the float model has no values to compare with, if this is known beforehand.
+        error: of the quantized model's values against the float model's.
     """
 
     name: str
@@ -59,7 +59,7 @@ class OutputMeasure:
         self.error.add(as_float(reference), as_float(value))
 
     def compared(self) -> ComparedTensor:
-        """Return what was found."""
+        """Return the result."""
         return ComparedTensor(
             self.name,
             self.kind,
@@ -71,18 +71,18 @@ class OutputMeasure:
 
 @dataclass
 class ActivationMeasure:
-    """An activation that is quantized: its own error, what it inherits, and the two together.
+    """A quantized activation: its own error, its inherited error, and both together.
 
     Attributes:
-        activation: what it is.
-        op_types: of the ops that read it.
-        note: as of `OutputMeasure`.
-        error: the float model's values against those that the ops read, quantized.
-        inherited: the float model's values against those that are quantized.
-        own: the float model's values against the same quantized; where that has none, the
-            quantized model's values before and after.
-        histogram: of the float model's values, or where it has none, the quantized model's.
-        beyond: how many of these lie beyond the threshold.
+        activation: the activation.
+        op_types: the types of the ops that read it.
+        note: as in `OutputMeasure`.
+        error: of the quantized values that the ops read against the float model's values.
+        inherited: of the quantized model's values before quantization against the float model's.
+        own: of quantizing the float model's values, or the quantized model's values if the float
+            model has no such tensor.
+        histogram: of the float model's values, or of the quantized model's if it has none.
+        beyond: how many of these values lie beyond the threshold.
     """
 
     activation: Activation
@@ -111,7 +111,7 @@ class ActivationMeasure:
         self.error.add(source, self.activation.rounded(value))
 
     def compared(self) -> ComparedTensor:
-        """Return what was found."""
+        """Return the result."""
         activation = self.activation
         note = self.note or ("" if self.own.values else "never computed over this data")
         if self.histogram.non_finite:
@@ -138,7 +138,7 @@ class ActivationMeasure:
 
 
 def _without_added_channels(reference: Array, value: Array) -> Array:
-    """Leave out channels behind those of the float model that hold a constant, as for borders.
+    """Drop channels beyond those of the float model that hold constants, as for borders.
 
     See ``program/targets/onednn/widening.py``.
     """

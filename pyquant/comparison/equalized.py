@@ -1,4 +1,4 @@
-"""The float model with its activations divided by factors, as those of the quantized one are."""
+"""Divides the activations of the float model by the same factors as in the quantized one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .quantization import Quantization
 
 
 class Equalized(NamedTuple):
-    """A float model beside an equalized one.
+    """A float model, equalized like the quantized one.
 
     Attributes:
-        model: it, which computes the same as before.
-        names: of the tensors and weights that factors divide or multiply, what they are called
-            before that.
-        left: the activations whose factors it cannot take.
+        model: the model, whose outputs are the same as before.
+        names: the original names of the tensors that factors divide and the weights that they
+            multiply, by the new names.
+        left: the activations whose factors cannot be applied.
     """
 
     model: Model
@@ -30,7 +30,7 @@ class Equalized(NamedTuple):
 
 
 def equalized(before: Model, quantization: Quantization) -> Equalized:
-    """Return ``before`` with the factors of a quantized model, itself if there are none."""
+    """Return ``before`` with the factors of a quantized model, or itself if there are none."""
     found = Equalized(copy_model(before), {}, [])
     if not quantization.factors:
         return found._replace(model=before)
@@ -48,7 +48,7 @@ def equalized(before: Model, quantization: Quantization) -> Equalized:
 
 
 def _take(found: Equalized, factors: dict[str, Array]) -> None:
-    """Let the neighbours of activations take their factors in."""
+    """Fold the factors of activations into their neighbours."""
     model, names, left = found
     graph = Graph(model)
     for name, divisors in factors.items():
@@ -61,7 +61,7 @@ def _take(found: Equalized, factors: dict[str, Array]) -> None:
 
 
 def _divide(found: Equalized, factors: dict[str, Array], weights: dict[str, set[str]]) -> None:
-    """Divide activations by an op in front of those that read them beside some weights."""
+    """Insert ops that divide activations for the ops that read them with the given weights."""
     model, names, left = found
     if not factors:
         return

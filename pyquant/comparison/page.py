@@ -1,4 +1,4 @@
-"""The report as one HTML page, which needs no script, no font and no picture from elsewhere."""
+"""The report as one HTML page without scripts and without fonts or pictures from elsewhere."""
 
 from __future__ import annotations
 
@@ -96,10 +96,10 @@ _ACTIVATIONS_LEGEND = (
 
 
 def save_page(comparison: Comparison, path: str | Path) -> None:
-    """Write the report as one HTML page that needs nothing else.
+    """Write the report as one self-contained HTML page.
 
     Raises:
-        OutputError: it cannot be written; what stood there before is unharmed.
+        OutputError: it cannot be written; a file that existed before is unharmed.
     """
     path = Path(path)
     with OutputFiles(path.parent) as files, files.open(path) as stream:
@@ -130,7 +130,7 @@ def _summary(comparison: Comparison) -> str:
 
 
 def _extremes(comparison: Comparison, table: Table) -> str:
-    """Say how many tensors a table has, and which range of SQNR."""
+    """Describe how many tensors a table has, and the range of their SQNR."""
     tensors = comparison.worst(*table.kinds)
     known = [tensor for tensor in tensors if tensor.error is not None]
     if not known:

@@ -1,4 +1,4 @@
-"""Running a float model and a quantized one over the same batches, tensor beside tensor."""
+"""Runs a float model and a quantized one over the same batches and compares their tensors."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _NOT_IN_FLOAT = "not in the float model"
 
 
 class PairedRun:
-    """Two models that run the same batches, and what is gathered of their tensors.
+    """Runs two models over the same batches and measures their tensors.
 
     Attributes:
         notes: what could not be done.
@@ -46,7 +46,7 @@ class PairedRun:
         Args:
             before: the float model.
             after: the quantized one.
-            quantization: what that quantizes.
+            quantization: what the quantized model quantizes.
 
         Raises:
             ModelFileError: Paddle cannot load a model.
@@ -73,7 +73,7 @@ class PairedRun:
                 self._without_int8(error)
 
     def batch(self, feed: Feed, number: int) -> None:
-        """Run one batch by both models.
+        """Run one batch through both models.
 
         Raises:
             CalibrationDataError: one of them cannot run it.
@@ -101,7 +101,7 @@ class PairedRun:
             self._add_outputs(INT8_RUN, expected, outputs)
 
     def compared(self) -> list[ComparedTensor]:
-        """Return what was found, in the order of the quantized program; the outputs first."""
+        """Return the results: the outputs, then tensors in the order of the quantized program."""
         outputs = [measure for group in self._outputs.values() for measure in group]
         tensors = [measure for group in self._measures.values() for measure in group]
         return [measure.compared() for measure in (*outputs, *tensors)]
@@ -122,7 +122,7 @@ class PairedRun:
 def _measures(
     before: Model, after: Model, quantization: Quantization
 ) -> Mapping[Written, list[Measure]]:
-    """Return what gathers each value, in the order of the program, which ``after`` runs."""
+    """Return the measures of each value, in the order of the quantized program ``after``."""
     here, there = after.writes(), before.writes()
 
     def note(value: Written) -> str:
@@ -150,7 +150,7 @@ def _output_measures(model: Model, run: str) -> list[OutputMeasure]:
 
 
 def _float_outputs(before: Model, after: Model) -> dict[int, int]:
-    """Return the position of each output in the float model, by that in the quantized one."""
+    """Map each output's position in the quantized model to its position in the float model."""
     names, wanted = list(before.fetches), list(after.fetches)
     if set(names) != set(wanted) and len(names) == len(wanted):
         return {position: position for position in range(len(wanted))}
@@ -158,12 +158,12 @@ def _float_outputs(before: Model, after: Model) -> dict[int, int]:
 
 
 class ObservedModel:
-    """A model that runs batches op by op, as its program says, while some tensors are looked at.
+    """Runs a model op by op, as its program says, and shows some of its tensors.
 
     Args:
         model: as read from its files.
-        names: the tensors to look at.
-        threads: of Paddle's kernels.
+        names: the tensors to show.
+        threads: for Paddle's kernels.
     """
 
     def __init__(self, model: Model, names: Collection[str], threads: int) -> None:
@@ -180,7 +180,7 @@ class ObservedModel:
         Args:
             feed: arrays by input name.
             batch: its number, for messages.
-            see: gets each tensor when it is computed; the memory is good until it returns.
+            see: called with each tensor when it is computed; the memory is valid until it returns.
 
         Returns:
             The model's outputs.
@@ -201,7 +201,7 @@ class ObservedModel:
             self._observe(see, name, view_values(tensor))
 
     def _observe(self, see: See, name: str, array: Array) -> None:
-        # In a loop the program's writes come round again.
+        # In a loop, the program's writes repeat.
         writes = max(1, self._writes[name])
         value = Written(name, writes - 1 - self._seen[name] % writes)
         self._seen[name] += 1

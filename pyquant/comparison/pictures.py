@@ -12,15 +12,15 @@ import numpy as np
 from .report import ComparedTensor, sqnr_text, threshold_text
 from .similarity import Similarity
 
-_BARS = 150  # of a histogram, at most
-_ONE = 0.06  # of a histogram's height is what a count of one has, to be seen
-_TICKS = 5  # of an axis, at most
-_HIGHEST_SQNR = 100.0  # above it, all is drawn as exact
+_BARS = 150  # per histogram, at most
+_ONE = 0.06  # the height of a count of one, as a share of the histogram's, so that it is visible
+_TICKS = 5  # per axis, at most
+_HIGHEST_SQNR = 100.0  # higher ones are drawn like exact ones
 
 
 @dataclass(frozen=True)
 class _Frame:
-    """A picture's size, and where in it the values are drawn, by x from 0 to ``end``."""
+    """A picture's size, and the area where values with x from 0 to ``end`` are drawn."""
 
     width: int
     height: int
@@ -48,7 +48,7 @@ class _Frame:
         )
 
     def level(self, y: float, label: str) -> str:
-        """Draw a line across, and write what it stands for."""
+        """Draw a horizontal line with its label."""
         return (
             f'<line class="grid" x1="{self.left}" x2="{self.width - self.right}" '
             f'y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -57,7 +57,7 @@ class _Frame:
 
 
 def histogram_picture(tensor: ComparedTensor) -> str:
-    """Return the histogram of an activation's magnitudes, with what bounds them; or nothing."""
+    """Return a histogram of an activation's magnitudes and its limits, or an empty string."""
     statistic, threshold = tensor.histogram, tensor.threshold
     if statistic is None or statistic.non_finite or not isinstance(threshold, float):
         return ""
@@ -105,7 +105,7 @@ def histogram_picture(tensor: ComparedTensor) -> str:
 
 
 def profile_picture(tensors: Sequence[ComparedTensor]) -> str:
-    """Return the SQNR of activations in the order of the program: own, and with all before it."""
+    """Plot the SQNR of activations in program order: their own, and with inherited errors."""
     lines = {
         "own": [(i, t, t.own) for i, t in enumerate(tensors) if t.own],
         "total": [(i, t, t.error) for i, t in enumerate(tensors) if t.error],

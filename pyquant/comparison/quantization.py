@@ -1,7 +1,7 @@
-"""What a quantized program holds and computes as integers, read from its ops.
+"""Reads from the ops of a quantized program what it holds and computes as integers.
 
-Tensors are found by the ops around them, not by their names, so that programs of Paddle's own PTQ
-are read as well as pyquant's.
+Tensors are found by the ops around them, not by their names. So it also reads the programs of
+Paddle's own PTQ.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from ..program.targets.onednn.integers import CARRIERS, read_grids
 
 
 class Written(NamedTuple):
-    """A value of a variable: which of the program's writes of that name it is.
+    """A value of a variable, identified among the program's writes to that variable.
 
     Attributes:
-        name: of the variable.
-        before_last: how many writes of the program follow. An int8 program may write a name more
-            often than its float model does, and what it holds at last is the same then.
+        name: the name of the variable.
+        before_last: how many writes follow. They are counted from the end because an int8 program
+            may write a name more often than its float model, but the last values correspond.
     """
 
     name: str
@@ -44,10 +44,10 @@ class Activation:
     """A tensor that the program quantizes while it runs.
 
     Attributes:
-        value: which it is.
+        value: the value that is quantized.
         threshold: the magnitude that maps to 2^(bits-1)-1; the greatest value if there is a grid.
         bits: of the integers.
-        grid: of the integers of oneDNN's ops, which need not lie around zero.
+        grid: the grid of integers of oneDNN's ops, which need not be symmetric.
     """
 
     value: Written
@@ -57,11 +57,11 @@ class Activation:
 
     @property
     def least(self) -> float | None:
-        """The least value, if that is not the threshold below zero."""
+        """The least value, or None if it is minus the threshold."""
         return self.grid.least if self.grid is not None and self.grid.unsigned else None
 
     def rounded(self, values: Array) -> Array:
-        """Return the floats that stand for the integers of ``values``, as the program does."""
+        """Return ``values`` quantized and dequantized as the program does it."""
         if self.grid is not None:
             return self.grid.rounded(values)
         integers = kernels.quantize(values, self.threshold, bits=self.bits)
@@ -69,7 +69,7 @@ class Activation:
 
     def beyond(self, values: Array) -> int:
         """Count the values that saturate."""
-        # Of a grid, the ends are rounded: what lies within half a step of them is as near as any.
+        # The ends of a grid are rounded: values within half a step of them err no more than others.
         margin = 0.5 / self.grid.factor if self.grid is not None else 0.0
         least = -self.threshold if self.grid is None else self.grid.least
         above = np.count_nonzero(values > np.float32(self.threshold + margin))
@@ -81,12 +81,12 @@ class Weight:
     """A parameter that is stored as integers.
 
     Attributes:
-        name: under which it is stored.
+        name: the name under which it is stored.
         integers: the values.
-        step: what one stands for, float32, of a shape that multiplies the integers.
-        axis: the axis of the channels, or None for one step.
+        step: the step between integers, float32, in a shape that broadcasts to the integers.
+        axis: the axis of the channels, or None for a single step.
         bits: of the integers.
-        data_type: Paddle's code of what the program makes of it.
+        data_type: Paddle's code of the type that the program dequantizes it to.
     """
 
     name: str
@@ -103,7 +103,7 @@ class Weight:
 
 
 class Output(NamedTuple):
-    """What an op computes that reads quantized tensors."""
+    """The output of an op that reads quantized tensors."""
 
     value: Written
     op_type: str
@@ -114,14 +114,14 @@ class Quantization:
     """What a program quantizes, in the order of its ops.
 
     Attributes:
-        activations: by the variable that holds them dequantized.
+        activations: by the variable that holds their dequantized values.
         weights: likewise.
-        outputs: the outputs of the ops that read these, behind a bias if there is one, and behind
-            what overwrites them.
-        op_types: of the ops that read each, by the same variable.
-        weights_beside: the names of the weights that ops read beside an activation, by its name.
-        factors: by which activations are divided, channel by channel, by the names that these have
-            without that.
+        outputs: the outputs of the ops that read these, after the bias and any overwriting op.
+        op_types: the types of the ops that read each, by the same variable.
+        weights_beside: the names of the weights that ops read together with an activation, by the
+            activation's name.
+        factors: the per-channel factors that divide activations, by the activations' names before
+            the division.
     """
 
     activations: dict[str, Activation] = field(default_factory=dict)
@@ -133,11 +133,11 @@ class Quantization:
 
 
 def read_quantization(model: Model) -> Quantization:
-    """Find what ``model`` quantizes; nothing, if it is a float model.
+    """Find what ``model`` quantizes, which is nothing if it is a float model.
 
     Raises:
         UnsupportedError: it is in Paddle-Lite's form, which Paddle cannot run, or has scales that
-            are computed, or several for one activation.
+            are computed, or several scales for one activation.
         ModelFileError: a scale is negative or not finite.
     """
     reader = _Reader(model)
@@ -157,11 +157,11 @@ class _Reader:
         self._written: Counter[str] = Counter()
         self._quantized: dict[str, Activation] = {}
         self._cast: dict[str, str] = {}
-        self._restated: dict[str, str] = {}  # a weight that is quantized again, as `Rewriter` does
-        self._products: dict[str, tuple[str, int]] = {}  # of such a one, and which output it is
-        self._unbiased: dict[str, int] = {}  # outputs of ops, and which of the outputs they are
-        self._last: dict[str, int] = {}  # likewise, behind a bias if there is one
-        self._carried: dict[str, str] = {}  # integers that an op moved: where they come from
+        self._restated: dict[str, str] = {}  # weights that are quantized again, as by `Rewriter`
+        self._products: dict[str, tuple[str, int]] = {}  # of such weights, with the output's index
+        self._unbiased: dict[str, int] = {}  # outputs of ops, and their indices in `outputs`
+        self._last: dict[str, int] = {}  # likewise, after a bias if there is one
+        self._carried: dict[str, str] = {}  # integers that an op moved, and their origin
         self._kinds: dict[str, Callable[[Any, str, str], bool]] = {
             "quantize_linear": self._quantize,
             "dequantize_linear": self._dequantize,
@@ -174,7 +174,7 @@ class _Reader:
         }
 
     def read(self, op: Op) -> None:
-        """Take in the next op."""
+        """Read the next op."""
         _refuse_lite(self._model, op)
         sources = op.inputs("X") or op.inputs("Input")
         outputs = op.writes()
@@ -250,7 +250,7 @@ class _Reader:
         return True
 
     def _add_bias(self, op: Op, source: str, output: str) -> bool:
-        """Let a sum stand for the op and its bias, which may make up for the op's integers."""
+        """Take the sum as the op's output: the bias may compensate the quantization error."""
         addend = next(iter(op.inputs("Y")), "")
         if source in self._unbiased and addend in self._model.parameters:
             self._move_output(self._unbiased.pop(source), output)
@@ -259,7 +259,7 @@ class _Reader:
         return False
 
     def _scale_product(self, source: str, threshold: NDArray[np.float32], output: str) -> None:
-        """Multiply the step of a weight by what multiplies its product, behind a bias or not."""
+        """Multiply a weight's step by the factor of its product, which a bias may precede."""
         name, index = self._products.pop(source)
         weight = self.found.weights[name]
         step = weight.step.reshape(-1)[:1] * threshold.reshape(1, -1)
@@ -268,7 +268,7 @@ class _Reader:
         self._move_output(index, output)
 
     def _move_output(self, index: int, output: str) -> None:
-        """Let what the op at hand computes stand for an earlier output."""
+        """Replace an earlier output by the output of the current op."""
         value = self._next_written(output)
         self.found.outputs[index] = self.found.outputs[index]._replace(value=value)
         self._last[output] = index
@@ -290,11 +290,11 @@ class _Reader:
         self.found.activations[output] = Activation(value, scale.greatest, 8, scale)
 
     def _last_written(self, name: str) -> Written:
-        """Return the value that a variable has in front of the op at hand."""
+        """Return the value that a variable has before the current op."""
         return Written(name, max(0, self._writes[name] - max(1, self._written[name])))
 
     def _next_written(self, name: str) -> Written:
-        """Return the value that the op at hand gives a variable."""
+        """Return the value that the current op gives a variable."""
         return Written(name, self._writes[name] - 1 - self._written[name])
 
     def _threshold(self, op: Op) -> NDArray[np.float32]:
@@ -326,7 +326,7 @@ class _Reader:
                 value = self.found.activations[name].value
                 self.found.weights_beside.setdefault(value.name, set()).update(weights)
         if outputs[:1] == sources[:1] and outputs[0] in self._last:
-            # What is overwritten has no name of its own, and what it becomes is of the float model.
+            # An overwritten value has no name of its own; the float model has the final value.
             self._move_output(self._last[outputs[0]], outputs[0])
         if read and op.type != "fetch":
             value = self._next_written(outputs[0])

@@ -1,4 +1,4 @@
-"""What a comparison found, as data and as text."""
+"""The outcome of a comparison, as data and as text."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from ..calibration.statistic import ActivationHistogram
 from .similarity import Similarity
 
 SIMULATED, INT8_RUN = "simulated", "int8 run"
-"""How the quantized model was run for an output: by its program as it says, or by int8 kernels."""
+"""How the quantized model computed an output: op by op as its program says, or by int8 kernels."""
 
 
 @dataclass(frozen=True)
 class ComparedTensor:
-    """One tensor of the quantized model beside the float model's.
+    """One tensor of the quantized model, compared with the float model's.
 
     Attributes:
-        name: in the program; of a weight, that of the float parameter.
+        name: its name in the program; for a weight, the name of the float parameter.
         kind: ``"activation"``, ``"weight"``, ``"op output"`` (of an op that reads a quantized
             tensor), or an output of the model, ``"simulated"`` or from the ``"int8 run"``.
         op_types: of the ops that read an activation or a weight; of the op that writes an output.
-        error: float against int8: of an activation, what the float model computes against what
-            the int8 model's ops read; of a weight, the parameter against its dequantized
+        error: float against int8. For an activation, the float model's values against those that
+            the int8 model's ops read; for a weight, the parameter against its dequantized
             integers. None if there is nothing to compare with.
-        inherited: of an activation, the error that its values have before they are quantized.
-        own: of an activation, the error of quantizing the float model's values; those of the
-            int8 model if the float model has no such tensor.
+        inherited: for an activation, the error of its values before they are quantized.
+        own: for an activation, the error of quantizing the float model's values, or the int8
+            model's values if the float model has no such tensor.
         bits: of the integers.
-        axis: the axis of the channels; None for one threshold.
+        axis: the axis of the channels; None for a single threshold.
         threshold: the magnitude that maps to 2^(bits-1)-1: a float, or float32[channels]. The
-            greatest value, if there is a least one.
-        least: the least value that the integers stand for, if that is not the threshold below zero.
-        saturation: the share of the values beyond these.
+            greatest value, if ``least`` is given.
+        least: the least value that an integer stands for, if it is not minus the threshold.
+        saturation: the share of the values beyond these limits.
         histogram: of an activation's magnitudes.
-        equalized: whether all this is of values divided by the factors of an equalized model, or of
-            a weight multiplied by them, in the float model as in the int8 one.
-        note: what keeps it from being compared, or from being trusted; else empty.
+        equalized: whether, in both models, the activation is divided or the weight multiplied by
+            the factors of an equalized model.
+        note: why it cannot be compared or trusted; else empty.
     """
 
     name: str
@@ -67,7 +67,7 @@ class ComparedTensor:
 
     @property
     def badness(self) -> tuple[int, float]:
-        """A key that sorts worst first: NaN, then by SQNR, then by the own one's."""
+        """A key that sorts worst first: NaN, then by SQNR, then those with an own SQNR alone."""
         known = self.error or self.own
         if known is None:
             return 3, 0.0
@@ -82,11 +82,11 @@ class Comparison:
 
     Attributes:
         float_path: the float model's program.
-        quantized_path: the quantized one's.
-        batches: how many batches both ran.
-        samples: how many samples they held.
-        tensors: what was compared, in the order of the quantized program.
-        notes: what there is to know about it as a whole.
+        quantized_path: the quantized model's program.
+        batches: how many batches both models ran.
+        samples: how many samples the batches held.
+        tensors: the compared tensors, in the order of the quantized program.
+        notes: remarks on the comparison as a whole.
     """
 
     float_path: Path
@@ -102,7 +102,7 @@ class Comparison:
         return sorted(wanted, key=lambda tensor: tensor.badness)
 
     def table(self, top: int | None = None) -> str:
-        """Return the report as text, of each table the ``top`` worst lines or all."""
+        """Return the report as text, with the ``top`` worst lines of each table or all."""
         lines = [
             f"float      {self.float_path}",
             f"quantized  {self.quantized_path}",
@@ -125,7 +125,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a table: its heading, and what it says of a tensor."""
+    """A column of a table: its heading, and its text for a tensor."""
 
     heading: str
     text: Callable[[ComparedTensor], str]
@@ -138,8 +138,8 @@ class Table:
     Attributes:
         title: its heading.
         legend: what its numbers mean.
-        kinds: of the tensors in it.
-        columns: before the tensor's name.
+        kinds: the kinds of tensors in it.
+        columns: the columns before the tensor's name.
     """
 
     title: str
@@ -160,7 +160,7 @@ def _cosine_text(tensor: ComparedTensor) -> str:
 
 
 def threshold_text(tensor: ComparedTensor) -> str:
-    """Return the threshold as text, or the range of several or of what has a least value."""
+    """Return the threshold, or the range of several or of an asymmetric grid, as text."""
     if tensor.threshold is None:
         return "-"
     least, greatest = np.min(tensor.threshold), np.max(tensor.threshold)
@@ -228,7 +228,7 @@ TABLES = (
         (_SQNR, _COSINE, Column("op", _op_types_text)),
     ),
 )
-"""What the report shows, as text and as a page."""
+"""The tables of the report, in text and on the page."""
 
 
 def _aligned(table: Table, tensors: Sequence[ComparedTensor]) -> list[str]:

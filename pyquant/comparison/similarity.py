@@ -1,4 +1,4 @@
-"""How near one tensor is to another: SQNR and cosine, summed up over any number of batches."""
+"""How close one tensor is to another: SQNR and cosine, over any number of batches."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy as np
 
 from ..program.parameters import Array
 
-_CHUNK = 1 << 14  # values that are float64 at a time, so that they stay in the cache
+_CHUNK = 1 << 14  # values that become float64 at a time, so that they stay in the cache
 
 
 class Similarity(NamedTuple):
-    """How near a quantized tensor is to the float one.
+    """How close a quantized tensor is to the float one.
 
     Attributes:
         sqnr: signal to quantization noise, 10 log10(sum x^2 / sum (x - y)^2), in dB; infinite if
-            all values are equal, NaN if there is NaN or infinity among them.
+            all values are equal, NaN if any value is NaN or infinite.
         cosine: of the angle between the two, taken as vectors; NaN likewise.
     """
 
@@ -50,7 +50,7 @@ class ErrorSums:
         self.values += x_values.size
         for start in range(0, x_values.size, _CHUNK):
             part = slice(start, start + _CHUNK)
-            with np.errstate(invalid="ignore"):  # of infinities, of which a NaN tells
+            with np.errstate(invalid="ignore"):  # infinities show as NaN in the result
                 self._add(x_values[part].astype(np.float64), y_values[part].astype(np.float64))
 
     def _add(self, x: Array, y: Array) -> None:
@@ -62,7 +62,7 @@ class ErrorSums:
 
     @property
     def similarity(self) -> Similarity | None:
-        """What the sums say, or None if nothing was added."""
+        """The similarity, or None if nothing was added."""
         if not self.values:
             return None
         return Similarity(self._sqnr(), self._cosine())
@@ -82,12 +82,12 @@ class ErrorSums:
 
 
 def _dot(x: Array, y: Array) -> float:
-    # Not by BLAS, whose threads wait for the cores on which Paddle's spin.
+    # Not by BLAS: its threads would wait for cores on which Paddle's threads spin.
     return float(np.einsum("i,i->", x, y))
 
 
 def as_float(array: Array) -> Array:
-    """Return values that numpy can compute with: ``uint16``, raw bfloat16, as float32."""
+    """Return values that numpy can compute with: raw bfloat16 (``uint16``) as float32."""
     if array.dtype != np.uint16:
         return array
     return (array.astype(np.uint32) << 16).view(np.float32)

@@ -1,4 +1,4 @@
-"""Float weights against what the quantized program makes of their integers."""
+"""Compares float weights with the dequantized weights of the quantized program."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from .quantization import Weight
 from .report import ComparedTensor
 from .similarity import ErrorSums, as_float
 
-# Rounding moves a value by half a step, the kinds that look at the data by up to two.
+# Rounding to nearest moves a value by up to half a step, rounding by data by up to two.
 _FURTHEST_STEPS = np.float32(2)
-# What pyquant adds to the name of a weight that it writes another one for.
+# What pyquant adds to the name of a weight that it replaces by another.
 _SUFFIXES = (QUANTIZED, BORDERED, WIDENED)
-_SMALLEST = np.finfo(np.float32).tiny  # below it, a step may be flushed to zero
+_SMALLEST = np.finfo(np.float32).tiny  # a smaller step may be flushed to zero
 
 
 def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> ComparedTensor:
-    """Compare ``weight`` with the parameter of ``model``, the float one, that it was made from."""
+    """Compare ``weight`` with the parameter of the float ``model`` that it was made from."""
     name = float_name(model, weight.name)
     source = model.parameters.get(name)
     is_longer = name != stem(weight.name, QUANTIZED)
@@ -56,22 +56,22 @@ def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> C
 
 
 def float_name(model: Model, name: str) -> str:
-    """Return what the weight stored as ``name`` is called in ``model``, the float one."""
+    """Return the name in the float ``model`` of the weight that is stored as ``name``."""
     while name not in model.parameters and (shorter := stem(name, *_SUFFIXES)) != name:
         name = shorter
     return name
 
 
 def _without_added(weight: Weight, shape: tuple[int, ...]) -> Weight:
-    """Leave out the inputs and outputs behind those of the float weight, as for borders."""
+    """Drop the inputs and outputs beyond those of the float weight, as for borders."""
     part = tuple(map(slice, shape))
     return replace(weight, integers=weight.integers[part], step=weight.step[part])
 
 
 def _compare(source: Array, weight: Weight) -> tuple[ErrorSums, int, bool]:
-    """Return the sums, how many values saturate, and whether others are off by more than rounding.
+    """Return the sums, how many values saturate, and whether others differ by more than rounding.
 
-    A weight may be larger than memory: it is read in chunks.
+    A weight may be larger than memory, so it is read in chunks.
     """
     sums, beyond, changed = ErrorSums(), 0, False
     by_row = weight.axis == 0
