@@ -2,8 +2,8 @@
 
 `quant_post_dynamic` stores weights as int8 or int16, without data. `quant_post_static` calibrates
 activations over data and writes an int8 model. `fold` makes a float model smaller and faster, with
-the same outputs. `compare` shows what quantizing costs, tensor by tensor. `kernels` holds the
-arithmetic of all.
+the same outputs. `compare` shows the cost of quantization, tensor by tensor. `kernels` holds the
+arithmetic.
 """
 
 from . import kernels

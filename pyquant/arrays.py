@@ -1,4 +1,4 @@
-"""Arrays of other libraries as numpy views: nothing is copied or converted."""
+"""Numpy views of other libraries' arrays: nothing is copied or converted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SupportsDLPack(Protocol):
 
 
 class PaddleTensor(Protocol):
-    """What is needed of a `paddle.Tensor`, so that Paddle itself is not."""
+    """The part of `paddle.Tensor` that is used, so that Paddle need not be imported."""
 
     @property
     def place(self) -> Any:
@@ -29,7 +29,7 @@ class PaddleTensor(Protocol):
         """The address of the first value."""
 
 
-Values = Union[NDArray[Any], SupportsDLPack, PaddleTensor]  # at run time: no | before 3.10
+Values = Union[NDArray[Any], SupportsDLPack, PaddleTensor]  # | at run time needs Python 3.10
 
 
 def view_values(x: Values, dtype: str | None = None) -> NDArray[Any]:
@@ -82,7 +82,7 @@ _PADDLE_TYPES: dict[str, np.dtype[Any]] = {
 
 @cache
 def _paddle_type(dtype: Any) -> tuple[np.dtype[Any], str | None]:
-    """Return numpy's dtype for one of Paddle's, and what `_numpy_array` takes for it."""
+    """Return numpy's dtype for one of Paddle's, and the ``dtype`` of `_numpy_array` for it."""
     name = str(dtype).rpartition(".")[2]
     if name not in _PADDLE_TYPES:
         raise TypeError(

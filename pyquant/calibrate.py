@@ -1,4 +1,4 @@
-"""Calibration by itself: statistics to be saved, merged, and quantized from."""
+"""Calibration alone: collects statistics to save, to merge, and to quantize from."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def calibrate(
 ) -> Calibration:
     """Run data through a model and return histograms of the activations that would be quantized.
 
-    What it returns can be saved, merged with others of the same model, and given to
-    `quant_post_static` instead of data, with any ``algo`` but ``"auto"``.
+    The result can be saved, merged with others of the same model, and given to `quant_post_static`
+    instead of data, with any ``algo``. ``adaround`` and ``eval_function`` need the data themselves.
 
     Args:
         model_dir: directory of the model (see `pyquant.load_model`).
@@ -57,20 +57,20 @@ def calibrate(
         optimize_model: likewise.
         is_full_quantize: likewise.
         processors: likewise.
-        checkpoint: a file to keep the calibration in while it runs; if it exists, the calibration
-            goes on from there, over the same data from their beginning.
-        checkpoint_every: save it each time after so many batches.
-        engine: None runs the data here; the module ``ray`` on the workers of a Ray cluster.
-        shard: (i, n) takes every n-th batch only, from the i-th on, for n processes to share data.
+        checkpoint: a file that keeps the calibration while it runs. If it exists, the calibration
+            resumes from it; give the same data again, from the beginning.
+        checkpoint_every: how many batches lie between two saves.
+        engine: None runs the data here; the module ``ray`` runs it on the workers of a Ray cluster.
+        shard: (i, n) takes only every n-th batch, from the i-th on: n processes share the data.
 
     Raises:
         ModelFileError: the model cannot be read.
         SettingError: an argument is wrong.
-        UnsupportedError: an input holds sequences of their own lengths (LoD).
+        UnsupportedError: an input holds variable-length sequences (LoD).
         CalibrationDataError: there is no data, or a batch does not fit the model.
         CalibrationFileError: the checkpoint is damaged, or of another model or other data.
-        CalibrationInterrupted: Ctrl-C; the checkpoint has what was seen.
-        ActivationError: an activation holds NaN or infinity, or nothing.
+        CalibrationInterrupted: Ctrl-C; the checkpoint holds what was seen.
+        ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
         OutputError: the checkpoint cannot be written.
     """

@@ -33,10 +33,9 @@ from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import quant_post_static
 from .static_mode.options import ROUND_TYPES
 
-_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
-# A command gets its options by name, and passes them on to pyquant's functions. These have other
-# names there.
+# Commands pass their options on to pyquant's functions by name. These have other names there.
 _PARAMETERS = {
     "model": "model_dir",
     "data": "sample_generator",
@@ -115,7 +114,7 @@ def _print_calibration(path: Path, calibration: Calibration) -> None:
 
 
 def _engine(address: str | None) -> Any:
-    """Return the engine of a Ray cluster, connected to, or None."""
+    """Connect to a Ray cluster and return its engine; None without an address."""
     if address is None:
         return None
     try:
@@ -299,7 +298,7 @@ def _add_ops(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None:
 
 
 def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParser) -> None:
-    """Add the options of calibration data; to ``source`` those of which one is needed."""
+    """Add the options of calibration data; ``source`` gets those of which one is required."""
     _add_samples(source, parser, required=source is parser)
     if source is not parser:
         source.add_argument("--calibration", type=Path, help="what calibrate or merge wrote")

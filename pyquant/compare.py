@@ -1,4 +1,4 @@
-"""The per-layer report: a quantized model beside the float model that it was made from."""
+"""The per-layer report: compares a quantized model with the float model it was made from."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ def compare(
 ) -> Comparison:
     """Run both models over the same data, and compare every tensor that is quantized.
 
-    Both run op by op, the quantized one as its program says, in fake quantization, so that errors
-    are those that really add up on the way. Its outputs are compared a second time as its int8
-    kernels compute them, which may be something else.
+    Both run op by op. The quantized model runs in fake quantization, as its program says, so errors
+    add up as they really do. Its outputs are compared a second time as its int8 kernels compute
+    them, which may differ.
 
     Tensors are matched by name; the float model is folded and equalized first if the quantized one
-    was. What it does not have is listed with what can be said of it alone. Each batch of the float
-    model's compared tensors is in memory beside the quantized model's forward; nothing else grows
-    with the data.
+    was. A tensor that the float model lacks is listed with what is known of it alone. Memory holds
+    one batch of the float model's compared tensors and the quantized model's forward pass; nothing
+    else grows with the data.
 
     Args:
-        float_model: its directory or program (see `pyquant.load_model`), or what that returned.
-        quantized_model: likewise, what `quant_post_static` or `quant_post_dynamic` made of it.
+        float_model: its directory or program, or what `pyquant.load_model` returned for it.
+        quantized_model: likewise, what `quant_post_static` or `quant_post_dynamic` wrote for it.
         batch_generator: as in `quant_post_static`.
         sample_generator: likewise.
         data_loader: likewise.
@@ -56,16 +56,16 @@ def compare(
         batch_nums: likewise.
 
     Returns:
-        Of every quantized activation and weight threshold, saturation, SQNR and cosine, and the
-        latter two of the outputs of the quantized ops and of the model. `Comparison.table` makes
-        text of it, `save_page` a page.
+        The threshold, saturation, SQNR and cosine of every quantized activation and weight, and
+        the SQNR and cosine of the outputs of the quantized ops and of the model.
+        `Comparison.table` turns it into text, `save_page` into a page.
 
     Raises:
         ModelFileError: a model cannot be read, or Paddle cannot load it.
         SettingError: an argument is wrong, the models do not belong together, the float model is
             quantized, or the quantized one is not.
         UnsupportedError: the quantized model is in Paddle-Lite's form, or has unknown ops, or an
-            input holds sequences of their own lengths (LoD).
+            input holds variable-length sequences (LoD).
         CalibrationDataError: there is no data, or a batch does not fit the models.
     """
     sources = {
@@ -109,7 +109,7 @@ def _compared_weights(before: Model, quantization: Quantization) -> list[Compare
 
 
 def _named(tensor: ComparedTensor, names: Mapping[str, str]) -> ComparedTensor:
-    """Call a tensor what it is called in the float model before that is equalized."""
+    """Give a tensor its name in the float model before equalization."""
     if tensor.name not in names:
         return tensor
     return replace(tensor, name=names[tensor.name], equalized=True)
@@ -118,7 +118,7 @@ def _named(tensor: ComparedTensor, names: Mapping[str, str]) -> ComparedTensor:
 def _most_alike(before: Model, quantization: Quantization) -> Equalized:
     """Return the float model with the factors of the quantized one.
 
-    It is folded first if it then has more in common with that.
+    It is folded first if it then has more in common with the quantized model.
     """
     candidates = [before]
     for shifts in (True, False):
@@ -130,7 +130,7 @@ def _most_alike(before: Model, quantization: Quantization) -> Equalized:
 
 
 def _in_common(candidate: Equalized, quantization: Quantization) -> int:
-    """Count the weights that were quantized as they are there, and the activations."""
+    """Count the weights that were quantized unchanged, and the quantized activations."""
     model = candidate.model
     computed = {*model.writes(), *(var.name for var in model.feeds)} - {*candidate.left}
     activations = quantization.activations.values()
@@ -140,7 +140,7 @@ def _in_common(candidate: Equalized, quantization: Quantization) -> int:
 
 
 def _checked_quantization(before: Model, after: Model) -> Quantization:
-    """Return what ``after`` quantizes, once it is found to belong to ``before``."""
+    """Return what ``after`` quantizes; check that it belongs to ``before``."""
     if _is_quantized(read_quantization(before)):
         raise SettingError(
             f"{before.model_path}: it is quantized. Give the float model first, then the "
@@ -172,7 +172,7 @@ def _is_quantized(quantization: Quantization) -> bool:
 
 
 def _take_the_same(before: Model, after: Model) -> bool:
-    """Return whether two models have the same inputs, of shapes that can be the same."""
+    """Return whether two models have the same inputs, with compatible shapes."""
     ours = {var.name: proto.tensor_desc(var) for var in before.feeds}
     theirs = {var.name: proto.tensor_desc(var) for var in after.feeds}
     return ours.keys() == theirs.keys() and all(

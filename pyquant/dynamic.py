@@ -1,4 +1,4 @@
-"""Dynamic mode: weights to int8 or int16, without data."""
+"""Dynamic mode: quantizes weights to int8 or int16, without data."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def quant_post_dynamic(
     lite_format: bool = False,
     skip_tensor_list: Collection[str] | None = None,
 ) -> QuantizationResult:
-    """Store the weights of a model as int8 or int16; it then computes in float as before.
+    """Store the weights of a model as int8 or int16; the model still computes in float.
 
     The result runs in Paddle's Executor and Predictor as it is: ``cast`` and ``elementwise_mul``
-    make the float weights again, once, when the Predictor optimises the program at load time.
+    restore the float weights, once, when the Predictor optimizes the program at load time.
 
     Args:
         model_dir: directory of the model (see `pyquant.load_model`).
@@ -58,30 +58,30 @@ def quant_post_dynamic(
             float twin into ``test_model``.
         model_filename: the program's file; None finds it.
         params_filename: the combined parameter file; None finds it, or takes separate files.
-        save_model_filename: None is ``model.pdmodel``, or for a model read from Paddle 3's
-            ``.json``, ``model.json``. Such a model is written in the form that its name says.
-        save_params_filename: None is the program's name with ``.pdiparams``.
+        save_model_filename: None means ``model.pdmodel``, or ``model.json`` for a model read from
+            Paddle 3's ``.json``. Such a model is written in the format that the suffix names.
+        save_params_filename: None means the program's name with ``.pdiparams``.
         quantizable_op_type: op types whose weights are quantized. A weight may also reach its op
-            through ops that only reshape it, as ``conv1d``'s filter does. Of ``rnn`` (LSTM, GRU
-            and simple ones) all matrices are quantized, by their rows. PaddleSlim's default are
+            through ops that only reshape it, as ``conv1d``'s filter does. For ``rnn`` (LSTM, GRU
+            and simple RNN), all matrices are quantized, by their rows. PaddleSlim's default is
             ``conv2d`` and ``mul``.
         weight_bits: 8 or 16.
         weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
-        generate_test_model: also write the float model of the dequantized weights.
+        generate_test_model: also write a float model with the dequantized weights.
         lite_format: write Paddle-Lite's form instead: integer weights, and their scales as
             attributes of the ops. Paddle itself cannot run it. Paddle-Lite takes integer weights of
             ``conv2d``, ``depthwise_conv2d``, ``mul`` and ``lookup_table``; others stay float.
-        skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
+        skip_tensor_list: weights, or inputs or outputs of ops; these ops stay in float.
 
     Returns:
-        What was quantized, with which scale, and what stays in float, and why: ops with a weight,
-        also those whose weight holds NaN or infinity, and with their bytes all float parameters of
-        64 KiB or more, which is more than biases and normalizations take.
+        What was quantized and with which scale, and what stays in float and why. The latter lists
+        ops with a weight, also if it holds NaN or infinity, and, with their bytes, all float
+        parameters of 64 KiB or more, which is more than biases and normalizations take.
 
     Raises:
         ModelFileError: the model cannot be read.
         SettingError: an argument is wrong, or nothing in the model can be quantized.
-        UnsupportedError: the model is quantized already, or has ops that are not known.
+        UnsupportedError: the model is already quantized, or has unknown ops.
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
     check_op_types(quantizable_op_type, WEIGHT_ONLY_OP_TYPES)
@@ -100,7 +100,7 @@ def quant_post_dynamic(
     try:
         paths, test_path = result.write(model, weights, ops)
     except NonFiniteWeightError:
-        # Weights are not read before they are written. What was written is gone again.
+        # Weights are first read while they are written. The files written so far are removed.
         ops, kept = _without_non_finite(model, weights, ops, kept)
         refuse_nothing(model, quantizable_op_type, ops, kept)
         weights = {op.weight: weights[op.weight] for op in ops}
@@ -119,7 +119,7 @@ def quant_post_dynamic(
 
 
 def _default_filename(model: Model, lite_format: bool) -> str:
-    """Return a name that keeps the format of the source where that can be."""
+    """Return a name that keeps the format of the source where possible."""
     return "model.json" if model.pir is not None and not lite_format else "model.pdmodel"
 
 
@@ -144,7 +144,7 @@ def _without_non_finite(
     ops: Sequence[WeightedOp],
     kept: Sequence[FloatOp],
 ) -> tuple[list[WeightedOp], list[FloatOp]]:
-    """Return the ops whose weights are finite, and ``kept`` with the others."""
+    """Return the ops whose weights are finite, and ``kept`` extended by the others."""
     reasons = {name: weight.why_float for name, weight in weights.items()}
     refused = [
         stays_float(model, op, reason) for op in ops if (reason := reasons[op.weight]) is not None
@@ -154,14 +154,14 @@ def _without_non_finite(
 
 @dataclass(frozen=True)
 class _Result:
-    """Where and in which form the quantized model is written.
+    """Where and in which format the quantized model is written.
 
     Attributes:
         directory: the model goes into ``quantized_model`` below it, its twin into ``test_model``.
-        filename: the program's file; its suffix is the form.
+        filename: the program's file; its suffix names the format.
         params: the parameters' file.
-        with_twin: whether there is a float twin.
-        lite_format: whether the model is in Paddle-Lite's form.
+        with_twin: whether to write a float twin.
+        lite_format: whether to write Paddle-Lite's form.
     """
 
     directory: Path
@@ -173,7 +173,7 @@ class _Result:
     def write(
         self, model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
     ) -> tuple[tuple[Path, ...], Path | None]:
-        """Write what becomes of ``model``, which itself stays as it is.
+        """Write the quantized form of ``model``, which itself stays unchanged.
 
         Returns:
             The paths of the quantized model's files, and of the twin's program if there is one.
@@ -210,7 +210,7 @@ def _models(
     with_twin: bool,
     lite_format: bool,
 ) -> tuple[Any, Any]:
-    """Return a copy of ``model``, its weights quantized, and the float twin or None."""
+    """Return a copy of ``model`` with quantized weights, and the float twin or None."""
     twin = _dequantized_twin(model, weights, ops) if with_twin else None
     if twin is not None:
         keep_apart(twin)
@@ -226,7 +226,7 @@ def _json_programs(
     ops: Sequence[WeightedOp],
     with_twin: bool,
 ) -> tuple[Any, Any]:
-    """Return the ``.json`` program of quantized weights, and the float twin or None."""
+    """Return the ``.json`` program with quantized weights, and the float twin or None."""
     quantized = JsonProgram(model)
     quantized.store_integers(weights, ops)
     if not with_twin:

@@ -1,7 +1,7 @@
 """Every error that pyquant raises on purpose.
 
 All derive from :class:`PyquantError`. The message names the file, op or tensor, and what to do.
-Mistakes in an argument's value are also ``ValueError``s, so that they read as usual in Python.
+Mistakes in an argument's value are also ``ValueError``s, as is usual in Python.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ class PyquantError(Exception):
 
 
 class ModelFileError(PyquantError):
-    """A model or parameter file is missing, truncated, or does not belong to the other."""
+    """A model or parameter file is missing or truncated, or the two do not belong together."""
 
 
 class NonFiniteWeightError(ModelFileError):
-    """A weight that is to become integers holds NaN or infinity; modes keep its ops in float."""
+    """A weight to quantize holds NaN or infinity; the modes keep its ops in float."""
 
 
 class UnsupportedError(PyquantError):
@@ -32,7 +32,7 @@ class CalibrationDataError(PyquantError, ValueError):
 
 
 class ActivationError(PyquantError):
-    """An activation cannot be calibrated: NaN, infinity, or nothing in it."""
+    """An activation cannot be calibrated: it holds NaN or infinity, or is empty."""
 
 
 class CalibrationFileError(PyquantError):
@@ -44,11 +44,11 @@ class ClusterError(PyquantError):
 
 
 class CalibrationInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a calibration that has a checkpoint: the message says how to go on."""
+    """Ctrl-C during a calibration that has a checkpoint: the message says how to resume."""
 
 
 class OutputError(PyquantError, OSError):
     """The result could not be written.
 
-    What stood there before is unharmed; if it could not be put back, the message tells where it is.
+    Existing files are unharmed; if one could not be put back, the message says where it is.
     """

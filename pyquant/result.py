@@ -1,4 +1,4 @@
-"""What a quantization did."""
+"""The result of a quantization."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class QuantizedTensor:
         op_types: the types of the ops that read it quantized.
         bits: of its integers.
         axis: the axis of the channels; None for one threshold per tensor.
-        threshold: the magnitude beyond which nothing is kept: a float, or float32[channels].
-        step: between neighbouring integers, if these do not map it to 2^(bits-1)-1.
+        threshold: the magnitude beyond which values are clipped: a float, or float32[channels].
+        step: between neighbouring integers, if they do not map the threshold to 2^(bits-1)-1.
     """
 
     name: str
@@ -55,13 +55,13 @@ class QuantizationResult:
         model_path: the quantized program.
         params_path: its combined parameters; None if each has a file of its own.
         quantized: every tensor that was quantized.
-        kept_float: every op of the requested types that stays in float, and why; and of any type
-            those that read a float parameter of 64 KiB or more. Biases and normalizations take
+        kept_float: every op of the requested types that stays in float, and why; also ops of any
+            type that read a float parameter of 64 KiB or more. Biases and normalizations take
             less.
         bytes_before: size of the source's program and parameters.
-        bytes_after: size of the quantized ones.
-        seconds: wall time by stage, in the order in which they ran.
-        notes: what there is to know about the arguments and the data.
+        bytes_after: size of the quantized program and parameters.
+        seconds: wall time by stage, in the order of the stages.
+        notes: remarks on the arguments and the data.
         test_model_path: the float twin's program, if one was asked for.
     """
 
@@ -118,7 +118,7 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """Book the time since the last lap under ``stage``."""
+        """Add the time since the last lap to ``stage``."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
         self._last = now
@@ -144,7 +144,7 @@ def readers_by_tensor(reads: Iterable[tuple[str, str]]) -> dict[str, tuple[str, 
 
 
 def file_bytes(paths: Iterable[Path]) -> int:
-    """Return the size of all files together."""
+    """Return the total size of the files."""
     return sum(path.stat().st_size for path in paths)
 
 

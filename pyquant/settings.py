@@ -10,7 +10,7 @@ from .errors import SettingError
 
 
 def is_choice(value: Any, choices: Collection[Any]) -> bool:
-    """Return whether a value is one of ``choices``; 8.0 is not, where 8 is meant."""
+    """Return whether a value is one of ``choices``; 8.0 does not count as 8."""
     is_whole = isinstance(value, Integral)
     return any(value == choice and is_whole == isinstance(choice, Integral) for choice in choices)
 
@@ -30,7 +30,7 @@ def check_list(name: str, value: Collection[str]) -> None:
 
 
 def check_op_types(op_types: Collection[str], choices: Collection[str]) -> None:
-    """Raise SettingError if ``quantizable_op_type`` has one that is not of ``choices``."""
+    """Raise SettingError if ``quantizable_op_type`` has a type that is not in ``choices``."""
     check_list("quantizable_op_type", op_types)
     for op_type in op_types:
         check_choice("quantizable_op_type", op_type, choices)

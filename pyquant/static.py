@@ -1,4 +1,4 @@
-"""Static mode: activations calibrated over data, weights per channel, an int8 model out."""
+"""Static mode: calibrates activations, quantizes weights per channel, writes an int8 model."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def quant_post_static(
     equalize: bool | None = None,
     processors: str = ANY,
 ) -> QuantizationResult:
-    """Quantize weights and activations to int8, the latter by what calibration data shows.
+    """Quantize weights and activations to int8; calibration data gives the activations' ranges.
 
-    The result holds int8 weights and ``quantize_linear``/``dequantize_linear`` around the inputs
-    of quantized ops. To run it in int8 on a CPU, call ``enable_onednn_int8()`` (3.x) or
-    ``enable_mkldnn_int8()`` (2.6) on the Predictor's config; without it the same file runs as slow
-    fake quantization.
+    By default, the result holds int8 ops that the Predictor runs wherever oneDNN is enabled. A QDQ
+    result has ``quantize_linear`` and ``dequantize_linear`` around the inputs of quantized ops. On
+    a CPU it runs in int8 after ``enable_onednn_int8()`` (3.x) or ``enable_mkldnn_int8()`` (2.6) on
+    the Predictor's config, and otherwise as slow fake quantization.
 
     Args:
         executor: not needed; may be None.
@@ -93,76 +93,76 @@ def quant_post_static(
         batch_generator: batches; an iterable, a generator, or a function that returns one. A batch
             is an array, a tuple of arrays in the order of the inputs, or a dict by name. Shapes
             may vary from batch to batch. Or the path of samples: an ``.npz`` or ``.npy`` file, or
-            a directory of such (see `pyquant static --help`).
-        sample_generator: the same of single samples without a batch axis.
+            a directory of such files (see `pyquant static --help`).
+        sample_generator: the same for single samples without a batch axis.
         data_loader: the same as ``batch_generator``; a ``paddle.io.DataLoader`` too.
         model_filename: the program's file; None finds it.
         params_filename: the combined parameter file; None finds it, or takes separate files.
         save_model_filename: the quantized program's file.
         save_params_filename: its combined parameter file; None writes one file per parameter.
-        batch_size: how many samples of ``sample_generator``, or of files, make a batch. A batch
-            size that the model fixes is taken instead.
-        batch_nums: use this many batches at most; None uses all.
+        batch_size: how many samples of ``sample_generator``, or of files, make a batch. If the
+            model fixes a batch size, that is used instead.
+        batch_nums: use at most this many batches; None uses all.
         scope: not needed.
         algo: how a threshold is found: ``KL``, ``hist``, ``mse``, ``emd``, ``avg`` or ``abs_max``;
-            ``auto`` tries several for each activation, and takes the one that costs the outputs
-            of its ops least. PaddleSlim's default is ``hist``; ``mse`` lost less on PP-OCRv4
+            ``auto`` tries several for each activation and takes the one with the least error in
+            the outputs of its ops. PaddleSlim's default is ``hist``; ``mse`` lost less on PP-OCRv4
             recognition.
         round_type: ``"round"`` takes the nearest integer for each weight; ``"adaround"`` those that
             together change the outputs of an op least on the calibration data (arXiv 2004.10568).
         hist_percent: the share of an activation's values that ``hist`` keeps in range.
-        bias_correction: make up by the biases for what rounding the weights costs the outputs on
-            the data on average (arXiv 1810.05723). PaddleSlim's default is False.
+        bias_correction: adjust the biases to compensate the mean error that rounding the weights
+            causes on the data (arXiv 1810.05723). PaddleSlim's default is False.
         quantizable_op_type: op types to quantize.
-        is_full_quantize: quantize whatever ``deploy_backend`` can run as int8, of any op type, also
-            where that loses accuracy or time. For TensorRT these are ops without a weight, too.
-        weight_bits: 2 to 8. Fewer than 8 are stored in 8: they save neither time nor space, and
-            tell what such weights would do to accuracy.
+        is_full_quantize: quantize every op that ``deploy_backend`` can run as int8, of any type,
+            even if that loses accuracy or time. For TensorRT this includes ops without a weight.
+        weight_bits: 2 to 8. Fewer than 8 are stored in 8: they save neither time nor space, but
+            show what such weights would do to accuracy.
         activation_bits: 8.
         activation_quantize_type: names PaddleSlim's fake ops; the result is the same for each.
         weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
         optimize_model: fold multiplications, additions and batch_norm into the weights and biases
-            of their neighbours first (see `pyquant.fold`). PaddleSlim's default is False.
-        onnx_format: True, the QDQ form; the older fake-op form is not supported.
-        skip_tensor_list: weights, or inputs or outputs of ops, whose ops stay in float.
-        same_scale_tensor_list: lists of activations that share the largest one's threshold.
-        scale_dict: thresholds of activations, by name, to be taken as they are.
-        deploy_backend: None, ``"OneDNN"`` or ``"MKLDNN"`` write oneDNN's own int8 ops, which the
-            Predictor runs on a CPU as they are; ``"QDQ"`` quantize_linear and dequantize_linear,
-            for the Predictor's int8 passes; ``"TensorRT"`` and ``"ARM"`` (Paddle-Lite) QDQ as their
-            passes expect it. Upper or lower case. PaddleSlim's None writes QDQ.
+            of neighbouring ops first (see `pyquant.fold`). PaddleSlim's default is False.
+        onnx_format: True; the older fake-op form is not supported.
+        skip_tensor_list: weights, or inputs or outputs of ops; these ops stay in float.
+        same_scale_tensor_list: lists of activations; those of a list share its largest threshold.
+        scale_dict: thresholds of activations, by name, to use as they are.
+        deploy_backend: None, ``"OneDNN"`` and ``"MKLDNN"`` write oneDNN's own int8 ops, which the
+            Predictor runs on a CPU as they are; ``"QDQ"`` writes quantize_linear and
+            dequantize_linear for its int8 passes; ``"TensorRT"`` and ``"ARM"`` (Paddle-Lite) write
+            QDQ as their passes expect it. Case is ignored. In PaddleSlim, None writes QDQ.
         is_use_cache_file: not needed; nothing is cached on disk.
         cache_dir: not needed.
-        calibration: what `pyquant.calibrate` returned or saved, in place of data.
+        calibration: what `pyquant.calibrate` returned or saved, instead of data.
         checkpoint: as in `pyquant.calibrate`.
         checkpoint_every: as in `pyquant.calibrate`.
         engine: as in `pyquant.calibrate`.
         eval_function: accuracy control: takes a ``paddle.inference.Predictor``, returns a metric,
-            the greater the better. As few ops as will do are kept in float, those first whose
-            outputs int8 changes most; ``notes`` tells what that cost.
+            the greater the better. As few ops as necessary stay in float, starting with those
+            whose outputs int8 changes most; ``notes`` reports the cost.
         max_drop: how far the metric may fall below the float model's.
         equalize: divide the channels of an activation by factors, and multiply the weights that
-            read them (SmoothQuant, arXiv 2211.10438). Where no neighbour takes the division in, it
-            is one more op. None does so only where int8 would cost the outputs more than 0.5 %
-            of their power, those of matrix products 0.2 %, as it does with channels far larger
-            than the others, and not with ``avg``; True wherever it halves that cost.
-        processors: ``"any"`` chooses the integers of weights so that x86-64 processors without VNNI
-            multiply them right, too, where 16 bits hold the products of two neighbouring inputs.
-            Of QDQ, for which Paddle chooses them, convolutions stay in float. ``"vnni"`` is right
-            on processors that have it alone.
+            read them (SmoothQuant, arXiv 2211.10438). If no neighbouring op can take the division
+            in, an op is added. None equalizes only where int8 would cost the outputs more than
+            0.5 % of their power (0.2 % for matrix products), as with channels far larger than the
+            others, and never with ``avg``. True equalizes wherever that halves the cost.
+        processors: ``"any"`` chooses weight integers that do not saturate on x86-64 processors
+            without VNNI, which add the products of two neighbouring inputs in 16 bits. In QDQ,
+            Paddle chooses the integers of convolutions, so these stay in float. ``"vnni"`` gives
+            right results only on processors with VNNI.
 
     Returns:
-        What was quantized, with which threshold, and what stays in float, and why.
+        What was quantized and with which threshold, and what stays in float and why.
 
     Raises:
         ModelFileError: the model cannot be read.
         SettingError: an argument is wrong.
         UnsupportedError: an argument or the model asks for what pyquant cannot do.
-        CalibrationDataError: there is no data, a batch does not fit the model, or all that could
-            become int8 is always zero.
+        CalibrationDataError: there is no data, a batch does not fit the model, or every activation
+            that could become int8 is always zero.
         CalibrationFileError: a saved calibration is damaged, or of another model or other data.
-        CalibrationInterrupted: Ctrl-C, if there is a checkpoint: it has what was seen.
-        ActivationError: an activation holds NaN or infinity, or nothing.
+        CalibrationInterrupted: Ctrl-C during a run with a checkpoint, which holds what was seen.
+        ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
@@ -251,7 +251,7 @@ def quant_post_static(
 
 
 quant_post = quant_post_static
-"""PaddleSlim's old name of `quant_post_static`."""
+"""PaddleSlim's old name for `quant_post_static`."""
 
 
 def _control(
@@ -292,7 +292,7 @@ def _fusion_note(lost: list[str]) -> str:
     )
 
 
-_NAMED = 3  # of the tensors of a note
+_NAMED = 3  # tensors that a note names
 
 
 def _format_notes(model: Model) -> list[str]:
