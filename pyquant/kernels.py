@@ -1,19 +1,19 @@
 """The arithmetic of quantization, in native code.
 
-Values (`x`) may be float32, float16 or bfloat16, in one of these forms, none of which is copied
-when its memory is contiguous:
+Values (`x`) may be float32, float16 or bfloat16, in one of these forms. None of them is copied if
+its memory is contiguous:
 
 - a numpy array; bfloat16 as its raw bits in uint16, with `dtype="bfloat16"`;
 - a `paddle.Tensor` on the CPU, bfloat16 included;
 - any other object with `__dlpack__` that numpy can import.
 
-Other types are a `TypeError`, never converted unasked. Results are bit-identical on every
+Other types raise a `TypeError` and are never converted. Results are bit-identical on every
 instruction set and for every `num_threads`; None is OpenMP's default, and small arrays stay on one
-thread. A `threshold` is the absolute value that the greatest quantized value stands for, in the
-unit of `x`. With `bits` bits it has 2^(bits-1) - 1 levels above zero.
+thread. A `threshold` is the absolute value that the greatest integer stands for, in the unit of
+`x`. With `bits` bits there are 2^(bits-1) - 1 levels above zero.
 
 The environment variable `PYQUANT_ISA` (portable, avx2, avx512 or neon) forces an instruction set;
-one that is not available is a `RuntimeError` at the first call.
+one that is not available raises a `RuntimeError` at the first call.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 class Observation(NamedTuple):
-    """What `observe` saw. NaN among the values makes minimum and maximum NaN."""
+    """What `observe` returns; a NaN among the values makes minimum and maximum NaN."""
 
     minimum: float
     maximum: float
@@ -73,7 +73,7 @@ class Observation(NamedTuple):
 
 
 class Maxima(NamedTuple):
-    """What `sample_maxima` saw."""
+    """What `sample_maxima` returns."""
 
     sample_abs_max: NDArray[np.float32]
     channel_sums: NDArray[np.float64] | None
@@ -81,27 +81,27 @@ class Maxima(NamedTuple):
 
 
 def join_openmp(library: Path) -> bool:
-    """Run the kernels on the threads of another OpenMP runtime from now on; tell whether it could.
+    """Run the kernels on another OpenMP runtime's threads from now on; return whether this worked.
 
-    The threads of one runtime spin for a while after each parallel region, on the cores that those
-    of another are given: between the ops of a network, kernels are faster on its own threads.
+    A runtime's threads spin for a while after each parallel region and occupy the cores. So kernels
+    that run between the ops of a network are faster on the network's own threads.
 
     Args:
-        library: the runtime's shared library, which must be loaded already, as Paddle's
-            ``libiomp5.so``, and have GCC's interface (``GOMP_parallel``).
+        library: the runtime's shared library, such as Paddle's ``libiomp5.so``. It must be loaded
+            already and have GCC's interface (``GOMP_parallel``).
     """
     return _native.join_openmp(str(library))
 
 
 def abs_max(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> float:
-    """Return the greatest |x|: 0.0 of an empty array, NaN if there is a NaN."""
+    """Return the greatest |x|: 0.0 for an empty array, NaN if any value is NaN."""
     return _native.abs_max(_in_memory_order(view_values(x, dtype)), num_threads)
 
 
 def min_max(
     x: Values, *, dtype: str | None = None, num_threads: int | None = None
 ) -> tuple[float, float]:
-    """Return the least and the greatest value: both NaN if there is a NaN. -0.0 is below 0.0.
+    """Return the least and the greatest value, both NaN if any value is; -0.0 is below 0.0.
 
     Raises:
         ValueError: `x` is empty.
@@ -130,12 +130,12 @@ def channel_pair_max(
     dtype: str | None = None,
     num_threads: int | None = None,
 ) -> NDArray[np.float32]:
-    """Return how great two neighbours of a channel along `axis` are together, float32[channels].
+    """Return the greatest magnitude of a pair in each channel along `axis`, float32[channels].
 
     The neighbours (0, 1), (2, 3) and so on along `pairs_along` are pairs; a last odd one stands
-    alone. A channel's result is the greatest of |a|, |b| and |a + b| over its pairs, the sum in
-    float32, whatever the type of `x`. It is 0 for channels without values, NaN for those with a
-    NaN. For inputs from 0 to 1, no product of a pair with two of them is greater.
+    alone. A channel's result is the greatest of |a|, |b| and |a + b| over its pairs, with the sum
+    in float32 for every type of `x`. It is 0 for channels without values, NaN for those with a NaN.
+    It bounds the magnitude of a * u + b * v for inputs u and v from 0 to 1.
 
     Raises:
         ValueError: `axis` or `pairs_along` is out of range, or both are the same.
@@ -145,12 +145,12 @@ def channel_pair_max(
 
 
 def sample_maxima(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> Maxima:
-    """Return the greatest |x| of every sample, float32[samples], and what is seen of channels.
+    """Return the greatest |x| of every sample, float32[samples], and channel sums and maxima.
 
-    `x` is as for `observe`. A sample's greatest |x| is NaN if it has a NaN.
+    `x` is as in `observe`. A sample's greatest |x| is NaN if it has a NaN.
 
     Raises:
-        ValueError: `x` is empty or of other dimensions.
+        ValueError: `x` is empty or has other dimensions.
     """
     return Maxima(*_native.sample_maxima(_contiguous(view_values(x, dtype)), num_threads))
 
@@ -165,11 +165,11 @@ def sample_rows(
     """Return all channels of every sample at some positions, and a hash of each row's bits.
 
     `x` is [samples, blocks, positions, channels of a block]. The rows are float32[samples *
-    len(positions), channels], and the hashes uint64, the same for the same values wherever they
-    lie.
+    len(positions), channels]. The hashes are uint64 and depend on the values alone, not on where
+    they lie.
 
     Raises:
-        ValueError: `x` is empty or of other dimensions, or a position is out of range.
+        ValueError: `x` is empty or has other dimensions, or a position is out of range.
     """
     return _native.sample_rows(_contiguous(view_values(x, dtype)), positions, num_threads)
 
@@ -179,9 +179,9 @@ def channel_sums(
 ) -> NDArray[np.float64]:
     """Return the sum of every channel along `axis` of each sample, float64[samples, channels].
 
-    Samples lie along axis 0. A channel's values are added up in float32 eight at a time, these sums
-    of 128 positions in float64, and those in float64 again, each in the order of the positions, so
-    that a transposed array gives the same.
+    Samples lie along axis 0. Eight values of a channel at a time are added up in float32, these
+    sums over 128 positions in float64, and those in float64 again, each in the order of the
+    positions, so a transposed array gives the same result.
 
     Raises:
         ValueError: `axis` is 0 or out of range.
@@ -192,12 +192,12 @@ def channel_sums(
 def add_exactly(
     sums: NDArray[np.float64], whole: NDArray[np.int64], fraction: NDArray[np.int64]
 ) -> None:
-    """Add sums to totals that do not depend on the order of what is added.
+    """Add sums to totals that do not depend on the order of addition.
 
     Args:
-        sums: float64[samples, channels]; what lies beyond 2^45 counts for that.
+        sums: float64[samples, channels]; clipped to a magnitude of 2^45.
         whole: int64[channels], the whole part of each total; added to in place.
-        fraction: int64[channels], the rest in units of 2^-`FRACTION_BITS`, less than one; likewise.
+        fraction: int64[channels], the rest, below one, in units of 2^-`FRACTION_BITS`; likewise.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -215,11 +215,11 @@ def histogram(
 ) -> NDArray[np.uint64]:
     """Return the histogram of |x|, uint64[bins].
 
-    Bin i counts i * bin_width <= |x| < (i + 1) * bin_width, in exact arithmetic; the last bin also
-    |x| == bins * bin_width, as `numpy.histogram` does. Larger values and NaN are not counted.
+    Bin i counts i * bin_width <= |x| < (i + 1) * bin_width, in exact arithmetic. The last bin also
+    counts |x| == bins * bin_width, as in `numpy.histogram`. Larger values and NaN are not counted.
 
     Raises:
-        ValueError: `bins` is not in [1, 2^20], or `bin_width` not finite and positive.
+        ValueError: `bins` is not in [1, 2^20], or `bin_width` is not finite and positive.
     """
     return _native.histogram(_in_memory_order(view_values(x, dtype)), bins, bin_width, num_threads)
 
@@ -232,19 +232,19 @@ def observe(
     dtype: str | None = None,
     num_threads: int | None = None,
 ) -> Observation:
-    """Summarize `x`, and add its histogram to `counts`, in one read.
+    """Summarize `x` and add its histogram to `counts`, in one pass.
 
-    `x` is [samples, values]; or [samples, blocks, positions, channels of a block], for the sums of
-    its channels to be taken as by `channel_sums`, float64[samples, channels], and the maxima as by
-    `channel_abs_max`, float32[channels].
+    `x` is [samples, values] or [samples, blocks, positions, channels of a block]. The latter also
+    gives the sums of its channels as in `channel_sums`, float64[samples, channels], and their
+    maxima as in `channel_abs_max`, float32[channels].
 
     The bins of `counts` (uint64[bins], changed in place) are 2.0**width_exponent wide. If any
-    finite |x| reaches beyond them (|x| >= bins * 2.0**width_exponent) then `counts` stays as it
-    was and `counted` is False: widen the bins and call again. Non-finite values are never counted.
+    finite |x| lies beyond them (|x| >= bins * 2.0**width_exponent), `counts` stays unchanged and
+    `counted` is False: widen the bins and call again. Non-finite values are never counted.
 
     Raises:
-        ValueError: `x` is empty or of other dimensions, `counts` not 1-D, contiguous and writable,
-            or `width_exponent` not in [-120, 120].
+        ValueError: `x` is empty or has other dimensions, `counts` is not 1-D, contiguous and
+            writable, or `width_exponent` is not in [-120, 120].
         TypeError: `counts` is not an array of uint64.
     """
     values = _contiguous(view_values(x, dtype))
@@ -256,15 +256,15 @@ def kl_threshold(
 ) -> float:
     """Return the threshold of least Kullback-Leibler divergence from the histogram `counts`.
 
-    The answer is that of Paddle's `cal_kl_threshold` (2.6 to 3.3, as Python up to 3.11 computes
-    it) over the same candidates: the numbers of bins i from `start` on whose last bin is not
+    The result is that of Paddle's `cal_kl_threshold` (2.6 to 3.3, as Python up to 3.11 computes
+    it) over the same candidates: each number of bins i from `start` on whose last bin is not
     empty. The threshold is (i + 0.5) * bin_width. `start` defaults to the number of levels;
     Paddle's own is `int((bins - 1) * 0.5)`, which never goes below half of the range.
 
     Raises:
-        TypeError: `counts` is not of integers.
+        TypeError: `counts` does not hold integers.
         ValueError: `counts` is not 1-D, is negative, all zero or adds up to 2^63 or more,
-            `bin_width` is not finite and positive, `bits` not in [2, 16], or `start` not in
+            `bin_width` is not finite and positive, `bits` is not in [2, 16], or `start` is not in
             [0, bins).
     """
     return _native.kl_threshold(_counts(counts), bin_width, bits, start)
@@ -273,9 +273,9 @@ def kl_threshold(
 def mse_threshold(counts: NDArray[Any], bin_width: float, bits: int = 8) -> float:
     """Return the threshold of least mean squared quantization error.
 
-    Of the thresholds i * bin_width up to the upper edge of the last bin that is not empty, each
-    value standing at its bin's centre, and values beyond the threshold clipped to it; the smallest
-    of equals. See arXiv 1810.05723 and 2206.06501. Raises as `kl_threshold`.
+    It tries i * bin_width up to the upper edge of the last bin that is not empty, and prefers the
+    smallest of equals. A value counts as its bin's centre; beyond the threshold it is clipped. See
+    arXiv 1810.05723 and 2206.06501. Raises as `kl_threshold`.
     """
     return _native.mse_threshold(_counts(counts), bin_width, bits)
 
@@ -283,7 +283,7 @@ def mse_threshold(counts: NDArray[Any], bin_width: float, bits: int = 8) -> floa
 def emd_threshold(counts: NDArray[Any], bin_width: float, bits: int = 8) -> float:
     """Return the threshold of least earth mover's distance to the quantized distribution.
 
-    As `mse_threshold`, with the mean of |x - quantized x|. Raises as `kl_threshold`.
+    Like `mse_threshold`, with the mean of |x - quantized x|. Raises as `kl_threshold`.
     """
     return _native.emd_threshold(_counts(counts), bin_width, bits)
 
@@ -295,7 +295,7 @@ def percentile_threshold(counts: NDArray[Any], bin_width: float, percent: float)
     comparison is exact, so 1.0 gives the upper edge of the last bin that is not empty.
 
     Raises:
-        TypeError: `counts` is not of integers.
+        TypeError: `counts` does not hold integers.
         ValueError: `percent` is not in (0, 1], or as `kl_threshold`.
     """
     return _native.percentile_threshold(_counts(counts), bin_width, percent)
@@ -311,19 +311,19 @@ def quantize(
     num_threads: int | None = None,
     out: NDArray[Any] | None = None,
 ) -> NDArray[Any]:
-    """Quantize symmetrically: int8 of the shape of `x` up to 8 bits, else int16.
+    """Quantize symmetrically to int8 for up to 8 bits, else to int16, in the shape of `x`.
 
-    The threshold is one for all, or with `axis` float32[channels]. The result is bit for bit that
+    The threshold is a single one, or float32[channels] with `axis`. The result is bit for bit that
     of Paddle's `quantize_linear` (round_type 0): round half to even of x * (levels / threshold),
     clipped to [-levels - 1, levels]. NaN becomes 0, and so do the zeros of an all-zero channel
-    with threshold 0. It is written to `out` and that returned, if given (it must not
-    overlap `x`): memory that is used again spares the time that the system takes for new.
+    with threshold 0. If `out` is given, the result is written to it and `out` is returned. It must
+    not overlap `x`. Reusing memory saves the time that the system takes for new memory.
 
     Raises:
         ValueError: a threshold is negative or not finite, their number is not that of the
-            channels, `axis` is out of range, `bits` not in [2, 16], or `out` not of the shape of
-            `x` or not writable.
-        TypeError: `out` is not C-contiguous or of another type than the result.
+            channels, `axis` is out of range, `bits` is not in [2, 16], or `out` has another shape
+            than `x` or is not writable.
+        TypeError: `out` is not C-contiguous or has another type than the result.
     """
     values = _contiguous(view_values(x, dtype))
     return _native.quantize(values, _thresholds(threshold), axis, bits, num_threads, out)
@@ -340,10 +340,10 @@ def dequantize(
 ) -> NDArray[np.float32]:
     """Return q * threshold / levels in float32, bit for bit Paddle's `dequantize_linear`.
 
-    It is written to `out`, if given, as by `quantize`.
+    If `out` is given, the result is written to it, as by `quantize`.
 
     Raises:
-        TypeError: `q` is not int8 or int16, or `out` not C-contiguous float32.
+        TypeError: `q` is not int8 or int16, or `out` is not C-contiguous float32.
         ValueError: as `quantize`.
     """
     if not isinstance(q, np.ndarray) or q.dtype not in (np.int8, np.int16):
@@ -361,22 +361,22 @@ def mean_errors(
     *,
     num_threads: int | None = None,
 ) -> NDArray[np.float64]:
-    """Return what products with a matrix lack where it is taken for integers times steps.
+    """Return the error of products with a matrix that integers times steps stand for.
 
     Args:
-        values: float32[rows, columns].
+        values: the matrix, float32[rows, columns].
         integers: int8 of the same shape.
         steps: float32, [rows or 1, columns or 1].
         inputs: what the matrix is multiplied by: float64[groups * columns] if ``axis`` is 0, else
             float64[rows].
-        axis: along which the outputs lie.
-        groups: of rows, of as many each. With ``axis`` 0, a group reads the inputs of its own;
-            otherwise the rows of a group are added up.
-        num_threads: None takes OpenMP's number.
+        axis: the axis of the outputs.
+        groups: the number of groups of equally many rows. With ``axis`` 0, each group reads its own
+            inputs; otherwise the rows of a group are added up.
+        num_threads: None uses OpenMP's default.
 
     Returns:
-        The sums of (value - integer * step) * input, the difference in float32, all else in
-        float64: float64[rows] if ``axis`` is 0, else float64[groups * columns].
+        The sums of (value - integer * step) * input, with the difference in float32 and all else
+        in float64: float64[rows] if ``axis`` is 0, else float64[groups * columns].
 
     Raises:
         ValueError: the shapes do not fit.
@@ -393,12 +393,12 @@ def add_moments(
 ) -> None:
     """Add the second moments of samples, the sums of samples[n, i] * samples[n, j], to ``moments``.
 
-    Each sum is taken in the order of the samples: the result is that of one call with all of them.
+    Each sum follows the order of the samples, so several calls give the same as one call with all.
 
     Args:
         samples: float32[samples, size].
         moments: float64[size, size], C-contiguous; added to in place.
-        num_threads: None takes OpenMP's number.
+        num_threads: None uses OpenMP's default.
 
     Raises:
         ValueError: the shapes do not fit.
@@ -415,20 +415,20 @@ def round_by_moments(
     sweeps: int = 8,
     num_threads: int | None = None,
 ) -> NDArray[Any]:
-    """Round weights so that their products with inputs of known moments lose least.
+    """Round weights for the least error in their products with inputs of known moments.
 
-    Starting from the nearest integers, one after the other becomes the one of its weight's two
-    neighbours by which the squared error of its row's products is less, given all others: the
-    objective of AdaRound (arXiv 2004.10568) by coordinate descent (arXiv 2309.01885).
+    Each starts as its nearest integer. One after the other then becomes whichever of its two
+    neighbours gives its row's products the smaller squared error, with all others fixed. This is
+    the objective of AdaRound (arXiv 2004.10568) by coordinate descent (arXiv 2309.01885).
 
     Args:
         weights: float32[rows, size], a row for each output channel.
-        steps: float32[rows], what an integer of one stands for.
-        moments: float64[size, size] of the inputs, symmetric, as of `add_moments`. An input whose
-            moment is zero keeps the nearest integers.
+        steps: float32[rows], the step between integers.
+        moments: float64[size, size] of the inputs, symmetric, as from `add_moments`. Weights of an
+            input whose moment is zero keep the nearest integers.
         bits: of the integers, 2 to 16.
-        sweeps: how often each integer may move.
-        num_threads: None takes OpenMP's number.
+        sweeps: how many times each integer may move.
+        num_threads: None uses OpenMP's default.
 
     Returns:
         int8[rows, size], or int16 for more than 8 bits.
@@ -446,7 +446,7 @@ def _contiguous(x: NDArray[Any]) -> NDArray[Any]:
 
 
 def _in_memory_order(x: NDArray[Any]) -> NDArray[Any]:
-    """For results that do not depend on the order of values: a transposed array is no copy."""
+    """Sort axes by stride where the order of values is irrelevant: no copy if transposed."""
     if x.flags.c_contiguous:
         return x
     largest_stride_first = sorted(range(x.ndim), key=lambda axis: -abs(x.strides[axis]))
@@ -466,7 +466,7 @@ def _thresholds(threshold: float | NDArray[np.float32]) -> NDArray[np.float32]:
         return threshold if threshold.ndim != 0 else threshold.reshape(1)
     if isinstance(threshold, float) and abs(threshold) < _FLOAT32_MAX:
         return np.array((threshold,), np.float32)
-    with np.errstate(over="ignore"):  # what overflows float32 is refused as infinite
+    with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused
         return np.atleast_1d(np.asarray(threshold, dtype=np.float32))
 
 
