@@ -133,13 +133,13 @@ def _engine(address: str | None) -> Any:
 def _shard(text: str) -> tuple[int, int]:
     number, _, count = text.partition("/")
     if not (number.isdecimal() and count.isdecimal() and int(number) < int(count)):
-        raise argparse.ArgumentTypeError(f"{text}: expected as 0/4, the first one of four")
+        raise argparse.ArgumentTypeError(f"{text}: expected I/N, such as 0/4 for the first of four")
     return int(number), int(count)
 
 
 def _positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text}: expected a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text}: expected a whole number of at least 1")
     return int(text)
 
 
@@ -200,7 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     convert.add_argument("output", type=Path, help="directory of the result")
     convert.set_defaults(run=_convert)
 
-    folding = commands.add_parser("fold", help="a float model of fewer ops, with the same outputs")
+    folding = commands.add_parser("fold", help="a float model with fewer ops and the same outputs")
     _add_model(folding)
     folding.add_argument("output", type=Path, help="directory of the result")
     folding.set_defaults(run=_fold)
@@ -229,7 +229,7 @@ def _parser() -> argparse.ArgumentParser:
         "--no-bias-correction",
         dest="bias_correction",
         action="store_false",
-        help="do not make up for what rounding the weights costs the outputs on average",
+        help="do not adjust the biases for the mean error that rounding the weights causes",
     )
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)
@@ -243,11 +243,11 @@ def _parser() -> argparse.ArgumentParser:
         "--shard",
         type=_shard,
         metavar="I/N",
-        help="take every N-th batch only, from the I-th on, counted from 0",
+        help="take only every N-th batch, from the I-th on, counted from 0",
     )
     calibrate.set_defaults(run=_calibrate)
 
-    merge = commands.add_parser("merge", help="several calibrations of a model as one")
+    merge = commands.add_parser("merge", help="join several calibrations of a model")
     merge.add_argument("calibrations", type=Path, nargs="+", help="what calibrate wrote")
     merge.add_argument("-o", "--output", type=Path, required=True, help="an .npz file")
     merge.set_defaults(run=_merge)
@@ -266,7 +266,7 @@ def _parser() -> argparse.ArgumentParser:
             f"--{side}-params", metavar="NAME", help="its parameter file, if it cannot be guessed"
         )
     _add_samples(compare, compare, required=True)
-    compare.add_argument("--html", type=Path, metavar="FILE", help="also as a page, with pictures")
+    compare.add_argument("--html", type=Path, metavar="FILE", help="also write an illustrated page")
     compare.add_argument(
         "--top", type=_positive, metavar="N", help="print the N worst lines of each table only"
     )
@@ -305,18 +305,18 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
     parser.add_argument(
         "--deploy-backend",
         choices=[name for name in DEPLOY_BACKENDS if name is not None],
-        help="where the model is to run (a CPU, by oneDNN's int8 ops)",
+        help="where the model will run (a CPU, by oneDNN's int8 ops)",
     )
     parser.add_argument(
         "--processors",
         default=ANY,
         choices=PROCESSORS,
-        help="integers that are right on all processors, or on those with VNNI alone (any)",
+        help="choose integers that are right on all processors, or only on those with VNNI (any)",
     )
     parser.add_argument(
         "--full-quantize",
         action="store_true",
-        help="quantize all that can run as int8 there, also where that loses accuracy or time",
+        help="quantize all that can run as int8 there, even if that loses accuracy or time",
     )
     parser.add_argument(
         "--no-optimize",
@@ -328,14 +328,14 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
         "--checkpoint",
         type=Path,
         metavar="FILE",
-        help="keep the calibration here while it runs; go on from it if it exists",
+        help="keep the calibration here while it runs; resume from it if it exists",
     )
     parser.add_argument(
         "--checkpoint-every",
         type=int,
         default=CHECKPOINT_EVERY,
         metavar="N",
-        help=f"save it each time after N batches ({CHECKPOINT_EVERY})",
+        help=f"save it after every N batches ({CHECKPOINT_EVERY})",
     )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="run the data on a Ray cluster ('local' starts one here)"
@@ -353,4 +353,4 @@ def _add_samples(
         "an .npy file for a model of one input; or a directory of such files",
     )
     parser.add_argument("--batch-size", type=int, default=8, help="samples per batch (8)")
-    parser.add_argument("--batches", type=int, help="use this many batches at most")
+    parser.add_argument("--batches", type=int, help="use at most this many batches")

@@ -23,7 +23,7 @@ from .program.model import Model, copy_model, load_model
 
 _FOLDED = "the float model was folded first, as the quantized one was"
 _EQUALIZED = "the float model was equalized first, as the quantized one was"
-_LEFT = "the float model cannot take the factors of '{}', which has other values in it"
+_LEFT = "the factors of '{}' cannot be applied to the float model: its values differ there"
 
 
 def compare(
@@ -163,7 +163,7 @@ def _checked_quantization(before: Model, after: Model) -> Quantization:
     known = before.writes().keys() - inputs
     if not (computed & known or stored & before.parameters.keys()):
         some = min(stored | computed - inputs)
-        raise _strangers(before, after, f"they have no tensor in common, as '{some}'")
+        raise _strangers(before, after, f"they have no tensor in common, not even '{some}'")
     return quantization
 
 

@@ -26,7 +26,7 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
 def check_list(name: str, value: Collection[str]) -> None:
     """Raise SettingError if argument ``name`` is a string where a list of them is meant."""
     if isinstance(value, str):
-        raise SettingError(f"{name}: a list is expected, as ['{value}'].")
+        raise SettingError(f"{name}: expected a list, such as ['{value}'].")
 
 
 def check_op_types(op_types: Collection[str], choices: Collection[str]) -> None:

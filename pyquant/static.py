@@ -286,9 +286,9 @@ def _activation_tensors(
 def _fusion_note(lost: list[str]) -> str:
     more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
     return (
-        "Paddle's passes for oneDNN fuse the op behind an activation as if that were not there: "
-        f"the float model is wrong under oneDNN at {', '.join(lost[:_NAMED])}{more}. The result is "
-        "not; for the float model, use 'pyquant fold'"
+        "Paddle's passes for oneDNN lose an activation when they fuse the op behind it: the float "
+        f"model is wrong under oneDNN at {', '.join(lost[:_NAMED])}{more}. The quantized model is "
+        "right; for the float model, use 'pyquant fold'"
     )
 
 
@@ -299,6 +299,6 @@ def _format_notes(model: Model) -> list[str]:
     if model.pir is None:
         return []
     return [
-        "the result is a .pdmodel: Paddle runs a .json on a CPU in float alone, "
-        "it has no int8 passes for it"
+        "the result is a .pdmodel: on a CPU, Paddle has no int8 passes for a .json "
+        "and runs it only in float"
     ]

@@ -153,7 +153,7 @@ def _fitting(var: Any, array: Array, where: str) -> Array:
     if array.dtype != expected:
         raise CalibrationDataError(
             f"{where}: input '{var.name}' is {array.dtype}, the model takes {expected}. "
-            f"Convert it, as by .astype('{expected}')."
+            f"Convert it, for example with .astype('{expected}')."
         )
     dims = list(desc.dims)
     if len(dims) != array.ndim or any(

@@ -64,7 +64,7 @@ def _read(file: Path) -> dict[str, Array]:
             return dict(loaded)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CalibrationDataError(
-            f"{file}: cannot be read as .npz or .npy ({error}). Write it by numpy.savez."
+            f"{file}: cannot be read as .npz or .npy ({error}). Write it with numpy.savez."
         ) from error
 
 

@@ -121,7 +121,7 @@ class RayEngine:
         return ClusterError(
             f"batch {batch}: Ray failed to run it ({_summary(error, -1 if is_of_task else 0)}). "
             "Ray's logs tell more; if memory ran out, give its workers more, or the batches fewer "
-            "samples. With checkpoint=, the same call goes on from the last saving."
+            "samples. With checkpoint=, the same call resumes from the last save."
         )
 
 

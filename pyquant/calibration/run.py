@@ -141,7 +141,7 @@ def resume(
             if interrupt.is_set():
                 raise CalibrationInterrupted(
                     f"calibration stopped after {seen.batches} batch(es), which are kept in "
-                    f"{checkpoint.path}. The same call goes on from there."
+                    f"{checkpoint.path}. The same call resumes from there."
                 )
     _refuse_nothing(calibration.batches)
     if checkpoint is not None:
@@ -165,7 +165,7 @@ def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None
     """Skip the feeds that were seen, and check that they are those of the calibration."""
     where = checkpoint.path if checkpoint is not None else "calibration"
     if progress is None:
-        raise CalibrationFileError(f"{where}: it was merged, and cannot go on. Use another file.")
+        raise CalibrationFileError(f"{where}: once merged, it cannot be resumed. Use another file.")
     drawn = Progress()
     while drawn.batches < progress.batches:
         feed = next(feeds, None)
@@ -175,7 +175,7 @@ def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None
     if drawn != progress:
         raise CalibrationFileError(
             f"{where}: its {progress.batches} batch(es) are not those of this data. Give the same "
-            "data in the same order and batch size, or another file to begin anew."
+            "data in the same order and batch size, or another file to start over."
         )
     return drawn
 

@@ -82,7 +82,7 @@ def _refuse_sequences(model: Model) -> None:
         level = proto.lod_level(var)
         if level:
             raise UnsupportedError(
-                f"{model.model_path}: input '{var.name}' holds sequences of their own lengths "
-                f"(lod_level {level}), for which no data can be given. Quantize the weights alone, "
-                "by quant_post_dynamic, or export the model with padded inputs."
+                f"{model.model_path}: input '{var.name}' holds variable-length sequences "
+                f"(lod_level {level}), which cannot be given as data. Quantize the weights alone, "
+                "with quant_post_dynamic, or export the model with padded inputs."
             )

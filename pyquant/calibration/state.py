@@ -114,7 +114,7 @@ class Calibration:
         remaining = iter(calibrations)
         first = next(remaining, None)
         if first is None:
-            raise SettingError("merge: no calibration was given. Give one at least.")
+            raise SettingError("merge: no calibration was given. Give at least one.")
         merged = replace(first, statistics={}, progress=None)
         for name, statistic in first.statistics.items():
             merged.statistics[name] = deepcopy(statistic)
@@ -129,7 +129,7 @@ class Calibration:
         """Raise CalibrationFileError unless this is of the given model and activations."""
         if fingerprint != self.model_fingerprint:
             raise CalibrationFileError(
-                f"{where}: the calibration is of another model, or of this one folded otherwise "
+                f"{where}: the calibration is of another model, or of this one folded differently "
                 f"(SHA-256 {self.model_fingerprint[:12]} and {fingerprint[:12]}). Calibrate this "
                 "model, with the same deploy_backend, optimize_model and skip_tensor_list."
             )
@@ -137,7 +137,7 @@ class Calibration:
         if differing:
             raise CalibrationFileError(
                 f"{where}: the calibrations are of different activations; '{differing[0]}' and "
-                f"{len(differing) - 1} more are in one alone. Give the same deploy_backend, "
+                f"{len(differing) - 1} more are in only one. Give the same deploy_backend, "
                 "processors, quantizable_op_type, is_full_quantize and skip_tensor_list to all."
             )
 

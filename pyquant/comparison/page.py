@@ -85,13 +85,13 @@ $sections
 
 _LEGEND = (
     "SQNR is the signal to quantization noise ratio of the float model's values against the "
-    "int8 model's: 20 dB is noise of a tenth of the signal, 40 dB of a hundredth."
+    "int8 model's: at 20 dB the noise is a tenth of the signal, at 40 dB a hundredth."
 )
 _ACTIVATIONS_LEGEND = (
-    "Histograms of |x| in the float model: counts on a logarithmic scale, the threshold dashed, or "
-    "both ends of a range, what lies beyond in red. <b>own</b> is the error of quantizing this "
-    "tensor alone, <b>inherited</b> the error that its values have in the int8 model before they "
-    "are quantized, <b>SQNR</b> and <b>cosine</b> are of both together."
+    "Histograms of |x| in the float model, with counts on a logarithmic scale. Dashed lines mark "
+    "the threshold, or both ends of a range; values beyond are red. <b>own</b> is the error of "
+    "quantizing this tensor alone, <b>inherited</b> the error of its values in the int8 model "
+    "before they are quantized. <b>SQNR</b> and <b>cosine</b> measure both together."
 )
 
 

@@ -191,13 +191,13 @@ _SATURATED = Column("saturated", _saturation_text)
 TABLES = (
     Table(
         "outputs of the model",
-        "simulated: by the program as it says; int8 run: by Paddle's int8 kernels",
+        "simulated: op by op, as the program says; int8 run: by Paddle's int8 kernels",
         (SIMULATED, INT8_RUN),
         (_SQNR, _COSINE, Column("run", lambda tensor: tensor.kind)),
     ),
     Table(
         "activations",
-        "own: of quantizing it alone; inherited: in the values before they are quantized",
+        "own: error of quantizing it alone; inherited: error of its values before that",
         ("activation",),
         (
             _SQNR,
@@ -223,7 +223,7 @@ TABLES = (
     ),
     Table(
         "outputs of quantized ops",
-        "with all that they inherit",
+        "with all inherited errors",
         ("op output",),
         (_SQNR, _COSINE, Column("op", _op_types_text)),
     ),

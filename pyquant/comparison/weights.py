@@ -50,7 +50,7 @@ def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> C
         return ComparedTensor(
             **described,
             error=None,
-            note="other values in the float model: changed before quantizing, as by folding",
+            note="other values in the float model: changed before quantization, as by folding",
         )
     return ComparedTensor(**described, error=sums.similarity, saturation=beyond / source.size)
 
