@@ -256,7 +256,7 @@ def kl_threshold(
 ) -> float:
     """Return the threshold of least Kullback-Leibler divergence from the histogram `counts`.
 
-    The result is that of Paddle's `cal_kl_threshold` (2.6 to 3.3, as Python up to 3.11 computes
+    The result equals that of Paddle's `cal_kl_threshold` (2.6 to 3.3, as Python up to 3.11 computes
     it) over the same candidates: each number of bins i from `start` on whose last bin is not
     empty. The threshold is (i + 0.5) * bin_width. `start` defaults to the number of levels;
     Paddle's own is `int((bins - 1) * 0.5)`, which never goes below half of the range.
@@ -313,14 +313,14 @@ def quantize(
 ) -> NDArray[Any]:
     """Quantize symmetrically to int8 for up to 8 bits, else to int16, in the shape of `x`.
 
-    The threshold is a single one, or float32[channels] with `axis`. The result is bit for bit that
-    of Paddle's `quantize_linear` (round_type 0): round half to even of x * (levels / threshold),
+    The threshold is a single one, or float32[channels] with `axis`. The result equals, bit for bit,
+    Paddle's `quantize_linear` (round_type 0): round half to even of x * (levels / threshold),
     clipped to [-levels - 1, levels]. NaN becomes 0, and so do the zeros of an all-zero channel
     with threshold 0. If `out` is given, the result is written to it and `out` is returned. It must
     not overlap `x`. Reusing memory saves the time that the system takes for new memory.
 
     Raises:
-        ValueError: a threshold is negative or not finite, their number is not that of the
+        ValueError: a threshold is negative or not finite, their number differs from that of the
             channels, `axis` is out of range, `bits` is not in [2, 16], or `out` has another shape
             than `x` or is not writable.
         TypeError: `out` is not C-contiguous or has another type than the result.
@@ -361,7 +361,7 @@ def mean_errors(
     *,
     num_threads: int | None = None,
 ) -> NDArray[np.float64]:
-    """Return the error of products with a matrix that integers times steps stand for.
+    """Return the error of products with a matrix when integers times steps replace it.
 
     Args:
         values: the matrix, float32[rows, columns].

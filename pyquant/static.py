@@ -125,7 +125,7 @@ def quant_post_static(
             of neighbouring ops first (see `pyquant.fold`). PaddleSlim's default is False.
         onnx_format: True; the older fake-op form is not supported.
         skip_tensor_list: weights, or inputs or outputs of ops; these ops stay in float.
-        same_scale_tensor_list: lists of activations; those of a list share its largest threshold.
+        same_scale_tensor_list: lists of activations; each list shares its largest threshold.
         scale_dict: thresholds of activations, by name, to use as they are.
         deploy_backend: None, ``"OneDNN"`` and ``"MKLDNN"`` write oneDNN's own int8 ops, which the
             Predictor runs on a CPU as they are; ``"QDQ"`` writes quantize_linear and

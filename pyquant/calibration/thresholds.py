@@ -87,5 +87,5 @@ AUTO = "auto"
 
 
 def statistic_of(algorithm: str) -> type[ActivationMaxima]:
-    """Return the kind of statistic that an algorithm takes, or that all those of `AUTO` take."""
+    """Return the kind of statistic that an algorithm takes; for `AUTO`, one that suits all."""
     return ActivationHistogram if algorithm == AUTO else ALGORITHMS[algorithm].statistic

@@ -16,7 +16,7 @@ from .quantization import Weight
 from .report import ComparedTensor
 from .similarity import ErrorSums, as_float
 
-# Rounding to nearest moves a value by up to half a step, rounding by data by up to two.
+# Rounding to nearest moves a value by up to half a step, data-driven rounding by up to two.
 _FURTHEST_STEPS = np.float32(2)
 # What pyquant adds to the name of a weight that it replaces by another.
 _SUFFIXES = (QUANTIZED, BORDERED, WIDENED)
