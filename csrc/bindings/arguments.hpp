@@ -13,8 +13,8 @@
 #include "kernels/samples.hpp"
 #include "kernels/tensor.hpp"
 
-// Python arguments checked and turned into what the kernels take. pyquant/kernels.py has already
-// seen to it that arrays are C-contiguous and of a supported type.
+// Checks Python arguments and converts them for the kernels. pyquant/kernels.py has already ensured
+// that arrays are C-contiguous and of a supported type.
 namespace pyquant {
 
 namespace py = pybind11;
@@ -25,14 +25,14 @@ using OptionalThreads = std::optional<int>;
 using Floats = py::array_t<float, py::array::c_style>;
 using Doubles = py::array_t<double, py::array::c_style>;
 
-// Throws an Error, by default a ValueError, unless it holds. Only then are the values formatted, as
-// by Python's str.format.
+// Throws an Error, by default a ValueError, unless `holds`. Only then formats the values into the
+// message, as Python's str.format does.
 template <typename Error = std::invalid_argument, typename... Values>
 void require(bool holds, const char* message, const Values&... values) {
   if (!holds) throw Error(std::string(py::str(message).format(values...)));
 }
 
-// Zero, the kernels' word for OpenMP's default, if None.
+// None becomes zero, which the kernels take as OpenMP's default.
 int threads_from(const OptionalThreads&);
 
 // uint16 arrays are bfloat16.
@@ -41,18 +41,18 @@ Tensor tensor_from(const py::array&);
 // `name` is what the user calls the axis.
 ChannelShape channel_shape_from(const py::array&, int axis, const char* name = "axis");
 
-// [samples, values], or [samples, blocks, positions, channels of a block], whose channels are to be
-// summed up; not empty.
+// The array must not be empty. It is [samples, values], or, to sum up its channels,
+// [samples, blocks, positions, channels of a block].
 Samples samples_from(const py::array&);
 
-// float64[samples, channels], or None if there are none.
+// float64[samples, channels], or None if `sums` is empty.
 py::object sums_by_sample(const std::vector<double>& sums, std::size_t samples);
 py::array_t<float> array_of(const std::vector<float>& values);
 py::object array_or_none(const std::vector<float>& values);
 
 Counts<std::uint64_t> writable_counts_from(py::array&);
 
-// A histogram with something counted.
+// A histogram in which at least one value was counted.
 Counts<const std::uint64_t> counts_from(const py::array_t<std::uint64_t>&);
 
 void check_bins(py::ssize_t bins);

@@ -7,7 +7,7 @@
 namespace pyquant {
 namespace {
 
-// A read-only array on memory that `owner` keeps; strides are in values.
+// A read-only array over memory that `owner` keeps alive; strides count values.
 py::array view_memory(const py::object& owner, std::uintptr_t address, const py::dtype& dtype,
                       const std::vector<py::ssize_t>& shape, std::vector<py::ssize_t> strides) {
   for (py::ssize_t& stride : strides) stride *= dtype.itemsize();

@@ -28,7 +28,7 @@ std::vector<py::ssize_t> dimensions_of(const py::array& x) {
   return {x.shape(), x.shape() + x.ndim()};
 }
 
-// `out`, checked, or a new array of the shape of `x`.
+// Checks and returns `out`, or returns a new array of the shape of `x`.
 template <typename Value>
 py::array_t<Value> results_for(const py::array& x, const std::optional<py::array>& out) {
   if (!out) return py::array_t<Value>(dimensions_of(x));
