@@ -7,7 +7,7 @@
 namespace pyquant {
 namespace {
 
-// As the plain loop, but for the zeros, which `vpcompressd` leaves out of the bins.
+// Like the plain loop, except that `vpcompressd` leaves the zeros out of the bins.
 TileSummary find_nonzero_bins_of_tile(const float* values, size_t size, const Binning<float>& by,
                                       uint32_t* bins) {
   constexpr size_t lanes = 16;
@@ -23,7 +23,7 @@ TileSummary find_nonzero_bins_of_tile(const float* values, size_t size, const Bi
     least = _mm512_mask_min_epu32(least, present, least, magnitudes);
     greatest = _mm512_max_epu32(greatest, magnitudes);
     any_bits = _mm512_or_si512(any_bits, bits);
-    // The minimum takes its second operand for a NaN.
+    // For a NaN, the minimum is its second operand.
     const __m512 quotients =
         _mm512_min_ps(_mm512_mul_ps(_mm512_castsi512_ps(magnitudes), inverse_width), most);
     const __m512i all = _mm512_cvttps_epi32(quotients);

@@ -1,4 +1,4 @@
-// Floats and their bits. In an unnamed namespace, as all that loops.hpp includes must be.
+// Floats and their bits. In an unnamed namespace, as everything that loops.hpp includes must be.
 #pragma once
 
 #include <stdint.h>
@@ -19,7 +19,7 @@ inline float float_of(uint32_t bits) {
   return value;
 }
 
-// The images that KeyRange is about, and the bits again: the mapping is its own inverse.
+// Maps bits to the keys of KeyRange, and keys back to bits: the mapping is its own inverse.
 inline int32_t key_of(uint32_t bits) {
   const int32_t value = static_cast<int32_t>(bits);
   return value ^ ((value >> 31) & 0x7fffffff);

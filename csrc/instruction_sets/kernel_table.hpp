@@ -6,36 +6,36 @@
 
 namespace pyquant {
 
-// The parts of an array that `raise_abs_max` reads side by side.
+// How many rows `raise_abs_max` reads in parallel.
 constexpr std::size_t kStreams = 6;
 
-// So many values are summed up in float32, by pairs, and their sum added in float64; the last ones,
-// if they are fewer, one by one.
+// This many values are summed pairwise in float32, and their sum is added in float64. If fewer are
+// left at the end, they are added one by one.
 constexpr std::size_t kSummedAtOnce = 8;
 
-// Weighted values are summed side by side, each so many places from the next of its sum.
+// Weighted values are summed in this many separate sums, which take the values in turn.
 constexpr std::size_t kWeightedSums = 16;
 
-// How |x| maps to a bin. Two more than `bins` exist, for what is not counted: values beyond the
+// How |x| maps to a bin. Two extra bins, past `bins`, take what is not counted: values beyond the
 // range, and NaN.
 template <typename Real>
 struct Binning {
-  Real inverse_width;  // exact for a power of two, else low enough for no product to be too great
+  Real inverse_width;  // exact for a power of two, else low enough that no product is too great
   Real width;
-  Real last_edge;  // counted in the last bin; NaN when no value can equal it
+  Real last_edge;  // the last bin counts this value, too; NaN if no value can equal it
   std::uint32_t bins;
 };
 
-// Order-preserving integer images of the floats: every NaN lies outside [-inf, +inf].
+// Integer keys in the order of their floats: every NaN lies outside [-inf, +inf].
 template <typename Key>
 struct KeyRange {
   Key minimum;
   Key maximum;
 };
 
-// What is seen of a tile: the extremes of its magnitudes, the union of all bits, the zeros, and how
-// many bins were found. Zeros may be left out of the bins: behind a ReLU half of all values are,
-// and counting a value costs more than all else.
+// Summary of a tile: its least and greatest magnitude, the OR of all bits, the number of zeros, and
+// the number of bins found. Zeros may get no bin: after a ReLU, half of all values are zero, and
+// counting a value costs more than everything else.
 struct TileSummary {
   std::uint32_t least;
   std::uint32_t greatest;
@@ -44,17 +44,17 @@ struct TileSummary {
   std::uint32_t bins;
 };
 
-// How many bins more than values `find_bins_of_tile` may write over.
+// How many bins past the number of values `find_bins_of_tile` may overwrite.
 constexpr std::size_t kBinsPadding = 16;
 
-// How many values lie below an edge of a bin, and their sum; or the weights of both.
+// The number of values below a bin's edge and their sum; or the weights of these two.
 struct Below {
   double count;
   double sum;
 };
 
-// Places that move with the step between two levels, each so many steps from zero, and the weights
-// of what lies below them. Their number is a multiple of kEdgesAtOnce.
+// Edges whose positions are multiples of the step between two levels, and the weights of the values
+// below each edge. Their number is a multiple of kEdgesAtOnce.
 constexpr std::size_t kEdgesAtOnce = 8;
 struct Edges {
   const double* steps;
@@ -67,11 +67,11 @@ struct QuantizedRange {
   float highest;
 };
 
-// Of floats that are given as their bits.
+// Kernels for floats given as their bits.
 template <typename Bits>
 struct BitKernels {
   Bits (*abs_max)(const Bits* bits, std::size_t size);
-  // Column by column, over kStreams rows that lie `stride` apart, or over one.
+  // Raise each column's maximum: over kStreams rows that lie `stride` apart, or over one row.
   void (*raise_abs_max)(const Bits* bits, std::size_t stride, std::size_t size, Bits* maxima);
   void (*raise_abs_max_of_row)(const Bits* bits, std::size_t size, Bits* maxima);
   KeyRange<std::make_signed_t<Bits>> (*key_range)(const Bits* bits, std::size_t size);
@@ -96,12 +96,12 @@ struct KernelTable {
   IntegerKernels<std::int8_t> int8;
   IntegerKernels<std::int16_t> int16;
 
-  // Raises maxima to the magnitudes of two rows' floats, place by place, and of the sums of those
-  // of like signs.
+  // Raises maxima[i] to the magnitudes of one[i] and other[i], and to that of their sum if their
+  // signs agree.
   void (*raise_pair_max)(const std::uint32_t* one, const std::uint32_t* other, std::size_t size,
                          std::uint32_t* maxima);
-  // The greatest of all these, a pair being a float and the one `distance` behind it where
-  // `begins_pair` has all bits rather than none.
+  // The greatest of all these magnitudes. A float pairs with the one `distance` after it where
+  // `begins_pair` has all bits set; elsewhere `begins_pair` is zero.
   std::uint32_t (*joined_pair_max)(const std::uint32_t* bits, std::size_t distance,
                                    const std::uint32_t* begins_pair, std::size_t size);
 
@@ -117,13 +117,13 @@ struct KernelTable {
   TileSummary (*find_bins_of_tile)(const float* values, std::size_t size,
                                    const Binning<float>& by_power_of_two, std::uint32_t* bins);
 
-  // For searches' shortlists alone: their last bits may differ from set to set.
+  // Only for the shortlists of searches: the last bits may differ between instruction sets.
   void (*logarithms)(const double* values, std::size_t size, double* logarithms);
   Below (*weigh_edges)(const Edges&, double step, const Below* bins);
 
-  // The sum with all values added to it, kSummedAtOnce of them at once.
+  // Returns `sum` plus all values, which are added kSummedAtOnce at a time.
   double (*sum_row)(const float* values, std::size_t size, double sum);
-  // sums += the rows, which begin `stride` values apart, kSummedAtOnce of them at once.
+  // Adds the rows, which begin `stride` values apart, to `sums`, kSummedAtOnce rows at a time.
   void (*add_columns)(const float* values, std::size_t rows, std::size_t stride,
                       std::size_t columns, double* sums);
   // sums += factor * values.
@@ -131,15 +131,15 @@ struct KernelTable {
   void (*add_scaled_floats)(double factor, const float* values, std::size_t size, double* sums);
   // sums[i % kWeightedSums] += values[i] * weights[i], one after the other.
   void (*add_weighted)(const float* values, const double* weights, std::size_t size, double* sums);
-  // rest = values - integers * steps, of which there is one if `uniform`.
+  // rest = values - integers * steps, with a single step if `uniform`.
   void (*subtract_integers)(const float* values, const std::int8_t* integers, std::size_t size,
                             const float* steps, bool uniform, float* rest);
-  // sums += the products of column `of` with `width` columns from `begin` on, sample by sample.
+  // Adds to `sums` the products of column `of` with columns [begin, begin + width) of each sample.
   void (*add_products)(const float* samples, std::size_t stride, std::size_t count, std::size_t of,
                        std::size_t begin, std::size_t width, double* sums);
 };
 
-// One source file each, built where the compiler's target has the set.
+// Each set has its own source file, built if the compiler's target has the set.
 const KernelTable& portable_kernels();
 const KernelTable& avx2_kernels();
 const KernelTable& avx512_kernels();

@@ -20,10 +20,10 @@ namespace {
 template <typename Bits>
 constexpr Bits kMagnitudeMask = static_cast<Bits>(static_cast<Bits>(~Bits{0}) >> 1);
 
-// A long run is read as parts side by side: each is a stream of its own to the processor's
-// prefetcher, and several streams reach 1.4 times the bandwidth of one (AMD EPYC). Parts of few
-// pages would take it back: the prefetcher stops at their ends. Parts begin at cache lines, since
-// each wide load that lies across two counts twice.
+// A long run is read as several parts in parallel: to the prefetcher each is a stream of its own,
+// and several streams reach 1.4 times the bandwidth of one (AMD EPYC). Parts of few pages would
+// lose this gain, because the prefetcher stops at their ends. Parts begin at cache lines, since a
+// wide load across two lines counts twice.
 constexpr size_t kParts = 4;
 
 struct Parts {
@@ -40,7 +40,7 @@ Parts parts_of(const Bits* bits, size_t size) {
   return {begin, (size - begin) / kParts / line * line};
 }
 
-// `action` takes every value once.
+// Calls action(value) once for every value.
 template <typename Bits, typename Action>
 void for_each_value(const Bits* bits, size_t size, const Action& action) {
   const Parts parts = parts_of(bits, size);
@@ -85,8 +85,8 @@ void raise_abs_max(const Bits* __restrict bits, size_t stride, size_t size,
   }
 }
 
-// The magnitude of the sum of two floats of like signs; else zero, as it is not the greatest of
-// theirs.
+// The magnitude of the sum of two floats of the same sign. Zero if the signs differ: then the sum's
+// magnitude is at most the greater of the two.
 inline uint32_t pair_sum(uint32_t one, uint32_t other) {
   const float sum = float_of(magnitude_of(one)) + float_of(magnitude_of(other));
   return bits_of(sum) & ~static_cast<uint32_t>(static_cast<int32_t>(one ^ other) >> 31);
@@ -129,8 +129,8 @@ size_t count_non_finite(const Bits* bits, size_t size, Bits infinity) {
   return count;
 }
 
-// Neither half of the select touches a float32 denormal, which some processors take a slow path
-// for: m units of 2^-24, a float16 denormal, are (0.5 + m * 2^-24) - 0.5.
+// Neither side of the select touches a float32 denormal, which is slow on some processors: a
+// float16 denormal of m units of 2^-24 is computed as (0.5 + m * 2^-24) - 0.5.
 inline float float_from_float16(uint16_t bits) {
   const uint32_t magnitude = bits & 0x7fffu;
   const uint32_t exponent_shift = magnitude < 0x7c00u ? 0x38000000u : 0x70000000u;
@@ -155,9 +155,9 @@ inline double fused_multiply_add(double a, double b, double c) {
   return __builtin_fma(a, b, c);
 }
 
-// floor(magnitude / width), or at least `bins` for NaN and for all that is beyond. The product with
-// the reciprocal falls short by less than one bin; the remainder, exact wherever it lies in
-// [0, width), tells whether it did.
+// floor(magnitude / width), or at least `bins` for NaN and for values beyond the range. The product
+// with the reciprocal falls short by less than one bin. The remainder, which is exact wherever it
+// lies in [0, width), tells whether it did.
 template <bool kPowerOfTwo, typename Real>
 uint32_t bin_of(Real magnitude, const Binning<Real>& binning) {
   const Real bins = static_cast<Real>(binning.bins);
@@ -175,14 +175,14 @@ uint32_t bin_of(Real magnitude, const Binning<Real>& binning) {
 template <bool kPowerOfTwo, typename Real>
 void find_bins(const float* __restrict values, size_t size, const Binning<Real>& by,
                uint32_t* __restrict bins) {
-  const Binning<Real> binning = by;  // a copy, so that storing bins cannot be seen to change it
+  const Binning<Real> binning = by;  // a copy: the compiler knows that no store to bins changes it
   for (size_t i = 0; i < size; ++i) {
     const Real magnitude = static_cast<Real>(__builtin_fabsf(values[i]));
     bins[i] = bin_of<kPowerOfTwo>(magnitude, binning);
   }
 }
 
-// All in one go, because most of what each costs is loading the values.
+// Computes everything in one pass, because loading the values is most of the cost.
 TileSummary find_bins_of_tile(const float* __restrict values, size_t size, const Binning<float>& by,
                               uint32_t* __restrict bins) {
   const Binning<float> binning = by;
@@ -211,7 +211,7 @@ inline double double_of(uint64_t bits) {
   return value;
 }
 
-// For logarithms alone, whose last bits may differ: rounded once where the processor has that.
+// Only for logarithms, whose last bits may differ: rounds once where the processor has an FMA.
 inline double multiply_add(double a, double b, double c) {
 #if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
   return __builtin_fma(a, b, c);
@@ -220,10 +220,10 @@ inline double multiply_add(double a, double b, double c) {
 #endif
 }
 
-// Of a finite value from 1 on, to a few units in the last place: with value = 2^k m and m around 1,
-// log(m) = 2 artanh(s) where s = (m - 1) / (m + 1). The polynomial is (2 artanh(s) / s - 2) / s^2
-// at the Chebyshev nodes of s^2 for m from the root of a half to that of two; its error counts
-// 2^-57. Even and odd terms apart, for half as many operations to wait for each other.
+// The logarithm of a finite value >= 1, to a few units in the last place: with value = 2^k m and m
+// around 1, log(m) = 2 artanh(s) where s = (m - 1) / (m + 1). The polynomial interpolates
+// (2 artanh(s) / s - 2) / s^2 at the Chebyshev nodes of s^2 for m from sqrt(1/2) to sqrt(2); its
+// error is 2^-57. Separate even and odd terms halve the chain of dependent operations.
 inline double logarithm(double value) {
   constexpr uint64_t kRootOfHalf = 0x3fe6a09e667f3bcd;
   constexpr uint64_t kRounder =
@@ -248,8 +248,8 @@ void logarithms(const double* __restrict values, size_t size, double* __restrict
   for (size_t i = 0; i < size; ++i) logarithms[i] = logarithm(values[i]);
 }
 
-// The weighted sum of what lies below the edges. Four sums, for an addition not to wait for the one
-// before; neighbours in the same one, so that those of opposite signs leave no great partial sums.
+// The weighted sum of the counts and sums below the edges. Four partial sums keep additions from
+// waiting for each other. Neighbours share one, so that opposite signs leave no great partial sum.
 Below weigh_edges(const Edges& edges, double step, const Below* __restrict bins) {
   constexpr size_t kSums = 4;
   constexpr size_t kTile = 8 * kEdgesAtOnce;
@@ -272,7 +272,7 @@ Below weigh_edges(const Edges& edges, double step, const Below* __restrict bins)
           (sums[0].sum + sums[1].sum) + (sums[2].sum + sums[3].sum)};
 }
 
-// Half to even: 1.5 * 2^23 has no bits for fractions, so adding it rounds, in the default mode.
+// Rounds half to even: 1.5 * 2^23 has no bits for fractions, so adding it rounds, in default mode.
 inline int32_t round_to_int(float value) {
   constexpr float kRounder = 12582912.0f;
   return static_cast<int32_t>(bits_of(value + kRounder)) - static_cast<int32_t>(0x4b400000);
@@ -340,8 +340,8 @@ void subtract_integers(const float* __restrict values, const int8_t* __restrict 
   }
 }
 
-// Four samples at once, each added by itself: a product of two floats is exact in a double, so that
-// it does not matter whether it is rounded before it is added.
+// Takes four samples at once but adds each by itself. A product of two floats is exact in a double,
+// so it does not matter whether it is rounded before it is added.
 void add_products(const float* __restrict samples, size_t stride, size_t count, size_t of,
                   size_t begin, size_t width, double* __restrict sums) {
   size_t n = 0;
@@ -363,7 +363,7 @@ void add_products(const float* __restrict samples, size_t stride, size_t count, 
   }
 }
 
-// A float of eight is converted to double in the time that seven additions take.
+// Only one float in eight is converted to double, which takes the time of these seven additions.
 inline float sum_of_eight(float a, float b, float c, float d, float e, float f, float g, float h) {
   return ((a + b) + (c + d)) + ((e + f) + (g + h));
 }
@@ -392,8 +392,8 @@ void add_columns(const float* values, size_t rows, size_t stride, size_t columns
     for (size_t i = 0; i < columns; ++i) sums[i] += values[row * stride + i];
 }
 
-// The table's types pick the templates' instances. The compiler refuses names in another order than
-// the table's, and warns of one that is missing.
+// The table's types pick the template instances. The compiler rejects names in another order than
+// the table's, and warns of a missing one.
 template <typename Bits>
 constexpr BitKernels<Bits> bit_kernels() {
   return {.abs_max = abs_max,
