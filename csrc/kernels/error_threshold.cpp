@@ -1,12 +1,12 @@
-// The threshold of least mean quantization error: of squares (Banner et al., arXiv 1810.05723;
-// Sakr et al., arXiv 2206.06501), or of distances, which is the earth mover's distance between the
-// values and their quantized images.
+// The threshold of least mean quantization error. The error is either squared (Banner et al., arXiv
+// 1810.05723; Sakr et al., arXiv 2206.06501) or absolute, which gives the earth mover's distance
+// between the values and their quantized values.
 //
 // In units of the bin width, bin j holds c_j values of j + 1/2, and a candidate of T bins has the
 // step s = T / levels. Let N(e) and S(e) be the number and the sum of the values below e. Summed by
 // parts over the levels l = 1 .. L, with the edge between l - 1 and l at (l - 1/2) s,
-//   sum of squares   = sum c (v - T)^2 + 2 s sum S((l - 1/2) s) - 2 s^2 sum (l - 1/2) N((l - 1/2)
-//   s).
+//   sum of squares   = sum c (v - T)^2 + 2 s sum S((l - 1/2) s)
+//                      - 2 s^2 sum (l - 1/2) N((l - 1/2) s).
 // With the levels themselves as edges too, at h s / 2 for h = 1 .. 2 L,
 //   sum of distances = sum c (v - T) + 2 sum (-1)^(h+1) (S(h s / 2) - s h / 2 N(h s / 2)).
 #include <cfloat>
@@ -20,7 +20,7 @@
 namespace pyquant {
 namespace {
 
-// Half to even, in the default rounding mode, and without a call.
+// Rounds half to even, in the default rounding mode, without a function call.
 double round_to_integer(double value) {
   constexpr double kRounder = 6755399441055744.0;  // 1.5 * 2^52
   return (value + kRounder) - kRounder;
@@ -30,7 +30,7 @@ double centre_of(std::size_t bin) {
   return static_cast<double>(bin) + 0.5;
 }
 
-// Sums of counts times the 0th, 1st and 2nd power of their values, over the bins before each.
+// Prefix sums, up to each bin, of the counts times the 0th, 1st and 2nd power of their values.
 struct Moments {
   explicit Moments(ConstCounts counts) : below(counts.bins + 1), squares(counts.bins + 1) {
     for (std::size_t bin = 0; bin < counts.bins; ++bin) {
@@ -45,7 +45,7 @@ struct Moments {
   std::vector<double> squares;
 };
 
-// Edges and their weights, filled up with such of no weight.
+// Edges and their weights, filled up with edges of zero weight.
 class EdgeList {
  public:
   void add(double steps, Below weights) {
@@ -64,9 +64,9 @@ class EdgeList {
   std::vector<Below> weights_;
 };
 
-// How an error is measured: `of` a value; and the `sum` of it by prefix sums. The `norm` of that
-// changes by at most `slope` for every bin between a threshold T and a greater one: a level moves
-// as fast as the threshold at most, and v's nearest at most (v + s / 2) / T as fast.
+// How an error is measured: `of` is the error of one value, `sum` that of all, by prefix sums. From
+// a threshold T to a greater one, the `norm` of the sum changes by at most `slope` for every bin: a
+// level moves at most as fast as the threshold, v's nearest level at most (v + s / 2) / T as fast.
 struct SquaredError {
   static double of(double difference) { return difference * difference; }
 
@@ -83,7 +83,7 @@ struct SquaredError {
            2.0 * step * (weighed.sum - step * weighed.count);
   }
 
-  // What the largest terms in that can add up to.
+  // What the largest terms of `sum` can add up to.
   static double scale(const Moments& m, double threshold) {
     const Below& all = m.below.back();
     return m.squares.back() + 4.0 * threshold * all.sum + 2.0 * threshold * threshold * all.count;
@@ -116,7 +116,7 @@ struct AbsoluteError {
     return (all.sum - threshold * all.count) + 2.0 * (weighed.sum - step * weighed.count);
   }
 
-  // Neighbouring edges' terms cancel but for one.
+  // The terms of neighbouring edges cancel, except for one.
   static double scale(const Moments& m, double threshold) {
     const Below& all = m.below.back();
     return 5.0 * (all.sum + threshold * all.count);
@@ -147,7 +147,7 @@ class ErrorSearch {
   }
 
  private:
-  // Two candidates, and norms that their errors are not below.
+  // Two candidates, and lower bounds of the norms of their errors.
   struct Interval {
     std::size_t begin;
     std::size_t end;
@@ -155,8 +155,8 @@ class ErrorSearch {
     double end_norm;
   };
 
-  // All but those of which their neighbours show that they are worse than the best: intervals are
-  // halved until that is so, or nothing is left in between.
+  // All candidates except those that their neighbours prove to be worse than the best: an interval
+  // is halved until that is proven for it, or nothing is left in between.
   std::vector<Candidate> candidates() const {
     std::vector<Candidate> candidates;
     double bound = std::numeric_limits<double>::infinity();
@@ -198,7 +198,7 @@ class ErrorSearch {
     return Error::sum(moments_, threshold, step, weighed);
   }
 
-  // The definition.
+  // The error by its definition.
   double sum_over_bins(std::size_t bins) const {
     const double step = static_cast<double>(bins) / static_cast<double>(levels_);
     double sum = 0.0;

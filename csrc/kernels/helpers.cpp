@@ -10,11 +10,11 @@
 namespace pyquant {
 namespace {
 
-// To be woken takes a thread about 30 us, which it saves where one call follows another. After that
-// it leaves the core to others.
+// Waking a thread takes about 30 us. Spinning saves them where one call follows another; after this
+// time the thread leaves the core to others.
 constexpr auto kLongestSpin = std::chrono::microseconds(100);
 
-// Tells whether it came to hold.
+// Returns whether the condition came to hold.
 template <typename Condition>
 bool spin_until(const Condition& holds) {
   constexpr int kLooksPerTime = 32;
@@ -60,7 +60,7 @@ void Helpers::run(std::size_t helpers, Work work, void* argument) noexcept {
   close(job);
 }
 
-// If the system gives no more threads then fewer will do.
+// If the system gives no more threads, fewer will do.
 void Helpers::hire() {
   std::size_t wanted = 0;
   for (const Job* job : jobs_) wanted += job->places + job->inside.load();

@@ -8,14 +8,14 @@
 
 namespace pyquant {
 
-// Threads that lend a hand. OpenMP's region ends when all of its threads have come, and on a busy
-// machine one of them may get no core for milliseconds: a thousand times as long as the work takes.
-// Here only those are waited for that have begun.
+// Helper threads. An OpenMP region ends when all of its threads have come, and on a busy machine
+// one of them may get no core for milliseconds, a thousand times as long as the work takes. Here a
+// call waits only for the threads that have begun.
 class Helpers {
  public:
   using Work = void (*)(void*);
 
-  // Those of this process: after a fork, a child has its own.
+  // The helpers of this process: after a fork, a child has its own.
   static Helpers& instance();
 
   // Calls work(argument) on this thread, and on up to `helpers` others that come before it is done.
@@ -25,8 +25,8 @@ class Helpers {
   struct Job {
     const Work work;
     void* const argument;
-    std::size_t places;               // for helpers to come
-    std::atomic<std::size_t> inside;  // helpers
+    std::size_t places;               // for helpers that may still come
+    std::atomic<std::size_t> inside;  // helpers at work
   };
 
   void hire();

@@ -16,7 +16,7 @@ namespace {
 
 constexpr float kNoEdge = std::numeric_limits<float>::quiet_NaN();
 
-// Below 1 / width by more than the roundings of it and of a product with it could add.
+// Below 1 / width by more than the rounding of it, and of a product with it, could add.
 float low_inverse(float width) {
   const double wanted = 1.0 - 0x1p-23;
   float inverse = static_cast<float>((1.0 - 0x1p-22) / width);
@@ -24,12 +24,12 @@ float low_inverse(float width) {
   return inverse;
 }
 
-// Likewise, with the greatest finite value in place of infinity, for 0 * inverse to be 0.
+// The same, with the greatest finite value in place of infinity, so that 0 * inverse is 0.
 double low_inverse(double width) {
   return std::min((1.0 - 0x1p-40) / width, DBL_MAX);
 }
 
-// bins * width if a float32 can be exactly that, else none.
+// bins * width if it is exact in float32, else kNoEdge.
 float representable_last_edge(double width, std::size_t bins) {
   const double edge = width * static_cast<double>(bins);
   const bool rounded = std::fma(width, static_cast<double>(bins), -edge) != 0.0;
@@ -37,7 +37,7 @@ float representable_last_edge(double width, std::size_t bins) {
   return fits && !rounded ? static_cast<float>(edge) : kNoEdge;
 }
 
-// Finds values' bins in the narrowest arithmetic that is exact for the bin width.
+// Finds the bins of values in the narrowest arithmetic that is exact for the bin width.
 class BinFinder {
  public:
   BinFinder(double width, std::size_t bins, float last_edge)
@@ -66,8 +66,8 @@ class BinFinder {
   decltype(KernelTable::find_bins_double) find_wide_ = kernels().find_bins_double;
 };
 
-// Counts of bins. Consecutive values raise counts of different ways in turn, and a bin's ways lie
-// side by side. The counts are emptied before one could overflow.
+// Each bin has kWays counts, which lie side by side; consecutive values raise them in turn. The
+// counts are emptied into the totals before one could overflow.
 template <typename Count, std::size_t kWays>
 class WayCounts {
  public:
@@ -97,7 +97,7 @@ class WayCounts {
   static constexpr Ways kNone{};
   static constexpr std::size_t kUnrolled = 8;
 
-  // Reading ahead of the stores, which might have changed what is read for all the compiler knows.
+  // Reads ahead of the stores: for all the compiler knows, these might change what is read.
   void count_unrolled(const std::uint32_t* bins) {
     Ways* const counts = counts_.data();
     std::size_t bin[kUnrolled];
@@ -109,10 +109,10 @@ class WayCounts {
   std::size_t fill_ = 0;  // an upper bound of every count
 };
 
-// What one thread counts. An increment waits for the store of the last one of the same count, if
-// that was of a value shortly before. Where values near each other share bins, eight counts a bin
-// hide it; where they lie in many bins, these would not fit into the first-level cache, and one
-// will do. On cache lines of its own: threads that write to neighbours would wait for each other.
+// The counts of one thread. An increment waits for the last store to the same count if that was
+// only shortly before. Where values near each other share bins, eight counts per bin hide the wait;
+// where values lie in many bins, eight would not fit into the first-level cache, and one will do.
+// On cache lines of its own: threads that write to the same line would wait for each other.
 class alignas(128) ThreadHistogram {
  public:
   explicit ThreadHistogram(std::size_t bins) : bins_(bins + kUncountedBins) {}
@@ -125,7 +125,7 @@ class alignas(128) ThreadHistogram {
       single_.count(bins, size, bins_);
   }
 
-  // The last two bins' counts are of the values outside of the histogram.
+  // The last two bins count the values outside the histogram.
   const std::vector<std::uint64_t>& bins() {
     single_.empty(bins_);
     by_turns_.empty(bins_);
@@ -138,9 +138,9 @@ class alignas(128) ThreadHistogram {
 
  private:
   static constexpr std::size_t kUncountedBins = 2;
-  static constexpr std::size_t kTilesAlike = 32;  // one tells how the others are
+  static constexpr std::size_t kTilesAlike = 32;  // the first decides for all of them
 
-  // Whether one in 128 values or more shares its bin with one of the eight before it, of a sample.
+  // Whether more than one in 128 sampled pairs of values near each other share a bin.
   static bool is_crowded(const std::uint32_t* bins, std::size_t size) {
     constexpr std::size_t kNear = 8, kStep = 16;
     std::size_t looked_at = 0, shared = 0;
@@ -171,8 +171,8 @@ void add_counts(ThreadHistograms& histograms, Counts<std::uint64_t> counts) {
   }
 }
 
-// Counting touches no new memory for long enough to let the processor's own prefetcher fall behind.
-// Into the second-level cache: the counts may take up all of the first.
+// Counting touches no new memory for so long that the processor's own prefetcher falls behind.
+// Prefetches into the second-level cache, because the counts may take up all of the first.
 void prefetch_tile(const Tensor& tensor, std::size_t begin, std::size_t end) {
   constexpr std::size_t kCacheLine = 64;
   const std::size_t size = tensor.element == Element::kFloat32 ? 4 : 2;
@@ -204,7 +204,7 @@ void for_each_tile_of_bins(const Tensor& tensor, Part part, const BinFinder& fin
   });
 }
 
-// Fewer values are not worth the emptying of histograms of their own.
+// Whether there are too few values for per-thread histograms, which have to be emptied, to pay off.
 bool is_small(const Tensor& tensor, std::size_t bins) {
   return tensor.size < 4 * bins;
 }
@@ -221,15 +221,15 @@ std::size_t counting_threads(int requested, const Tensor& tensor, std::size_t bi
   return thread_count(requested, tensor.size, std::max(kValuesPerThread, 4 * bins));
 }
 
-// What was seen of a run of values.
+// Summary of a run of values.
 struct Summary {
   KeyRange<std::int32_t> keys{std::numeric_limits<std::int32_t>::max(),
                               std::numeric_limits<std::int32_t>::min()};
   std::size_t zeros = 0;
   std::size_t left_out = 0;  // zeros without a bin
 
-  // Adds a tile. Its magnitudes tell nearly always that it has no new extreme or which it is; else
-  // its values are looked at again.
+  // Adds a tile. Its magnitudes nearly always tell its new extreme, or that it has none; otherwise
+  // its values are read again.
   void add(const KernelTable& table, const float* values, std::size_t size,
            const TileSummary& tile) {
     const std::int32_t least = static_cast<std::int32_t>(tile.least);
@@ -237,21 +237,21 @@ struct Summary {
     const bool any_negative = (tile.any_bits >> 31) != 0;
     if (!any_negative)
       extend(keys, {least, greatest});
-    else if (greatest > keys.maximum || ~greatest < keys.minimum)  // ~: the negative's key
+    else if (greatest > keys.maximum || ~greatest < keys.minimum)  // ~: the key of its negative
       extend(keys, table.words.key_range(words_of(values), size));
     zeros += tile.zeros;
     left_out += size - tile.bins;
   }
 };
 
-// Summaries of every piece, and the channels.
+// The summary of every piece, and the statistics of the channels.
 struct Seen {
   std::vector<Summary> pieces;
   Channels channels;
 };
 
-// Summarizes every piece, and calls count(thread, bins, size) tile by tile. Zeros may be left
-// out.
+// Summarizes every piece, and calls count(thread, bins, size) tile by tile. Zeros may be left out
+// of the bins.
 template <typename Count>
 Seen summarize_and_count(const Tensor& tensor, const Samples& samples, std::size_t threads,
                          const Binning<float>& binning, const Count& count) {
@@ -291,7 +291,7 @@ std::size_t left_out(const std::vector<Summary>& pieces) {
   return sum;
 }
 
-// All that is known of the tensor but whether it was counted.
+// The whole observation, except whether the tensor was counted.
 Observation observation_of(Seen seen, std::size_t samples, const Tensor& tensor, int requested) {
   Summary whole;
   for (const Summary& summary : seen.pieces) {

@@ -23,10 +23,10 @@ struct Observation {
   Channels channels;
 };
 
-// One read of samples of at least one value: their summary, their channels, if they are asked for,
-// and their histogram of bin width 2^width_exponent. A finite |x| >= bins * width leaves
-// the counts as they were, and `counted` false. NaN among the values makes the range, and its
-// sample's abs max, NaN.
+// Reads samples of at least one value once: for their summary, for their channels if asked for, and
+// for their histogram of bin width 2^width_exponent. If there is a finite |x| >= bins * width, the
+// counts stay as they were and `counted` is false. A NaN makes the range and the abs max of its
+// sample NaN.
 Observation observe(const Tensor&, const Samples&, int width_exponent, Counts<std::uint64_t>,
                     int threads);
 

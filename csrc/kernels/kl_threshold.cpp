@@ -74,11 +74,11 @@ class KlSearch {
     return candidates;
   }
 
-  // What the scores of so many candidates are made up of.
+  // The terms of the scores of up to kMost candidates.
   struct Terms {
     static constexpr std::size_t kMost = 128;
     std::size_t bins[kMost];
-    double score[kMost];     // but for what follows
+    double score[kMost];     // without the terms below
     double last_bin[kMost];  // with all outliers
     double inliers[kMost];
     double last_run[kMost];
@@ -103,7 +103,7 @@ class KlSearch {
       terms.score[i] += terms.last_bin[i] * log_last_bin[i] +
                         total * (log_inliers[i] - log_total_) -
                         (terms.last_run[i] + terms.outliers[i]) * log_last_mean[i];
-    // Member by member: a candidate that is put together first waits for both of them to be stored.
+    // Member by member: building a candidate first would wait until both members are stored.
     candidates.resize(candidates.size() + terms.size);
     Candidate* const added = candidates.data() + (candidates.size() - terms.size);
     for (std::size_t i = 0; i < terms.size; ++i) {
@@ -117,7 +117,7 @@ class KlSearch {
     return as_double(mass_[end] - mass_[begin]);
   }
 
-  // Room for what `runs_but_last` computes with.
+  // The buffers of `runs_but_last`.
   struct Runs {
     explicit Runs(std::size_t size) : mass(size), non_zero(size), mean(size), logarithm(size) {}
     std::vector<double> mass;
@@ -134,26 +134,26 @@ class KlSearch {
       runs.mass[run] = mass(begin, end);
       runs.non_zero[run] = as_double(non_zero_[end] - non_zero_[begin]);
     }
-    // At least one, and log(1) = 0 of an empty run.
+    // A mean is at least one; an empty run gets one, since log(1) = 0.
     for (std::size_t run = 0; run < count; ++run)
       runs.mean[run] = std::max(runs.mass[run] / std::max(runs.non_zero[run], 1.0), 1.0);
     kernels().logarithms(runs.mean.data(), count, runs.logarithm.data());
-    constexpr std::size_t kSums = 4;  // for an addition not to wait for the one before
+    constexpr std::size_t kSums = 4;  // so that additions do not wait for each other
     double sums[kSums] = {};
     for (std::size_t run = 0; run < count; ++run)
       sums[run % kSums] += runs.mass[run] * runs.logarithm[run];
     return (sums[0] + sums[1]) + (sums[2] + sums[3]);
   }
 
-  // Of both sums: as many additions as non-zero bins, to at most total * log(total^2).
+  // For both sums: as many additions as non-zero bins, to at most total * log(total^2).
   double rounding_bound() const {
     const double total = as_double(total_);
     const double additions = as_double(non_zero_.back() + 8);
     return 16.0 * DBL_EPSILON * additions * total * (log_total_ + 1.0);
   }
 
-  // The divergence in the order of operations of Paddle's safe_entropy and of Python's sum(),
-  // up to 3.11, where it adds one after the other.
+  // The divergence, in the order of operations of Paddle's safe_entropy and of Python's sum() up to
+  // 3.11, which adds one value after the other.
   double definition(std::size_t bins) const {
     const std::vector<Run> runs = runs_of(bins);
     const double total = as_double(total_);
@@ -183,7 +183,7 @@ class KlSearch {
     double mean;  // of the bins that are not empty
   };
 
-  // But for such without any.
+  // The runs that are not empty.
   std::vector<Run> runs_of(std::size_t bins) const {
     std::vector<Run> runs;
     const std::size_t run_length = bins / levels_;

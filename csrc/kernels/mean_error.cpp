@@ -8,7 +8,7 @@
 namespace pyquant {
 namespace {
 
-// What [begin, begin + size) of a row lack as integers, at most kTileSize values.
+// The rounding errors of [begin, begin + size) of a row, at most kTileSize values.
 void subtract(const KernelTable& table, const RoundedMatrix& matrix, std::size_t row,
               std::size_t begin, std::size_t size, float* lacking) {
   const std::size_t first = row * matrix.columns + begin;

@@ -5,7 +5,7 @@
 
 namespace pyquant {
 
-// A matrix [rows, columns], and as integers times steps: the step of an element is
+// A matrix [rows, columns], and the same matrix as integers times steps. The step of an element is
 // steps[row * step_of_row + column * step_of_column].
 struct RoundedMatrix {
   const float* values;
@@ -17,12 +17,12 @@ struct RoundedMatrix {
   std::size_t step_of_column;
 };
 
-// The rows, in `groups` groups, hold the weights of one output each, for the inputs of their group:
+// Each row holds the weights of one output; the rows are in `groups` groups with their own inputs:
 // outputs[row] = the sum over the columns of (value - integer * step) * inputs[group, column].
 void mean_errors_of_rows(const RoundedMatrix&, std::size_t groups, const double* inputs,
                          double* outputs, int threads);
 
-// The same of a matrix whose rows hold the weights of one input each:
+// The same for a matrix whose rows each hold the weights of one input:
 // outputs[group, column] = the sum over the group's rows of (...) * inputs[row].
 void mean_errors_of_columns(const RoundedMatrix&, std::size_t groups, const double* inputs,
                             double* outputs, int threads);

@@ -10,19 +10,19 @@
 namespace pyquant {
 namespace {
 
-// Shorter rows are read several at a time, as one with pairs at a fixed distance.
+// Several shorter rows are read at a time, as one row with pairs at a fixed distance.
 constexpr std::size_t kLongRow = 32;
 constexpr std::size_t kJoinedValues = 512;
 
-// With the last odd row.
+// An odd last row counts as a pair.
 std::size_t pairs_of(std::size_t rows) {
   return ceil_div(rows, 2);
 }
 
-// The greatest magnitudes seen in rows of `inner` values of which neighbours are pairs.
+// The greatest magnitudes seen in rows of `inner` values, where neighbouring rows form pairs.
 class ColumnMaxima {
  public:
-  // If not `by_column` then it does not matter which column a value lies in.
+  // Unless `by_column`, it does not matter which column a value lies in.
   ColumnMaxima(const Tensor& tensor, const ChannelShape& pairs, bool by_column)
       : tensor_(tensor),
         inner_(pairs.inner),
@@ -40,7 +40,7 @@ class ColumnMaxima {
       begins_pair_[i] = i / inner_ % 2 == 0 ? ~0u : 0u;
   }
 
-  // The rows that begin with the value `first`, an even number of rows from where pairs begin.
+  // Adds `rows` rows, beginning with the value `first`. The first row is the first of a pair.
   void add(std::size_t first, std::size_t rows) {
     if (joined_) return add_joined(first, rows);
     for (std::size_t column = 0; column < inner_; column += kMaxColumns) {
@@ -50,7 +50,7 @@ class ColumnMaxima {
     }
   }
 
-  // Since the last call.
+  // The greatest magnitude since the last call.
   std::uint32_t greatest() {
     if (joined_) return std::exchange(greatest_, 0u);
     const std::uint32_t maximum = kernels().words.abs_max(maxima_.data(), maxima_.size());
@@ -58,7 +58,7 @@ class ColumnMaxima {
     return maximum;
   }
 
-  // One for each place in a row.
+  // One maximum for each place in a row.
   const std::vector<std::uint32_t>& by_column() const { return maxima_; }
 
  private:
@@ -68,8 +68,8 @@ class ColumnMaxima {
 
   void add_joined(std::size_t first, std::size_t rows) {
     float buffer[2 * kJoinedValues];
-    // The last row begins no pair. If it is the second of one then it needs no loop of its own, as
-    // long as there is anything behind it to be read and left out.
+    // The last row begins no pair. If it is the second of a pair, it needs no loop of its own, as
+    // long as another row follows it that can be read and ignored.
     const bool followed = rows % 2 == 0 && first + (rows + 1) * inner_ <= tensor_.size;
     const std::size_t paired = (followed ? rows : rows - 1) * inner_;
     const KernelTable& table = kernels();
@@ -114,10 +114,10 @@ class ColumnMaxima {
   std::size_t columns_at_once_;
   std::vector<std::uint32_t> maxima_;       // unless joined
   std::uint32_t greatest_ = 0;              // if joined
-  std::vector<std::uint32_t> begins_pair_;  // all bits of a value that is the first of a pair
+  std::vector<std::uint32_t> begins_pair_;  // all bits set for a value that is the first of a pair
 };
 
-// The channels' maxima from those of columns of which each lies in one channel.
+// Raises the channels' maxima to those of their columns; each column lies in one channel.
 void raise_channels(const std::vector<std::uint32_t>& columns, const ChannelShape& shape,
                     std::uint32_t* channels) {
   const KernelTable& table = kernels();
@@ -134,7 +134,7 @@ void raise_channels(const std::vector<std::uint32_t>& columns, const ChannelShap
   }
 }
 
-// Raises the channels' maxima to those of a part of all pairs of rows.
+// Raises the channels' maxima to those of a part of the pairs of rows.
 void raise_to_pairs(const Tensor& tensor, const ChannelShape& shape, const ChannelShape& pairs,
                     Part part, std::uint32_t* channels) {
   const std::size_t run = pairs.channels * pairs.inner;

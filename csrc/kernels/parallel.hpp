@@ -9,7 +9,7 @@
 
 namespace pyquant {
 
-// Other libraries leave threads flushing denormals or rounding elsewhere; results must not follow.
+// Other libraries may let a thread flush denormals or round differently: results must not change.
 class DefaultFloatMode {
  public:
   DefaultFloatMode() {
@@ -27,14 +27,14 @@ class DefaultFloatMode {
 constexpr std::size_t kValuesPerThread = 32768;
 
 // Zero `requested` threads means OpenMP's default. Fewer are used where a thread would have less
-// than `grain` values, the work that starting it must pay for.
+// than `grain` values, too little work to pay for starting it.
 inline std::size_t thread_count(int requested, std::size_t values,
                                 std::size_t grain = kValuesPerThread) {
   const std::size_t threads = requested > 0 ? requested : Team::size();
   return std::clamp<std::size_t>(values / grain, 1, threads);
 }
 
-// How many parts of `part` things, or fewer in the last, make up `size`.
+// size / part, rounded up.
 constexpr std::size_t ceil_div(std::size_t size, std::size_t part) {
   return (size + part - 1) / part;
 }
@@ -53,7 +53,7 @@ inline Part part_of(std::size_t size, std::size_t parts, std::size_t index) {
 }
 
 // Calls body(thread, task) for every task below `tasks`, each once, on whichever thread is free.
-// Threads have indices below `threads`; not all of them need come.
+// Threads have indices below `threads`; not all of them need to come.
 template <typename Body>
 void for_each_task(std::size_t tasks, std::size_t threads, const Body& body) {
   if (threads == 1) {
@@ -82,8 +82,8 @@ void parallel_for(std::size_t tasks, std::size_t threads, const Body& body) {
   for_each_task(tasks, threads, [&](std::size_t, std::size_t task) { body(task); });
 }
 
-// How many parts `size` things of `values` values each are cut into. Several for each thread: one
-// whose core is taken by another process for a while then holds up but one of them.
+// How many parts `size` things of `values` values each are cut into. Each thread gets several, so
+// that one whose core another process takes for a while holds up only one of them.
 inline std::size_t part_count(std::size_t size, std::size_t threads, std::size_t values) {
   constexpr std::size_t kPartsPerThread = 16;
   constexpr std::size_t kValuesPerPart = 65536;  // fewer would be read at less than full speed

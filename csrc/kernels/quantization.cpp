@@ -8,12 +8,12 @@
 namespace pyquant {
 namespace {
 
-// From this many on, values that share a scale are worth a loop of their own; for shorter runs the
-// scale of every value is laid out.
+// At least this many values that share a scale are worth a loop of their own. For shorter runs, the
+// scale of every value is laid out in memory.
 constexpr std::size_t kLongRun = 64;
 constexpr std::size_t kColumnsInCache = 2048;
 
-// Values that lie one behind the other, with one scale for all or one for each.
+// Consecutive values, with one scale for all or one for each.
 struct ScaleRun {
   std::size_t begin;
   std::size_t size;
@@ -21,7 +21,7 @@ struct ScaleRun {
   bool uniform;
 };
 
-// Long runs of one scale.
+// For long runs of one scale.
 template <typename Visit>
 void for_each_row(const ChannelShape& shape, const float* scales, Part part, const Visit& visit) {
   for (std::size_t begin = part.begin; begin < part.end;) {
@@ -34,10 +34,10 @@ void for_each_row(const ChannelShape& shape, const float* scales, Part part, con
   }
 }
 
-// Short runs, their scales laid out tile by tile.
+// For short runs, whose scales are laid out tile by tile.
 template <typename Visit>
 void for_each_tile(const ChannelShape& shape, const float* scales, Part part, const Visit& visit) {
-  constexpr std::size_t kWritten = 16;  // at once, and past a channel's end by less than that
+  constexpr std::size_t kWritten = 16;  // at once; fewer are written past a channel's end
   float laid_out[kTileSize + 2 * kLongRun + kWritten];
   for (std::size_t begin = part.begin; begin < part.end; begin += kTileSize) {
     const std::size_t size = std::min(kTileSize, part.end - begin);
@@ -52,8 +52,8 @@ void for_each_tile(const ChannelShape& shape, const float* scales, Part part, co
   }
 }
 
-// The scale of every value of a row of at least kTileSize columns: several of the tensor's, if
-// they are shorter.
+// The scale of every value in a row of at least kTileSize columns, made of several rows of the
+// tensor if those are shorter.
 std::vector<float> laid_out_row(const ChannelShape& shape, const float* scales) {
   const std::size_t columns = shape.channels * shape.inner;
   const std::size_t repeats = ceil_div(kTileSize, columns);
@@ -65,9 +65,9 @@ std::vector<float> laid_out_row(const ChannelShape& shape, const float* scales) 
   return row;
 }
 
-// Rows that share the scales of their columns. Where these are too many for the first cache, two
-// rows far apart are gone through together, for each tile of scales to be fetched but once for
-// both. Neighbouring rows would outwit the prefetcher; three halve the speed on an AMD EPYC.
+// For rows that share the scales of their columns. Where these do not fit into the first-level
+// cache, two rows far apart are visited together, so that each tile of scales is fetched once for
+// both. Neighbouring rows would defeat the prefetcher; three rows halve the speed on an AMD EPYC.
 template <typename Visit>
 void for_each_column_tile(const std::vector<float>& scales, Part rows, const Visit& visit) {
   const std::size_t columns = scales.size();
@@ -87,7 +87,7 @@ void for_each_column_tile(const std::vector<float>& scales, Part rows, const Vis
 template <typename Visit>
 void for_each_run(const ChannelShape& shape, const float* scales, int requested,
                   const Visit& visit) {
-  constexpr std::size_t kRepeats = 16;  // of a row, to be worth laying it out
+  constexpr std::size_t kRepeats = 16;  // of a row, before laying out its scales pays off
   const std::size_t size = shape.outer * shape.channels * shape.inner;
   const std::size_t threads = thread_count(requested, size);
   const bool repeated = shape.outer >= kRepeats || shape.inner == 1;

@@ -13,8 +13,8 @@ constexpr int levels_of(int bits) {
   return (1 << (bits - 1)) - 1;
 }
 
-// With one threshold for each of shape.channels. Bit for bit Paddle's quantize_linear, round_type
-// 0, save that NaN becomes 0, and its dequantize_linear.
+// One threshold for each of shape.channels. Bit for bit Paddle's quantize_linear with round_type 0,
+// except that NaN becomes 0, and Paddle's dequantize_linear.
 template <typename Quantized>
 void quantize(const Tensor&, const ChannelShape&, const float* thresholds, int bits,
               Quantized* quantized, int threads);

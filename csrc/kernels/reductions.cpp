@@ -15,7 +15,7 @@ constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
 // Shorter rows are reduced side by side, as columns.
 constexpr std::size_t kLongRow = 32;
-// Fewer are made more by reading several rows as one.
+// With fewer columns, several rows are read as one.
 constexpr std::size_t kMinColumns = 512;
 
 const BitKernels<std::uint32_t>& kernels_of(const std::uint32_t*) {
@@ -30,7 +30,7 @@ auto with_bits(const Tensor& tensor, const Action& action) {
   return tensor.element == Element::kFloat32 ? action(tensor.words()) : action(tensor.halves());
 }
 
-// With a quiet NaN for every NaN: numpy warns of signaling ones.
+// Makes every NaN a quiet one: numpy warns of signaling ones.
 void widen(const Tensor& tensor, float* values) {
   const float* const read = read_floats(kernels(), tensor, 0, tensor.size, values);
   std::transform(read, read + tensor.size, values,
@@ -80,7 +80,7 @@ Range range_of_keys(KeyRange<Key> keys, Element element) {
   return {widen(bits_of_key(keys.minimum), element), widen(bits_of_key(keys.maximum), element)};
 }
 
-// [rows, columns] of which a part of the columns is looked at.
+// A matrix [rows, columns], of which a part of the columns is reduced.
 template <typename Bits>
 struct Matrix {
   const Bits* bits;
@@ -88,8 +88,8 @@ struct Matrix {
   std::size_t columns;
 };
 
-// The greatest magnitude in each of `part` columns. Rows far apart are read together, as streams
-// that each go through memory in order: neighbouring rows, if short, would outwit the prefetcher.
+// The greatest magnitude in each column of `part`. Rows far apart are read together, as streams
+// that each go through memory in order: short neighbouring rows would defeat the prefetcher.
 template <typename Bits>
 void reduce_columns(const BitKernels<Bits>& table, const Matrix<Bits>& matrix, Part part,
                     Bits* maxima) {
@@ -104,7 +104,7 @@ void reduce_columns(const BitKernels<Bits>& table, const Matrix<Bits>& matrix, P
     table.raise_abs_max_of_row(row, size, maxima);
 }
 
-// The same of a narrow matrix, several of whose rows are read as one.
+// The same for a narrow matrix: several of its rows are read as one.
 template <typename Bits>
 void reduce_narrow_columns(const BitKernels<Bits>& table, const Matrix<Bits>& matrix,
                            Bits* maxima) {
@@ -119,7 +119,7 @@ void reduce_narrow_columns(const BitKernels<Bits>& table, const Matrix<Bits>& ma
     table.raise_abs_max_of_row(wide.data() + i * matrix.columns, matrix.columns, maxima);
 }
 
-// Short rows: the columns' maxima first, then each channel's greatest of its own.
+// For short rows: finds each column's maximum, then the greatest of each channel's columns.
 template <typename Bits>
 std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelShape& shape,
                                                int requested) {
@@ -151,7 +151,7 @@ std::vector<Bits> channel_magnitudes_by_column(const Bits* bits, const ChannelSh
   return channels;
 }
 
-// Long rows: one after the other, in the order of memory.
+// For long rows: reads one after the other, in the order of memory.
 template <typename Bits>
 std::vector<Bits> channel_magnitudes_by_row(const Bits* bits, const ChannelShape& shape,
                                             int requested) {
@@ -179,10 +179,10 @@ std::vector<Bits> channel_magnitudes(const Bits* bits, const ChannelShape& shape
                                  : channel_magnitudes_by_column(bits, shape, requested);
 }
 
-// Wider rows are summed in parts, for the sums to stay in the first cache.
+// Wider rows are summed in parts, so that the sums stay in the first-level cache.
 constexpr std::size_t kColumnsAtOnce = 4096;
 
-// Adds to the sums of a part of the channels those of positions that have all channels together.
+// Adds the values of positions, each with all channels together, to the sums of some channels.
 void add_positions(const Tensor& tensor, std::size_t first, std::size_t positions,
                    std::size_t channels, Part part, double* sums) {
   const KernelTable& table = kernels();
@@ -208,8 +208,8 @@ void add_positions(const Tensor& tensor, std::size_t first, std::size_t position
   }
 }
 
-// Adds to the sums of a part of a sample's channels those of their values, of which some lie in
-// rows of `inner`.
+// Adds the values of a part of a sample's channels to their sums. A channel's values lie in rows of
+// `inner`.
 void add_rows(const Tensor& tensor, std::size_t sample, const ChannelShape& shape, Part channels,
               double* sums) {
   const KernelTable& table = kernels();
@@ -294,7 +294,7 @@ void add_exactly(const double* sums, std::size_t samples, std::size_t channels, 
   for (std::size_t sample = 0; sample < samples; ++sample) {
     for (std::size_t channel = 0; channel < channels; ++channel) {
       const double sum = sums[sample * channels + channel];
-      // Written so that a NaN is a number, too: it is told elsewhere.
+      // Written so that NaN becomes a number, too: NaN is reported elsewhere.
       const double kept =
           sum > -kLargestSum ? (sum < kLargestSum ? sum : kLargestSum) : -kLargestSum;
       const auto truncated = static_cast<std::int64_t>(kept);

@@ -22,26 +22,26 @@ float abs_max(const Tensor&, int threads);
 Range min_max(const Tensor&, int threads);  // of at least one value
 void channel_abs_max(const Tensor&, const ChannelShape&, float* maxima, int threads);
 
-// Of each channel of each of `samples` tensors of the same shape: sums[samples * channels]. The
-// values of kSummedAtOnce positions are added up in float32, these sums of kSummedPositions in
-// their order, and then those in theirs, so that how channels and positions lie makes no
-// difference.
+// Sums each channel of each of `samples` tensors of the same shape: sums[samples * channels]. Adds
+// up the values of kSummedAtOnce positions in float32, then these sums in order for
+// kSummedPositions at a time, and then those sums in order. So the result does not depend on how
+// channels and positions lie in memory.
 constexpr std::size_t kSummedPositions = 128;
 void channel_sums(const Tensor&, std::size_t samples, const ChannelShape& of_sample, double* sums,
                   int threads);
 
-// Adds sums[samples * channels] to the whole parts of each channel's total and to the rest, in
-// units of 2^-kFractionBits and less than one: what is added up does not depend on the order. A sum
+// Adds sums[samples * channels] to each channel's total, a whole part and a fraction below one in
+// units of 2^-kFractionBits, so that the total does not depend on the order of addition. A sum
 // counts for kLargestSum at most.
 constexpr int kFractionBits = 40;
 constexpr double kLargestSum = 0x1p45;
 void add_exactly(const double* sums, std::size_t samples, std::size_t channels, std::int64_t* whole,
                  std::int64_t* fraction);
 
-// Which of several NaN an addition hands on depends on the instruction.
+// Makes all NaN alike: which of several NaN an addition passes on depends on the instruction.
 void make_nan_the_same(double* sums, std::size_t size);
 
-// The greatest magnitude of each sample, and the channels, if they are asked for.
+// The greatest magnitude of each sample, and the channels' statistics if asked for.
 struct Maxima {
   std::vector<float> of_samples;
   Channels channels;
@@ -54,7 +54,7 @@ void extend(KeyRange<Key>& range, const KeyRange<Key>& other) {
   range.maximum = std::max(range.maximum, other.maximum);
 }
 
-// From the integer images that the kernel table's reductions give.
+// From the integers that the kernel table's reductions return.
 float float_of_magnitude(std::uint32_t magnitude, Element);
 Range range_of_keys(KeyRange<std::int32_t>);
 std::size_t count_non_finite(const Tensor&, int threads);

@@ -11,13 +11,13 @@
 namespace pyquant {
 namespace {
 
-// So many sums stay in the first cache while samples pass by.
+// This many sums stay in the first-level cache while samples pass by.
 constexpr std::size_t kColumnsAtOnce = 1024;
 
-// So many rows share each reading of the moments, which may be larger than any cache.
+// This many rows share each read of the moments, which may be larger than any cache.
 constexpr std::size_t kRowsAtOnce = 8;
 
-// The rows of one task: what they are now, what they err by, and the gradient of that error.
+// The rows of one task: their weights, their current integers, and the gradients of their error.
 template <typename Quantized>
 class Rows {
  public:

@@ -11,14 +11,14 @@ namespace {
 // Odd, and with no pattern in its bits: 2^64 divided by the golden ratio.
 constexpr std::uint64_t kMultiplier = 0x9e3779b97f4a7c15u;
 
-// The words of a row, of two values each, are weighed by multiples of an odd number.
+// Weights the words of a row, of two values each, by multiples of an odd number.
 std::uint64_t hash_of(const float* row, std::size_t channels) {
   std::uint64_t hash = 0, weight = 0;
   std::size_t i = 0;
   for (; i + 1 < channels; i += 2)
     hash += (bits_of(row[i]) | std::uint64_t{bits_of(row[i + 1])} << 32) * (weight += kMultiplier);
   if (i < channels) hash += bits_of(row[i]) * (weight + kMultiplier);
-  // The low bits of a product know little of the high ones of its factors.
+  // The low bits of a product depend little on the high bits of its factors.
   hash ^= hash >> 32;
   hash *= kMultiplier;
   return hash ^ hash >> 32;

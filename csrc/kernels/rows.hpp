@@ -9,8 +9,8 @@
 
 namespace pyquant {
 
-// All channels of every sample at some positions, rows[samples * positions, channels], and a hash
-// of the bits of each row.
+// Gathers all channels of every sample at these positions, rows[samples * positions, channels], and
+// hashes the bits of each row.
 void sample_rows(const Tensor&, const Samples&, const std::vector<std::size_t>& positions,
                  float* rows, std::uint64_t* hashes, int threads);
 

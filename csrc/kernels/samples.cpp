@@ -8,11 +8,11 @@ namespace pyquant {
 namespace {
 
 constexpr std::size_t kMinValuesPerPiece = 8192;
-constexpr std::size_t kPiecesPerThread = 16;  // one whose core is taken holds up but one of them
+constexpr std::size_t kPiecesPerThread = 16;  // a thread that loses its core holds up only one
 constexpr std::size_t kValuesPerChunk = 4096;
-constexpr std::size_t kJoinedColumns = 256;  // at most, if channels are fewer: read as one row
+constexpr std::size_t kJoinedColumns = 256;  // fewer columns are joined to rows of at most this
 
-// So many positions that the sums of kSummedAtOnce begin where they do without chunks.
+// A multiple of kSummedAtOnce, so that the float32 sums begin where they would without chunks.
 std::size_t positions_of_chunk(std::size_t columns) {
   return std::max<std::size_t>(kValuesPerChunk / columns / kSummedAtOnce, 1) * kSummedAtOnce;
 }

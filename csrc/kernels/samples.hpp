@@ -16,17 +16,17 @@ struct Samples {
   std::size_t blocks;
   std::size_t positions;
   std::size_t columns;
-  bool by_channel;  // whether its channels are looked at each by itself, too
+  bool by_channel;  // whether each channel gets statistics of its own, too
 };
 
-// Of the channels of samples; empty if they are not asked for.
+// Statistics of the channels of samples; empty unless asked for.
 struct Channels {
   std::vector<double> sums;    // of each sample: [samples * channels]
   std::vector<float> abs_max;  // of all samples: [channels]
 };
 
-// Samples cut into units, of several positions of a block, and these put together into pieces of
-// one sample each, enough of them for the threads to share evenly.
+// Cuts samples into units of several positions of a block, and puts these together into pieces. A
+// piece lies within one sample, and there are enough pieces for the threads to share evenly.
 class Pieces {
  public:
   Pieces(const Samples&, std::size_t threads);
@@ -47,13 +47,13 @@ class Pieces {
   std::size_t per_sample_;
 };
 
-// What is seen of channels while something else is done with the values. Sums are those of a unit
-// in the order of its positions, and then of the units in theirs, as by `channel_sums`.
+// Collects statistics of channels while the values are read for something else. It sums each unit
+// in the order of its positions, and then the units in their order, as `channel_sums` does.
 class UnitChannels {
  public:
   UnitChannels(const Tensor&, const Samples&, const Pieces&, std::size_t threads);
 
-  // How many values are best added at a time: they stay in the first cache meanwhile.
+  // How many values to add at a time, so that they stay in the first-level cache meanwhile.
   std::size_t chunk() const { return chunk_; }
   void start(std::size_t unit);
   void add(std::size_t thread, std::size_t unit, Part values);
@@ -67,12 +67,12 @@ class UnitChannels {
   Samples samples_;
   std::size_t units_per_block_;
   std::size_t chunk_;
-  std::size_t joined_;  // so many columns are read as one row, where channels are few
+  std::size_t joined_;  // this many columns are read as one row where channels are few
   std::unique_ptr<double[]> of_units_;
   std::vector<std::uint32_t> magnitudes_;  // [threads, blocks, joined columns]
 };
 
-// Calls visit(thread, piece, part) for parts of the tensor that cover all of it.
+// Calls visit(thread, piece, part) for parts that cover the tensor.
 template <typename Visit>
 Channels for_each_chunk(const Tensor& tensor, const Samples& samples, const Pieces& pieces,
                         std::size_t threads, const Visit& visit) {

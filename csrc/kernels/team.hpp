@@ -5,12 +5,12 @@
 
 namespace pyquant {
 
-// The threads that the kernels run on: helpers of their own, as many as OpenMP would have; or those
-// of an OpenMP runtime.
+// The threads that the kernels run on: either helpers of their own, as many as OpenMP would have,
+// or the threads of an OpenMP runtime.
 //
-// Two OpenMP runtimes in one process hinder each other: after a parallel region the threads of the
-// one go on spinning for its next, on the cores that the other's are given. Between the ops of a
-// network that runs on another runtime, its own threads are therefore the ones to use.
+// Two OpenMP runtimes in one process hinder each other: after a parallel region, the threads of one
+// go on spinning for its next region, on cores that the other needs. Between the ops of a network
+// that runs on another runtime, the kernels should therefore use that runtime's threads.
 class Team {
  public:
   using Work = void (*)(void*);
@@ -21,8 +21,8 @@ class Team {
   // Calls work(argument) on up to `threads` threads at once, this one among them.
   static void run(std::size_t threads, Work work, void* argument);
 
-  // From now on the threads are those of the runtime in the library `path`, if it is loaded and has
-  // GCC's interface, as LLVM's and Intel's have; tells whether that is so.
+  // From now on uses the threads of the runtime in the library `path`, if it is loaded and has
+  // GCC's interface, as LLVM's and Intel's have. Returns whether that is so.
   static bool join(const std::string& path);
 };
 

@@ -36,10 +36,10 @@ inline const std::uint32_t* words_of(const float* values) {
   return reinterpret_cast<const std::uint32_t*>(values);
 }
 
-// The most values of a tile, which stays in the first cache with what is derived from it.
+// The most values of a tile. It stays in the first-level cache, with the data derived from it.
 constexpr std::size_t kTileSize = 512;
 
-// The values [begin, begin + size) as float32: in place where they are, else converted to `buffer`.
+// The values [begin, begin + size) as float32: in place if they are, else converted into `buffer`.
 inline const float* read_floats(const KernelTable& table, const Tensor& tensor, std::size_t begin,
                                 std::size_t size, float* buffer) {
   switch (tensor.element) {

@@ -31,9 +31,9 @@ struct Candidate {
   double score;      // by prefix sums
 };
 
-// Prefix sums give every candidate's score fast but round otherwise than the definition does: by up
-// to `error`, both together. So they only draw up the shortlist; of that, the first minimum of the
-// definition itself wins. The candidates may come in any order.
+// Prefix sums give every candidate's score fast, but round differently from the definition; `error`
+// bounds both roundings together. So they only make a shortlist, from which the first minimum by
+// the definition itself wins. The candidates may come in any order.
 template <typename Definition>
 std::size_t first_minimum(const std::vector<Candidate>& candidates, double error,
                           const Definition& definition) {

@@ -5,15 +5,15 @@
 
 #include "kernels/counts.hpp"
 
-// Thresholds chosen from a histogram of |x|. At least one value must have been counted, and fewer
-// than 2^63.
+// Thresholds chosen from a histogram of |x|. At least one value, and fewer than 2^63, must have
+// been counted.
 namespace pyquant {
 
 using ConstCounts = Counts<const std::uint64_t>;
 
-// A bin for each level, or where there are not so many, all of them.
+// One bin for each level, or all bins but one if there are not so many.
 std::size_t default_kl_start(std::size_t bins, int bits);
-// `start`: the least number of bins within the threshold to be tried.
+// `start`: the least number of bins within the threshold that is tried.
 double kl_threshold(ConstCounts, double width, int bits, std::size_t start);
 
 double mse_threshold(ConstCounts, double width, int bits);
