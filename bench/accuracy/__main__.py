@@ -1,8 +1,8 @@
 """Top-1 of float and quantized classifiers: python -m bench.accuracy [NETWORK ...].
 
-Networks of ``paddle.vision.models``, trained on Fashion-MNIST by `bench.accuracy.train`, calibrated
-on images of its training part and tested on its 10,000 test images; or, with --imagenet, pretrained
-ones on a folder in the manner of ImageNet. Times are of one thread, the variants in turns.
+Networks of ``paddle.vision.models``, trained on Fashion-MNIST by `bench.accuracy.train`, are
+calibrated on its training images and tested on its 10,000 test images; or, with --imagenet,
+pretrained ones on a folder laid out like ImageNet. Times are of one thread, the variants in turns.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from .task import Classifier, classification_task, fashion_mnist_classifier, ima
 _ROUNDS = 15
 _NETWORKS = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small", "resnet18")
 
-# PaddleSlim's table (docs/zh_cn/model_zoo.md, 1.1) is of 2020, when its example of quant_post
-# (demo/quant/quant_post) took KL and 160 training images, in batches of 16.
+# PaddleSlim's table (docs/zh_cn/model_zoo.md, 1.1) is of 2020. Its example of quant_post
+# (demo/quant/quant_post) then used KL and 160 training images, in batches of 16.
 _SLIM_ALGO, _SLIM_IMAGES, _SLIM_BATCH = "KL", 160, 16
 _SLIM_IMAGENET_DROPS = {"mobilenet_v1": -0.81, "mobilenet_v2": -1.00, "resnet50": -0.17}
 
 
 def main() -> None:
-    """Print a table per network, behind what Paddle prints."""
+    """Print a table per network, after all that Paddle prints."""
     options = _options()
     methods = _methods(options)
     for name in options.networks:

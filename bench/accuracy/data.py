@@ -1,4 +1,4 @@
-"""Real images with labels: Fashion-MNIST, or a folder in the manner of ImageNet."""
+"""Real images with labels: Fashion-MNIST, or a folder laid out like ImageNet."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SPLIT_SEED = 0
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images that are decoded when they are asked for.
+    """Labelled images that are decoded on demand.
 
     Attributes:
         labels: int64[n].
-        decode: gives the images of some indices, normalised, float32[len(indices), 3, h, w].
+        decode: returns the images at some indices, normalised, float32[len(indices), 3, h, w].
     """
 
     labels: NDArray[Any]
@@ -48,9 +48,9 @@ class Images:
 
 
 def fashion_mnist(part: str, size: int) -> Images:
-    """Return the 60,000 images of ``part`` "train" or the 10,000 of "t10k".
+    """Return the 60,000 images of ``part`` "train", or the 10,000 of "t10k".
 
-    They are scaled to ``size`` × ``size``, and gray is repeated as red, green and blue.
+    They are scaled to ``size`` × ``size``, with gray repeated as red, green and blue.
 
     Raises:
         FileNotFoundError: the data set is not installed.
@@ -71,10 +71,10 @@ def fashion_mnist(part: str, size: int) -> Images:
 
 
 def image_folder(folder: Path, calibration_images: int) -> tuple[Images, Images]:
-    """Return what to calibrate on and what to test, of a folder in the manner of ImageNet.
+    """Return the images to calibrate on and those to test, from a folder laid out like ImageNet.
 
-    Test images are ``val/CLASS/*``; the order of the sorted class folders gives the labels. What
-    calibrates is ``train/CLASS/*``, or, without that, images of ``val`` that are then not tested.
+    Test images are ``val/CLASS/*``; the order of the sorted class folders gives the labels.
+    Calibration images are ``train/CLASS/*``, or else images of ``val``, which are then not tested.
 
     Raises:
         FileNotFoundError: there is no image.

@@ -1,7 +1,7 @@
 """Where a network loses accuracy by static int8: python -m bench.accuracy.layers NETWORK.
 
-Each op is quantized alone, all others staying in float; then each stays in float alone. Both tell
-by how much the scores of the test images change, as relative rms error, and by what the class does.
+First only one op at a time is quantized; then only one at a time stays in float. Both show how much
+the scores of the test images change, as relative rms error, and how many images change their class.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Experiment:
         self.weights = [tensor.name for tensor in result.quantized if tensor.kind == "weight"]
 
     def error(self, skipped: Collection[str]) -> tuple[float, float]:
-        """Quantize all but the ops of the ``skipped`` weights.
+        """Quantize all ops except those of the ``skipped`` weights.
 
         Returns:
-            The relative rms error of the scores, and of 100 images how many change their class.
+            The relative rms error of the scores, and the percentage of images whose class changes.
         """
         with tempfile.TemporaryDirectory() as temporary:
             result = self._quantize(skipped, Path(temporary))
@@ -95,7 +95,7 @@ def _print_ops(model: pyquant.Model, experiment: Experiment) -> None:
         names = op.reads()
         weight = next((name for name in names if name in experiment.weights), None)
         activation = next((name for name in names if name not in model.parameters), None)
-        if weight is None or activation is None:  # such as a reshape of a bias, when it is folded
+        if weight is None or activation is None:  # such as the reshape of a folded bias
             continue
         alone = experiment.error([name for name in experiment.weights if name != weight])
         without = experiment.error([weight])

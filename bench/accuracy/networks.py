@@ -1,4 +1,4 @@
-"""The networks, how each is trained on Fashion-MNIST, and its weights."""
+"""The networks, how they are trained on Fashion-MNIST, and their weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Recipe:
         size: of the images, which are square.
         epochs: over the 60,000 training images.
         rate: the peak of the learning rate.
-        directory: where its weights are kept: in the repository if they are small.
+        directory: where its weights are kept; in the repository if they are small.
         arguments: of the network's function.
     """
 
@@ -34,9 +34,9 @@ class Recipe:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-# Narrow mobile networks, for weights of about 1 MB; the ResNets have 22 and 47 MB. At 33 × 33 and
-# more, the last stage of a network of stride 32 sees 2 × 2: at 1 × 1 it would train the centres of
-# its filters alone, and the rest, left at its random start, would coarsen the steps of its channel.
+# The mobile networks are narrow, so that their weights take about 1 MB; the ResNets have 22 and 47.
+# From 33 × 33 on, the last stage of a network of stride 32 sees 2 × 2. At 1 × 1 it would only train
+# the centres of its filters, and the random rest would coarsen the steps of its channel.
 RECIPES: Mapping[str, Recipe] = {
     "mobilenet_v1": Recipe(33, 4, 0.1, arguments={"scale": 0.5}),
     "mobilenet_v2": Recipe(33, 3, 0.1, arguments={"scale": 0.5}),
@@ -59,7 +59,7 @@ def weights_path(name: str) -> Path:
 
 
 def save_weights(path: Path, weights: Mapping[str, NDArray[Any]]) -> None:
-    """Write weights; matrices and filters as fp16, which halves the file."""
+    """Write weights, matrices and filters as fp16, which halves the file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     halved: dict[str, Any] = {
         key: value.astype(np.float16 if value.ndim > 1 else np.float32)
@@ -72,7 +72,7 @@ def load_weights(network: Any, path: Path) -> None:
     """Give ``network`` the weights of a file that `save_weights` wrote.
 
     Raises:
-        ValueError: they are not this network's.
+        ValueError: they are not the weights of this network.
     """
     with np.load(path) as arrays:
         weights = {key: arrays[key].astype(np.float32) for key in arrays.files}

@@ -43,7 +43,7 @@ class Classifier:
 
 
 def fashion_mnist_classifier(name: str, calibration_images: int) -> Classifier:
-    """Return the network for Fashion-MNIST; it is trained now if it never was."""
+    """Return the network for Fashion-MNIST, and train it first if it has no weights yet."""
     import paddle
 
     path = weights_path(name)
@@ -72,7 +72,7 @@ def imagenet_classifier(
 
 
 def exported(classifier: Classifier, batch: int, directory: Path) -> Source:
-    """Write the network as Paddle exports it, to be calibrated in batches of ``batch``."""
+    """Export the network by Paddle, to be calibrated in batches of ``batch``."""
     images = classifier.calibration
     export(classifier.network, directory / "model", list(images.shape[1:]))
     model = pyquant.load_model(directory)
@@ -81,7 +81,7 @@ def exported(classifier: Classifier, batch: int, directory: Path) -> Source:
 
 
 def classification_task(classifier: Classifier, batch: int, directory: Path) -> Task:
-    """Return the naming of the classes of the test images."""
+    """Return the task of classifying the test images."""
     test = classifier.test
     return Task(
         exported(classifier, batch, directory),

@@ -1,7 +1,7 @@
 """Train a network on Fashion-MNIST: python -m bench.accuracy.train NETWORK ...
 
-The weights go where `networks.weights_path` says. It runs as a static program, whose convolutions
-can be told to be oneDNN's: Paddle's own are eight times slower on a CPU.
+The weights go to `networks.weights_path`. Training runs as a static program, whose convolutions can
+be set to oneDNN's: Paddle's own are eight times slower on a CPU.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _ONEDNN_OPS = ("conv2d", "depthwise_conv2d", "conv2d_grad", "depthwise_conv2d_gr
 
 
 def main() -> None:
-    """Train the networks that are named."""
+    """Train the named networks."""
     parser = argparse.ArgumentParser(prog="python -m bench.accuracy.train", description=__doc__)
     parser.add_argument("networks", nargs="+", choices=list(RECIPES), metavar="NETWORK")
-    # Read when Paddle is imported. Only the older program form lets an op choose oneDNN.
+    # Paddle reads this when it is imported. Only the older program form lets an op choose oneDNN.
     os.environ.update(FLAGS_enable_pir_api="0")
     for name in parser.parse_args().networks:
         path = weights_path(name)
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def train(name: str, recipe: Recipe) -> dict[str, NDArray[Any]]:
-    """Return the weights of the trained network by their names in its ``state_dict``."""
+    """Train the network; return its weights by their names in its ``state_dict``."""
     import paddle
 
     paddle.enable_static()
@@ -99,7 +99,7 @@ def _choose_onednn(program: Any) -> None:
 
 
 def _feeds(images: Images, steps: int) -> Iterator[dict[str, NDArray[Any]]]:
-    """Yield batches in random order, each of its images mirrored at random."""
+    """Yield batches in random order, with images mirrored at random."""
     generator = np.random.default_rng(_SEED)
     batches = len(images) // _BATCH
     for step in range(steps):
