@@ -1,1 +1,1 @@
-"""Every kernel beside its numpy reference and the peers, with the machine's own limits."""
+"""Every kernel beside its numpy reference, the peers and the limits of the machine."""

@@ -1,4 +1,4 @@
-"""What is measured: a line per case, with a reference that must agree before anything is timed."""
+"""The measured cases, each with references that must agree before anything is timed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Case:
     Attributes:
         name: kernel, type and shape.
         run: calls the kernel; takes ``num_threads`` if ``values`` is not 0.
-        references: what computes the same.
+        references: others that compute the same.
         values: how many values are processed; 0 for a search in a histogram.
         read: bytes read from memory.
         written: bytes written to memory.
@@ -63,9 +63,9 @@ def large_cases(weights: int, shape: tuple[int, int], batches: int) -> Iterator[
     """Yield the cases of a large model.
 
     Args:
-        weights: how many bfloat16 weights.
+        weights: the number of bfloat16 weights.
         shape: of each weight.
-        batches: how many batches of 64 MiB of activations, or less if the weights are smaller.
+        batches: the number of batches of activations, of 64 MiB or less if the weights are smaller.
     """
     generator = np.random.default_rng(2)
     first = bfloat16_bits(generator.standard_normal(shape, np.float32))
@@ -78,7 +78,7 @@ def large_cases(weights: int, shape: tuple[int, int], batches: int) -> Iterator[
 
 
 def sized_cases(size: int) -> Iterator[Case]:
-    """Yield one case of each kind on ``size`` values, for the time against the size."""
+    """Yield one case of each kind on ``size`` values, to plot time against size."""
     x = np.random.default_rng(4).standard_normal(size, np.float32)
     integers = kernels.quantize(x, 4.0)
     values = np.empty_like(x)
@@ -111,7 +111,7 @@ def sized_cases(size: int) -> Iterator[Case]:
 
 
 def numpy(run: Callable[[], Any], agree: Callable[[Any, Any], bool] = exactly) -> list[Reference]:
-    """Return numpy's way of doing it as the only reference."""
+    """Return a numpy function as the only reference."""
     return [Reference("numpy", run, agree)]
 
 
@@ -126,7 +126,7 @@ def widened(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
 
 
 def gibibytes(size: int) -> str:
-    """Return a size in words."""
+    """Return a size in bytes as text."""
     return f"{size / 2**30:.2g} GiB" if size >= 2**29 else f"{size / 2**20:.2g} MiB"
 
 
@@ -166,7 +166,7 @@ def _reductions(x: NDArray[np.float32]) -> Iterator[Case]:
 
 
 def _channel_reductions(x: NDArray[np.float32]) -> Iterator[Case]:
-    """Yield channels first, in the middle and last, in layouts of weights and activations."""
+    """Yield layouts of weights and activations, with channels first, in the middle and last."""
     layouts = [
         ((-1, 4096), 0),  # a matrix, by row
         ((-1, 4096), 1),  # and by column
@@ -243,7 +243,7 @@ def _channel_sums(x: NDArray[np.float32]) -> Iterator[Case]:
 
 
 def _rows(x: NDArray[np.float32]) -> Case:
-    """Return the sampling of activations in blocks of channels, as oneDNN has them."""
+    """Return the sampling of rows from activations in blocks of channels, as oneDNN has them."""
     view = x[: x.size // (64 * 512) * (64 * 512)].reshape(64, 32, -1, 16)
     positions = np.linspace(0, view.shape[2] - 1, 16).astype(int).tolist()
     nbytes = 64 * 16 * 512 * x.itemsize
@@ -337,7 +337,7 @@ def _thresholds(gaussian: NDArray[np.float32]) -> Iterator[Case]:
     for bins in (2048, 8192):
         width = kernels.abs_max(gaussian) / bins
         counts = kernels.histogram(gaussian, bins, width)
-        # The peers take from seconds to minutes for a search in 8192 bins.
+        # In 8192 bins, a search by the peers takes from seconds to minutes.
         searched = bins == 2048
         half = int((bins - 1) * 0.5)
         yield Case(
@@ -392,7 +392,7 @@ def _quantizing(x: NDArray[np.float32]) -> Iterator[Case]:
 
 
 def _quantize_and_back(weight: NDArray[np.float32], axis: int) -> Iterator[Case]:
-    """Yield both ways, into memory that is used again; and once into new memory."""
+    """Yield quantizing and dequantizing into reused memory, and dequantizing into new memory."""
     thresholds = kernels.channel_abs_max(weight, axis)
     integers = kernels.quantize(weight, thresholds, axis)
     values = np.empty_like(weight)
@@ -430,7 +430,7 @@ def _quantize_and_back(weight: NDArray[np.float32], axis: int) -> Iterator[Case]
 
 
 def _small() -> Iterator[Case]:
-    """Yield calls on 1,000 values: what is left is the cost of a call."""
+    """Yield calls on 1,000 values, which show the cost of a call itself."""
     x = np.random.default_rng(3).standard_normal((10, 100)).astype(np.float32)
     ones = np.ones(10, np.float32)
     for name, run, reference in (

@@ -1,4 +1,4 @@
-"""What the measurements were made on, and what its memory can do."""
+"""The machine that is measured on, and the speed of its memory."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ def description() -> dict[str, str]:
 
 
 class Memory:
-    """What reading and copying cost at least: the C library's own loops over memory."""
+    """The least cost of reading and copying: that of the C library's and numpy's own loops."""
 
     def __init__(self, threads: int) -> None:
         self._pool = ThreadPoolExecutor(threads)
         self._source = np.ones(_BUFFER_BYTES, np.uint8)
         self._target = np.ones(_BUFFER_BYTES // 2, np.uint8)
-        self._memchr = ctypes.CDLL(None).memchr  # lets go of the interpreter's lock
+        self._memchr = ctypes.CDLL(None).memchr  # releases the interpreter's lock
         self._memchr.restype = ctypes.c_void_p
         self._memchr.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
 
     def read(self, size: int, threads: int) -> Callable[[], Any]:
-        """Return a function that reads ``size`` bytes, in search of one that is not there."""
+        """Return a function that reads ``size`` bytes, in search of a value that is not there."""
         return self._shared(size, threads, len(self._source), self._read_part)
 
     def copy(self, size: int, threads: int) -> Callable[[], Any]:
@@ -54,7 +54,7 @@ class Memory:
     def _shared(
         self, size: int, threads: int, buffer_size: int, act: Callable[[int, int], None]
     ) -> Callable[[], Any]:
-        """Share ``size`` bytes out to threads, which pass over the buffer as often as needed."""
+        """Divide ``size`` bytes among threads, which pass over the buffer as often as needed."""
         passes = [min(buffer_size, size - begin) for begin in range(0, size, buffer_size)]
         edges = [np.linspace(0, length, threads + 1).astype(int) for length in passes]
         parts = [

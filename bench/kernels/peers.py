@@ -1,6 +1,6 @@
-"""Other tools that compute the same. Each is optional: absent, it is left out with a word.
+"""Other tools that compute the same. Each is optional: if it is absent, a line says so.
 
-A `Reference` says by which rule the two results must agree, and its note how they differ by
+A `Reference` has a rule by which the two results must agree; its note says how they differ by
 design.
 """
 
@@ -22,13 +22,13 @@ Agreement = Callable[[Any, Any], bool]
 
 @dataclass(frozen=True)
 class Reference:
-    """Something that computes what a kernel computes.
+    """Something that computes the same as a kernel.
 
     Attributes:
-        name: what it is.
-        run: computes it.
+        name: its name.
+        run: computes the result.
         agree: whether the kernel's result and this one agree.
-        note: the difference that is known, if there is one.
+        note: the known difference, if there is one.
     """
 
     name: str
@@ -48,22 +48,22 @@ def each_exactly(a: Any, b: Any) -> bool:
 
 
 def nearly(a: Any, b: Any) -> bool:
-    """Return whether sums are the same but for rounding, in part to float32."""
+    """Return whether sums are the same except for rounding, in part to float32."""
     return bool(np.abs(a - b).max() <= 1e-6 * np.abs(b).max())
 
 
 def nearly_after_maxima(a: Any, b: Any) -> bool:
-    """Return whether maxima are the same, and sums nearly so."""
+    """Return whether maxima are the same, and sums nearly the same."""
     return exactly(a[0], b[0]) and nearly(a[1], b[1])
 
 
 def within(tolerance: float) -> Agreement:
-    """Return a rule by which two numbers agree if they differ by that share of the first."""
+    """Return a rule: two numbers agree if they differ by at most this share of the first."""
     return lambda a, b: abs(a - b) <= tolerance * abs(a)
 
 
 def counts_within(share: float) -> Agreement:
-    """Return a rule by which two histograms agree if no sum up to a bin differs by more."""
+    """Return a rule: histograms agree if no sum up to a bin differs by more of the total."""
 
     def agree(a: Any, b: Any) -> bool:
         ours, theirs = np.cumsum(a.astype(np.float64)), np.cumsum(b.astype(np.float64))

@@ -23,7 +23,7 @@ WRITING = {
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Write the picture of a result as the suffix of ``path`` says: .png or .svg.
+    """Write the picture of a result to ``path``, in the format of its suffix: .png or .svg.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -65,7 +65,7 @@ def _draw_roofline(axes: Any, rows: list[dict[str, Any]]) -> None:
     for number, (kernel, marker) in enumerate({**READING, **WRITING}.items()):
         own = [row for row in moving if row["case"].split()[0] == kernel]
         axes.scatter(
-            # Beside each other where they would cover each other.
+            # Moved apart where they would cover each other.
             [row["bytes"] / row["values"] * (1 + 0.02 * (number - 3)) for row in own],
             [row["values"] / row["seconds"]["pyquant 1"] / 1e9 for row in own],
             marker=marker,

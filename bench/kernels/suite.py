@@ -1,4 +1,4 @@
-"""Measuring every case, and telling of it."""
+"""Measures every case, and reports the results."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 
 class Suite:
-    """Checks and times cases, each beside what the memory can do in the same run.
+    """Checks and times cases, each beside the memory's limit in the same run.
 
     Args:
         threads: numbers of threads to run the kernels on.
@@ -32,10 +32,10 @@ class Suite:
         self._memory = Memory(max(threads)) if limits else None
 
     def rows(self, cases: Iterable[Case]) -> Iterator[Row]:
-        """Yield a row per case, with seconds by what ran.
+        """Yield a row per case, with the seconds of everything that ran.
 
         Raises:
-            AssertionError: a kernel's result is not its reference's.
+            AssertionError: a kernel's result does not agree with a reference.
         """
         for case in cases:
             self._check(case)
@@ -96,15 +96,15 @@ def as_line(row: Row) -> str:
 
 
 def notes(rows: Iterable[Row]) -> list[str]:
-    """Return the known differences from the peers, each said once."""
+    """Return the known differences from the peers, each once."""
     said = {f"{row['case']}: {name} {note}" for row in rows for name, note in row["notes"].items()}
     return sorted(said)
 
 
 def compare(old: Path, new: Path) -> Iterator[str]:
-    """Yield a line per case that both files have, of one size: seconds of the new over the old.
+    """Yield a line per case and size that both files have: seconds of the new over the old.
 
-    Where both files have the memory's limit beside a case, the change relative to it stands beside:
+    If both files have the memory's limit for a case, the line also has the change relative to it:
     two runs on a busy machine differ by more than two versions do.
     """
     before, after = (
