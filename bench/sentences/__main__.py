@@ -26,7 +26,7 @@ from .text import Batch, batches, sentences
 
 
 def main() -> None:
-    """Print a line per model, at the end, behind what Paddle prints."""
+    """Print a line per model, at the end, after all that Paddle prints."""
     options = _options()
     calibration, test = sentences(options.calibration_sentences, options.test_sentences)
     with tempfile.TemporaryDirectory() as temporary:

@@ -30,8 +30,8 @@ def model_dir() -> Path:
 def export(directory: Path) -> tuple[Path, Path]:
     """Write the encoder as ``directory``/model.json; return its two files.
 
-    Its inputs are ``ids`` and ``mask``, int64[batch, tokens], its output the sentences' embeddings,
-    float32[batch, 384], of length 1.
+    Its inputs are ``ids`` and ``mask``, int64[batch, tokens]. Its output is the embeddings of the
+    sentences, float32[batch, 384], of length 1.
     """
     paddle.disable_static()
     encoder = Encoder()
@@ -67,7 +67,7 @@ class Encoder(nn.Layer):  # type: ignore[misc]
 
 
 class Layer(nn.Layer):  # type: ignore[misc]
-    """Attention and a feed-forward network, each added to its input and normalized behind that."""
+    """Attention and a feed-forward network, each added to its input and then normalized."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +89,7 @@ class Layer(nn.Layer):  # type: ignore[misc]
 
 
 def _heads(x: Any) -> Any:
-    """Part [batch, tokens, hidden] into [batch, heads, tokens, hidden / heads]."""
+    """Split [batch, tokens, hidden] into [batch, heads, tokens, hidden / heads]."""
     return x.reshape([0, 0, _HEADS, _HIDDEN // _HEADS]).transpose([0, 2, 1, 3])
 
 
@@ -112,7 +112,7 @@ _PARTS = {
 
 
 def _name_in_bert(name: str) -> str:
-    """Return what the encoder's parameter ``name``, as layers.0.mix.bias, is called there."""
+    """Return BERT's name for the encoder's parameter ``name``, such as layers.0.mix.bias."""
     if not name.startswith("layers."):
         part, kind = name.split(".")
         return f"{_EMBEDDINGS[part]}.{kind}"

@@ -25,11 +25,11 @@ Batch = dict[str, NDArray[np.int64]]
 
 
 def sentences(calibration: int, test: int) -> tuple[list[str], list[str]]:
-    """Choose sentences of the Python language reference, which is in ``pydoc``, none of them twice.
+    """Choose distinct sentences of the Python language reference, which ``pydoc`` contains.
 
     Args:
-        calibration: how many.
-        test: how many others.
+        calibration: how many to calibrate on.
+        test: how many others to test on.
 
     Returns:
         The two lists.
@@ -46,11 +46,11 @@ def sentences(calibration: int, test: int) -> tuple[list[str], list[str]]:
 
 
 def batches(texts: Sequence[str], batch: int = BATCH) -> list[Batch]:
-    """Return the tokens of ``texts``, sorted by their number for little padding.
+    """Return the tokens of ``texts`` in batches, sorted by length so that there is little padding.
 
     Returns:
-        Of each batch, by the model's inputs: ``ids`` and ``mask``, int64[batch, tokens], where the
-        tokens are a multiple of `_PADDED_TO`, as Paddle prepares its kernels for every new shape.
+        The model's inputs for each batch: ``ids`` and ``mask``, int64[batch, tokens]. The length is
+        a multiple of `_PADDED_TO`, because Paddle prepares its kernels for every new shape.
     """
     tokenizer: Any = Tokenizer.from_file(str(model_dir() / "tokenizer.json"))
     tokenizer.enable_truncation(_LONGEST)
@@ -71,6 +71,6 @@ def batches(texts: Sequence[str], batch: int = BATCH) -> list[Batch]:
 def _all_sentences(pages: Iterable[str]) -> Iterator[str]:
     for page in pages:
         for paragraph in page.split("\n\n"):
-            if not paragraph.startswith(" " * 5):  # else an example or a grammar
+            if not paragraph.startswith(" " * 5):  # otherwise it is an example or a grammar
                 prose = _FOOTNOTE.sub("", " ".join(paragraph.split()))
                 yield from filter(_SENTENCE.fullmatch, _BETWEEN_SENTENCES.split(prose))
