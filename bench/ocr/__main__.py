@@ -22,7 +22,7 @@ _ROUNDS = 9
 
 
 def main() -> None:
-    """Run the demonstration."""
+    """Quantize in both modes, and print the comparison."""
     options = _options()
     task = recognition_task(options.calibration_lines, options.test_lines)
     source = task.source

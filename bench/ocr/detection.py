@@ -1,8 +1,8 @@
 """PP-OCRv4 detection in float and quantized, on rendered pages: python -m bench.ocr.detection.
 
-It is calibrated on some pages of 640 × 640 and tested on others, of which it is known where their
-lines are. Scores are F1 of the boxes, those being the same that overlap by half; times are of one
-thread, the variants in turns.
+It is calibrated on some pages of 640 × 640 and tested on others, whose lines are at known places.
+Scores are F1 of the boxes; boxes that overlap by half are the same. Times are of one thread, with
+the variants in turns.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _BATCH = 2  # of calibration
 
 
 def main() -> None:
-    """Print a table at the end, behind what Paddle prints."""
+    """Print a table at the end, after all that Paddle prints."""
     options = _options()
     task = detection_task(options.calibration_pages, options.test_pages)
     with tempfile.TemporaryDirectory() as temporary:
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def detection_task(calibration_pages: int, test_pages: int) -> Task:
-    """Return the finding of lines on rendered pages."""
+    """Return the task of finding lines on rendered pages."""
     calibration, _ = render_pages(calibration_pages, CALIBRATION_SEED)
     images, boxes = render_pages(test_pages, TEST_SEED)
     return Task(

@@ -1,4 +1,4 @@
-"""From the detection model's probability maps to boxes, and scoring them."""
+"""Finds boxes in the detection model's probability maps, and scores them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from scipy.sparse.csgraph import maximum_bipartite_matching
 
 from .pages import Boxes
 
-# PP-OCR's settings of DB (arXiv 1911.08947), and the sides that its DBPostProcess asks for.
+# PP-OCR's settings of DB (arXiv 1911.08947), and the least sides of its DBPostProcess.
 _THRESHOLD = 0.3
 _BOX_SCORE = 0.6
 _UNCLIP = 1.5
 _SHORTEST, _SHORTEST_UNCLIPPED = 3, 5
-_NEIGHBOURS = np.ones((3, 3))  # diagonal ones too, as in OpenCV's contours
+_NEIGHBOURS = np.ones((3, 3))  # with the diagonal ones, as in OpenCV's contours
 
-_SAME = 0.5  # intersection over union from which on two boxes are of one line
+_SAME = 0.5  # two boxes of at least this intersection over union are of one line
 
 
 def find_boxes(probabilities: NDArray[Any]) -> Boxes:
     """Return the boxes, float64[n, 4], in one map of probabilities, [height, width].
 
-    They are axis-aligned, as the lines of `render_pages` are.
+    They are axis-aligned, like the lines of `render_pages`.
     """
     labels, _ = ndimage.label(probabilities > _THRESHOLD, _NEIGHBOURS)
     boxes = []
@@ -47,7 +47,7 @@ def f1_score(found: Sequence[Boxes], expected: Sequence[Boxes]) -> float:
 
 
 def _unclipped(box: Boxes, shape: tuple[int, ...]) -> Boxes:
-    """Grow a box, which the model was trained to find shrunk, within the page."""
+    """Grow a box within the page: the model was trained to find shrunk ones."""
     width, height = box[2:] - box[:2]
     distance = _UNCLIP * width * height / (2 * (width + height))
     page = [shape[1], shape[0], shape[1], shape[0]]
@@ -60,13 +60,13 @@ def _shorter_side(box: Boxes) -> float:
 
 
 def _matches(a: Boxes, b: Boxes) -> int:
-    """Count the pairs of the largest one-to-one matching of the same boxes."""
+    """Count the pairs in the largest one-to-one matching of boxes that are the same."""
     pairs = maximum_bipartite_matching(csr_matrix(_overlaps(a, b) >= _SAME))
     return int((pairs >= 0).sum())
 
 
 def _overlaps(a: Boxes, b: Boxes) -> NDArray[Any]:
-    """Return intersection over union of each of ``a`` with each of ``b``."""
+    """Return the intersection over union of each of ``a`` with each of ``b``."""
     start = np.maximum(a[:, None, :2], b[None, :, :2])
     stop = np.minimum(a[:, None, 2:], b[None, :, 2:])
     common = (stop - start).clip(0).prod(-1)

@@ -62,7 +62,7 @@ def render_crops(count: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np
 
 
 def batches(images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
-    """Cut ``images`` into batches of `BATCH`, the last one perhaps smaller."""
+    """Cut ``images`` into batches of `BATCH`; the last one may be smaller."""
     return [images[start : start + BATCH] for start in range(0, len(images), BATCH)]
 
 
@@ -115,13 +115,13 @@ def choose_colors(generator: np.random.Generator) -> tuple[Color, Color]:
 
 
 def choose_color(generator: np.random.Generator, low: int, high: int) -> Color:
-    """Choose a colour whose parts are all in [low, high)."""
+    """Choose a colour with red, green and blue all in [low, high)."""
     red, green, blue = generator.integers(low, high, 3)
     return int(red), int(green), int(blue)
 
 
 def _normalized(image: Image.Image, full_width: int = WIDTH) -> NDArray[np.float32]:
-    """Scale to the model's height, and fill up with zeros to its width, as PP-OCR does."""
+    """Scale to the model's height, and pad with zeros to its width, as PP-OCR does."""
     width = min(full_width, round(image.width * HEIGHT / image.height))
     scaled = image.resize((width, HEIGHT), Image.Resampling.BILINEAR)
     padded = np.zeros((3, HEIGHT, full_width), np.float32)

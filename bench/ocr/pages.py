@@ -12,14 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 from .lines import choose_color, choose_colors, choose_text, worn
 
 SIZE = (640, 640)
-_LINES = (6, 16)  # to be placed on a page, of which those that find no room are left out
-_PLACES = 20  # that are tried for a line
+_LINES = (6, 16)  # to be placed on a page; those that find no room are left out
+_PLACES = 20  # to be tried for a line
 _FONT_SIZES = (12.0, 40.0)
 _MARGIN = 4
 _INVERTED = 0.25  # of the pages have light ink on dark paper
 
-# What PP-OCR's detection was trained with: ImageNet's mean and standard deviation, which it applies
-# to blue, green and red in the order in which they stand for red, green and blue.
+# PP-OCR's detection was trained with ImageNet's mean and standard deviation, but applies those of
+# red, green and blue to blue, green and red.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 _STD = np.array([0.229, 0.224, 0.225], np.float32)
 
@@ -38,14 +38,14 @@ def render_pages(count: int, seed: int, size: tuple[int, int] = SIZE) -> tuple[I
     """Render random pages.
 
     Args:
-        count: how many.
+        count: the number of pages.
         seed: of the random texts, places and looks.
         size: height and width, multiples of 32.
 
     Returns:
-        Images, float32[count, 3, height, width] less ImageNet's mean, over its deviation, and of
-        each page the boxes of its lines, float64[lines, 4]: left, top, right, bottom. A box is as
-        high as the font's ascent and descent, whatever letters there are.
+        Images, float32[count, 3, height, width], normalised by ImageNet's mean and deviation, and
+        for each page the boxes of its lines, float64[lines, 4]: left, top, right, bottom. A box is
+        as high as the font's ascent and descent, whatever its letters.
     """
     if size[0] % 32 or size[1] % 32:
         raise ValueError(f"size: {size} is not a multiple of 32, by which detection downsamples.")
@@ -55,7 +55,7 @@ def render_pages(count: int, seed: int, size: tuple[int, int] = SIZE) -> tuple[I
 
 
 def _page(size: tuple[int, int], generator: np.random.Generator) -> tuple[Image.Image, Boxes]:
-    """Draw lines where they fall, and return their boxes."""
+    """Draw lines at random places, and return the page and their boxes."""
     height, width = size
     light, dark = choose_colors(generator)
     inverted = generator.random() < _INVERTED
@@ -97,7 +97,7 @@ def _placed(
 
 
 def _apart(a: _Line, b: _Line) -> bool:
-    """Tell if two lines are read as two: the gap is as wide as the larger font is high."""
+    """Return whether two lines are apart: by the larger font's height, vertically by half of it."""
     gap = max(a.size, b.size)
     return (
         a.box[0] - b.box[2] > gap

@@ -1,4 +1,4 @@
-"""Reading rendered lines, and scoring what is read."""
+"""Reads rendered lines, and scores the readings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Images = NDArray[np.float32]
 def recognition_task(
     calibration_lines: int, test_lines: int, calibration_seed: int = CALIBRATION_SEED
 ) -> Task:
-    """Return the reading of rendered lines."""
+    """Return the task of reading rendered lines."""
     calibration, _ = render_lines(calibration_lines, calibration_seed)
     images, texts = render_lines(test_lines, TEST_SEED)
     return Task(
@@ -50,7 +50,7 @@ def line_accuracy(read: list[str], texts: list[str]) -> float:
 
 
 def without_spaces(texts: list[str]) -> list[str]:
-    """Drop spaces, which the model adds and misses at the ends of lines even in float."""
+    """Drop spaces: even in float, the model adds and misses some at the ends of lines."""
     return [text.replace(" ", "") for text in texts]
 
 
