@@ -71,7 +71,7 @@ def measure(extent: Extent) -> dict[str, Any]:
 
 
 def printed(rows: Iterable[suite.Row]) -> list[suite.Row]:
-    """Return all rows, each of them printed when it comes."""
+    """Return all rows, and print each as it comes."""
     kept = []
     for row in rows:
         print(suite.as_line(row), flush=True)

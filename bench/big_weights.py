@@ -1,8 +1,8 @@
 """Dynamic mode on a large model against a copy of its parameter file: python -m bench.big_weights.
 
 The model is a decoder of Llama's shapes with random weights, written layer by layer. Copying and
-quantizing take turns over a file that is in the page cache; quantizing runs in a process of its
-own, whose peak memory is measured.
+quantizing take turns on a file in the page cache. Quantizing runs in a process of its own, whose
+peak memory is measured.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _ROWS_AT_ONCE = 256
 
 
 def main() -> None:
-    """Print what copying and quantizing take."""
+    """Print how fast copying and quantizing are, and how much memory quantizing takes."""
     options = _options()
     if options.quantize is not None:
         _quantize_here(options.quantize, options.directory, options.bits)
@@ -186,7 +186,7 @@ class _Decoder:
 
 
 def _let_the_disk_rest() -> None:
-    """Wait, or what the file system still does for one run slows the next."""
+    """Wait, so that the file system's pending work for one run does not slow the next."""
     os.sync()
     time.sleep(2)
 

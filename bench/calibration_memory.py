@@ -1,7 +1,7 @@
 """Peak memory of static quantization against the forward alone: python -m bench.calibration_memory.
 
 Every run is a process of its own. The forward is that of Paddle's Predictor with oneDNN and every
-optimisation; both are given the same two batches.
+optimisation. Both get the same two batches.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _of_batches(source: Source, batch: int) -> Source:
 
 
 def _peak(source: Source, run: str) -> float:
-    """Return the peak memory of a run in megabytes, the least of several."""
+    """Return a run's peak memory in megabytes, the least of several tries."""
     return min(in_child(_run, source, run)[1] for _ in range(_ROUNDS))
 
 

@@ -1,7 +1,7 @@
 """Whole static quantizations against the forward alone: python -m bench.calibration_speed.
 
-The forward is that of Paddle's Predictor with oneDNN and every optimisation, on all cores, with the
-loading of the model. Both take turns in one process; a peer, if asked for, runs once.
+The forward is that of Paddle's Predictor with oneDNN and every optimisation, on all cores, and
+includes loading the model. Both take turns in one process; a peer, if asked for, runs once.
 """
 
 from __future__ import annotations

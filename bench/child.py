@@ -1,4 +1,4 @@
-"""Running a function in a process of its own, for its peak memory and for its end."""
+"""Runs a function in a process of its own, which can be ended and whose peak memory is known."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def in_child(
     """Call ``function`` in a fresh process.
 
     Returns:
-        What it returns, and the most memory that the process had resident, in megabytes.
+        The function's result, and the peak resident memory of the process in megabytes.
 
     Raises:
         TimeoutError: it takes longer than ``timeout`` seconds.
-        ChildProcessError: it failed; why was printed.
+        ChildProcessError: it failed; the process has printed why.
     """
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
@@ -49,9 +49,9 @@ def _call(sender: Connection, function: Callable[..., Any], arguments: tuple[Any
 
 
 def _peak_megabytes() -> float:
-    """Return the peak that Linux counts for this process's memory.
+    """Return the peak resident memory of this process, as Linux counts it.
 
-    The one of ``getrusage`` survives ``exec``: a child's is at least what its parent had then.
+    The peak of ``getrusage`` survives ``exec``: a child starts with its parent's at that time.
     """
     lines = Path("/proc/self/status").read_text("ascii").splitlines()
     peak = next(line for line in lines if line.startswith("VmHWM:"))

@@ -1,8 +1,8 @@
 """Static int8 against float, of Paddle 3 .json models: python -m bench.int8_speed [NAME ...].
 
-The networks are those of ``paddle.vision.models``, with random weights, which cost as much time as
-trained ones. Beside the whole network stands its bound: how much faster oneDNN's int8 kernel alone
-is on this processor, over convolutions of 2048 channels.
+The networks are those of ``paddle.vision.models`` with random weights, which take as much time as
+trained ones. A last line shows the bound: how much faster oneDNN's int8 kernel alone is on this
+processor, over convolutions of 2048 channels.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .timing import median_seconds
 
 
 def main() -> None:
-    """Print a line per network, at the end, behind what Paddle prints."""
+    """Print a line per network, at the end, after all that Paddle prints."""
     parser = argparse.ArgumentParser(description="Static int8 against float, from .json models.")
     parser.add_argument("networks", nargs="*", default=["mobilenet_v1", "resnet50"])
     parser.add_argument("--batch", type=int, default=4)
@@ -65,9 +65,9 @@ def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
 
 
 def _convolutions() -> Any:
-    """Return several convolutions, for their input's and output's conversion not to count.
+    """Return so many convolutions that converting the input and the output hardly counts.
 
-    The kernel computes a relu too, without which two convolutions would be folded into one.
+    The kernel also computes a relu, without which two convolutions would be folded into one.
     """
     from paddle import nn
 

@@ -1,4 +1,4 @@
-"""The ways to quantize a model, pyquant's and its peers', and how their results run."""
+"""The ways to quantize a model, with pyquant or a peer, and how to run the results."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Method:
     """A way to quantize.
 
     Attributes:
-        quantize: writes a model that is quantized into a directory; returns its two files.
-        run: what runs them: ``"openvino"``, or Paddle's Predictor with oneDNN, as ``"float"`` or
-            ``"int8"``.
-        packages: what it needs beside pyquant.
+        quantize: writes the quantized model into a directory; returns its two files.
+        run: what runs the result: ``"openvino"``, or Paddle's Predictor with oneDNN, as
+            ``"float"`` or ``"int8"``.
+        packages: those that it needs beside pyquant.
     """
 
     quantize: Callable[[Source, Path], Paths]
@@ -54,8 +54,8 @@ class Variant:
         name: as printed.
         paths: its two files.
         run: as in `Method`.
-        seconds: what quantizing took; None for float.
-        megabytes: the peak memory of doing so, where it was measured.
+        seconds: the time that quantizing took; None for float.
+        megabytes: the peak memory of quantizing, if it was measured.
     """
 
     name: str
@@ -70,14 +70,14 @@ class Variant:
         return file_bytes(self.paths)
 
     def load(self) -> Run:
-        """Return the model, ready to run on one thread: the first output of the only input."""
+        """Return a function from the only input to the first output, to run on one thread."""
         if self.run == "openvino":
             return nncf_ptq.Runner(self.paths[0])
         return partial(run_batch, make_predictor(*self.paths, self.run))
 
 
 def dynamic(source: Source, output: Path, weight_bits: int) -> Paths:
-    """Quantize the weights alone."""
+    """Quantize by `pyquant.quant_post_dynamic`: the weights alone."""
     model, params = source.paths
     return _paths(
         pyquant.quant_post_dynamic(
@@ -104,14 +104,14 @@ def static(source: Source, output: Path, **options: Any) -> Paths:
 EQUALIZED_OPTIONS: Mapping[str, Any] = {"equalize": True}
 
 QDQ_OPTIONS: Mapping[str, Any] = {"deploy_backend": "QDQ", "processors": "vnni"}
-"""For Paddle's int8 passes, with the convolutions that are right on processors with VNNI alone."""
+"""For Paddle's int8 passes, with int8 convolutions, which are right only with VNNI."""
 
 ACCURATE_OPTIONS: Mapping[str, Any] = {
     **EQUALIZED_OPTIONS,
     "algo": "auto",
     "round_type": "adaround",
 }
-"""What pyquant offers for accuracy."""
+"""The options that favour accuracy."""
 
 DYNAMIC = "dynamic int8"
 INT16 = "dynamic int16"
@@ -142,7 +142,7 @@ PYQUANT = {name: METHODS[name] for name in (QDQ, ONEDNN, EQUALIZED, ACCURATE, DY
 
 
 def peer_methods(peers: Collection[str], paddle_algos: Sequence[str]) -> dict[str, Method]:
-    """Return the methods of those `PEERS`, of Paddle's with some of its algorithms."""
+    """Return the methods of these `PEERS`, Paddle's with each of ``paddle_algos``."""
     names = [f"Paddle {algo}" for algo in paddle_algos] if "paddle" in peers else []
     names += [NNCF] if "nncf" in peers else []
     return {name: METHODS[name] for name in names}
@@ -154,7 +154,7 @@ def static_method(options: Mapping[str, Any]) -> Method:
 
 
 def parse_option(text: str) -> tuple[str, Any]:
-    """Read ``KEY=VALUE``; a value that is not Python's notation of one is a string.
+    """Read ``KEY=VALUE``; a value that is no Python literal is a string.
 
     Raises:
         ValueError: there is no "=".
@@ -175,7 +175,7 @@ def quantized(name: str, method: Method, source: Source, output: Path) -> Varian
     """Quantize, into a directory of its own below ``output``."""
     directory = output / name.replace(" ", "-")
     directory.mkdir(parents=True, exist_ok=True)
-    for package in method.packages:  # for the import not to count
+    for package in method.packages:  # so that the import is not timed
         importlib.import_module(package)
     start = time.perf_counter()
     paths = method.quantize(source, directory)

@@ -33,6 +33,6 @@ def export_legacy(name: str, directory: Path) -> tuple[Path, Path]:
     model = pyquant.load_model(directory / "json")
     paths = pyquant.save_model(model, directory, "model.pdmodel", "model.pdiparams")
     for op in model.ops():
-        op.set_attr("op_role", 0)  # which Paddle's PTQ wants, and pyquant leaves out
+        op.set_attr("op_role", 0)  # Paddle's PTQ needs it, and pyquant leaves it out
     paths[0].write_bytes(model.program.SerializeToString())
     return paths[0], paths[1]

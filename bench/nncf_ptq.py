@@ -1,4 +1,4 @@
-"""NNCF's PTQ, of a model that OpenVINO reads as Paddle wrote it, and that OpenVINO runs."""
+"""NNCF's PTQ: OpenVINO reads the model as Paddle wrote it, and runs the result."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from .source import Source
 
-# Read when NNCF is imported, which then starts no processes to report that it is used.
+# NNCF reads this when it is imported, and then starts no processes to report its use.
 os.environ.setdefault("NNCF_CI", "1")
 
 
 def quantize(source: Source, output: Path) -> tuple[Path, Path]:
-    """Write the model as NNCF quantizes it; return its graph and its parameters."""
+    """Write the model that NNCF quantizes; return its graph and its parameters."""
     import nncf
     import openvino
 

@@ -8,20 +8,20 @@ from pathlib import Path
 from .source import Source
 
 ALGORITHMS = ("abs_max", "hist", "avg", "mse", "emd", "KL")
-# Without conv2d_transpose, whose int8 run fails in Paddle 3.3 by a mistaken type.
+# Without conv2d_transpose, which fails as int8 in Paddle 3.3 because of a wrong type.
 _OP_TYPES = ["conv2d", "depthwise_conv2d", "mul", "matmul", "matmul_v2"]
 
 
 def quantize(source: Source, output: Path, algo: str) -> tuple[Path, Path]:
-    """Write the model as Paddle quantizes it; return its program and its parameters."""
+    """Write the model that Paddle quantizes; return its program and its parameters."""
     import paddle
     from paddle.static.quantization import PostTrainingQuantization
 
     model_path, params_path = source.paths
     paddle.enable_static()
-    # Paddle 3 reads a .pdmodel only while it keeps to its older program form, as 2.6 always does.
+    # Paddle 3 reads a .pdmodel only in its older program form, the only one of 2.6.
     older_form = getattr(getattr(paddle, "pir_utils", None), "OldIrGuard", nullcontext)
-    # Paddle 2.6 takes nothing but its own DataLoader.
+    # Paddle 2.6 accepts only its own DataLoader.
     samples = [{source.input: image} for image in source.images]
     loader = paddle.io.DataLoader(samples, batch_size=source.batch, return_list=True)
     with older_form(), paddle.static.scope_guard(paddle.static.Scope()):

@@ -1,11 +1,11 @@
 """pyquant, Paddle's own PTQ and NNCF in one table: python -m bench.peers [TASK ...].
 
-All are given the same float model and the same calibration data, each in a process of its own,
-whose peak memory is told; beside the float model stands that of its forward over the same data.
-What they wrote is then measured in one process, on data that calibration did not see; times are of
-one thread, the variants in turns. NNCF's models run by OpenVINO as it sets itself up, in bf16 where
-they are float and the processor has it; all others by Paddle's Predictor with oneDNN, in fp32. What
-is not installed is named as such.
+All get the same float model and the same calibration data, each in a process of its own, whose peak
+memory is measured; the float model's is that of its forward over the same data. The results are
+then measured in one process, on data that calibration did not see. Times are of one thread, with
+the variants in turns. OpenVINO runs NNCF's models with its own defaults: float ops in bf16 if the
+processor has it. Paddle's Predictor with oneDNN runs all others, in fp32. Packages that are not
+installed are named.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _BATCH = 32  # of the classifiers' calibration
 
 
 def main() -> None:
-    """Print a table per task, behind what the peers print."""
+    """Print a table per task, after all that the peers print."""
     options = _options()
     methods = {**PYQUANT, **peer_methods(options.peers, options.paddle_algos)}
     tables = [_circumstances()]

@@ -1,4 +1,4 @@
-"""Running a model by Paddle's Predictor."""
+"""Runs a model by Paddle's Predictor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Which switches of the config make which kind of run: 3.x names first, then 2.6's.
+# The switches of the config for each kind of run: the name in 3.x, then the one in 2.6.
 _SWITCHES: Mapping[str, tuple[tuple[str, str], ...]] = {
     "plain": (),
     "float": (("enable_onednn", "enable_mkldnn"),),
@@ -32,7 +32,7 @@ def make_predictor(model_path: Path, params_path: Path, run: str, threads: int =
     config.disable_gpu()
     config.disable_glog_info()
     config.set_cpu_math_library_num_threads(threads)
-    if model_path.suffix != ".json":  # for which 3.3 fails when the Predictor is made
+    if model_path.suffix != ".json":  # with it, Paddle 3.3 fails to make the Predictor
         config.enable_memory_optim()
     config.switch_ir_optim(run != "plain")
     for name, older_name in _SWITCHES[run]:

@@ -14,7 +14,7 @@ from .predictor import make_predictor, run_batch
 
 @dataclass(frozen=True)
 class Source:
-    """A float model of one input and what calibrates it.
+    """A float model with one input, and its calibration data.
 
     Attributes:
         name: as printed.
@@ -36,7 +36,7 @@ class Source:
 
 
 def forward(source: Source) -> None:
-    """Do what quantizing is measured by: load the model, run it over the images, on all cores."""
+    """Load the model and run it over the images, on all cores: the baseline of quantizing."""
     predictor = make_predictor(*source.paths, "float", os.cpu_count() or 1)
     for batch in source.batches():
         run_batch(predictor, batch)

@@ -1,4 +1,4 @@
-"""What a model is good for, and a table of how its variants do it."""
+"""A task of a model, and a table of how well its variants perform it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Scores = Mapping[str, float]
 
 @dataclass(frozen=True)
 class Task:
-    """A model with data that it was not calibrated on.
+    """A model, with test data that it was not calibrated on.
 
     Attributes:
         source: the float model.
-        unit: what the model is run for: a line, a page, an image.
-        answer: gives what a variant says to the test data.
-        scores: gives names and values, in percent, for an answer; the second argument is the float
-            model's answer.
-        timed: the batch by which the latency is measured.
+        unit: what one sample is: a line, a page, an image.
+        answer: returns a variant's answer to the test data.
+        scores: returns names and values, in percent, for an answer; the second argument is the
+            float model's answer.
+        timed: the batch on which the latency is measured.
     """
 
     source: Source
@@ -42,13 +42,13 @@ def table(
     """Measure variants of a task's model.
 
     Args:
-        task: what they are measured by.
+        task: the task that they perform.
         variants: float first.
         rounds: how many times each runs; latencies are medians, on one thread, taken in turns.
-        missing: why other variants are not there, by their names.
+        missing: why other variants are missing, by their names.
 
     Returns:
-        A table in Markdown; behind each score stands its change against float, in points.
+        A table in Markdown; each score is followed by its change against float, in points.
     """
     runs = {variant.name: variant.load() for variant in variants}
     answers = {name: task.answer(run) for name, run in runs.items()}

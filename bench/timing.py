@@ -10,15 +10,15 @@ from contextlib import contextmanager
 from typing import Any
 
 _SHORTEST = 0.01  # seconds that one sample lasts at least
-_LONGEST = 1.0  # seconds from which on a call is timed but once
+_LONGEST = 1.0  # a call that takes this many seconds is timed only once
 
 
 def median_seconds(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
     """Return the median seconds per call of each function.
 
-    The functions take turns, so that what else the machine does slows all of them alike: compare
-    the numbers of one call with each other, not with those of another. As in `timeit`, garbage is
-    not collected meanwhile: what Paddle imports takes Python a while to go through.
+    The functions take turns, so that other load on the machine slows all of them alike: compare
+    the numbers of one call with each other, not with those of another call. As in `timeit`, garbage
+    collection is off meanwhile: with all that Paddle imports, it takes Python a while.
     """
     with _no_collection():
         return _medians(functions, rounds)
@@ -29,7 +29,7 @@ def _medians(functions: Mapping[str, Callable[[], Any]], rounds: int) -> dict[st
     again = {name: function for name, function in functions.items() if samples[name][0] < _LONGEST}
     repeats = {}
     for name, function in again.items():
-        samples[name] = []  # of a first call, which is slower than the others
+        samples[name] = []  # drops the first call, which is slower than the others
         repeats[name] = max(1, int(_SHORTEST / max(_seconds(function, 1), 1e-9)))
     for _ in range(rounds):
         for name, function in again.items():
