@@ -1,4 +1,4 @@
-"""Set-up that must come before the first import of Paddle or of a test module."""
+"""Set-up that must precede the first import of Paddle or of a test module."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pytest
 # Paddle's Executor reads a .pdmodel only with PIR switched off.
 os.environ["FLAGS_enable_pir_api"] = "0"  # noqa: SIM112
 
-# The tests' own helpers first, and not the tests, which so cannot import one another; the checkout,
-# for bench, last, so that its source folder pyquant/ does not hide the installed package.
+# The helpers come first, without the tests, which so cannot import one another. The checkout, for
+# bench, comes last, so that its source folder pyquant/ does not hide the installed package.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
 sys.path.append(str(Path(__file__).parent.parent))
 
 
 @pytest.fixture(scope="session", autouse=True)
 def outside_the_checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Leave the checkout: `python -c` and Ray's workers import first from where they stand."""
+    """Leave the checkout: `python -c` and Ray's workers import from their directory first."""
     before = Path.cwd()
     os.chdir(tmp_path_factory.mktemp("outside"))
     yield
@@ -37,7 +37,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def restored_isa():
-    """Leave the instruction set as it was."""
+    """Restore the instruction set."""
     from pyquant import _native
 
     before = _native.isa()

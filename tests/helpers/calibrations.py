@@ -1,4 +1,4 @@
-"""Batches of growing values for `programs.conv_net`, and what is quantized from them."""
+"""Batches of growing values for `programs.conv_net`, and models quantized from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `pyquant.compare` returns."""
+"""Looks up tensors in the result of `pyquant.compare`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What dynamic mode makes of a network, with its float twin."""
+"""A network quantized by dynamic mode, with its float twin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every form that pyquant writes of a model, and every way that each is run."""
+"""Every form in which pyquant writes a model, and every way in which each form is run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def quantized(backend: str) -> Callable[[Path, Path, Any], Paths]:
     return write
 
 
-# What writes a form of the model, how it is run, and how far it may be from the original.
+# The function that writes a form, how the form is run, and how far it may be from the original.
 FORMS: dict[str, tuple[Callable[[Path, Path, Any], Paths], tuple[str, ...], float]] = {
     "convert": (converted, (*BY_PADDLE, *BY_ONEDNN, "executor"), 1e-5),
     "fold": (folded, (*BY_PADDLE, *BY_ONEDNN, "executor"), 1e-5),
@@ -51,7 +51,7 @@ def check_runs(
 ) -> None:
     """Check that a form of a model runs in every way, no further from the original than ``most``.
 
-    None takes what is usual of small networks.
+    None is the usual bound for small networks.
     """
     feed = {name: data}
     plain = converted(source, directory / "plain", data)

@@ -25,7 +25,7 @@ class Primitive(NamedTuple):
     """A primitive that was run.
 
     Attributes:
-        kind: as ``"convolution"``.
+        kind: such as ``"convolution"``.
         types: of its tensors, as oneDNN writes them.
         channels: of its input and of its output, if it multiplies by a weight.
     """
@@ -48,7 +48,7 @@ class Primitive(NamedTuple):
 def executed(model_path: Path, data: Any, directory: Path, how: str = "float") -> list[Primitive]:
     """Run a model with one input, "x", in a process of its own; return what oneDNN ran.
 
-    ``how`` is as of `paddle_run.predict`.
+    ``how`` is that of `paddle_run.predict`.
     """
     np.save(directory / "data.npy", data)
     arguments = [Path(__file__).parent, model_path, directory / "data.npy", how]

@@ -32,7 +32,7 @@ def op_types(directory: Path) -> Counter[str]:
 
 
 def check_run(directory: Path, data: Any, error: float = 0.03) -> None:
-    """Check the int8 run against float and its simulation; it is the same by every switch."""
+    """Check the int8 run against float and its simulation; every switch must give the same."""
     expected = paddle_run.run(directory / "float", {"x": data})
     runs = [paddle_run.run(directory / "int8", {"x": data}, how) for how in ("float", "int8")]
     for given, *actual in zip(expected, *runs):

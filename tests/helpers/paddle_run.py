@@ -1,4 +1,4 @@
-"""Running a model's files by Paddle's Predictor and Executor, and comparing what comes out."""
+"""Runs a model's files by Paddle's Predictor and Executor, and compares the outputs."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ def predict(
     how: str = "plain",
     lod: list[list[int]] | None = None,
 ) -> list[np.ndarray[Any, Any]]:
-    """Run one batch, of inputs of sequences if there is a ``lod``.
+    """Run one batch, whose inputs are sequences if there is a ``lod``.
 
-    ``how``: "plain" (the program as it is), "optimized" without oneDNN, "unfused" by oneDNN as it
-    is, "float" or "int8" by oneDNN, optimized.
+    ``how``: "plain" (the program as it is), "optimized" without oneDNN, "unfused" (the program as
+    it is, by oneDNN), or optimized by oneDNN as "float" or "int8".
     """
     return _run(_predictor(model_path, params_path, how), feed, lod)
 
@@ -50,7 +50,7 @@ def observe(
 
     def see(op_type: str, name: str, tensor: Any) -> None:
         if name in names:
-            # A copy by an op that oneDNN does not have: Paddle makes a plain tensor of it first.
+            # Copied by an op that oneDNN lacks, so that Paddle first makes it a plain tensor.
             seen[name] = paddle._C_ops.assign(tensor).numpy()
 
     predictor = _predictor(model_path, params_path, how)
@@ -70,7 +70,7 @@ def _predictor(model_path: Path, params_path: Path | None, how: str) -> Any:
     if how in ("plain", "unfused"):
         config.switch_ir_optim(False)
     if how in ("plain", "optimized"):
-        if hasattr(config, "disable_onednn"):  # 3.3 uses its kernels where it is not told not to
+        if hasattr(config, "disable_onednn"):  # 3.3 uses oneDNN's kernels unless told not to
             config.disable_onednn()
     else:
         _either(config, "enable_onednn", "enable_mkldnn")
@@ -112,7 +112,7 @@ def _executed(model_path: Path, params_path: Path | None, feed: Arrays) -> list[
             model_filename=model_path.name,
             params_filename=params_path.name if params_path else None,
         )
-        # What comes of sequences is no array by itself.
+        # With sequences, Paddle itself returns no arrays.
         fetched = executor.run(program, feed=feed, fetch_list=targets, return_numpy=False)
         return [np.array(tensor) for tensor in fetched]
 

@@ -1,6 +1,6 @@
 """One small network for each op that pyquant reads from PIR: a function of tensors and its inputs.
 
-The key is the op's name in PIR, with what is special about the case behind a space.
+The key is the op's name in PIR, then a space and what is special about the case.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 import paddle.nn.functional as F  # noqa: N812
 
-# Ops that no function of the public API emits, but older exporters did.
+# Ops that older exporters emitted, but no function of the public API does.
 _C = paddle._C_ops
 
 Array = np.ndarray[Any, Any]
@@ -45,7 +45,7 @@ _WEIGHTS: dict[tuple[Any, ...], Any] = {}
 
 
 def weight(*shape: int, seed: int = 3) -> Any:
-    """Return a parameter; made when it is first called for, which must not be in an export."""
+    """Return a parameter. It is made on the first call, which must not be inside an export."""
     key = (seed, *shape)
     if key not in _WEIGHTS:
         assign = paddle.nn.initializer.Assign(real(*shape, seed=seed))
@@ -54,7 +54,7 @@ def weight(*shape: int, seed: int = 3) -> Any:
 
 
 def weights_of(function: Callable[..., Any], inputs: list[Array]) -> list[Any]:
-    """Return the parameters that ``function`` calls for."""
+    """Return the parameters that ``function`` uses."""
     _WEIGHTS.clear()
     function(*(paddle.to_tensor(array) for array in inputs))
     return list(_WEIGHTS.values())
@@ -599,4 +599,4 @@ NETWORKS: dict[str, Network] = {
     "GRU": (lambda: Embedded(paddle.nn.GRU(16, 8, dropout=0.3)), [None, None], [[2, 7], [3, 12]]),
     "SimpleRNN": (lambda: Embedded(paddle.nn.SimpleRNN(16, 8)), [None, 5], [[2, 5], [3, 5]]),
 }
-"""Whole networks: what makes them, the shape they are exported with, and shapes they are run on."""
+"""Whole networks: how each is made, the shape it is exported with, and the shapes it is run on."""

@@ -1,8 +1,8 @@
 """Checks weights of a ``.json`` against Paddle: python tests/helpers/pir_dynamic.py DIRECTORY.
 
-Networks are exported, quantized, and run by Paddle's Executor and Predictor; the reference is the
-same network in dynamic graph mode, its weights quantized and dequantized by numpy. A process of its
-own, because the tests' own has PIR switched off.
+Networks are exported, quantized, and run by Paddle's Executor and Predictor. The reference is the
+same network in dynamic graph mode, with its weights quantized and dequantized by numpy. This runs
+in a process of its own, because that of the tests has PIR switched off.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def recurrent(name: str, layers: int, suffixes: tuple[str, ...] = ("",)) -> dict
     }
 
 
-# Of each network the quantized weights, with the axes of their channels.
+# The quantized weights of each network, with the axes of their channels.
 NETWORKS: dict[Callable[[], paddle.nn.Layer], dict[str, int]] = {
     Images: {"embedding.weight": 0, "conv.weight": 0, "depthwise.weight": 0, "linear.weight": 1},
     Signals: {

@@ -1,8 +1,8 @@
-"""Exports networks as ``.json`` models, runs them: python tests/helpers/pir_export.py DIRECTORY.
+"""Exports networks as ``.json`` and runs them: python tests/helpers/pir_export.py DIRECTORY.
 
-A process of its own, because the tests' own has PIR switched off. For every network it leaves
-``NAME.json`` and ``NAME.pdiparams``, and of every run of it by Paddle's Predictor, which takes the
-program as it is, ``NAME.INDEX.npz``: inputs by name, and outputs in order.
+This is a process of its own, because that of the tests has PIR switched off. For every network it
+writes ``NAME.json`` and ``NAME.pdiparams``, and for every run by Paddle's Predictor, which runs the
+program as it is, ``NAME.INDEX.npz``: the inputs by name, and the outputs in order.
 """
 
 from __future__ import annotations

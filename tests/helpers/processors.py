@@ -1,4 +1,4 @@
-"""The processor that runs the tests, and what is right on it."""
+"""The processor that runs the tests, and which results are right on it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-# Without it, oneDNN adds products in pairs of 16 bits, which may saturate.
+# Without VNNI, oneDNN adds pairs of products in 16 bits, which may saturate.
 HAS_VNNI = "vnni" in Path("/proc/cpuinfo").read_text() and os.environ.get(
     "ONEDNN_MAX_CPU_ISA", "ALL"
 ).upper() not in ("SSE41", "AVX", "AVX2", "AVX512_CORE")
 
 
 def needs_vnni() -> None:
-    """Skip a test of what is asked for with ``processors="vnni"``."""
+    """Skip a test of ``processors="vnni"`` on a processor without VNNI."""
     if not HAS_VNNI:
         pytest.skip("int8 convolutions of QDQ are for processors with VNNI alone")
 
 
 def deployed(backend: str) -> dict[str, Any]:
-    """Return the arguments of a model in the form of ``backend``, with all in int8 that it has."""
+    """Return the arguments for the form of ``backend``, with everything in int8 that it allows."""
     return {"deploy_backend": backend, "processors": "vnni" if backend == "QDQ" else "any"}
 
 

@@ -84,7 +84,7 @@ class ProgramBuilder:
         outputs: Mapping[str, Mapping[str, list[int]]],
         attributes: Mapping[str, Any],
     ) -> None:
-        """Add an op of any number of tensors in each slot; the outputs' come with their dims."""
+        """Add an op with any number of tensors in each slot; outputs are given with their dims."""
         for tensors in outputs.values():
             for name, dims in tensors.items():
                 proto.add_var(self.block, name, 5, dims)
@@ -119,7 +119,7 @@ def random(shape: tuple[int, ...], seed: int = 0) -> np.ndarray[Any, Any]:
 
 
 class Net(ProgramBuilder):
-    """A program in which every tensor has the dims of the one before, but for the channels."""
+    """A program in which every tensor has the dims of the one before, except for the channels."""
 
     def __init__(self, dims: list[int]) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class Net(ProgramBuilder):
         return self.then(op_type, {"Input": self.last, "Filter": w}, "Output", attributes)
 
     def upsample(self, outputs: int, kernel: tuple[int, int] = (2, 2), **attributes: Any) -> Net:
-        """Add a transposed convolution, its strides those of its kernel unless they are given."""
+        """Add a transposed convolution; its strides are its kernel's size unless they are given."""
         given = {**CONV, "paddings": [0, 0], "strides": list(kernel), **attributes}
         shape = (self.dims[1], outputs // given["groups"], *kernel)
         self._count += 1
@@ -193,7 +193,7 @@ class Net(ProgramBuilder):
         return self
 
     def nearest(self, factor: int) -> Net:
-        """Add an upsampling to the nearest value."""
+        """Add a nearest-neighbour upsampling."""
         attributes = {
             **{"scale": [float(factor)] * 2, "interp_method": "nearest", "data_layout": "NCHW"},
             **{"align_corners": False, "align_mode": 1, "out_h": -1, "out_w": -1, "out_d": -1},
@@ -233,7 +233,7 @@ def conv_net() -> ProgramBuilder:
 
 
 def product_attributes(op_type: str, rows: int = 1, transposed: bool = False) -> dict[str, Any]:
-    """Return those of a product by a weight; so many axes of what it reads are ``rows``."""
+    """Return the attributes of a product by a weight; the input's first ``rows`` axes are rows."""
     return {
         "mul": {"x_num_col_dims": rows, "y_num_col_dims": 1},
         "matmul": {"transpose_X": False, "transpose_Y": transposed, "alpha": 1.0},
@@ -412,7 +412,7 @@ def tagger_net(op_type: str) -> ProgramBuilder:
 
 
 def _set_lod_level(var: Any, level: int) -> None:
-    """Let a variable be of sequences; the fields have other names in Paddle 2."""
+    """Make a variable one of sequences; the fields have other names in Paddle 2."""
     tensor = getattr(var.type, var.type.DESCRIPTOR.fields_by_number[3].name)
     setattr(tensor, tensor.DESCRIPTOR.fields_by_number[2].name, level)
 

@@ -1,4 +1,4 @@
-"""Pyramids of images: each level is multiplied by factors of its means, and added to the next."""
+"""Pyramids of images: each level is multiplied by factors from its means, and added to the next."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DIMS = [4, 8, 24, 24]
 
 
 def squeezed(net: Net, factor_of: Callable[[Net, str], str] | None = None) -> str:
-    """Multiply a pointwise convolution by factors of its means; return what was multiplied."""
+    """Multiply a pointwise convolution by factors from its means; return its output before that."""
     image = net.conv(CHANNELS, UNPADDED).constant("elementwise_add", np.linspace(-1, 1, 16), 1).last
     dims = net.dims
     factor = (factor_of or means)(net, image)

@@ -1,4 +1,4 @@
-"""QDQ programs with some of their ops back in float, and with the levels that the int8 run has."""
+"""QDQ programs with some ops back in float, and with the levels of the int8 run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def quantized_ops(model: Model) -> dict[str, Any]:
 
 
 def quantized_input(model: Model, op: Op) -> str:
-    """Return which tensor ``op`` reads quantized."""
+    """Return the tensor that ``op`` reads quantized."""
     producers = model.producers()
     name = op.inputs(_LINEAR.get(op.type, "X"))[0]
     for _ in range(2):
@@ -32,13 +32,13 @@ def quantized_input(model: Model, op: Op) -> str:
 
 
 def is_behind_relu(model: Model, op: Op) -> bool:
-    """Return whether what ``op`` reads is a relu's."""
+    """Return whether ``op`` reads the output of a relu."""
     producer = model.producers().get(quantized_input(model, op))
     return producer is not None and producer.type in ("relu", "relu6")
 
 
 def with_only(model: Model, outputs: Collection[str]) -> Model:
-    """Return ``model`` with those quantized ops alone that write ``outputs``."""
+    """Return ``model`` with only those quantized ops that write ``outputs``."""
     made = copy_model(model)
     for output, op in quantized_ops(made).items():
         if output not in outputs:
@@ -56,9 +56,9 @@ def with_only(model: Model, outputs: Collection[str]) -> Model:
 
 
 def with_levels_of_the_run(model: Model) -> Model:
-    """Return ``model`` with 255 levels from zero on of each relu that is quantized.
+    """Return ``model`` with 255 levels, from zero on, for each quantized relu.
 
-    Of a tensor that is never negative, Paddle's passes make uint8 (UpdateReluOutputScales in
+    Paddle's passes make a tensor uint8 if it is never negative (UpdateReluOutputScales in
     ``compute_propagate_scales_onednn_pass.cc``, QuantizeInput in ``cpu_quantize_pass.cc``).
     """
     made = copy_model(model)

@@ -18,10 +18,10 @@ from pyquant.program.targets.onednn.simulation import simulate
 
 @dataclass
 class Disagreement:
-    """What an int8 run computes otherwise than the simulation.
+    """How an int8 run differs from the simulation.
 
     Attributes:
-        tensors: of how many tensors the integers were compared.
+        tensors: the number of tensors whose integers were compared.
         furthest: the largest difference of two integers.
         share: the largest share of a tensor's integers that differ, beyond a single one.
         output: the largest relative error of an output.
@@ -34,7 +34,7 @@ class Disagreement:
 
     @property
     def is_rounding(self) -> bool:
-        """Whether it is no more than what lies between two integers falling to the other one."""
+        """Whether it is only that values between two integers are rounded to the other one."""
         return self.furthest <= 1 and self.share < 1e-3 and self.output < 2e-5
 
 
@@ -43,11 +43,11 @@ def disagreement(
 ) -> Disagreement:
     """Run ``run`` by oneDNN, and the simulation of ``simulated``, another model of the same ops.
 
-    A number that is rounded the other way changes all that follows. So every simulated op is given
-    the integers of the run, and answers for what it makes of them.
+    A number that is rounded the other way changes all that follows. So every simulated op gets the
+    integers of the run, and is judged by its own outputs.
 
     Args:
-        run: int8 ops of oneDNN, as read from its files.
+        run: a model of oneDNN's int8 ops, as read from its files.
         simulated: likewise.
         feed: a batch.
         directory: where the simulation is written to.
@@ -75,7 +75,7 @@ def disagreement(
 
 
 def _give(model: Model, names: list[str]) -> dict[str, str]:
-    """Let what reads ``names`` read inputs instead; return these by the names."""
+    """Let the readers of ``names`` read inputs instead; return the inputs by these names."""
     block = model.program.blocks[0]
     dims, first = model.dims(), len(model.feeds)
     given = {name: f"{name}.given" for name in names}

@@ -1,4 +1,4 @@
-"""Models quantized by static mode next to their float files, and how far their runs are off."""
+"""Models quantized by static mode beside their float files, and the errors of their runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from paddle_run import relative_error, run
 
 from pyquant import QuantizationResult, quant_post_static
 
-# How a model of each form is run here.
+# How to run a model of each form here.
 RUN = {"QDQ": "int8", "OneDNN": "float", "TensorRT": "plain", "ARM": "plain"}
 
 
@@ -21,7 +21,7 @@ def quantized(directory: Path, batches: Iterable[Any], **options: Any) -> Quanti
 
 
 def error_of(directory: Path, data: Any, how: str) -> float:
-    """Return how far the first output in int8 is from the one in float; "x" is ``data``."""
+    """Return the relative error of the first int8 output against float; "x" is ``data``."""
     expected = run(directory / "float", {"x": data})[0]
     return relative_error(run(directory / "int8", {"x": data}, how)[0], expected)
 
