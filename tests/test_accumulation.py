@@ -1,4 +1,4 @@
-"""Pyramids of images multiplied by factors: as integers where all of it is, and float elsewhere."""
+"""Pyramids of images multiplied by factors: integers where every part can be, float elsewhere."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def test_a_pyramid_is_of_integers(options: dict[str, Any], tmp_path: Path) -> No
     result = quantized(pyramid(), tmp_path, data, **options)
     types = op_types(tmp_path)
     assert [types[op] for op in (*BINARY, "requantize", "dequantize")] == [2, 2, 2, 0]
-    # The convolution of a mean is one with what reads it, and has a weight of its own.
+    # The convolution of a mean is folded into its reader, and has a weight of its own.
     assert types["conv2d"] == len(result.kept_float) == 4
     assert all("int16" in op.reason for op in result.kept_float)
     check_run(tmp_path, data, 0.05)
 
 
 def test_the_mean_of_a_convolution_has_its_weight(tmp_path: Path) -> None:
-    """Of int8, where the mean is read by no linear op, with which the convolution were one."""
+    """In int8 where no linear op reads the mean: the convolution would be folded into it."""
     data = images(0, tuple(DIMS))
     result = quantized(level(factor_of=squashed_means), tmp_path, data)
     assert [op_types(tmp_path)[op] for op in (*BINARY, "conv2d")] == [1, 1, 1]
@@ -59,7 +59,7 @@ def test_the_mean_of_a_convolution_has_its_weight(tmp_path: Path) -> None:
 
 
 def test_a_pyramid_on_integers_of_a_convolution(tmp_path: Path) -> None:
-    """The smallest level is written as integers; unsigned ones would not be added to signed."""
+    """The smallest level is written as integers, unless unsigned: these do not add to signed."""
     data = images(0, tuple(DIMS))
     for act, count in (("tanh", 2), ("relu", 1)):
         quantized(pyramid(act), tmp_path / act, data)
@@ -69,7 +69,7 @@ def test_a_pyramid_on_integers_of_a_convolution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["float", "int8"])
 def test_pyramids_run_in_int8(how: str, tmp_path: Path) -> None:
-    """Also by the int8 passes, which would leave out what shifts the sums."""
+    """Also under the int8 passes, which would leave out the op that shifts the sums."""
     data = images(0, tuple(DIMS))
     quantized(pyramid(), tmp_path, data)
     ran = executed(tmp_path / "int8" / "model.pdmodel", data, tmp_path, how)
@@ -134,7 +134,7 @@ def level(
     fetched: Callable[[str, str, str], str] | None = None,
     factor_of: Callable[[Net, str], str] | None = None,
 ) -> Net:
-    """One level; of its image, product and sum one may be fetched as well."""
+    """One level; its image, product or sum may be fetched as well."""
     net = Net(DIMS)
     if base == "upsampled":
         halved(net, "x", DIMS).conv(CHANNELS, UNPADDED).act("softsign").nearest(2)

@@ -1,4 +1,4 @@
-"""What feeds and reads the accuracy bench."""
+"""The data, weights and options of the accuracy bench."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.any_isa
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two classes of five images each, of which class 1 is white."""
+    """Two classes of five images each; class 1 is white."""
     for label, name in enumerate(("n01", "n02")):
         (tmp_path / "val" / name).mkdir(parents=True)
         for number in range(5):

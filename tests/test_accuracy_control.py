@@ -36,7 +36,7 @@ def run(predictor: Any) -> Any:
 
 
 class Closeness:
-    """A metric: 1 less the relative error to the first model that it sees, the float one."""
+    """A metric: 1 minus the relative error to the first model that it sees, the float one."""
 
     def __init__(self) -> None:
         self.expected: Any = None
@@ -59,7 +59,7 @@ def controlled(directory: Path, max_drop: float, backend: str) -> tuple[Any, Clo
         [IMAGES],
         algo="abs_max",
         **deployed(backend),
-        equalize=False,  # which would mend what is spoiled
+        equalize=False,  # equalization would mend what is spoiled
         eval_function=metric,
         max_drop=max_drop,
     )
@@ -89,7 +89,7 @@ def test_no_drop_at_all_keeps_every_op(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_met_is_told(tmp_path: Path) -> None:
-    """As by a metric that falls whatever the model is, once it has seen the float one."""
+    """Such as by a metric that falls for every model after the float one."""
     spoiled_net(tmp_path)
     metrics = chain([1.0], repeat(0.25))
     result = quantized(tmp_path, [IMAGES], max_drop=0.5, eval_function=lambda _: next(metrics))
@@ -112,7 +112,7 @@ def test_bad_arguments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
 def test_a_weight_of_two_ops(tmp_path: Path, backend: str) -> None:
-    """Whichever of them is the worse, the earlier one reads the weight first."""
+    """The earlier op reads the weight first, whichever of them is worse."""
     net = Net([8, 4, 10, 10]).conv(4).act("relu")
     weight = {"Input": net.last, "Filter": "w1"}
     net.then("conv2d", weight, "Output", CONV).act("tanh").end()

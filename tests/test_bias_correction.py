@@ -1,4 +1,4 @@
-"""Biases that make up for what rounded weights cost the outputs on average."""
+"""Biases that make up for the mean error of rounded weights."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ NETS: dict[str, Callable[[], Net]] = {
 
 
 def four_axes() -> Net:
-    """A product behind what oneDNN computes of images, whose channels it does not read."""
+    """A product after oneDNN's ops on images; it does not read along their channels."""
     net = Net([6, 8, 12, 12]).conv(16).act("relu")
     return net.matmul(8, **STRAIGHT)
 
@@ -69,7 +69,7 @@ def vector() -> Net:
 
 
 def shared_bias() -> Net:
-    """Two convolutions in a row whose outputs the same parameter is added to."""
+    """Two convolutions in a row; the same parameter is added to both outputs."""
     net = convolution().constant("elementwise_add", np.linspace(-1, 1, 8), 1)
     bias = Op(net.block.ops[-1]).inputs("Y")[0]
     net.conv(8, UNPADDED)
@@ -96,7 +96,7 @@ def test_the_means_of_outputs_are_kept(tmp_path: Path, name: str, backend: str) 
 @pytest.mark.parametrize("backend", ["TensorRT", "ARM"])
 @pytest.mark.parametrize("name", NETS)
 def test_of_every_target(tmp_path: Path, name: str, backend: str) -> None:
-    """TensorRT gets no more ops, which would part an op from what is fused to it."""
+    """TensorRT gets no further ops, which would separate an op from those fused to it."""
     net = NETS[name]()
     data = IMAGES if len(net.dims) == 4 else ROWS
     source = net.end().save(tmp_path / "in")
@@ -196,7 +196,7 @@ def test_layouts_are_found_and_summed(name: str) -> None:
 
 @pytest.mark.parametrize("optimization", Optimization)
 def test_means_of_any_layout(tmp_path: Path, optimization: Optimization) -> None:
-    """Channels in blocks and not, behind what oneDNN computes and what it does not."""
+    """Channels in blocks and not in blocks, after ops that oneDNN computes and others."""
     net = Net([6, 8, 12, 12]).conv(16).act("relu").conv(32).act("hard_swish").conv(12)
     net.act("relu").conv(16)
     model = load_model(net.end().save(tmp_path / "in"))
@@ -221,7 +221,7 @@ def test_means_of_any_layout(tmp_path: Path, optimization: Optimization) -> None
 
 
 def wrong_by(source: Path, directory: Path, data: Any, how: str, **options: Any) -> Any:
-    """What weights of 4 bits change the outputs by."""
+    """By how much weights of 4 bits change the outputs."""
     options = {"algo": "abs_max", "weight_bits": 4, **options}
     result = quant_post_static(None, source, directory, **options)
     expected = run(source, {"x": data})[0]
@@ -246,7 +246,7 @@ def multiplied() -> Net:
 
 @pytest.mark.parametrize("name", BY_TAPS)
 def test_a_weight_counts_for_what_reaches_an_output(tmp_path: Path, name: str) -> None:
-    """Of the taps of a transposed convolution that is a share, of a product it may be a factor."""
+    """Only a share of a transposed convolution's taps reaches it; a product may have a factor."""
     net = BY_TAPS[name]()
     channels, axis = net.dims[1 if len(net.dims) == 4 else -1], 1 if len(net.dims) == 4 else -1
     data = IMAGES if axis == 1 else ROWS
@@ -282,7 +282,7 @@ PADDED: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", PADDED)
 def test_padded_zeros_lack_nothing(tmp_path: Path, name: str) -> None:
-    """Of images of 4 x 4, 7 of 16 positions reach beyond the border by each tap at a corner."""
+    """In images of 4 x 4, each corner tap reaches beyond the border at 7 of 16 positions."""
     source = Net([6, 8, 4, 4]).conv(8, PADDED[name]).end().save(tmp_path / "in")
     data = np.full((6, 8, 4, 4), 2, np.float32)
     options = {"data_loader": [data], "deploy_backend": "ARM"}

@@ -1,4 +1,4 @@
-"""Calibrations by themselves: saved, loaded, merged, interrupted and gone on with."""
+"""Calibrations by themselves: saved, loaded, merged, interrupted and continued."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, source: Path) -> 
 
 @pytest.fixture
 def heeds_ctrl_c() -> Iterator[None]:
-    """Heed it though this process was started in the background, where shells have it ignored."""
+    """Heed Ctrl-C even in a process started in the background, where shells make it ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -277,7 +277,7 @@ def statistics_with(
 
 @pytest.mark.parametrize("channels", [16, 20])
 def test_every_optimization_sees_the_same(tmp_path: Path, channels: int) -> None:
-    """Blocks of channels, padded or not, and dimensions in another order are read right."""
+    """Blocks of channels, padded or not, and dimensions in another order are read correctly."""
     net = programs.ProgramBuilder()
     x = net.feed("x", [-1, 3, 8, 8])
     dims = [-1, channels, 8, 8]
@@ -328,9 +328,9 @@ def test_a_predictor_goes_with_its_forward(source: Path) -> None:
 def test_nan_of_paddles_fusion_is_none_of_the_models(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Paddle puts the sqrt in the place of the sigmoid that it has fused with the fc before.
+    """Paddle replaces the sigmoid, which it has fused with the fc before, by the sqrt.
 
-    What is known to be fused wrongly is kept apart otherwise; here that is not known.
+    Usually pyquant keeps apart what Paddle fuses wrongly; here it does not know.
     """
     monkeypatch.setattr(predictor, "kept_apart", lambda model: model)
     net = programs.Net([4, 8, 16]).matmul(8, trans_x=False, trans_y=False)
@@ -413,7 +413,7 @@ pyquant.calibrate(
 
 @pytest.mark.any_isa
 def test_paddles_launcher_and_the_command_line(tmp_path: Path, source: Path) -> None:
-    """As docs/many-machines.md has it."""
+    """As in docs/many-machines.md."""
     data, shards, script = tmp_path / "data.npy", tmp_path / "shards", tmp_path / "shard.py"
     np.save(data, np.concatenate(BATCHES))
     script.write_text(LAUNCHED)

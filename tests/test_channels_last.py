@@ -117,7 +117,7 @@ def test_it_is_as_near_as_with_the_channels_first(name: str, options: str, tmp_p
 
 
 def test_what_lies_in_blocks_is_read_as_floats(tmp_path: Path) -> None:
-    """By a convolution that reads what a transposed one writes, also by way of other ops."""
+    """By a convolution that reads a transposed one, directly or through other ops."""
     net = Images(True).conv(8, CONV, "conv2d_transpose").then_act().residual().conv(8)
     error, result = run_of(net, "QDQ", {}, tmp_path)
     assert error < 0.03
@@ -125,7 +125,7 @@ def test_what_lies_in_blocks_is_read_as_floats(tmp_path: Path) -> None:
 
 
 def run_of(net: Images, backend: str, options: Any, directory: Path) -> Any:
-    """Return what the outputs are wrong by where the model is to run, and what was quantized."""
+    """Return the error of the outputs where the model is to run, and what was quantized."""
     data = DATA if net.axis == 3 else np.ascontiguousarray(DATA.transpose(0, 3, 1, 2))
     net.end().save(directory / "float")
     result = quantized(directory, [data[:3], data[3:]], **deployed(backend), **options)

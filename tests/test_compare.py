@@ -1,4 +1,4 @@
-"""The per-layer report, against numpy on what Paddle computes of small programs."""
+"""The per-layer report, against numpy on the tensors that Paddle computes in small programs."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_dynamic(tmp_path: Path, bits: int) -> None:
 
 @pytest.mark.parametrize("dtype", [np.float16, np.uint16])
 def test_weights_in_half_precision(tmp_path: Path, dtype: Any) -> None:
-    """Compared without being run, as Paddle has no such kernels on a CPU."""
+    """Compared without a run, since Paddle has no such kernels on a CPU."""
     net = programs.embedding_net()
     table = net.parameters["table"]
     half = table.astype(np.float16) if dtype == np.float16 else table.view(np.uint32) >> 16
@@ -245,7 +245,7 @@ def test_a_weight_that_others_read(tmp_path: Path) -> None:
 
 
 def test_a_program_as_paddles_own_ptq_writes_it(source: Path, int8: Path, tmp_path: Path) -> None:
-    """What it quantizes is declared as it was, and a scale has no dimensions."""
+    """Its quantized weights are still declared float, and its scales have no dimensions."""
     model = load_model(int8)
     for var in model.program.blocks[0].vars:
         if var.name in ("first.w", "second.w"):
@@ -308,7 +308,7 @@ def test_the_table_fits_and_is_aligned(source: Path, int8: Path) -> None:
 
 
 def test_tensors_that_the_float_model_has_not(source: Path, int8: Path, tmp_path: Path) -> None:
-    """As after folding: an activation, an op's output and a weight of other names."""
+    """As after folding: an activation, an op's output and a weight with other names."""
     names = {"b": "folded.b", "a": "folded.a", "second.w": "folded.w", "y": "folded.y"}
     folded = renamed(int8, tmp_path / "folded", names)
     before, comparison = (compare(source, m, data_loader=BATCHES) for m in (int8, folded))
@@ -369,7 +369,7 @@ def test_tensors_of_another_shape(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_written_again(tmp_path: Path) -> None:
-    """Of a relu in place, what is quantized is the value that the convolution reads."""
+    """With an in-place relu, the value that the convolution reads is the quantized one."""
     net = programs.ProgramBuilder()
     x = net.feed("x", [-1, 3, 8, 8])
     dims = [-1, 3, 8, 8]
@@ -630,7 +630,7 @@ def test_the_float_model_is_folded_as_the_quantized_one_was(tmp_path: Path) -> N
 
 
 def carried_net() -> programs.Net:
-    """A signed input, a relu that a pooling and a convolution read, a zero point behind them."""
+    """A signed input, a relu that a pooling and a convolution read, then a zero point."""
     net = programs.Net([4, 3, 8, 8]).conv(8).act("relu")
     pooling = {
         "pooling_type": "max",
@@ -646,7 +646,7 @@ def carried_net() -> programs.Net:
 
 @pytest.fixture
 def onednn(tmp_path: Path) -> tuple[Path, Path]:
-    """A float model, and what it is in oneDNN's int8 ops; some values saturate."""
+    """A float model, and its form in oneDNN's int8 ops; some values saturate."""
     source = carried_net().save(tmp_path / "float")
     data = [IMAGES[:6] * np.float32(0.5)]
     quant_post_static(None, source, tmp_path / "onednn", data_loader=data, deploy_backend="OneDNN")
@@ -664,7 +664,7 @@ def test_onednn_activations_are_those_of_numpy(onednn: tuple[Path, Path]) -> Non
     assert (x.least, x.op_types) == (None, ("fused_conv2d",))
     relu = find(comparison, first.output("Output"), "activation")
     assert relu.threshold == pytest.approx(255 / first.attr("Scale_out", 0.0))
-    assert (relu.least, relu.op_types) == (0, ("fused_conv2d",))  # the pooling hands it on
+    assert (relu.least, relu.op_types) == (0, ("fused_conv2d",))  # through the pooling
     behind = find(comparison, swish.input("Input"), "activation")
     factor, shift = (swish.attr(name, 0.0) for name in ("Scale", "Shift"))
     assert behind.least == pytest.approx(-shift / factor)
@@ -722,7 +722,7 @@ def test_the_page_draws_both_ends_of_a_range(onednn: tuple[Path, Path], tmp_path
     save_page(comparison, tmp_path / "page.html")
     page = Page((tmp_path / "page.html").read_text("utf-8"))
     lines = [tag for tag, _, value in page.attributes if value == "threshold"].count("line")
-    assert lines == 4  # of the zero point two
+    assert lines == 4  # two for the range with a zero point
     assert any(re.fullmatch(r"range -0\.\d+ \.\. .*", text) for text in page.texts)
     assert any(text.startswith("range 0 .. ") for text in page.texts)
     assert any(text.startswith("threshold ") for text in page.texts)

@@ -1,4 +1,4 @@
-"""What scores the detection bench."""
+"""The scoring of the detection bench."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_weak_and_thin_boxes_are_none(height, probability):
 
 def test_f1_counts_each_box_once():
     line, other = [0.0, 0.0, 40.0, 10.0], [0.0, 30.0, 40.0, 40.0]
-    half = [0.0, 0.0, 40.0, 5.0]  # overlaps by just half
+    half = [0.0, 0.0, 40.0, 5.0]  # overlaps by exactly half
     less = [0.0, 0.0, 40.0, 4.9]
     expected = [np.array([line, other])]
     assert f1_score(expected, expected) == 1

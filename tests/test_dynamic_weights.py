@@ -1,6 +1,6 @@
-"""Dynamic mode on weights that reach their ops in other ways than convolutions' and products' do.
+"""Dynamic mode on weights that ops read in other ways than convolutions and products do.
 
-What they make of the model is held to the float model, in every way that Paddle runs it.
+The quantized model is checked against the float model, in every way that Paddle runs it.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def mask_net(bad: float = -np.inf) -> programs.ProgramBuilder:
     net = programs.ProgramBuilder()
     positions, x = net.feed("positions", [-1, 8], programs.INT64), net.feed("x", [-1, 8, 16])
     mask = np.triu(np.full((8, 8), bad, np.float32), 1)
-    # The parameters are written in the order of their names: this one between the others.
+    # Parameters are written in the order of their names: this one between the others.
     table = net.parameter("mask", mask)
     dense = net.parameter("dense", programs.random((16, 8), 1) * np.float32(0.3))
     last = net.parameter("zz", programs.random((8, 8), 2))
@@ -136,7 +136,7 @@ def test_every_run_is_close_to_float(tmp_path: Path, net: str, bits: int, kind: 
     executed = execute(made, made.with_suffix(".pdiparams"), feed)[0]
     np.testing.assert_array_equal(run(made, feed)[0], executed)
     if net == "cast":
-        # The integers become float16 again, to which Paddle 2.6 casts by cutting bits off.
+        # The integers become float16 again; Paddle 2.6 casts to it by cutting bits off.
         bound += 2**-10
         assert relative_error(executed, twin) < 2**-10
     else:
@@ -407,7 +407,7 @@ def test_paddle_lite_takes_what_it_can_make_floats_of(tmp_path: Path) -> None:
                 scales = op.value(f"{name}_quant_scale")
                 if scales is None:
                     continue
-                # One for each column, as PROCESS_FC_DATA of lite/api/light_api.cc multiplies them.
+                # One for each column, as in PROCESS_FC_DATA of lite/api/light_api.cc.
                 made = after.parameters[name] * np.array(scales, np.float32)
                 error = np.abs(made - before.parameters[name])
                 assert (error <= np.array(scales) * 0.501).all()

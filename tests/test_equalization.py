@@ -58,7 +58,7 @@ def convolution() -> tuple[Net, Any, str]:
 
 
 def behind_relu(pooled: bool = False, scaled: bool = False) -> tuple[Net, Any, str]:
-    """The large channel is made by a convolution, which can take the factors in."""
+    """A convolution, which can absorb the factors, makes the large channel."""
     net = Net([4, 8, 12, 12]).conv(8).constant("elementwise_add", np.linspace(-1, 1, 8), 1)
     if scaled:
         net.constant("elementwise_mul", np.linspace(1, 2, 8), 1)
@@ -185,7 +185,7 @@ def test_some_are_divided_on_request_alone(
 
 @pytest.mark.parametrize("reads", ["rows", "an image"])
 def test_products_are_spared_smaller_errors(tmp_path: Path, reads: str) -> None:
-    """Of rounding to int8 that costs 0.3 %: another op is a longer pass over an image."""
+    """Rounding costs 0.3 % here, too little for one more op, which takes longer on an image."""
     shape = (4, 36, 64) if reads == "rows" else (4, 64, 6, 6)
     net = Net(list(shape))
     net = net.matmul(16, **STRAIGHT) if reads == "rows" else net.conv(16, UNPADDED)
@@ -237,7 +237,7 @@ def test_calibrations_hold_what_it_takes(tmp_path: Path, options: Any) -> None:
 
 
 def test_which_positions_are_kept_is_told_by_their_values() -> None:
-    """So many that some are not; each of several values, of which the order and split differ."""
+    """There are so many that some are dropped; the order and the split of the samples differ."""
     data = programs.random((256, 32, 64))
     whole, backwards = (empty_statistic(ActivationMaxima, -1) for _ in range(2))
     whole.observe(data[:, None])
@@ -290,7 +290,7 @@ def test_the_files_do_not_depend_on_how_the_data_is_split(tmp_path: Path, equali
 
 
 def test_auto_takes_what_costs_the_outputs_least(tmp_path: Path) -> None:
-    """One channel has rare large values: whether they count is for the weights to say."""
+    """One channel has rare large values; the weights decide whether they count."""
     data = programs.random((64, 32, 32))
     data[0, 0, 3] = 40
     errors = {}
@@ -365,10 +365,10 @@ def test_compare_finds_the_error_of_rounding_alone(tmp_path: Path, name: str, ba
     quantized(tmp_path, data, backend, algo="abs_max", equalize=True)
     comparison = compare(tmp_path / "float", tmp_path / "int8", data_loader=[data])
     assert {tensor.note for tensor in comparison.tensors} == {""}
-    # Weights of 7 bits, as convolutions of int8 have them, are 6 dB worse.
+    # Weights of 7 bits, as in convolutions that read int8, are 6 dB worse.
     assert min(tensor.badness for tensor in comparison.tensors) > (1, SQNR[backend])
     assert any("equalized" in note for note in comparison.notes)
-    # Of integers that a pooling hands on, the report names where they come from.
+    # For integers that pass through a pooling, the report names their origin.
     root = "t3" if (name, backend) == ("pooling", "OneDNN") else activation
     assert find(comparison, root, "activation").equalized
     assert all(tensor.equalized for tensor in comparison.worst("weight"))
@@ -409,7 +409,7 @@ def test_compare_says_where_factors_do_not_fit(tmp_path: Path, name: str, backen
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_compare_of_an_activation_that_a_float_op_reads_too(tmp_path: Path, backend: str) -> None:
-    """Its weight, an integer too, is not multiplied."""
+    """The float op's weight, also stored as integers, is not multiplied."""
     net, data, _ = convolution()
     first = net.last
     net.last, net.dims = "x", [4, 8, 12, 12]

@@ -251,7 +251,7 @@ def test_constants_are_computed(tmp_path: Path) -> None:
 
 
 def test_constants_that_paddle_cannot_compute_stay(tmp_path: Path) -> None:
-    """The others with them, and all else is folded."""
+    """Constants computed together with them stay, too; everything else is folded."""
     net = Net([2, 3, 8])
     half = proto.paddle_dtype(np.dtype(np.float16))
     root = net.parameter("squares", programs.random((8,)) ** 2)
@@ -302,7 +302,7 @@ def test_ops_at_kept_tensors_stay(tmp_path: Path) -> None:
 
 
 def excited(net: Net, swapped: bool = False, keep_product: bool = False) -> Net:
-    """Add x + x * s, s being computed of the mean of x over its positions."""
+    """Add x + x * s, where s is computed from the mean of x over its positions."""
     x, dims = net.last, net.dims
     net.dims = [*dims[:2], 1, 1]
     mean = {"pooling_type": "avg", "ksize": [1, 1], "adaptive": True}
@@ -586,7 +586,7 @@ def test_a_scale_without_attributes_is_the_identity(tmp_path: Path) -> None:
 
 
 def test_paddings_of_other_ops_than_convolutions(tmp_path: Path) -> None:
-    """Those of a pool3d are three numbers, which are no geometry of an image."""
+    """A pool3d has three paddings, which do not fit the geometry of an image."""
     net = programs.ProgramBuilder()
     x = net.feed("x", [2, 3, 4, 6, 6])
     pooling = {"pooling_type": "max", "ksize": [2, 2, 2], "strides": [2, 2, 2]}

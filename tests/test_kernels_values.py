@@ -186,7 +186,7 @@ def test_channel_pair_max_of_layouts(shape, axis, pairs_along, element):
 
 
 def test_pairs():
-    """Of like and unlike signs, infinities and NaN; the last one of an odd number alone."""
+    """Like and unlike signs, infinities and NaN; an odd last value stands alone."""
     largest = np.finfo(np.float32).max
     x = np.array(
         [
@@ -242,7 +242,7 @@ def test_channel_sums_of_layouts(shape, axis, element):
     "shape", [(4, 1, 3136, 32), (2, 3, 300, 16), (1, 1, 49, 1300), (3, 2, 1, 5), (2, 4, 1000, 1)]
 )
 def test_samples_with_channels(shape, element):
-    """Of channels side by side, the sums are those of an array in order; all else is as without."""
+    """Channels side by side sum up as in an array in order; all else is as without channels."""
     bits = finite_bits(element, shape)
     x, rows = from_bits(bits, element), from_bits(bits.reshape(shape[0], -1), element)
     in_order = np.ascontiguousarray(bits.swapaxes(2, 3)).reshape(shape[0], -1, shape[2])
@@ -272,7 +272,7 @@ def test_samples_with_channels(shape, element):
     "shape", [(40, 1, 313, 32), (2, 3, 300, 16), (1, 1, 49, 1301), (3, 2, 1, 5), (2, 7, 900, 1)]
 )
 def test_rows_of_samples(shape, element):
-    """They hold the values, and their hashes tell them apart, wherever the values lie."""
+    """Rows hold the values, and hashes tell rows apart, whatever the layout."""
     bits = finite_bits(element, shape)
     positions = np.unique([0, shape[2] // 3, shape[2] - 1])
     in_order = bits[:, :, positions].swapaxes(1, 2).reshape(shape[0] * len(positions), -1)
@@ -285,7 +285,7 @@ def test_rows_of_samples(shape, element):
 
 
 def test_exact_totals():
-    """Of negative sums and of such as are too large, in any order."""
+    """Also of negative sums and of sums that are too large, in any order."""
     generator = np.random.default_rng(0)
     sums = generator.standard_normal((50, 7)) * 10.0 ** generator.integers(-12, 12, (50, 7))
     totals = []
@@ -322,7 +322,7 @@ def test_every_16_bit_pattern_widens_exactly():
 
 
 def test_more_values_than_32_bits_count():
-    # Untouched zeros cost address space alone: the system maps one page of zeros for all.
+    # Untouched zeros cost only address space: the system maps one page of zeros for all.
     x = np.zeros(2**32 + 7, np.float16)
     x[-1] = 2.5
     counts = kernels.histogram(x, 2048, 1.0)
@@ -471,7 +471,7 @@ def test_observe_does_not_take_its_upper_edge():
 
 
 def test_callers_at_once():
-    """Each of them has helpers of its own, or does without."""
+    """Each caller has helpers of its own, or does without."""
     x = np.random.default_rng(0).standard_normal((4, 500_000)).astype(np.float32)
     expected = [kernels.histogram(row, 2048, 1 / 256, num_threads=1) for row in x]
     with ThreadPoolExecutor(4) as callers:

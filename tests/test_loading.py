@@ -1,7 +1,7 @@
-"""What pyquant writes of a ``.json`` loads, and computes the same, in every way that it is run.
+"""The files that pyquant writes of a ``.json`` load, and compute the same in every kind of run.
 
-The model in data/shuffle/ shuffles channels of a dynamic batch, whose shapes are computed. It was
-exported once by Paddle 3.3.1, so that Paddle 2 is held to it too.
+The model in data/shuffle/ shuffles channels of a dynamic batch by computed shapes. It was exported
+once by Paddle 3.3.1, so that Paddle 2 is tested on it, too.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An activation behind an activation: right in each form, however Paddle's passes fuse."""
+"""An activation after an activation: right in each form, however Paddle's passes fuse."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ ATTRIBUTES: dict[str, dict[str, Any]] = {
     "clip": {"min": -0.4, "max": 0.7},
     "gelu": {"approximate": False},
 }
-# What follows the first activation; "second" stands for the second one.
+# The ops after the first activation; "second" stands for the second one.
 TAILS = (
     *(("second",), ("second", "add"), ("second", "multiply"), ("second", "residual")),
     *(("add", "second"), ("multiply", "second"), ("residual", "second")),
@@ -48,13 +48,13 @@ HEADS = {
     "conv2d": ([2, 8, 4, 4], (6, 8, 3, 3), 1),
     "matmul_v2": ([4, 16], (16, 6), -1),
 }
-# Inputs and weights are integers times a step, which int8 takes without an error: what is left
-# is the rounding of float32, of about 1e-6. An activation that is lost costs 2 % at the least.
+# Inputs and weights are integers times a step, which int8 represents exactly: only the rounding of
+# float32 is left, of about 1e-6. A lost activation costs 2 % at least.
 BOUND = 1e-4
 
 
 class Chains(ProgramBuilder):
-    """An output for each pair of activations behind a linear op of its own."""
+    """An output for each pair of activations, each after a linear op of its own."""
 
     def __init__(self, head: str, tail: tuple[str, ...], firsts: tuple[str, ...]) -> None:
         super().__init__()
@@ -100,9 +100,9 @@ class Chains(ProgramBuilder):
 def weight(shape: tuple[int, ...], seed: int) -> Any:
     """Return even integers times a step, and zeros for every other input.
 
-    So no pair of products that are added in 16 bits saturates, and where oneDNN halves weights to
-    be sure of that, they stay integers. Each channel has a 127 as well, for the last input, which
-    is zero; oneDNN may add 128 to that, so nothing is beside it.
+    So no pair of products that is added in 16 bits saturates, and weights stay integers where
+    oneDNN halves them to be sure of that. Each channel also has a 127, for the last input, which is
+    zero. oneDNN may add 128 to this input, so its neighbour has zero weights.
     """
     values = 2 * np.random.default_rng(seed).integers(-63, 64, shape)
     by_channel = values if len(shape) == 4 else values.T
@@ -127,7 +127,7 @@ def check(directory: Path, feed: paddle_run.Arrays, how: str, expected: list[Any
     assert not wrong
 
 
-# Paddle's passes take longer than in proportion to a program.
+# The time of Paddle's passes grows faster than the program.
 ACTIVATION_TYPES = list(ACTIVATIONS)
 CHUNKS = [ACTIVATION_TYPES[start : start + 2] for start in range(0, len(ACTIVATIONS), 2)]
 
@@ -166,7 +166,7 @@ def test_pairs(form: str, head: str, tail: tuple[str, ...], tmp_path: Path) -> N
 
 
 class Joined(Chains):
-    """A concatenation of two convolutions, each with an activation or none, and one behind it."""
+    """A concatenation of two convolutions, each with an activation or none, and one after it."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__("conv2d", (), ())
@@ -200,7 +200,7 @@ def test_activations_behind_a_concatenation(
 
 @pytest.mark.parametrize("head", HEADS)
 def test_no_more_is_kept_apart_than_paddle_fuses_wrongly(head: str, tmp_path: Path) -> None:
-    """Ops that Paddle fuses as it should go on to cost no time of their own."""
+    """Ops that Paddle fuses correctly still cost no time of their own."""
     feed = data(head)
     for index, firsts in enumerate(CHUNKS):
         directory = tmp_path / str(index)
@@ -210,7 +210,7 @@ def test_no_more_is_kept_apart_than_paddle_fuses_wrongly(head: str, tmp_path: Pa
         errors = dict(zip(model.fetches, map(paddle_run.relative_error, *runs)))
         wrong = {name.rpartition(".")[0] for name, error in errors.items() if error > BOUND}
         found = {name.rpartition(".")[0] for name in misfused(model)}
-        # What is lost does not matter there.
+        # There, the lost activation makes no difference.
         assert found - {"relu.relu6"} == wrong
 
 

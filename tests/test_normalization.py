@@ -1,4 +1,4 @@
-"""Data that are not such as a model was trained on are told by its batch_norms."""
+"""A model's batch_norms show whether the data are like those that it was trained on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Both modes on pretrained models that people deploy."""
+"""Both modes on pretrained models in common use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from bench.methods import Variant
 from bench.ocr import lines, models, recognizer
 from pyquant import load_model, quant_post_dynamic, quant_post_static
 
-# How far each form of them may be from the original: probabilities that round to others.
+# How far each form may be from the original: some probabilities round differently.
 V5_ERRORS = {"convert": 1e-4, "fold": 1e-4, "QDQ": 0.4, "OneDNN": 0.3}
 DENORMAL = 1.2e-38  # Paddle's Predictor keeps denormals, its Executor flushes them to zero
 
@@ -67,7 +67,7 @@ def test_static_runs_as_int8_and_as_simulated(tmp_path: Path, name: str) -> None
     np.testing.assert_allclose(executed, simulated, rtol=0, atol=DENORMAL)
     int8 = predict(result.model_path, result.params_path, feed, "int8")[0]
     expected = predict(*models.model_paths(name), feed)[0]
-    # The run may round elsewhere than the simulation, but must not be further from float.
+    # The run may round differently from the simulation, but must not be further from float.
     assert relative_error(int8, expected) < 1.5 * relative_error(simulated, expected) + 0.01
 
 
@@ -109,7 +109,7 @@ def test_static_recognition_still_reads(tmp_path: Path, form: str, read_in_float
 @pytest.mark.parametrize("form", V5_ERRORS)
 @pytest.mark.parametrize("name", V5_RENDERERS)
 def test_models_of_paddle_3_run_in_every_way(tmp_path: Path, name: str, form: str) -> None:
-    """The .json of recognition computes shapes; at that of detection Paddle itself fails."""
+    """The .json of recognition computes shapes; Paddle itself fails to run that of detection."""
     check_runs(models.json_path(name), form, tmp_path, "x", inputs(name, 4), V5_ERRORS[form])
 
 

@@ -1,4 +1,4 @@
-"""Programs of oneDNN's own int8 ops: near float, as integers say, and in int8 where they should."""
+"""Programs of oneDNN's int8 ops: near float, true to their integers, and int8 where expected."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def pooled() -> Net:
 
 
 def pooled_residual() -> Net:
-    """As ResNet18 begins: what the maximum pooling gives is read by a convolution, and added."""
+    """The beginning of ResNet18: a maximum pooling that a convolution and an addition read."""
     net = pooled()
     net.block.ops.pop()
     net.last = shared = net.block.ops[-1].outputs[0].arguments[0]
@@ -85,7 +85,7 @@ def depthwise() -> Net:
 
 
 def joined(first: str, second: str, outputs: int) -> Net:
-    """Two branches of other ranges meet in a concatenation, one of them upsampled."""
+    """A concatenation of two branches with different ranges, one of them upsampled."""
     net = Net([4, 8, 6, 6])
     source, dims = net.last, net.dims
     net.conv(16).act(first).nearest(2)
@@ -96,7 +96,7 @@ def joined(first: str, second: str, outputs: int) -> Net:
 
 
 def nested() -> Net:
-    """A concatenation of one."""
+    """A concatenation of a concatenation."""
     net = Net(IMAGES)
     parts = []
     for outputs in (8, 4, 8):
@@ -107,14 +107,14 @@ def nested() -> Net:
 
 
 def read_apart() -> Net:
-    """The part of a concatenation that has the smallest range is read by itself, too."""
+    """The part of a concatenation with the smallest range is read by itself, too."""
     net = Net(IMAGES).conv(8).act("relu")
     first = net.last
     return net.conv(8).act("relu").concat(first, net.last).conv(8).end()
 
 
 def of_two_signs() -> Net:
-    """A relu's integers and others cannot be concatenated as they are."""
+    """The integers of a relu and of another op cannot be concatenated as they are."""
     net = Net(IMAGES).conv(8)
     signed = net.last
     net.last, net.dims = "x", IMAGES
@@ -254,9 +254,9 @@ SHIFT = {"scale": 1.0, "bias": 0.5}
 
 
 def shifted(read_behind: bool = False) -> Net:
-    """A sum between an int8 convolution and a padded one in float, which it cannot become part of.
+    """A sum between an int8 convolution and a padded float one, which cannot absorb it.
 
-    Something else may read what the sum reads, and run later.
+    Another op may also read the sum's input, and run later.
     """
     net = Net(IMAGES).conv(8).act("hard_swish")
     before = net.last
@@ -267,7 +267,7 @@ def shifted(read_behind: bool = False) -> Net:
 
 
 def squeezed() -> Net:
-    """Squeeze and excitation: what is multiplied is read before that by what gives the factor."""
+    """Squeeze and excitation: before the image is multiplied, the factor's ops read it."""
     net = Net(IMAGES).conv(8)
     image, dims = net.last, net.dims
     pooling = {"pooling_type": "avg", "ksize": [1, 1], "adaptive": True, "strides": [1, 1]}
@@ -280,7 +280,7 @@ def squeezed() -> Net:
 
 
 def reshaped() -> Net:
-    """What a reshape2 writes may be the memory of what it reads."""
+    """The output of a reshape2 may share the memory of its input."""
     net = Net(IMAGES).conv(8)
     image = net.last
     net.then("reshape2", {"X": image}, "Out", {"shape": [0, 0, 12, 12]})
@@ -369,7 +369,7 @@ def test_the_run_is_what_the_integers_say(shift: float, tmp_path: Path) -> None:
     expected = products * steps / factor + bias
     (actual,) = paddle_run.run(tmp_path / "int8", {"x": data}, "float")
     assert zero_point > 0 or shift == 5.0
-    # A value that lies between two integers may fall to either in single precision.
+    # In single precision, a value halfway between two integers may round to either.
     assert np.abs(actual - expected).max() <= 1.01 * (steps / factor).max() * 127
     assert paddle_run.relative_error(actual, expected) < 1e-4
 
@@ -414,7 +414,7 @@ def test_padding_is_zero_whatever_the_zero_point(strides: list[int], tmp_path: P
 
 
 def test_upsampling_becomes_convolutions(tmp_path: Path) -> None:
-    """What is computed in blocks is calibrated as the values that it stands for."""
+    """A tensor that is computed in blocks is calibrated as the values that it stands for."""
     data = images(2, (4, 32, 5, 6))
     between = Net([4, 32, 5, 6]).upsample(8).batch_norm().act("relu")
     end = between.last
@@ -463,7 +463,7 @@ SUBSETS: dict[str, Callable[[], Net]] = {
 
 
 def summed_and_pooled() -> Net:
-    """What a sum of integers is pooled to is all that is read of it."""
+    """A sum of integers whose only reader is a pooling."""
     net = Net(IMAGES).conv(8).act("relu")
     side = net.last
     net.conv(8)
@@ -485,7 +485,7 @@ def test_what_fewer_ops_need_is_observed_for_all(name: str, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("act", ["relu", "sigmoid"])
 def test_a_product_of_an_image_keeps_its_weight(act: str, tmp_path: Path) -> None:
-    """Of a computed weight oneDNN's product would read the image in the wrong order."""
+    """With a computed weight, oneDNN's product would read the image in the wrong order."""
     data = images()
     net = Net(IMAGES).conv(16).act(act).matmul(10, trans_x=False, trans_y=False).end()
     result = quantized(net, tmp_path, data)

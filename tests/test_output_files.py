@@ -83,7 +83,7 @@ def test_a_link_is_put_back_as_a_link(directory: Path) -> None:
 def test_the_message_tells_what_could_not_be_put_back(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when the permission to write goes between two renames."""
+    """As when write permission is lost between two renames."""
     is_denied = False
 
     def denied(path: Path, target: Path) -> Path:

@@ -87,7 +87,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 def resident_bytes(path: Path) -> int:
-    """How much of a mapped file is in memory of this process."""
+    """How much of a mapped file is in this process's memory."""
     size, is_of_file = 0, False
     for line in Path("/proc/self/smaps").read_text("utf-8").splitlines():
         if "-" in line.split(maxsplit=1)[0]:
@@ -98,7 +98,7 @@ def resident_bytes(path: Path) -> int:
 
 
 def test_pages_of_a_weight_are_given_back(tmp_path: Path) -> None:
-    """Else the whole of a large model would be in memory once its weights are integers."""
+    """Otherwise all of a large model would be in memory once its weights are integers."""
     source = Net([1, 512]).matmul(4096, trans_x=False, trans_y=False).end().save(tmp_path)
     model = load_model(source)
     assert model.params_path is not None

@@ -1,4 +1,4 @@
-"""Paddle 3's .json models: what is imported computes the same bits."""
+"""Paddle 3's .json models: the imported program computes the same bits."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_op(exported: Path, index: int, name: str, tmp_path: Path) -> None:
 
 
 def give_tensors(model: Model) -> set[tuple[str, str]]:
-    """Put attributes into parameters that stand for them; return op types and attributes."""
+    """Move attributes into parameters that stand for them; return op types and attributes."""
     given = set()
     for op in model.ops():
         for spec in (
@@ -109,7 +109,7 @@ def add_parameter(model: Model, name: str, values: np.ndarray[Any, Any]) -> None
 
 
 def test_tensors_are_the_attributes_that_they_stand_for(exported: Path, tmp_path: Path) -> None:
-    """What is written with attributes, then with parameters for them, is read as it was."""
+    """A model whose attributes are moved into parameters is read as before."""
     given = set()
     for index, case in enumerate(CASES):
         name, directory = f"case{index}", tmp_path / str(index)
@@ -140,7 +140,7 @@ def test_network(exported: Path, name: str, tmp_path: Path) -> None:
 
 def test_every_line_of_the_table_has_a_case() -> None:
     tested = {name.split()[0] for name in CASES}
-    tested |= {"rnn"}  # which the networks have
+    tested |= {"rnn"}  # the networks have it
     assert set(TABLE) - tested == set()
     assert len(TABLE) >= 150
 
@@ -150,7 +150,7 @@ def json_names(path: Path) -> Counter[str]:
     return Counter(operation["#"] for operation in operations)
 
 
-# What the translator to PIR calls otherwise, or leaves to the op that uses it.
+# Ops that the translator to PIR renames, or leaves to the op that uses them.
 TRANSLATED = {"1.data": "1.feed", "1.shape64": "1.shape"}
 LEFT_OUT = {"1.full", "1.full_int_array", "p", "0.parameter", "0.combine", "0.split", "0.slice"}
 
@@ -164,7 +164,7 @@ def comparable(names: Counter[str]) -> Counter[str]:
 
 def translated_names(path: Path) -> Counter[str]:
     desc = core.ProgramDesc(load_model(path).program.SerializeToString())
-    program = paddle.pir.translate_to_pir(desc)  # which owns the operations
+    program = paddle.pir.translate_to_pir(desc)  # owns the operations
     numbers = {"pd_op": "1", "builtin": "0"}
     parts = (operation.name().split(".") for operation in program.global_block().ops)
     return Counter(f"{numbers[dialect]}.{name}" for dialect, name in parts)
@@ -173,7 +173,7 @@ def translated_names(path: Path) -> Counter[str]:
 def check_round_trip(path: Path) -> None:
     original = comparable(json_names(path))
     translated = comparable(translated_names(path))
-    # shape is int32 in a ProgramDesc, and range takes operands of its result's dtype alone.
+    # shape is int32 in a ProgramDesc, and range takes only operands of its result's dtype.
     casts = json_names(path)["1.shape64"] + 3 * original["1.arange"]
     added = translated - original
     assert added["1.cast"] <= casts
@@ -181,7 +181,7 @@ def check_round_trip(path: Path) -> None:
     assert set(added) <= {"1.cast"}
 
 
-# The translator takes a mul op apart into matmul and reshape; set_value is written with a tensor,
+# The translator splits a mul op into matmul and reshape; pyquant writes set_value with a tensor,
 # and a clip between computed limits as maximum and minimum.
 DIFFERENT = ("matmul_with_flatten", "set_value", "clip by a tensor")
 ROUND_TRIPS = [(index, name) for index, name in enumerate(CASES) if not name.startswith(DIFFERENT)]

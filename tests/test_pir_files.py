@@ -1,6 +1,6 @@
-"""Files of Paddle 3's format: what comes out of them, and what is said of those that are damaged.
+"""Files of Paddle 3's format: the models made from them, and the errors if they are damaged.
 
-The model in data/ was exported once by Paddle 3.3.1, so that Paddle 2 is held to it too.
+The model in data/ was exported once by Paddle 3.3.1, so that Paddle 2 is tested on it, too.
 """
 
 from __future__ import annotations
@@ -299,7 +299,7 @@ def test_an_input_changed_in_place_and_read_again(small: Path) -> None:
 
 
 def fetch_again(document: Any, source: str, name: str) -> None:
-    """Fetch also what the first op ``source`` computes."""
+    """Also fetch the result of the first op ``source``."""
     fetch = copy.deepcopy(first(document, "1.fetch"))
     fetch["I"] = [{"%": first(document, source)["O"][0]["%"]}]
     fetch["O"][0]["%"] = 999
@@ -373,7 +373,7 @@ def mutate(document: Any, generator: random.Random) -> None:
 
 
 def quantize_or_refuse(path: Path, output: Path) -> None:
-    """Only errors of pyquant's own may come out, and no half of an output."""
+    """Only pyquant's own errors may be raised, and no output may be left half written."""
     try:
         pyquant.quant_post_dynamic(path, output)
     except PyquantError as error:

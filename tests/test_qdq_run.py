@@ -26,7 +26,7 @@ def run(model: Model, directory: Path, feed: Any, how: str) -> Any:
     return paddle_run.predict(*paths[:2], feed, how)[0]
 
 
-# Of each kind of op, so many of those that a model has: alone, for no rounding to spread.
+# How many ops of each kind in a model are tested, each alone, so that no rounding spreads.
 KINDS = {
     models.RECOGNITION: {"conv2d": 3, "matmul_v2": 3, "conv2d of a relu": 2},
     models.DIRECTION: {"conv2d": 2, "depthwise_conv2d of a relu": 3},
@@ -40,7 +40,7 @@ def test_each_op_of_a_real_model_alone_computes_what_is_simulated(
     needs_vnni()
     images = inputs(name, 8)
     directory = tmp_path / "int8"
-    # With outliers, int8 changes more than the float kernels of the other ops differ by.
+    # With outliers, int8 changes more than the float kernels of the other ops differ.
     options = {"data_loader": [images], "equalize": False, **QDQ}
     quant_post_static(None, models.model_dir(name), directory, **options)
     model = without_softmax(load_model(directory))
@@ -62,7 +62,7 @@ def test_each_op_of_a_real_model_alone_computes_what_is_simulated(
 
 
 def without_softmax(model: Model) -> Model:
-    """Let the model end before its softmax, which hides what its input differs by."""
+    """Let the model end before its softmax, which hides the differences of its input."""
     block = model.program.blocks[0]
     (position,) = [i for i, op in enumerate(ops_of(block)) if model.fetches[0] in op.writes()]
     softmax = Op(block.ops[position]).copy()
@@ -105,7 +105,7 @@ def test_a_network_of_relus_runs_with_unsigned_levels(name: str, tmp_path: Path)
 
 
 def concat_net() -> Net:
-    """A convolution of averages, which are much smaller than what they are of."""
+    """A convolution of averages that are much smaller than the values averaged."""
     net = Net([4, 3, 8, 8])
     image = net.last
     pooling = {"pooling_type": "avg", "ksize": [3, 3], "strides": [1, 1], "paddings": [1, 1]}
@@ -133,7 +133,7 @@ def test_what_concatenates_an_average_pooling_stays_in_float(tmp_path: Path) -> 
 
 
 def concatenated(*acts: str | None) -> Net:
-    """A concatenation of convolutions behind these activations."""
+    """A concatenation of convolutions with these activations."""
     net = Net([4, 8, 12, 12])
     outputs = []
     for act in acts:
@@ -148,14 +148,14 @@ def joined(*acts: str | None) -> Net:
 
 
 def dense() -> Net:
-    """A concatenation of a relu that is read apart from it, too, and of what that gives."""
+    """A concatenation of a relu with the output of a convolution that also reads this relu."""
     net = Net([4, 8, 12, 12]).conv(16).act("relu")
     first = net.last
     return net.conv(16).act("relu").concat(first, net.last).conv(3).end()
 
 
 def carried() -> Net:
-    """A concatenation of a pooled one of relus, and of another function of that."""
+    """A concatenation of relus whose pooling and tanh are concatenated in turn."""
     net = concatenated("relu", "relu")
     first = net.last
     pooling = {**POOLING, "ksize": [3, 3], "strides": [1, 1], "paddings": [1, 1]}
@@ -176,7 +176,7 @@ def carried() -> Net:
     ],
 )
 def test_concatenations_of_both_types_of_integers(net: Net, runs: bool, tmp_path: Path) -> None:
-    """OneDNN joins no uint8, which Paddle's passes make of relus alone, with int8."""
+    """OneDNN does not join int8 with uint8, which Paddle's passes make only of relus."""
     data = programs.random((4, 8, 12, 12), 3)
     net.save(tmp_path / "float")
     result = quantized(tmp_path, [data], **QDQ)

@@ -60,7 +60,7 @@ def test_a_worker_that_dies_costs_nothing(tmp_path: Path, source: Path) -> None:
 
 
 def kill_workers() -> list[int]:
-    """Kill every worker of this Ray that has Paddle loaded, which those that run batches have."""
+    """Kill every worker of this Ray that has Paddle loaded, as those that run batches have."""
     killed = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -77,9 +77,9 @@ def kill_workers() -> list[int]:
 
 
 def is_descendant(process: Path) -> bool:
-    """Return whether this process started the one at ``process``, or what started that."""
+    """Return whether this process started the one at ``process``, or an ancestor of it."""
     while process.name not in ("0", "1", str(os.getpid())):
-        # Of "pid (name) state parent ...", where the name may hold anything.
+        # From "pid (name) state parent ...", where the name may hold anything.
         parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
         process = process.with_name(parent)
     return process.name == str(os.getpid())
@@ -119,7 +119,7 @@ def test_the_command_line(tmp_path: Path, source: Path) -> None:
 
 
 def test_a_model_by_links_to_names_without_a_suffix(tmp_path: Path) -> None:
-    """As the cache of a model hub has it."""
+    """As in the cache of a model hub."""
     data = Path(__file__).parent / "data"
     (tmp_path / "hub").mkdir()
     for number, suffix in enumerate((".json", ".pdiparams")):

@@ -1,4 +1,4 @@
-"""Integers of weights that no processor's kernels saturate on: what they are, and runs of them."""
+"""Weights as integers that saturate on no processor: their values, and runs with them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ NETS: dict[str, Callable[[], Net]] = {
 
 
 def with_extreme_weights(net: Net) -> Net:
-    """Let all weights of a channel be of one sign and nearly as great as each other."""
+    """Give all weights of a channel one sign and nearly the same magnitude."""
     for name in [name for name in net.parameters if name.startswith("w")]:
         shape = net.parameters[name].shape
         values = np.where(np.arange(np.prod(shape)) % 3, 1, 0.9).reshape(shape)
@@ -74,7 +74,7 @@ def with_extreme_weights(net: Net) -> Net:
 
 
 def extremes(dims: list[int], signed: bool) -> Any:
-    """Values at the ends of the range of integers, most at the upper one."""
+    """Values at the ends of the integers' range, most at the upper end."""
     values = (programs.random(tuple(dims), 5) > -1).astype(np.float32)
     return values * 2 - 1 if signed else values
 
@@ -93,7 +93,7 @@ def quantized(name: str, directory: Path, signed: bool, **options: Any) -> tuple
 
 
 def simulated(directory: Path, data: Any) -> Any:
-    """Return what the integers of the int8 program make of the data."""
+    """Return what the integers of the int8 program compute from the data."""
     model = simulate(load_model(directory / "int8"))
     paths = save_model(model, directory / "simulated", "m.pdmodel", "m.pdiparams")
     return paddle_run.predict(*paths[:2], {"x": data})[0]
@@ -101,7 +101,7 @@ def simulated(directory: Path, data: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def cases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Any]]:
-    """Of each net and sign: where the int8 program is, and what its integers compute."""
+    """For each net and sign: the path of the int8 program, and what its integers compute."""
     made = {}
     for name in NETS:
         for signed in (False, True):
@@ -126,7 +126,7 @@ np.savez("found.npz", **found)
 
 
 def run_by(instruction_set: str, directories: list[Path], where: Path) -> list[Any]:
-    """Run int8 programs on their data, in a process: oneDNN reads the instruction set at once."""
+    """Run int8 programs in a process of their own: oneDNN reads the instruction set only once."""
     subprocess.run(
         [sys.executable, "-c", _RUN, HELPERS, *map(str, directories)],
         env={**os.environ, "ONEDNN_MAX_CPU_ISA": instruction_set},
@@ -154,7 +154,7 @@ def test_no_processor_saturates(
 @pytest.mark.any_isa
 @pytest.mark.skipif("AVX2" not in INSTRUCTION_SETS, reason="to be seen without VNNI")
 def test_what_is_for_vnni_saturates_elsewhere(tmp_path: Path) -> None:
-    """So the test above would see it."""
+    """So the test above would detect saturation."""
     result, data = quantized("unpadded", tmp_path, False, processors="vnni")
     assert {tensor.bits for tensor in result.quantized} == {8}
     np.save(result.model_path.with_name("data.npy"), data)
@@ -182,9 +182,9 @@ def weight(values: Any, axis: int = 0, **fields: Any) -> QuantizedWeight:
 
 
 def neighbours(integers: Any) -> list[Any]:
-    """Return the integers with those beside one another, along axis 1, that kernels add.
+    """Return the integers in every order in which kernels may add neighbours along axis 1.
 
-    Of an odd number of inputs, the last one of a tap may be beside the first one of the next tap.
+    If the number of inputs is odd, the last one of a tap may pair with the first of the next tap.
     """
     if integers.ndim == 2 or integers.shape[1] % 2 == 0:
         return [integers]
@@ -230,7 +230,7 @@ def test_what_reads_zero_points_alone_fits_in_pairs(zero_point: int, inputs: int
     np.testing.assert_array_equal(integers[:, :inputs], plain.integers)
     pairs = integers.reshape(8, -1, 2, 3, 3)[:, (inputs + 1) // 2 :]
     assert np.abs(pairs.sum(axis=2)).max() * zero_point <= 2**15 - 1
-    if inputs % 2:  # the last input that was there has a neighbour that adds nothing
+    if inputs % 2:  # the neighbour of the last original input adds nothing
         assert not integers[:, inputs].any()
     assert whole.stored.shape[1] == inputs + plain.inputs_for_sums_of_zero(zero_point)
 
@@ -245,7 +245,7 @@ def test_taps_that_add_up_to_zero_need_no_more_inputs() -> None:
 def test_large_convolutions_without_padding_may_be_inner_products(
     algorithm: str, fits: bool
 ) -> None:
-    """Whose weights oneDNN does not halve, whatever type they read."""
+    """OneDNN does not halve the weights of inner products, whatever type they read."""
     attributes = {"paddings": [3, 3], "padding_algorithm": algorithm}
     desc = make_op("conv2d", {}, {}, attributes)
     op = WeightedOp(0, 0, "conv2d", "x", "w", 0, "y")

@@ -1,4 +1,4 @@
-"""Models of sequences of their own lengths (LoD), as PaddleNLP's older ones."""
+"""Models of sequences of different lengths (LoD), such as PaddleNLP's older ones."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def run(directory: Path, program: str) -> np.ndarray[Any, Any]:
-    """Run the sequences, each by itself, as such a model is deployed."""
+    """Run each sequence by itself, as such models are deployed."""
     path = directory / f"{program}.pdmodel"
     feed = {"ids": IDS}
     return predict(path, path.with_suffix(".pdiparams"), feed, "optimized", OFFSETS)[0]

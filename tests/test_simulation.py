@@ -1,4 +1,4 @@
-"""Int8 runs of oneDNN's ops against their simulation, and what oneDNN ran of them."""
+"""Int8 runs of oneDNN's ops against their simulation, and the primitives that oneDNN ran."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ WRONG_OF_PYRAMIDS: dict[str, Callable[[Any], Any]] = {
 
 
 def residual_net() -> Net:
-    """Convolutions of a zero point, a pooling and a sum of integers, and a float sum."""
+    """Convolutions that read a zero point or a relu, and a sum of integers."""
     net = Net(list(IMAGES)).conv(8).act("hard_swish").conv(8, UNPADDED)
     shared = net.act("relu").last
     net.conv(8).act("relu").conv(8)
@@ -123,7 +123,7 @@ def _says(op: Op, attribute: str) -> bool:
 
 
 def conv_net(attributes: dict[str, Any], size: int, op_type: str = "conv2d") -> Net:
-    """A convolution, one with ``attributes`` that makes images of ``size``, and one behind it."""
+    """A convolution, one with ``attributes`` that writes images of ``size``, and one after it."""
     net = Net(list(IMAGES)).conv(8).act("relu").conv(8, {**CONV, **attributes}, op_type)
     net.dims[2:] = [size, size]
     proto.tensor_desc(net.block.vars[-1]).dims[2:] = [size, size]
@@ -164,7 +164,7 @@ def test_every_kind_of_op_computes_what_is_simulated(name: str, kind: str, tmp_p
 
 
 def test_simulated_rounding_is_that_of_the_run(tmp_path: Path) -> None:
-    """Halves go to the even integer, what lies beyond is cut, for both kinds of integers."""
+    """Halves round to even and values beyond the range saturate, for both kinds of integers."""
     values = (np.arange(-600, 600) / 2).astype(np.float32).reshape(1, 1200)
     for zero_point, signed in ((0.0, True), (0.0, False), (100.0, False), (255.0, False)):
         net = ProgramBuilder()
@@ -208,7 +208,7 @@ CARRIERS: dict[str, tuple[dict[str, Any], list[int]]] = {
 
 
 def carrier_net(op_type: str, attributes: dict[str, Any], dims: list[int]) -> ProgramBuilder:
-    """Integers that an op moves, and that become float again."""
+    """Integers that an op moves and that then become float again."""
     net = ProgramBuilder()
     net.parameter("unread", np.zeros(1, np.float32))
     x = net.feed("x", [-1, *IMAGES[1:]])
@@ -260,7 +260,7 @@ PRIMITIVES = {
 
 
 def _of_the_source(name: str) -> str:
-    """Return which weight of the source one of the result is; none if it makes zeros."""
+    """Return the name in the source of a weight of the result; empty if it only makes zeros."""
     for suffix in (".dequantized", BORDERED, WIDENED):
         name = name.removesuffix(suffix)
     return "" if name.endswith(".zeros.w") else name

@@ -63,10 +63,10 @@ def test_the_int8_run_is_the_simulation_and_near_float(
     executed = execute(result.model_path, result.params_path, feed)[0]
     int8 = run(result.model_path, feed, "int8")[0]
     np.testing.assert_array_equal(simulated, executed)
-    # So few values leave KL's histogram sparse, and it clips them; avg clips by its nature.
+    # KL clips so few values, since they leave its histogram sparse; avg always clips.
     assert relative_error(simulated, expected) < (0.2 if algo in ("KL", "avg") else 0.06)
-    # oneDNN rounds the dequantized weights of convolutions again, per channel even where the file
-    # has one scale, and a last bit decides how the next activation is rounded.
+    # oneDNN rounds the dequantized weights of convolutions again, per channel even if the file has
+    # only one scale, and a last bit decides how the next activation is rounded.
     assert relative_error(int8, simulated) < (0.02 if kind == "channel_wise_abs_max" else 0.03)
 
 
@@ -80,7 +80,7 @@ def test_thresholds_are_those_of_the_data(tmp_path: Path, source: Path) -> None:
     seen = observe(*files, {"x": IMAGES}, ["b", "f"])[1]
     for name, values in {"x": IMAGES, **seen}.items():
         largest = np.abs(values).reshape(12, -1).max(axis=1).astype(np.float64)
-        # Of what is computed, calibration sees what oneDNN's kernels make.
+        # Calibration sees computed tensors as oneDNN's kernels compute them.
         error = 1e-12 if name == "x" else 1e-5
         assert found[name] == pytest.approx(largest.max(), rel=error)
         assert means[name] == pytest.approx(largest.mean(), rel=error)
@@ -587,7 +587,7 @@ def test_the_int8_program_is_planned_once(
 
 
 def test_branches_that_read_the_same_declare_it_each(tmp_path: Path) -> None:
-    """What one branch of a program declares is not seen in another."""
+    """Variables that one branch of a program declares are not visible in another."""
     net = programs.Net([12, 3, 8, 8]).act("relu")
     read = net.last
     model = load_model(net.conv(4).end().save(tmp_path / "in"))
@@ -604,7 +604,7 @@ def test_branches_that_read_the_same_declare_it_each(tmp_path: Path) -> None:
 
 
 def test_names_that_the_float_model_has_for_something_else(tmp_path: Path) -> None:
-    """What QDQ adds is called after what it quantizes; the model may have such names itself."""
+    """QDQ names its tensors after those it quantizes; the model may already have such names."""
     net = programs.ProgramBuilder()
     x = net.feed("x", [-1, 8])
     scale = net.parameter("x@scale", np.full(8, 2, np.float32))

@@ -1,6 +1,6 @@
-"""Profiles: programs as the passes of TensorRT and Paddle-Lite match them, and all in int8.
+"""Profiles: programs in the form that the passes of TensorRT and Paddle-Lite match; all in int8.
 
-Neither a GPU nor an ARM device is asked: the tests read the written program as those passes do.
+Neither a GPU nor an ARM device is used: the tests read the written program as those passes do.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def product(net: Net, outputs: int, op_type: str) -> Net:
 
 
 def every_op() -> Net:
-    """Each op type with a weight, some with a bias, a relu or a residual behind it."""
+    """Each op type with a weight, some followed by a bias, a relu or a residual."""
     net = images().conv(8).constant("elementwise_add", programs.random((8,), 1), 1).act("relu")
     side = net.last
     net.conv(8, DEPTHWISE, "depthwise_conv2d").act("relu").conv(8, UNPADDED)
@@ -66,7 +66,7 @@ def every_op() -> Net:
     for op_type in ("mul", "matmul", "matmul_v2"):
         product(net, 32, op_type)
         net.constant("elementwise_add", programs.random((32,), 3)).act("relu")
-    net.fetch(net.last)  # the softmax is all but one-hot, and shows no errors
+    net.fetch(net.last)  # the softmax is almost one-hot, and hides errors
     net.then("softmax", {"X": net.last}, "Out", {"axis": -1}).end()
     for name in net.parameters:
         if name.startswith("w"):
@@ -85,12 +85,12 @@ def only(names: Sequence[str]) -> str:
 
 
 class Passes:
-    """What the passes read from a QDQ program.
+    """The facts that the passes read from a QDQ program.
 
     Attributes:
         model: the program without QDQ, weights as stored.
         scales: the steps of each weight's integers, and their axis.
-        ranges: of each op that reads a quantized tensor, by its first output: of what it reads.
+        ranges: for each op that reads quantized tensors, by its first output, their ranges.
     """
 
     def __init__(self, model: Model) -> None:
@@ -127,13 +127,13 @@ class Passes:
                 self.ranges[op.output()] = ranges
 
     def _check(self, op: Op) -> None:
-        """Check what the passes take for granted of ``quantize_linear`` and the inverse."""
+        """Check what the passes assume of ``quantize_linear`` and its inverse."""
         assert op.value("bit_length") == 8
         zero_point = self.model.parameters[only(op.inputs("ZeroPoint"))]
         assert not zero_point.any()
 
     def tensor_range(self, name: str) -> float | None:
-        """Return the range that any op gives a tensor."""
+        """Return the range of a tensor, from any op that has it."""
         return next((read[name] for read in self.ranges.values() if name in read), None)
 
 
@@ -212,9 +212,9 @@ def one_op(op_type: str) -> tuple[Net, Any]:
 
 
 def outputs_of_integers(net: Net, directory: Path, data: Any, weight_bits: int) -> Any:
-    """What ``net`` computes from what the integers of its input and its weight stand for.
+    """What ``net`` computes from the dequantized integers of its input and its weight.
 
-    These are computed anew: by the maxima, per channel, in numpy.
+    The integers are computed anew in numpy, by the maxima, per channel.
     """
     op = next(op for op in ops_of(net.block) if op.type in QUANTIZABLE_OPS)
     kind = QUANTIZABLE_OPS[op.type]
@@ -474,7 +474,7 @@ def channels_last() -> Net:
 
 
 def flattened() -> Net:
-    """A product that takes all axes but the first for one."""
+    """A product that flattens all axes except the first."""
     net = Net([4, 8, 6, 6])
     weight = net.parameter("w1", programs.random((288, 16), 1))
     net.dims = [4, 16]
@@ -495,7 +495,7 @@ def transposed_rows() -> Net:
 def test_rounding_by_data_of_whatever_lies_otherwise(name: str, tmp_path: Path) -> None:
     make, backend = ODD[name]
     net = make().end()
-    # Of values that go together, errors of weights can make up for one another.
+    # If values are correlated, errors of weights can make up for one another.
     data = programs.random((4, *read_dims(net)), 3) + np.float32(2)
     options = {**deployed(backend), "bias_correction": False}
     errors = []

@@ -1,4 +1,4 @@
-"""Ops that read limits and the like from tensors, where Paddle's passes look at attributes."""
+"""Ops that read limits and the like from tensors, while Paddle's passes read attributes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def source(net: ProgramBuilder, op_type: str, name: str, attributes: dict[str, A
 
 
 def computed(net: ProgramBuilder, name: str, value: float) -> str:
-    """The mean of the images, which is next to zero, and the limit."""
+    """The mean of the images, which is nearly zero, and the limit."""
     over_all = {"dim": [0], "keep_dim": False, "reduce_all": True}
     mean = net.op("reduce_mean", {"X": "x"}, ("Out", f"{name}.mean"), [1], over_all)
     shift = {"scale": 1.0, "bias": value, "bias_after_scale": True}
@@ -74,7 +74,7 @@ def clip_net(
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("make", MAKERS, ids=[make.__name__ for make in MAKERS])
 def test_limits_of_a_clip(tmp_path: Path, make: Any, form: str) -> None:
-    """Both kinds of limit: the passes fuse the clip with the convolution by its attributes."""
+    """Both limits: by the attributes alone, the passes fuse the clip with the convolution."""
     if form == "QDQ":
         needs_vnni()
     path = clip_net(make).save(tmp_path / "in") / "m.pdmodel"

@@ -16,7 +16,7 @@ IMAGES = programs.random((4, 8, 6, 7), 3) + np.float32(0.5)
 UNPADDED = {"paddings": [0, 0]}
 TWICE = {"strides": [2, 2], **UNPADDED}
 
-# Of each: the outputs, the kernel and the attributes.
+# For each kind: the outputs, the kernel and the attributes.
 KINDS: dict[str, tuple[int, tuple[int, int], dict[str, Any]]] = {
     "plain": (8, (3, 3), {}),
     "to one channel": (1, (3, 3), {}),
@@ -44,7 +44,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 def around(kind: str, sizes: list[int]) -> Net:
-    """A convolution, a transposed one of a kind, and another one of what that writes."""
+    """A convolution, a transposed one of this kind, and another one that reads its output."""
     outputs, kernel, attributes = KINDS[kind]
     net = Net([4, 8, *sizes]).conv(8).act("relu")
     shape = (8, outputs // attributes.get("groups", 1), *kernel)
@@ -75,7 +75,7 @@ def test_it_runs_near_float(
 
 @pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
 def test_what_lies_in_blocks_is_read_as_floats(backend: str, tmp_path: Path) -> None:
-    """Those of one group that add whole strides write what can become integers."""
+    """Transposed ones of one group and whole strides write outputs that can become integers."""
     kept = {}
     kinds = "by blocks", "of a given size", "four by four", "strided", "plain", "depthwise"
     for kind in kinds:

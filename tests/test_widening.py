@@ -1,4 +1,4 @@
-"""Channels of zeros for borders, that convolutions write in place of concatenations."""
+"""Channels of zeros for borders, written by convolutions instead of concatenations."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CHANNELS, DIMS = 16, [4, 8, 12, 12]
 
 
 def written(act: str = "gelu", channels: int = CHANNELS) -> Net:
-    """An image of more positive than negative values, in floats."""
+    """A float image with more positive than negative values."""
     net = Net(DIMS).conv(channels, UNPADDED)
     net.constant("elementwise_add", np.linspace(-1, 3, channels), 1)
     return net.act(act).act("softsign")  # the first is part of the convolution
@@ -43,7 +43,7 @@ def multiplied() -> Net:
 
 
 def squeezed() -> Net:
-    """The factors come of what is multiplied, by convolutions that stay in float."""
+    """The factors come from the multiplied image, through convolutions that stay in float."""
     net = written()
     image, dims = net.last, net.dims
     net.dims = [*dims[:2], 1, 1]
@@ -56,7 +56,7 @@ def squeezed() -> Net:
 
 
 def summed() -> Net:
-    """Of two convolutions, one of which reads what the other one writes."""
+    """A sum of two convolutions, one of which reads the other."""
     net = written()
     first = net.last
     second = net.conv(CHANNELS, UNPADDED).act("gelu").act("softsign").last
@@ -101,7 +101,7 @@ WIDENED: dict[str, tuple[Callable[[], Net], int]] = {
 def test_images_have_the_zeros_from_the_start(
     name: str, options: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And nothing else changes, not by a bit."""
+    """Nothing else changes, not by a bit."""
     build, concats = WIDENED[name]
     dims = (4, 8, 24, 24) if name == "a pyramid" else tuple(DIMS)
     data = images(0, dims)
@@ -139,7 +139,7 @@ def flattened() -> Net:
 
 
 def pooled_for_many() -> Net:
-    """More convolutions would have more to write than read the zeros."""
+    """More convolutions would have to write the zeros than read them."""
     net = written()
     for _ in range(2):
         other = net.last
@@ -188,7 +188,7 @@ def test_wide_images_and_weights_are_compared(tmp_path: Path) -> None:
 
 
 def test_a_network_of_other_widths_is_no_float_model_of_it(tmp_path: Path) -> None:
-    """More channels than the float model has are left out only if they are for borders."""
+    """Channels that the float model lacks are left out only if they are for borders."""
     data = images(0, tuple(DIMS))
     read(written(channels=8)).save(tmp_path / "less")
     quantized(read(written()), tmp_path, data)
