@@ -121,7 +121,7 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--calibration-lines", type=int, default=32, help="of recognition")
     parser.add_argument(
-        "--calibration-seed", type=int, default=CALIBRATION_SEED, help="of what these lines say"
+        "--calibration-seed", type=int, default=CALIBRATION_SEED, help="of the text of these lines"
     )
     parser.add_argument("--test-lines", type=int, default=1000)
     parser.add_argument("--calibration-pages", type=int, default=16, help="of detection")

@@ -80,12 +80,12 @@ def _options() -> argparse.Namespace:
         action="append",
         type=parse_option,
         metavar="KEY=VALUE",
-        help="of quant_post_static, its defaults if none; given again, one more row in the table",
+        help="of quant_post_static, none for its defaults; repeat it for more rows in the table",
     )
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS)
     parser.add_argument("--paddle-algos", nargs="+", default=["hist"], choices=ALGORITHMS)
     parser.add_argument(
-        "--slim", action="store_true", help="PaddleSlim's settings, and what it publishes of them"
+        "--slim", action="store_true", help="PaddleSlim's settings, and the drops that it publishes"
     )
     parser.add_argument("--imagenet", type=Path, metavar="FOLDER", help="val/CLASS/*.JPEG and more")
     parser.add_argument("--weights", type=Path, metavar="FILE.pdparams", help="for --imagenet")
