@@ -1,6 +1,6 @@
 // Prints a digest of every kernel's results over one set of data. Within this processor they must
 // agree for every instruction set and number of threads, or the program fails; between processors
-// the printed lines are compared, as tests/neon.sh does.
+// the printed lines are compared, as tests/instruction_sets/neon.sh does.
 
 #include <cmath>
 #include <cstdio>
