@@ -34,7 +34,6 @@ def equalized(before: Model, quantization: Quantization) -> Equalized:
     found = Equalized(copy_model(before), {}, [])
     if not quantization.factors:
         return found._replace(model=before)
-    found.model.is_equalized = True
     weights = {
         name: quantization.weights_beside[f"{name}{EQUALIZED}"]
         for name in quantization.factors

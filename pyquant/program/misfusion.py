@@ -68,7 +68,6 @@ def keep_apart(model: Model) -> None:
     for block, found in zip(model.program.blocks, _misfusions(model)):
         if found:
             _read_shapes(block, found, dims)
-            model.is_rewritten = True
 
 
 def kept_apart(model: Model) -> Model:

@@ -48,6 +48,18 @@ class Folding(NamedTuple):
     rescaled: frozenset[str]
 
 
+class Origin(NamedTuple):
+    """What a model's files hold.
+
+    Attributes:
+        program: the serialized ``ProgramDesc``; None if the file is a ``.json``.
+        parameters: the arrays, by their names.
+    """
+
+    program: bytes | None
+    parameters: Mapping[str, Array]
+
+
 @dataclass
 class Model:
     """A Paddle inference model.
@@ -65,8 +77,7 @@ class Model:
             their names.
         folded: how the model was folded; None if it was not, and so is as its files hold it.
         pending: what makes parameters that have their old values until `settle`.
-        is_rewritten: whether the program, though not its parameters, is another than in its file.
-        is_equalized: whether both are, as activations are divided by factors.
+        origin: what was read of its files, by which it is known which of them still hold it.
     """
 
     program: Any
@@ -78,8 +89,7 @@ class Model:
     derived: dict[str, DerivedTensor] = field(default_factory=dict)
     folded: Folding | None = None
     pending: dict[str, Callable[[], Array]] = field(default_factory=dict)
-    is_rewritten: bool = False
-    is_equalized: bool = False
+    origin: Origin | None = None
 
     @property
     def feeds(self) -> list[Any]:
@@ -106,6 +116,21 @@ class Model:
         for block_index, block in enumerate(self.program.blocks):
             for position, op in enumerate(ops_of(block)):
                 yield block_index, position, op
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the program is the one of its file."""
+        origin = self.origin
+        return origin is not None and origin.program == self.program.SerializeToString()
+
+    @property
+    def has_stored_parameters(self) -> bool:
+        """Whether the parameters are the ones of their files."""
+        if self.origin is None or self.pending or self.derived:
+            return False
+        stored = self.origin.parameters
+        is_same = (stored.get(name) is array for name, array in self.parameters.items())
+        return len(stored) == len(self.parameters) and all(is_same)
 
     def settle(self) -> None:
         """Make the parameters that are pending and not replaced; till then, they take no memory."""
@@ -216,13 +241,14 @@ def load_model(
     else:
         parameters = read_separate(model_path.parent, names)
         files = [model_path.parent / name for name in names]
-    model = Model(program, parameters, model_path, params_path, (model_path, *files), pir)
+    stored = program.SerializeToString() if pir is None else None
+    origin = Origin(stored, dict(parameters))
+    paths = model_path, params_path, (model_path, *files)
+    model = Model(program, parameters, *paths, pir, origin=origin)
     _check_parameters(model)
     positions = settle_tensor_inputs(program, parameters)
-    if positions is not None:
-        model.is_rewritten = True
-        if pir is not None:
-            model.pir = pir._replace(positions=[pir.positions[at] for at in positions])
+    if positions is not None and pir is not None:
+        model.pir = pir._replace(positions=[pir.positions[at] for at in positions])
     return model
 
 

@@ -67,19 +67,19 @@ class Op:
 
     def reads(self) -> list[str]:
         """Return every variable that the op reads, slot by slot."""
-        return list(proto.names(self.desc.inputs))
+        return [name for slot in self.desc.inputs for name in slot.arguments]
 
     def writes(self) -> list[str]:
         """Return every variable that the op writes, slot by slot."""
-        return list(proto.names(self.desc.outputs))
+        return [name for slot in self.desc.outputs for name in slot.arguments]
 
     def inputs(self, slot: str) -> list[str]:
         """Return the variables in an input slot; none if the op lacks the slot."""
-        return list(proto.arguments(self.desc.inputs, slot))
+        return _arguments(self.desc.inputs, slot)
 
     def outputs(self, slot: str) -> list[str]:
         """Return the variables in an output slot; none if the op lacks the slot."""
-        return list(proto.arguments(self.desc.outputs, slot))
+        return _arguments(self.desc.outputs, slot)
 
     def input(self, slot: str) -> str:
         """Return the first variable in an input slot."""
@@ -100,20 +100,21 @@ class Op:
 
     def attr(self, name: str, default: T) -> T:
         """Return an attribute, as the type of ``default``."""
-        value = proto.attribute(self.desc, name, None)
+        value = self.value(name)
         return default if value is None else type(default)(value)
 
     def ints(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
         """Return an attribute that is a list of whole numbers."""
-        return tuple(proto.attribute(self.desc, name, default))
+        return tuple(default if (value := self.value(name)) is None else value)
 
     def floats(self, name: str, default: Sequence[float] = ()) -> tuple[float, ...]:
         """Return an attribute that is a list of numbers."""
-        return tuple(proto.attribute(self.desc, name, default))
+        return tuple(default if (value := self.value(name)) is None else value)
 
     def value(self, name: str) -> Any:
         """Return an attribute as it is stored, or None if the op lacks it."""
-        return proto.attribute(self.desc, name, None)
+        found = (attr for attr in self.desc.attrs if attr.name == name)
+        return next((proto.attribute_value(attr) for attr in found), None)
 
     def attr_names(self) -> list[str]:
         """Return the names of all attributes."""
@@ -143,17 +144,32 @@ class Op:
         """Return whether the op runs a block of its own, as ``while`` does."""
         return "sub_block" in self.attr_names()
 
-    def set_attr(self, name: str, value: proto.AttributeValue) -> None:
-        """Set an attribute, whatever it was before."""
-        proto.set_attribute(self.desc, name, value)
+    def set_attr(self, name: str, value: Any, kind: int | None = None) -> None:
+        """Set an attribute, whatever it was before.
+
+        Args:
+            name: of the attribute.
+            value: as `proto.make_attribute` takes it.
+            kind: an ``AttrType`` of the protobuf; None is that of a `proto.AttributeValue`.
+        """
+        made = proto.make_attribute(
+            name, proto.attribute_kind(value) if kind is None else kind, value
+        )
+        self.remove_attrs((name,))
+        self.desc.attrs.append(made)
 
     def remove_attrs(self, names: Collection[str]) -> None:
         """Remove attributes."""
-        proto.remove_attributes(self.desc, names)
+        for index in reversed(range(len(self.desc.attrs))):
+            if self.desc.attrs[index].name in names:
+                del self.desc.attrs[index]
 
     def take_attrs(self, source: Op, names: Collection[str]) -> None:
         """Take those of ``names`` that ``source`` has from there."""
-        proto.copy_attributes(source.desc, self.desc, names)
+        for attr in source.desc.attrs:
+            if attr.name in names:
+                self.remove_attrs((attr.name,))
+                self.desc.attrs.add().CopyFrom(attr)
 
     def set_inputs(self, slot: str, names: Sequence[str]) -> None:
         """Let an input slot that the op has hold other variables."""
@@ -161,15 +177,26 @@ class Op:
 
     def rename_inputs(self, names: Mapping[str, str]) -> None:
         """Read other variables: ``names`` maps old names to new ones."""
-        proto.rename(self.desc.inputs, names)
+        _rename(self.desc.inputs, names)
 
     def rename_outputs(self, names: Mapping[str, str]) -> None:
         """Write other variables: ``names`` maps old names to new ones."""
-        proto.rename(self.desc.outputs, names)
+        _rename(self.desc.outputs, names)
 
     def remove_input(self, slot: str) -> None:
         """Remove an input slot."""
-        proto.remove_slot(self.desc.inputs, slot)
+        for index in reversed(range(len(self.desc.inputs))):
+            if self.desc.inputs[index].parameter == slot:
+                del self.desc.inputs[index]
+
+
+def _arguments(slots: Any, slot: str) -> list[str]:
+    return next((list(one.arguments) for one in slots if one.parameter == slot), [])
+
+
+def _rename(slots: Any, names: Mapping[str, str]) -> None:
+    for slot in slots if names else ():
+        slot.arguments[:] = [names.get(name, name) for name in slot.arguments]
 
 
 def make_op(

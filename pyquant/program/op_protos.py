@@ -49,12 +49,11 @@ def _defaults(op_type: str) -> tuple[Any, ...]:
 
     described = [attribute for attribute in _op_proto(op_type).attrs if not attribute.extra]
     values = core.get_op_attrs_default_value(op_type.encode())
-    desc = proto.OpDesc()
+    op = Op(proto.OpDesc())
     for attribute in described:
         if attribute.name in values:
-            value = values[attribute.name]
-            proto.set_attribute_of_kind(desc, attribute.name, attribute.type, value)
-    return tuple(desc.attrs)
+            op.set_attr(attribute.name, values[attribute.name], attribute.type)
+    return tuple(op.desc.attrs)
 
 
 def _op_proto(op_type: str) -> Any:

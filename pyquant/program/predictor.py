@@ -151,16 +151,14 @@ class Hook:
 
 
 def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
-    has_its_parameters = model.folded is None and not model.is_equalized
-    is_as_its_file = model.pir is None and has_its_parameters and not model.is_rewritten
-    if model.params_path is not None and is_as_its_file:
+    if model.params_path is not None and model.is_stored and model.has_stored_parameters:
         return _create(model, model.model_path, model.params_path, configure, threads)
     with temporary_directory() as directory:
         program_path = directory / "model.pdmodel"
         program_path.write_bytes(model.program.SerializeToString())
         # Separate files are found by the Predictor only beside a program called __model__.
         params_path = program_path.with_suffix(".pdiparams")
-        if model.params_path is not None and has_its_parameters:
+        if model.params_path is not None and model.has_stored_parameters:
             params_path = model.params_path
         else:
             with params_path.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""Paddle's ProgramDesc protobuf, and the few things done to its ops and variables.
+"""Paddle's ProgramDesc protobuf, its variables and the kinds of attribute that ops have.
 
 The message classes come with Paddle (``paddle/phi/core/framework/framework.proto``). 2.6 says
 ``lod_tensor`` where 3.x says ``dense_tensor``; the field numbers, and so the files, are the same.
@@ -6,7 +6,7 @@ The message classes come with Paddle (``paddle/phi/core/framework/framework.prot
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any, Union
 
 import numpy as np
@@ -120,61 +120,26 @@ def add_list_var(block: Any, name: str, kind: int) -> None:
     block.vars.add(name=name, persistable=True).type.type = kind
 
 
-def arguments(slots: Any, slot: str) -> Sequence[str]:
-    """Return the variable names in ``slot`` of an op's inputs or outputs; empty if it has none."""
-    for candidate in slots:
-        if candidate.parameter == slot:
-            return candidate.arguments  # type: ignore[no-any-return]
-    return ()
+def attribute_value(attr: Any) -> Any:
+    """Return the value of an attribute; a list's is a sequence."""
+    field, _ = _SCALAR_KINDS.get(attr.type) or _LIST_KINDS[attr.type]
+    return getattr(attr, field)
 
 
-def names(slots: Any) -> Iterator[str]:
-    """Yield every variable name in an op's inputs or outputs."""
-    for slot in slots:
-        yield from slot.arguments
+def attribute_kind(value: AttributeValue) -> int:
+    """Return the ``AttrType`` of the protobuf by which a value is stored."""
+    is_list = isinstance(value, list)
+    return _LIST_KIND_OF_TYPE[type(value[0])] if is_list else _KIND_OF_TYPE[type(value)]
 
 
-def remove_slot(slots: Any, slot: str) -> None:
-    """Remove ``slot`` from an op's inputs or outputs."""
-    for position in reversed(range(len(slots))):
-        if slots[position].parameter == slot:
-            del slots[position]
-
-
-def rename(slots: Any, names: Mapping[str, str]) -> None:
-    """Rename variables among an op's inputs or outputs: ``names`` maps old names to new ones."""
-    if names:
-        for slot in slots:
-            slot.arguments[:] = [names.get(name, name) for name in slot.arguments]
-
-
-def attribute(op: Any, name: str, default: Any) -> Any:
-    """Return the value of an attribute of ``op``; a list's is a sequence."""
-    for attr in op.attrs:
-        if attr.name == name:
-            field, _ = _SCALAR_KINDS.get(attr.type) or _LIST_KINDS[attr.type]
-            return getattr(attr, field)
-    return default
-
-
-def set_attribute(op: Any, name: str, value: AttributeValue) -> None:
-    """Set an attribute of ``op``, replacing one of the same name."""
-    if isinstance(value, list):
-        kind = _LIST_KIND_OF_TYPE[type(value[0])]
-    else:
-        kind = _KIND_OF_TYPE[type(value)]
-    set_attribute_of_kind(op, name, kind, value)
-
-
-def set_attribute_of_kind(op: Any, name: str, kind: int, value: Any) -> None:
-    """Set an attribute of ``op`` whose kind, an ``AttrType`` of the protobuf, is known.
+def make_attribute(name: str, kind: int, value: Any) -> Any:
+    """Return an attribute of a kind, an ``AttrType`` of the protobuf.
 
     A single value also becomes a list of one, and the name of a dtype its code.
 
     Raises:
         TypeError, ValueError, KeyError, OverflowError: the value cannot be of that kind.
     """
-    remove_attributes(op, (name,))
     attr = OpDesc.Attr(name=name, type=kind)
     if kind in _LIST_KINDS:
         field, convert = _LIST_KINDS[kind]
@@ -184,22 +149,7 @@ def set_attribute_of_kind(op: Any, name: str, kind: int, value: Any) -> None:
         field, convert = _SCALAR_KINDS[kind]
         (single,) = value if isinstance(value, list) else [value]
         setattr(attr, field, convert(single))
-    op.attrs.append(attr)
-
-
-def remove_attributes(op: Any, names: Collection[str]) -> None:
-    """Remove the attributes of ``op`` that are called so."""
-    for position in reversed(range(len(op.attrs))):
-        if op.attrs[position].name in names:
-            del op.attrs[position]
-
-
-def copy_attributes(source: Any, target: Any, names: Collection[str]) -> None:
-    """Give ``target`` those attributes of ``source`` that are called so."""
-    for attr in source.attrs:
-        if attr.name in names:
-            remove_attributes(target, (attr.name,))
-            target.attrs.add().CopyFrom(attr)
+    return attr
 
 
 def _integer(value: Any) -> int:

@@ -127,7 +127,7 @@ def _set(op: Op, attribute: str, arrays: Sequence[Array]) -> bool:
     trial = Op(proto.OpDesc())
     try:
         kind = attribute_kinds(op.type)[attribute]
-        proto.set_attribute_of_kind(trial.desc, attribute, kind, values)
+        trial.set_attr(attribute, values, kind)
     except (KeyError, TypeError, ValueError, OverflowError):
         return False
     if np.asarray(trial.value(attribute)).reshape(-1).tolist() != values:

@@ -203,7 +203,7 @@ class _Importer:
     def _add_results(self, desc: Any, operation: Operation, line: Line) -> None:
         for spec, result in zip(line.results, operation.results):
             if spec.alias is not None:
-                names = list(proto.arguments(desc.inputs, spec.alias))
+                names = Op(desc).inputs(spec.alias)
                 self._names[result.id] = names[0]
             else:
                 names = self._new_variables(line.op_type, result)
@@ -314,7 +314,7 @@ class _Importer:
         if name not in kinds:
             raise self._fail(f"attribute '{name}' is not one of {desc.type}'s")
         try:
-            proto.set_attribute_of_kind(desc, name, kinds[name], value)
+            Op(desc).set_attr(name, value, kinds[name])
         except (TypeError, ValueError, KeyError, OverflowError) as error:
             raise self._fail(f"attribute '{name}' cannot be {value!r} ({error})") from error
 

@@ -43,7 +43,6 @@ def simulate(model: Model) -> Model:
     if not grids:
         return model
     simulated = copy_model(model)
-    simulated.is_rewritten = True
     _Simulation(simulated, grids).write()
     return simulated
 
