@@ -128,8 +128,9 @@ def attribute_value(attr: Any) -> Any:
 
 def attribute_kind(value: AttributeValue) -> int:
     """Return the ``AttrType`` of the protobuf by which a value is stored."""
-    is_list = isinstance(value, list)
-    return _LIST_KIND_OF_TYPE[type(value[0])] if is_list else _KIND_OF_TYPE[type(value)]
+    if isinstance(value, list):
+        return _LIST_KIND_OF_TYPE[type(value[0])]
+    return _KIND_OF_TYPE[type(value)]
 
 
 def make_attribute(name: str, kind: int, value: Any) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 from ..graph import Graph
 from ..op import Op, make_op
 from ..quantizable import WeightedOp
-from .affine import Vector, affine_op
+from .affine import Vector, affine_reader
 from .linear import linear_op
 
 
@@ -36,12 +36,11 @@ def add_to_outputs(graph: Graph, corrections: Mapping[WeightedOp, Vector], inser
 
 
 def _add_to_bias(graph: Graph, op: WeightedOp, correction: Vector) -> bool:
-    position, dims = graph.only_reader(op.output), graph.dims(op.output)
-    if position is None or not dims or graph.ops[position].type != "elementwise_add":
+    position = graph.only_reader(op.output)
+    if position is None or graph.ops[position].type != "elementwise_add":
         return False
-    axis = _channel_axis(graph, op) % len(dims)
-    found = affine_op(graph.ops[position], len(dims), axis, graph.model.parameters)
-    if found is None or found.source != op.output or not found.affine.fits(correction.size):
+    found = affine_reader(graph, position, op.output, _channel_axis(graph, op))
+    if found is None or not found.affine.fits(correction.size):
         return False
     total = found.affine.shift + correction
     graph.replace(position, _addition(graph, op, op.output, found.output, total))

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ..graph import Graph
 from ..op import Op, make_op
 from ..parameters import Array
 
@@ -75,6 +76,19 @@ def affine_op(
     if not (np.isfinite(affine.scale).all() and np.isfinite(affine.shift).all()):
         return None
     return AffineOp(source, op.output(slot), affine)
+
+
+def affine_reader(graph: Graph, number: int, source: str, channel_axis: int) -> AffineOp | None:
+    """Read an op as an affine map of ``source``, None if it is none.
+
+    The axis of the channels counts from the end if it is negative.
+    """
+    dims = graph.dims(source)
+    if not dims:
+        return None
+    axis = channel_axis % len(dims)
+    found = affine_op(graph.ops[number], len(dims), axis, graph.model.parameters)
+    return found if found is not None and found.source == source else None
 
 
 def _elementwise(

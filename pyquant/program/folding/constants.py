@@ -14,12 +14,14 @@ from ..op_facts import Fact, has
 from ..parameters import Array, write_combined
 from ..predictor import cpu_config, run_outputs
 from ..temporary import temporary_directory
+from ..tensor_inputs import use_attributes
+from .rule import Scope
 
 # What a program may grow by when an op of few inputs, as fill_constant, is replaced by its output.
 _LARGEST_MADE_OF_NOTHING = 1 << 16
 
 
-def compute_constants(graph: Graph) -> None:
+def compute_constants(graph: Graph, scope: Scope) -> set[str]:
     """Replace what is computed from parameters alone by parameters.
 
     All of it stays if Paddle fails to compute it on a CPU, where it has no kernels of float16 for
@@ -38,19 +40,29 @@ def compute_constants(graph: Graph) -> None:
         if any(reader not in made for reader in graph.readers(name))
     ]
     if not results:
-        return
+        return set()
     arrays = _run(graph, [graph.ops[position] for position in made], results)
     if arrays is None:
-        return
+        return set()
     inputs = {name for position in made for name in graph.ops[position].reads()}
     parameters = graph.model.parameters
     size = sum(parameters[name].nbytes for name in inputs if name in parameters)
     if sum(array.nbytes for array in arrays.values()) > size + _LARGEST_MADE_OF_NOTHING:
-        return
+        return set()
     for position in made:
         graph.remove(position)
     for name, array in arrays.items():
         graph.make_parameter(name, array)
+    return set()
+
+
+def use_constants(graph: Graph, scope: Scope) -> set[str]:
+    """Let ops have attributes for what is a constant by now."""
+    for position, op in sorted(graph.ops.items()):
+        changed = op.copy()
+        if use_attributes(changed, graph.model.parameters.get):
+            graph.replace(position, changed)
+    return set()
 
 
 def _is_constant(graph: Graph, op: Op, constant: set[str]) -> bool:

@@ -1,33 +1,27 @@
-"""Constant folding and fusion of redundant ops of a float model.
-
-Multiplications and additions by constants, batch_norm among them, go into the weight and the bias
-of the linear op before or behind them. Two linear ops in a row become one where that is cheaper,
-x + x * s becomes x * (s + 1), and transposed convolutions become convolutions and a pixel_shuffle.
-All that is exact but for rounding, and it is not done where it would not be.
-"""
+"""Constant folding and fusion of redundant ops of a float model, rule by rule."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
-import numpy as np
+from collections.abc import Callable, Collection
 
 from ..graph import Graph
 from ..misfusion import keep_apart
 from ..model import Folding, Model, copy_model
-from ..op import Op
-from ..parameters import Array
-from ..tensor_inputs import use_attributes
-from .addition import make_addition
-from .affine import AFFINE_OP_TYPES, IDENTITY, Affine, AffineOp, Vector, affine_op, make_scale
-from .constants import compute_constants
-from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
+from .affine_folding import fold_affine
+from .constants import compute_constants, use_constants
 from .residual import factor_out
+from .rule import Scope
 from .subpixel import use_pixel_shuffle
 
-# How much larger the largest factor of a channel may be than the smallest one, if additions are
-# divided by it: the quotient's rounding error is multiplied by it again.
-_MOST_UNEVEN = 1e3
+RULES: tuple[Callable[[Graph, Scope], set[str]], ...] = (
+    factor_out,
+    compute_constants,
+    use_constants,
+    fold_affine,
+    use_pixel_shuffle,
+)
+"""In their order. Each edits a graph where it is exact but for rounding, and returns the tensors
+that are new, or have other values than before."""
 
 
 def fold(
@@ -48,267 +42,13 @@ def fold(
             `Model.settle` to make, and what Paddle would fuse wrongly for `keep_apart`.
     """
     original = copy_model(model)
-    graph = Graph(model, keep)
-    rescaled = factor_out(graph)
-    compute_constants(graph)
-    _use_attributes(graph)
-    asked = set(keep)
-    linear = {
-        position: found
-        for position, op in graph.ops.items()
-        if op.type in LINEAR_OP_TYPES
-        and asked.isdisjoint((*op.reads(), *op.writes()))
-        and (found := _linear(graph, op)) is not None
-    }
-    changed = {position for position in linear if _fold_following(graph, linear[position])}
-    changed |= _compose(graph, linear)
-    changed &= linear.keys()
-    changed |= _fold_preceding(graph, linear, shifts, rescaled)
-    for position in changed:
-        _emit(graph, position, linear[position], rescaled)
-    _join_scalars(graph)
+    graph, scope = Graph(model, keep), Scope(frozenset(keep), shifts)
+    rescaled = [rule(graph, scope) for rule in RULES]
     if graph.is_edited:
         graph.write_back()
-    blocks = Graph(model, keep)
-    rescaled |= use_pixel_shuffle(blocks, asked)
-    if blocks.is_edited:
-        blocks.write_back()
-    if graph.is_edited or blocks.is_edited:
         if settle:
             model.settle()
-        model.folded = Folding(tuple(sorted(keep)), shifts, original, frozenset(rescaled))
+        kept, changed = tuple(sorted(keep)), frozenset[str]().union(*rescaled)
+        model.folded = Folding(kept, shifts, original, changed)
     if settle:
         keep_apart(model)
-
-
-def _use_attributes(graph: Graph) -> None:
-    """Let ops have attributes for what is a constant by now."""
-    for position, op in sorted(graph.ops.items()):
-        changed = op.copy()
-        if use_attributes(changed, graph.model.parameters.get):
-            graph.replace(position, changed)
-
-
-def _linear(graph: Graph, op: Op) -> LinearOp | None:
-    rank = _rank(graph, op.output())
-    return None if rank is None else linear_op(op, rank, graph.model.parameters)
-
-
-def _fold_following(graph: Graph, linear: LinearOp) -> bool:
-    """Fold the affine ops behind ``linear`` into it; return whether there were any."""
-    start = linear.output
-    while (position := graph.only_reader(linear.output)) is not None:
-        found = _affine(graph, position, linear.channel_axis)
-        if found is None or not found.affine.fits(linear.outputs):
-            break
-        linear.take_following(found.affine)
-        graph.remove(position)
-        linear.output = found.output
-    return linear.output != start
-
-
-def _compose(graph: Graph, linear: dict[int, LinearOp]) -> set[int]:
-    """Put one linear op for two in a row where that takes fewer multiplications.
-
-    Return the positions of the new ones.
-    """
-    made: set[int] = set()
-    for position in sorted(linear):
-        first = linear[position]
-        following = graph.only_reader(first.output)
-        if following not in linear or graph.is_kept(first.source):
-            continue
-        composed = linear[following].composed_with(first)
-        if composed is not None:
-            linear[following] = _put_one(graph, (position, following), linear, *composed)
-            del linear[position]
-            made.add(following)
-    return made
-
-
-def _put_one(
-    graph: Graph,
-    positions: tuple[int, int],
-    linear: Mapping[int, LinearOp],
-    weight: Array,
-    like_first: bool,
-) -> LinearOp:
-    """Put an op of ``weight`` in the place of two, and return it."""
-    first, last = (linear[position] for position in positions)
-    name = graph.add_parameter(f"{last.weight}.{last.output}", weight)
-    product = graph.ops[positions[1]].output()
-    like, old = (positions[0], first) if like_first else (positions[1], last)
-    op = graph.ops[like].copy()
-    op.rename_inputs({old.source: first.source, old.weight: name})
-    op.rename_outputs({op.output(): product})
-    graph.remove(positions[0])
-    graph.replace(positions[1], op)
-    one = _linear(graph, op)
-    assert one is not None
-    last.take_preceding(Affine(IDENTITY.scale, first.bias))
-    one.take_following(Affine(IDENTITY.scale, last.bias))
-    one.output = last.output
-    return one
-
-
-def _fold_preceding(
-    graph: Graph, linear: Mapping[int, LinearOp], shifts: bool, rescaled: set[str]
-) -> set[int]:
-    """Fold the affine ops before linear ones into these; return the positions of those changed.
-
-    The tensors that thereby have other values are added to ``rescaled``.
-    """
-    changed: set[int] = set()
-    for name in dict.fromkeys(op.source for op in linear.values()):
-        positions = graph.readers(name)
-        readers = [linear[position] for position in positions if position in linear]
-        if graph.is_kept(name) or any(op.source != name for op in readers):
-            continue
-        axes = {op.channel_axis for op in readers}
-        if len(readers) < len(positions) or len(axes) != 1:
-            continue
-        chain = _chain_to(graph, name, axes.pop())
-        if chain and _fold_chain(graph, chain, readers, shifts):
-            changed |= positions
-            if graph.producer(name) is not None:  # one op of the chain is left
-                rescaled.add(name)
-    return changed
-
-
-def _fold_chain(
-    graph: Graph, chain: Mapping[int, AffineOp], readers: list[LinearOp], shifts: bool
-) -> bool:
-    total = _composed(chain)
-    if not all(total.fits(op.inputs) for op in readers):
-        return False
-    source, output = _ends(chain)
-    if total.shift.any() and not (shifts and all(op.takes_shift for op in readers)):
-        if len(chain) == 1 or not _divides(total.scale):
-            return False
-        _replace(graph, chain, Affine(IDENTITY.scale, total.shift / total.scale), readers[0])
-        total = Affine(total.scale, IDENTITY.shift)
-    else:
-        for position in chain:
-            graph.remove(position)
-        graph.read_instead(output, source)
-        for op in readers:
-            op.source = source
-    for op in readers:
-        op.take_preceding(total)
-    return True
-
-
-def _join_scalars(graph: Graph) -> None:
-    """Put one ``scale`` op for several behind one another, and none for those that do nothing."""
-    for position in sorted(graph.ops, reverse=True):
-        if position not in graph.ops:
-            continue
-        output = next(iter(graph.ops[position].writes()), "")
-        chain = _chain_to(graph, output, 0)
-        if position not in chain or not _composed(chain).is_scalar:
-            continue
-        source, output = _ends(chain)
-        does_nothing = all((part == whole).all() for part, whole in zip(_composed(chain), IDENTITY))
-        if does_nothing and not graph.is_kept(output) and not graph.is_kept(source):
-            for removed in chain:
-                graph.remove(removed)
-            graph.read_instead(output, source)
-        elif len(chain) > 1:
-            _replace(graph, chain, _composed(chain), None)
-
-
-def _chain_to(graph: Graph, name: str, channel_axis: int) -> dict[int, AffineOp]:
-    """Return the affine ops by which ``name`` is computed, in order, by their positions."""
-    chain: dict[int, AffineOp] = {}
-    position = graph.producer(name)
-    while position is not None and (found := _affine(graph, position, channel_axis)) is not None:
-        if chain and graph.only_reader(found.output) is None:
-            break
-        chain = {position: found, **chain}
-        position = graph.producer(found.source)
-    return chain
-
-
-def _composed(chain: Mapping[int, AffineOp]) -> Affine:
-    total = IDENTITY
-    for found in chain.values():
-        total = total.then(found.affine)
-    return total
-
-
-def _ends(chain: Mapping[int, AffineOp]) -> tuple[str, str]:
-    ops = list(chain.values())
-    return ops[0].source, ops[-1].output
-
-
-def _divides(scale: Vector) -> bool:
-    magnitudes = np.abs(scale)
-    return bool(magnitudes.min() * _MOST_UNEVEN > magnitudes.max())
-
-
-def _replace(
-    graph: Graph, chain: Mapping[int, AffineOp], affine: Affine, reader: LinearOp | None
-) -> None:
-    """Put one op that computes ``affine`` in the place of ``chain``."""
-    source, output = _ends(chain)
-    for position in chain:
-        graph.remove(position)
-    if affine.is_scalar:
-        scale, shift = float(affine.scale[0]), float(affine.shift[0])
-        op = make_scale(source, output, scale, shift)
-    else:
-        assert reader is not None
-        op = make_addition(graph, source, output, affine.shift, reader.channel_axis)
-    graph.replace(list(chain)[-1], op)
-
-
-def _emit(graph: Graph, position: int, linear: LinearOp, rescaled: set[str]) -> None:
-    """Put a linear op that took others in into the program.
-
-    What it computes without its bias is added to ``rescaled``.
-    """
-    op = graph.ops[position].copy()
-    if linear.is_rescaled:
-        _store(graph, position, linear, op)
-    if not linear.bias.any():
-        op.rename_outputs({op.output(): linear.output})
-        graph.replace(position, op)
-        return
-    product = op.output()
-    rescaled.add(product)
-    if product == linear.output:
-        product = graph.add_variable(f"{product}.product", linear.output)
-        op.rename_outputs({linear.output: product})
-    bias = np.broadcast_to(linear.bias, linear.outputs)
-    add = make_addition(graph, product, linear.output, bias, linear.channel_axis)
-    graph.replace(position, op, add)
-
-
-def _store(graph: Graph, position: int, linear: LinearOp, op: Op) -> None:
-    name = linear.weight
-    if graph.only_reader(name) != position:
-        old = graph.model.parameters[name]
-        name = graph.add_parameter(f"{name}.{linear.output}", old)
-        op.rename_inputs({linear.weight: name})
-    graph.model.pending[name] = lambda: linear.values
-
-
-def _affine(graph: Graph, position: int, channel_axis: int) -> AffineOp | None:
-    """Read an op as affine, if its output has the shape of what it reads."""
-    op = graph.ops[position]
-    if op.type not in AFFINE_OP_TYPES:
-        return None
-    parameters = graph.model.parameters
-    source = next((name for name in op.reads() if name not in parameters), "")
-    rank = _rank(graph, source)
-    if rank is None:
-        return None
-    found = affine_op(op, rank, channel_axis % rank, parameters)
-    if found is None or found.source != source or _rank(graph, found.output) != rank:
-        return None
-    return found
-
-
-def _rank(graph: Graph, name: str) -> int | None:
-    dims = graph.dims(name)
-    return len(dims) if dims else None

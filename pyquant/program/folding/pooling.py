@@ -12,9 +12,9 @@ from typing import NamedTuple
 from ..graph import Graph
 from ..model import Model
 from ..op import Op
-from .affine import affine_op
+from .affine import affine_reader
 
-_RANK, _CHANNEL_AXIS = 4, 1
+_CHANNEL_AXIS = 1
 
 
 class Pooled(NamedTuple):
@@ -119,8 +119,7 @@ def _adds_bias(graph: Graph, position: int, image: str) -> bool:
     op = graph.ops[position]
     if op.type != "elementwise_add":
         return False
-    found = affine_op(op, _RANK, _CHANNEL_AXIS, graph.model.parameters)
-    return found is not None and found.source == image
+    return affine_reader(graph, position, image, _CHANNEL_AXIS) is not None
 
 
 def _pools_all(op: Op) -> bool:

@@ -9,9 +9,10 @@ from itertools import permutations
 
 from ..graph import Graph
 from .affine import make_scale
+from .rule import Scope
 
 
-def factor_out(graph: Graph) -> set[str]:
+def factor_out(graph: Graph, scope: Scope) -> set[str]:
     """Replace x + x * s by x * (s + 1) where s is smaller than x; return the new tensors."""
     made = set()
     for position in sorted(graph.ops):

@@ -10,7 +10,6 @@ of the kind: its weight is then applied to each pixel of the block, with zeros b
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +18,8 @@ from .. import proto
 from ..graph import Graph
 from ..op import Op, make_op
 from ..op_facts import Fact, has
-from .affine import affine_op
+from .affine import affine_reader
+from .rule import Scope
 
 # Paddle's pixel_shuffle (phi/kernels/impl/pixel_shuffle_kernel_impl.h) transposes plain tensors. It
 # and the reorder before it take about as long for a value as a transposed convolution of oneDNN for
@@ -68,28 +68,23 @@ class _Link(NamedTuple):
         return self.blocks * (self.size or 1) ** 2
 
 
-def use_pixel_shuffle(graph: Graph, untouched: Collection[str]) -> set[str]:
-    """Replace transposed convolutions where that takes less time; return the tensors made anew.
-
-    Args:
-        graph: the program.
-        untouched: tensors at which every op stays as it is.
-    """
+def use_pixel_shuffle(graph: Graph, scope: Scope) -> set[str]:
+    """Replace transposed convolutions where that takes less time; return the tensors made anew."""
     made: set[str] = set()
     for position in sorted(graph.ops):
-        chain = _chain(graph, position, untouched)
+        chain = _chain(graph, position, scope)
         if chain and _is_worth_it(chain):
             made.update(_rewrite(graph, chain))
     return made
 
 
-def _chain(graph: Graph, start: int, untouched: Collection[str]) -> list[_Link]:
+def _chain(graph: Graph, start: int, scope: Scope) -> list[_Link]:
     """Return the ops from a transposed convolution on that may be computed in blocks."""
     chain: list[_Link] = []
     position: int | None = start
     while position is not None:
         op = graph.ops[position]
-        if any(name in untouched for name in (*op.reads(), *op.writes())):
+        if scope.touches(op):
             break
         link = _link(graph, position, chain[-1] if chain else None)
         if link is None:
@@ -106,7 +101,7 @@ def _link(graph: Graph, position: int, before: _Link | None) -> _Link | None:
     if _never_overlaps(graph, op) and blocks <= _MOST_BLOCKS:
         inputs, outputs, size, _ = graph.model.parameters[op.input("Filter")].shape
         return _Link(position, op.input("Input"), output, inputs, outputs, blocks, size)
-    if before is None or not _is_per_value(graph, op, before):
+    if before is None or not _is_per_value(graph, position, before):
         return None
     return _Link(position, before.output, output, before.outputs, before.outputs, blocks, None)
 
@@ -133,14 +128,15 @@ def _never_overlaps(graph: Graph, op: Op) -> bool:
     )
 
 
-def _is_per_value(graph: Graph, op: Op, before: _Link) -> bool:
+def _is_per_value(graph: Graph, position: int, before: _Link) -> bool:
     """Return whether an op computes each value by itself, or by a constant of its channel."""
+    op = graph.ops[position]
     if has(op.type, Fact.PER_VALUE):
         return op.reads() == [before.output]
     if not has(op.type, Fact.ARITHMETIC):
         return False
-    found = affine_op(op, _RANK, _CHANNEL_AXIS, graph.model.parameters)
-    return found is not None and found.source == before.output and found.affine.fits(before.outputs)
+    found = affine_reader(graph, position, before.output, _CHANNEL_AXIS)
+    return found is not None and found.affine.fits(before.outputs)
 
 
 def _is_worth_it(chain: list[_Link]) -> bool:

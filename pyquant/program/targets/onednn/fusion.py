@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ...folding.affine import AffineOp, Vector, affine_op
+from ...folding.affine import Vector, affine_reader
 from ...graph import Graph
 from ...op_facts import ACTIVATIONS, Activation
 from ...quantizable import CONVOLUTIONS, WeightedOp
@@ -49,8 +49,12 @@ class FusedOp:
 
         A correction goes into a parameter of float32: into the first one that is added.
         """
-        found = [_affine(graph, self, position) for position in self.biases]
-        shifts = [one.affine.shift for one in found if one is not None]
+        shifts, source = list[Vector](), self.op.output
+        for position in self.biases:
+            found = affine_reader(graph, position, source, self.channel_axis)
+            assert found is not None
+            shifts.append(found.affine.shift)
+            source = found.output
         if correction is not None:
             is_added = bool(shifts) and graph.ops[self.biases[0]].type == "elementwise_add"
             first = shifts.pop(0) + correction if is_added else correction
@@ -75,22 +79,12 @@ def _take_bias(graph: Graph, fused: FusedOp) -> bool:
     if position is None or graph.ops[position].type not in ("elementwise_add", "elementwise_sub"):
         return False
     channels = graph.model.parameters[fused.op.weight].shape[fused.op.channel_axis]
-    found = _affine(graph, fused, position)
-    if found is None or found.source != fused.output or not found.affine.fits(channels):
-        return False
-    if (found.affine.scale != 1).any():
+    found = affine_reader(graph, position, fused.output, fused.channel_axis)
+    if found is None or not found.affine.fits(channels) or (found.affine.scale != 1).any():
         return False
     fused.biases.append(position)
     _take(fused, position, found.output)
     return True
-
-
-def _affine(graph: Graph, fused: FusedOp, position: int) -> AffineOp | None:
-    dims, op = graph.dims(fused.op.output), graph.ops[position]
-    if dims is None:
-        return None
-    axis = fused.channel_axis % len(dims)
-    return affine_op(op, len(dims), axis, graph.model.parameters)
 
 
 def _take_residual(graph: Graph, fused: FusedOp) -> None:

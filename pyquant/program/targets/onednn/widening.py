@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from ...folding.affine import Vector, affine_op
+from ...folding.affine import Vector, affine_reader
 from ...graph import Graph
 from ...names import WIDENED
 from ...op import Op
@@ -151,8 +151,7 @@ class _Search:
     def _take_constant(self, position: int, image: str) -> bool:
         """Take what an op adds to an image, or multiplies it by; return whether it can be."""
         op, parameters = self._graph.ops[position], self._graph.model.parameters
-        found = affine_op(op, _RANK, _CHANNEL_AXIS, parameters)
-        if found is None or found.source != image:
+        if affine_reader(self._graph, position, image, _CHANNEL_AXIS) is None:
             return False
         name = next(name for name in op.reads() if name in parameters)
         if parameters[name].size > 1:
