@@ -213,14 +213,18 @@ def quant_post_static(
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
     check_given(options, plan.int8.observed)
     watch.lap("load")
-    seen = observe(model, plan, options)
+    observations = observe(model, plan, options)
     watch.lap("calibrate")
-    plan = without_dead(plan, seen.statistics)
+    plan = without_dead(plan, observations.statistics)
     check_given(options, plan.int8.observed)
-    notes += [*seen.notes, *_format_notes(model), *notes_on_data(model, seen.statistics)]
+    notes += [
+        *observations.notes,
+        *_format_notes(model),
+        *notes_on_data(model, observations.statistics),
+    ]
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
-    decisions = decide(model, plan, seen, options, watch)
+    decisions = decide(model, plan, observations, options, watch)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
         found = _control(source, plan, decisions, eval_function, max_drop)
@@ -258,7 +262,7 @@ def _control(
     source: Model, plan: Plan, decisions: Decisions, metric: Metric, max_drop: float
 ) -> Control:
     ranges, bits = decisions.ranges.find(plan.int8)
-    ranked = rank(plan.ops, decisions.seen, decisions.weights, ranges, bits)
+    ranked = rank(plan.ops, decisions.observations, decisions.weights, ranges, bits)
     return control(
         source, lambda ops: emit(plan.of(ops), decisions).model, ranked, metric, max_drop
     )

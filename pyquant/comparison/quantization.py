@@ -157,7 +157,9 @@ class _Reader:
         self._written: Counter[str] = Counter()
         self._quantized: dict[str, Activation] = {}
         self._cast: dict[str, str] = {}
-        self._restated: dict[str, str] = {}  # weights that are quantized again, as by `Rewriter`
+        self._restated: dict[
+            str, str
+        ] = {}  # weights that are quantized again, as `QdqPlan` writes them
         self._products: dict[str, tuple[str, int]] = {}  # of such weights, with the output's index
         self._unbiased: dict[str, int] = {}  # outputs of ops, and their indices in `outputs`
         self._last: dict[str, int] = {}  # likewise, after a bias if there is one

@@ -26,7 +26,7 @@ from ..program.quantizable import WeightedOp
 from ..program.ranges import Range
 from ..program.temporary import temporary_directory
 from ..program.weights import QuantizedWeight
-from .observation import Seen
+from .observation import Observations
 from .options import Metric
 
 
@@ -119,7 +119,7 @@ def control(
 
 def rank(
     ops: Sequence[WeightedOp],
-    seen: Seen,
+    observations: Observations,
     weights: Mapping[str, QuantizedWeight],
     ranges: Mapping[str, Range],
     bits: Mapping[str, int],
@@ -128,17 +128,17 @@ def rank(
 
     Args:
         ops: what becomes int8.
-        seen: of their activations, with the moments of every op's inputs.
+        observations: of their activations, with the moments of every op's inputs.
         weights: as integers.
         ranges: of the activations.
         bits: of the signed integers that have an activation's step.
     """
-    inputs = {one.op: one for several in seen.moments.values() for one in several}
+    inputs = {one.op: one for several in observations.moments.values() for one in several}
     found = []
     for op in ops:
         threshold = ranges[op.activation].threshold
         step = threshold / (2 ** (bits[op.activation] - 1) - 1)
-        noise = step**2 / 12 + seen.statistics[op.activation].clipping_error(threshold)
+        noise = step**2 / 12 + observations.statistics[op.activation].clipping_error(threshold)
         error, power = inputs[op].errors(weights[op.weight], noise)
         shares = np.sqrt(error[power > 0] / power[power > 0])
         found.append((op, float(shares.mean()) if shares.size else 0.0))

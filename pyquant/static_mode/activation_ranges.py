@@ -14,7 +14,7 @@ from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Range
 from ..program.targets.int8_plan import Int8Plan
-from .observation import Seen
+from .observation import Observations
 from .options import Options
 
 # Of these `AUTO` takes one.
@@ -28,7 +28,7 @@ class ActivationRanges:
         self,
         model: Model,
         ops: Sequence[WeightedOp],
-        seen: Seen,
+        observations: Observations,
         options: Options,
         weight_factors: Mapping[str, Array] | None = None,
     ) -> None:
@@ -37,13 +37,13 @@ class ActivationRanges:
         Args:
             model: the float model.
             ops: what becomes int8.
-            seen: of their activations.
+            observations: of their activations.
             options: of the call.
             weight_factors: what weights are multiplied by where the activations are divided.
         """
         self._model = model
         self._ops = ops
-        self._seen = seen
+        self._observations = observations
         self._options = options
         self._weight_factors = weight_factors
         self._thresholds: dict[tuple[str, int], float] = {}
@@ -52,7 +52,7 @@ class ActivationRanges:
         """Return the ranges of what ``plan`` observes, and of how many bits they are."""
         ranges, bits = {}, {}
         for name in plan.observed:
-            statistic = self._seen.statistics[name]
+            statistic = self._observations.statistics[name]
             bits[name] = plan.bits(name, statistic.range(statistic.abs_max))
             ranges[name] = statistic.range(self._threshold(name, bits[name], plan))
         for group in self._options.same_scale_tensor_list or ():
@@ -72,8 +72,8 @@ class ActivationRanges:
     def _threshold(self, name: str, bits: int, plan: Int8Plan) -> float:
         key = name, bits
         if key not in self._thresholds:
-            statistic = self._seen.statistics[name]
-            if self._options.algo == AUTO and name in self._seen.samples:
+            statistic = self._observations.statistics[name]
+            if self._options.algo == AUTO and name in self._observations.samples:
                 self._thresholds[key] = self._best_threshold(name, bits, plan)
             else:
                 self._thresholds[key] = self.searched(statistic, bits)
@@ -81,7 +81,7 @@ class ActivationRanges:
 
     def _best_threshold(self, name: str, bits: int, plan: Int8Plan) -> float:
         """Return of the thresholds of several algorithms the one that costs the outputs least."""
-        statistic, sample = self._seen.statistics[name], self._seen.samples[name]
+        statistic, sample = self._observations.statistics[name], self._observations.samples[name]
         percent = self._options.hist_percent
         ops = [op for op in self._ops if op.activation == name]
         readers = readers_of(self._model, ops, self._weight_factors)

@@ -15,7 +15,7 @@ from ..program.weights import quantize_weights
 from ..result import Stopwatch
 from .activation_ranges import ActivationRanges
 from .equalization import Equalization, equalize
-from .observation import Seen
+from .observation import Observations
 from .options import Options
 from .plan import Plan
 from .rounding import Weights, round_weights, suited
@@ -33,7 +33,7 @@ class Decisions:
         equalization: by which factors activations are divided.
         weights: of all int8 ops, and of those that run in float.
         corrections: what the outputs of ops lack on average, float64[outputs].
-        seen: of the activations, once they are divided.
+        observations: of the activations, once they are divided.
         options: of the call.
     """
 
@@ -41,7 +41,7 @@ class Decisions:
     equalization: Equalization
     weights: Weights
     corrections: Mapping[WeightedOp, Array]
-    seen: Seen
+    observations: Observations
     options: Options
 
 
@@ -60,30 +60,32 @@ class Emitted:
     steps: Mapping[str, float]
 
 
-def decide(model: Model, plan: Plan, seen: Seen, options: Options, watch: Stopwatch) -> Decisions:
+def decide(
+    model: Model, plan: Plan, observations: Observations, options: Options, watch: Stopwatch
+) -> Decisions:
     """Decide what a plan leaves open.
 
     Args:
         model: the float model; its parameters take factors of activations in.
         plan: of it.
-        seen: of the activations that the plan observes.
+        observations: of the activations that the plan observes.
         options: of the call.
         watch: is told of each stage.
     """
     equalization = Equalization()
     if options.equalizes:
-        equalization = equalize(model, plan.int8, seen, options)
-        seen = seen.divided(equalization.factors)
+        equalization = equalize(model, plan.int8, observations, options)
+        observations = observations.divided(equalization.factors)
         watch.lap("equalize")
     factors = equalization.weight_factors
-    thresholds = ActivationRanges(model, plan.ops, seen, options, factors)
+    thresholds = ActivationRanges(model, plan.ops, observations, options, factors)
     ranges, _ = thresholds.find(plan.int8)
     watch.lap("thresholds")
-    weights, corrections = round_weights(model, plan.int8, seen, ranges, factors, options)
+    weights, corrections = round_weights(model, plan.int8, observations, ranges, factors, options)
     in_float = quantize_weights(model, plan.weight_only, _BITS_OF_FLOAT_OPS, options.per_channel)
     weights = {**in_float, **weights}
     watch.lap("quantize")
-    return Decisions(thresholds, equalization, weights, corrections, seen, options)
+    return Decisions(thresholds, equalization, weights, corrections, observations, options)
 
 
 def emit(plan: Plan, decisions: Decisions) -> Emitted:

@@ -26,7 +26,7 @@ from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
 from ..program.targets.int8_plan import Int8Plan
 from .activation_ranges import ActivationRanges
-from .observation import Seen
+from .observation import Observations
 from .options import Options
 
 # The share of the weights' rounding error, in power, that adaround leaves in the outputs of
@@ -54,26 +54,28 @@ class Equalization:
         return {**self.taken, **self.inserted}
 
 
-def equalize(model: Model, plan: Int8Plan, seen: Seen, options: Options) -> Equalization:
+def equalize(
+    model: Model, plan: Int8Plan, observations: Observations, options: Options
+) -> Equalization:
     """Choose factors for the activations that become int8, as far as they are worth it.
 
     What writes an activation takes them in, where that changes nothing else: ``model`` changes.
     Otherwise they are left to be inserted.
     """
     found = Equalization()
-    equalizable = _equalizable(model, plan.ops, seen, options)
+    equalizable = _equalizable(model, plan.ops, observations, options)
     if not equalizable:
         return found
-    ranges = ActivationRanges(model, plan.ops, seen, options)
+    ranges = ActivationRanges(model, plan.ops, observations, options)
     graph = Graph(model)
     for name, readers in equalizable.items():
-        neighbours = find_neighbours(graph, name, seen.statistics.keys() - {name})
+        neighbours = find_neighbours(graph, name, observations.statistics.keys() - {name})
         if neighbours is None and not plan.takes_factors(name):
             continue
         least_gain = LEAST_GAIN if neighbours is None else 1.0
         factors = channel_factors(
-            seen.samples[name],
-            seen.statistics[name],
+            observations.samples[name],
+            observations.statistics[name],
             readers_of(model, readers),
             partial(_grid, name, plan, ranges),
             options.weight_levels,
@@ -104,7 +106,7 @@ def _outliers(readers: Sequence[WeightedOp]) -> Outliers:
 
 
 def _equalizable(
-    model: Model, ops: Sequence[WeightedOp], seen: Seen, options: Options
+    model: Model, ops: Sequence[WeightedOp], observations: Observations, options: Options
 ) -> dict[str, list[WeightedOp]]:
     """Return the ops that read each activation that factors may be worth putting on.
 
@@ -118,8 +120,11 @@ def _equalizable(
     return {
         name: found
         for name, found in readers.items()
-        if name in seen.samples
-        and (options.equalize or has_outliers(seen.samples[name], _outliers(found).least_ratio))
+        if name in observations.samples
+        and (
+            options.equalize
+            or has_outliers(observations.samples[name], _outliers(found).least_ratio)
+        )
         and name not in options.given_thresholds
         and writes[name] <= 1
         and all(reads[op.weight] == 1 for op in found)

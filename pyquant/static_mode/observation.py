@@ -22,7 +22,7 @@ from ..calibration.statistic import (
 )
 from ..calibration.thresholds import statistic_of
 from ..errors import ActivationError, CalibrationDataError
-from ..program.channels import channel_axes
+from ..program.folding.linear import channel_axes
 from ..program.model import Model
 from ..program.output_files import remove_leftovers
 from ..program.parameters import Array
@@ -32,7 +32,7 @@ from .plan import Plan
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observations:
     """What the calibration data show.
 
     Attributes:
@@ -40,7 +40,7 @@ class Seen:
         means: float64[channels], of those activations of which it is asked for.
         moments: of what each op reads, if rounding or ranking asks for them.
         samples: of each activation of known channels, if anything is chosen by them.
-        notes: what there is to know about how they were seen.
+        notes: what there is to know about how they were observed.
     """
 
     statistics: Statistics
@@ -49,7 +49,7 @@ class Seen:
     samples: Mapping[str, ActivationSample]
     notes: tuple[str, ...] = ()
 
-    def divided(self, factors: Mapping[str, Array]) -> Seen:
+    def divided(self, factors: Mapping[str, Array]) -> Observations:
         """Return what is seen of the activations divided by factors, one per channel."""
         statistics, samples = dict(self.statistics), dict(self.samples)
         means, moments = dict(self.means), dict(self.moments)
@@ -63,7 +63,7 @@ class Seen:
         return replace(self, statistics=statistics, means=means, moments=moments, samples=samples)
 
 
-def observe(model: Model, plan: Plan, options: Options) -> Seen:
+def observe(model: Model, plan: Plan, options: Options) -> Observations:
     """Run the data, or take a calibration, and return what they show.
 
     Raises:
@@ -91,7 +91,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Seen:
         means = {name: one.sums.means for name, one in channels.items()}
     if options.needs_samples:
         samples = {name: one.sample for name, one in channels.items()}
-    return Seen(statistics, means, moments, samples, _notes(statistics))
+    return Observations(statistics, means, moments, samples, _notes(statistics))
 
 
 def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:

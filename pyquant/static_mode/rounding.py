@@ -14,7 +14,7 @@ from ..program.ranges import Range
 from ..program.targets.int8_plan import Int8Plan
 from ..program.targets.saturation import VNNI
 from ..program.weights import QuantizedWeight, quantize_weights
-from .observation import Seen
+from .observation import Observations
 from .options import Options
 
 Weights = Mapping[str, QuantizedWeight]
@@ -24,7 +24,7 @@ Weights = Mapping[str, QuantizedWeight]
 def round_weights(
     model: Model,
     plan: Int8Plan,
-    seen: Seen,
+    observations: Observations,
     ranges: Mapping[str, Range],
     weight_factors: Mapping[str, Array],
     options: Options,
@@ -34,7 +34,7 @@ def round_weights(
     Args:
         model: the float model.
         plan: of the int8 program.
-        seen: of its activations.
+        observations: of its activations.
         ranges: of them.
         weight_factors: what weights are multiplied by first, by their names.
         options: of the call.
@@ -45,8 +45,8 @@ def round_weights(
     bits, per_channel = options.weight_bits, options.per_channel
     weights = quantize_weights(model, plan.ops, bits, per_channel, weight_factors)
     weights = suited(weights, plan, ranges, options)
-    by_moments = first_readers(seen.moments) if options.rounds_by_moments else {}
-    corrected, dims = _corrected(plan, seen), model.dims()
+    by_moments = first_readers(observations.moments) if options.rounds_by_moments else {}
+    corrected, dims = _corrected(plan, observations), model.dims()
     corrections = {}
     for name, weight in weights.items():
         if name not in by_moments and name not in corrected:
@@ -55,7 +55,7 @@ def round_weights(
         if name in by_moments:
             made = replace(made, rounded=by_moments[name].round(made))
         for op in corrected.get(name, ()):
-            means = seen.means[op.activation]
+            means = observations.means[op.activation]
             corrections[op] = mean_error(op.desc(model), made, means, dims[op.activation])
         weights[name] = weight.keeping(made)
     return weights, corrections
@@ -70,10 +70,10 @@ def suited(
     return plan.without_saturation(weights, ranges)
 
 
-def _corrected(plan: Int8Plan, seen: Seen) -> dict[str, list[WeightedOp]]:
+def _corrected(plan: Int8Plan, observations: Observations) -> dict[str, list[WeightedOp]]:
     """Return the ops whose outputs are corrected, by the names of their weights."""
     found: dict[str, list[WeightedOp]] = {}
     for op in plan.ops:
-        if op.block == 0 and op.activation in seen.means:
+        if op.block == 0 and op.activation in observations.means:
             found.setdefault(op.weight, []).append(op)
     return found

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from ..model import Model
 from ..op import Op
 from ..parameters import Array
-from ..quantizable import QUANTIZABLE_OPS
+from ..quantizable import QUANTIZABLE_OPS, WeightedOp
 from .affine import Affine, Vector
 
 
@@ -294,3 +295,23 @@ def _is_plain(op: Op, rank: int) -> bool:
     if op.type == "depthwise_conv2d" and op.is_channels_last:
         return False
     return op.type != "mul" or op.attr("x_num_col_dims", 1) == rank - 1
+
+
+def channel_axes(model: Model, ops: Iterable[WeightedOp]) -> dict[str, int]:
+    """Return the axes of the channels of what ``ops`` read, if all of them read the same ones.
+
+    They are counted from the end if negative. What has but one axis is no sample of channels.
+    """
+    dims = model.dims()
+    axes: dict[str, set[int | None]] = {}
+    for op in ops:
+        desc = op.desc(model)
+        rank = len(dims.get(op.activation, ()))
+        linear = linear_op(desc, rank, model.parameters) if rank > 1 else None
+        axis = None if linear is None else linear.channel_axis
+        axes.setdefault(op.activation, set()).add(axis)
+    return {
+        name: axis
+        for name, found in axes.items()
+        if len(found) == 1 and (axis := next(iter(found))) is not None
+    }

@@ -67,8 +67,8 @@ class Target:
         rules: which ops stay in float but for their weight.
         saturating: which others do, unless the processors have VNNI.
         runs_here: whether Paddle's Predictor on this CPU runs the int8 program.
-        equalizes_products: whether the columns of matrix products have to be of one magnitude
-            (see `Rewriter.equalize_products`).
+        unit_columns: whether the columns of matrix products have to be of one magnitude (see
+            `QdqPlan`).
         stores_integers: whether the weights of ops that run in float may be stored as integers.
         fused: op types without a weight that are fused to an int8 op in front of them. If there
             are any, what int8 ops write is quantized, too.
@@ -82,7 +82,7 @@ class Target:
     rules: tuple[Rule, ...]
     saturating: tuple[Rule, ...] = ()
     runs_here: bool = True
-    equalizes_products: bool = False
+    unit_columns: bool = False
     stores_integers: bool = True
     fused: tuple[str, ...] = ()
     int8_types: tuple[str, ...] = ()
@@ -331,7 +331,7 @@ _BEHIND_BLOCKS = Rule(
 QDQ = Target(
     "qdq",
     takes_zero_points=False,
-    equalizes_products=True,
+    unit_columns=True,
     rules=(
         Rule(_is_no_fc, "Paddle's passes make no fc of it (fc_fuse_pass.cc)"),
         Rule(

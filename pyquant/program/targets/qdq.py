@@ -84,7 +84,7 @@ class QdqPlan:
         threshold of a channel (ComputeVarScales in ``compute_propagate_scales_onednn_pass.cc``).
         """
         suited = dict(weights)
-        for op in self.ops if self.target.equalizes_products else ():
+        for op in self.ops if self.target.unit_columns else ():
             if op.op_type in PRODUCTS:
                 weight = suited[op.weight]
                 suited[op.weight] = without_saturation(weight, op, op.desc(self.model), False)
@@ -139,7 +139,7 @@ class _Emitter:
             # By this attribute, which Paddle's own PTQ sets, passes know what is to be int8.
             number = self._graph.number(op.block, op.position)
             self._graph.op(number).set_attr("quantization_type", "qat_with_weight")
-        unit = PRODUCTS if plan.target.equalizes_products else ()
+        unit = PRODUCTS if plan.target.unit_columns else ()
         others = [op for op in plan.ops if op.op_type not in unit]
         read_dequantized(self._graph, weights, others, _dequantize_linear)
         self._equalize_products([op for op in plan.ops if op.op_type in unit])
