@@ -21,12 +21,9 @@ from .windows import Window
 def mean_error(desc: Op, weight: QuantizedWeight, means: Array, dims: Sequence[int]) -> Array:
     """Return the mean of an op's float outputs minus its quantized ones, float64[outputs].
 
-    Args:
-        desc: the op.
-        weight: its weight, quantized to up to 8 bits per channel or per tensor.
-        means: the mean of each channel of its activation, float64[channels].
-        dims: the declared dims of the activation; unknown ones are below 1. If they are known,
-            padding adds no error.
+    The weight is quantized to up to 8 bits, per channel or per tensor. ``means`` has the mean of
+    each channel of the activation, float64[channels]. ``dims`` are the activation's declared dims;
+    unknown ones are below 1. If they are known, padding adds no error.
     """
     source = weight.source
     layout = weight_layout(desc, source.shape)
@@ -47,14 +44,7 @@ def mean_error(desc: Op, weight: QuantizedWeight, means: Array, dims: Sequence[i
 
 
 def mean_outputs(desc: Op, weight: Array, means: Array, dims: Sequence[int]) -> Array:
-    """Return the mean outputs of an op, float64[outputs].
-
-    Args:
-        desc: as in `mean_error`.
-        weight: its weight, float32.
-        means: as in `mean_error`.
-        dims: as in `mean_error`.
-    """
+    """Return an op's mean outputs, float64[outputs], given a float32 weight; see `mean_error`."""
     layout = weight_layout(desc, weight.shape)
     weights, by_group = layout.grouped(weight), means.reshape(layout.groups, -1)
     taps = np.ones(weights.shape[-1])

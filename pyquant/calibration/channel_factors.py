@@ -25,15 +25,10 @@ _LARGEST = 1e3  # the largest factor: beyond it, small channels would be lost
 
 
 class Outliers(NamedTuple):
-    """Limits that an activation must reach to be divided by default.
+    """Limits that an activation must reach to be divided by default."""
 
-    Attributes:
-        least_ratio: the largest channel over the median channel.
-        least_cost: the error from rounding the activation as a share of the outputs' power, summed
-            over the ops that read it.
-    """
-
-    least_ratio: float
+    least_ratio: float  # of the largest channel to the median channel
+    # The error from rounding the activation as a share of the outputs' power, summed over the ops.
     least_cost: float
 
 
@@ -67,15 +62,10 @@ def channel_factors(
 ) -> Array | None:
     """Return the factors of an activation, float32[channels], or None if none are worth it.
 
-    Args:
-        sample: a sample of the activation.
-        statistic: the statistic of all its values.
-        readers: the ops that read it as integers.
-        grid_of: returns the grid of integers for a statistic.
-        levels: the largest integer of a weight.
-        rounding: the share of the weights' rounding error, in power, that remains.
-        least_gain: how many times smaller the error's power must become.
-        least_cost: the least cost of rounding the undivided activation.
+    They are worth it if rounding the undivided activation costs at least ``least_cost``, and if
+    they make the error's power more than ``least_gain`` times smaller. The statistic covers all
+    values. ``levels`` is the largest integer of a weight. ``rounding`` is the share of the weights'
+    rounding error, in power, that remains.
     """
     cost = OutputError(sample.rows, readers)
     if least_cost > 0 and cost.of_activation(grid_of(statistic)) < least_cost:

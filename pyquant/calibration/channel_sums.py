@@ -15,10 +15,8 @@ from ..kernels import FRACTION_BITS
 class ChannelSums:
     """The sum of each channel of an activation, and the number of positions in it.
 
-    Attributes:
-        positions: how many were seen.
-        whole: int64[channels], the whole part of the sums; empty until something is seen.
-        fraction: int64[channels], the rest, below one, in units of 2^-40.
+    ``whole`` is the whole part of the sums, int64[channels], and empty until something is seen.
+    ``fraction`` is the rest, which is below one, in units of 2^-40.
     """
 
     positions: int = 0

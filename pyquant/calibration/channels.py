@@ -16,15 +16,9 @@ from .samples import ActivationSample
 
 @dataclass
 class ActivationChannels:
-    """The sums and maxima of an activation's channels, and a sample of its positions.
+    """The sums and maxima of an activation's channels, and a sample of its positions."""
 
-    Attributes:
-        axis: the axis of the channels; a negative one counts from the end.
-        sums: the sums of all values.
-        sample: the maxima of all values, and some positions.
-    """
-
-    axis: int
+    axis: int  # of the channels; a negative one counts from the end
     sums: ChannelSums = field(default_factory=ChannelSums)
     sample: ActivationSample = field(default_factory=ActivationSample)
 
@@ -35,13 +29,10 @@ class ActivationChannels:
         abs_max: NDArray[np.float32] | None,
         dtype: str | None = None,
     ) -> None:
-        """Add one batch.
+        """Add one batch, in the shape that `by_channel` returns.
 
-        Args:
-            samples: as `by_channel` returns them.
-            sums: float64[samples, channels]; None if the channels are not interleaved.
-            abs_max: float32[channels]; likewise.
-            dtype: ``"bfloat16"`` for raw ``uint16``.
+        ``sums`` is float64[samples, channels], ``abs_max`` float32[channels]. Both are None if the
+        channels are not interleaved.
         """
         if sums is None or abs_max is None:
             sums = kernels.channel_sums(samples, 1, dtype=dtype)
@@ -59,10 +50,7 @@ class ActivationChannels:
 def by_channel(array: Array, axis: int, layout: Layout | None) -> Array:
     """Return values as [samples, blocks, positions, channels of a block].
 
-    Args:
-        array: the values as they lie in memory.
-        axis: the axis of the channels, if the values lie in order.
-        layout: their layout otherwise.
+    The values lie in memory in ``layout``; if it is None, in order, with channels along ``axis``.
     """
     if layout is not None:
         return layout.blocks(array)

@@ -26,17 +26,12 @@ def source_length(source: Source) -> int | None:
 
 
 def feeds_of_batches(inputs: Sequence[Any], source: Source, batch_nums: int | None) -> Feeds:
-    """Turn batches into feeds.
+    """Turn batches into feeds for inputs, which are given as ``VarDesc``s.
 
-    Args:
-        inputs: the ``VarDesc``s of the model's inputs.
-        source: an iterable, a generator, a DataLoader, or a function that returns one of them
-            (a reader). Each batch is an array (for one input), a tuple or list of arrays in the
-            order of the inputs, or a dict by input name; numpy or Paddle, batch axis included.
-        batch_nums: take this many batches at most; None takes all.
-
-    Raises:
-        CalibrationDataError: a batch does not fit the inputs.
+    The source is an iterable, a generator, a DataLoader, or a function that returns one of them (a
+    reader). Each batch is an array (for one input), a tuple or list of arrays in the order of the
+    inputs, or a dict by input name; numpy or Paddle, batch axis included. ``batch_nums`` limits
+    their number; None takes all. Raises CalibrationDataError if a batch does not fit the inputs.
     """
     for number, batch in enumerate(islice(_iterate(source), batch_nums)):
         yield _checked(inputs, _by_name(inputs, batch, f"batch {number}"), f"batch {number}")

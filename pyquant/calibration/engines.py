@@ -9,11 +9,7 @@ from .run import Engine, run_here
 
 
 def engine_of(engine: Any) -> Engine:
-    """Return the engine that the argument ``engine`` asks for.
-
-    Raises:
-        SettingError: it is neither None nor the module ``ray``.
-    """
+    """Return the engine for None or the module ``ray``; raise SettingError for anything else."""
     if engine is None:
         return run_here
     if getattr(engine, "__name__", None) != "ray":

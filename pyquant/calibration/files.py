@@ -17,15 +17,11 @@ from ..program.parameters import Array
 class SampleFiles:
     """The samples in files, along axis 0 of their arrays.
 
-    Iterating yields a dict by input name, a tuple in the order of the inputs, or one array.
-
-    Args:
-        path: a file, or a directory whose files are read in the order of their names. An .npz
-            holds one array per input, under the input's name or unnamed in the order of the
-            inputs; an .npy is for a model with one input.
-
-    Raises:
-        CalibrationDataError: there is no such file, it holds no arrays, or they differ in length.
+    The path is a file, or a directory whose files are read in the order of their names. An .npz
+    holds one array per input, under the input's name or unnamed in the order of the inputs. An .npy
+    is for a model with one input. Iterating yields a dict by input name, a tuple in the order of
+    the inputs, or one array. Raises CalibrationDataError if there is no such file, or if it holds
+    no arrays or arrays of different lengths.
     """
 
     def __init__(self, path: Path) -> None:

@@ -44,11 +44,7 @@ class _AllSeen(Exception):  # noqa: N818, it is no error
 
 
 class Forward:
-    """Runs batches through a model and adds its activations to statistics.
-
-    Attributes:
-        optimization: how the Predictor runs the model now.
-    """
+    """Runs batches through a model and adds its activations to statistics."""
 
     def __init__(
         self,
@@ -57,14 +53,11 @@ class Forward:
         threads: int | None = None,
         observers: Observers | None = None,
     ) -> None:
-        """Make the Predictor.
+        """Make the Predictor of a model as read from its files, or as folded.
 
-        Args:
-            model: as read from its files, which the Predictor reads again, or folded. If folding
-                left the observed tensors unchanged, the original runs and no file is written.
-            names: the activations to observe.
-            threads: for the forward pass and the kernels; None uses every core of the process.
-            observers: further observers of the activations.
+        It reads the files again. If folding left the observed tensors unchanged, the original runs
+        and no file is written. ``threads`` is for the forward pass and the kernels; None uses every
+        core of the process.
         """
         self._observers = observers or {}
         if model.folded is not None and model.folded.rescaled.isdisjoint(names):
@@ -86,19 +79,12 @@ class Forward:
         self.weaken()
 
     def run(self, feed: Feed, batch: int, statistics: Statistics) -> None:
-        """Run one batch and add its activations to ``statistics``.
+        """Run one batch and add its activations to ``statistics``, one for each observed name.
 
         If Paddle fails, hides an activation or produces NaN with one kind of optimization, this
-        batch and all later ones run with the next kind.
-
-        Args:
-            feed: arrays by input name.
-            batch: its number, for messages.
-            statistics: one for each observed name.
-
-        Raises:
-            CalibrationDataError: the model cannot run it.
-            ActivationError: a tensor holds NaN or infinity without optimization, or is empty.
+        batch and all later ones run with the next kind. Raises CalibrationDataError if the model
+        cannot run the batch, and ActivationError if a tensor is empty, or holds NaN or infinity
+        without optimization.
         """
         self._batch, self._statistics = batch, statistics
         self._seen.clear()
@@ -216,12 +202,10 @@ def _empty(name: str, batch: int) -> ActivationError:
 
 
 def _is_channels_last(model: Model) -> bool:
-    """Return whether an op of the program reads or writes images with the channels last."""
     return any(op.is_channels_last for op in model.ops())
 
 
 def _written_again(model: Model, names: Collection[str]) -> bool:
-    """Return whether the program writes one of ``names`` more than once."""
     writes = model.writes()
     return any(writes[name] > 1 for name in names)
 

@@ -17,24 +17,16 @@ from .positions import spread
 
 @dataclass(frozen=True)
 class Layout:
-    """A memory order of [samples, channels, ...].
+    """A memory order of [samples, channels, ...]."""
 
-    Attributes:
-        block: how many channels lie side by side at each position; 0 stands for all.
-    """
-
-    block: int
+    block: int  # how many channels lie side by side at each position; 0 stands for all
 
     def fits(self, shape: tuple[int, ...]) -> bool:
         """Return whether images of this shape can have this layout."""
         return shape[1] % (self.block or shape[1]) == 0
 
     def blocks(self, array: Array) -> Array:
-        """Reshape values of this layout to [samples, blocks, positions, channels of a block].
-
-        Args:
-            array: of the shape [samples, channels, ...], with its values as they lie in memory.
-        """
+        """Reshape values from memory to [samples, blocks, positions, channels of a block]."""
         samples, channels, *sizes = array.shape
         block = self.block or channels
         return array.reshape(samples, channels // block, math.prod(sizes), block)
@@ -58,9 +50,7 @@ LAYOUTS: Mapping[str, Layout] = {
 def found_layout(array: Array, plain: Array) -> Layout | None:
     """Return the layout of values in memory, or None if it cannot be determined.
 
-    Args:
-        array: [samples, channels, ...], with its values as they lie in memory.
-        plain: the same values in order.
+    ``array`` is [samples, channels, ...] as in memory; ``plain`` has the same values in order.
     """
     channels = array.shape[1]
     # With a single block, a blocked layout is the same as nhwc.

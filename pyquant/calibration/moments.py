@@ -31,13 +31,10 @@ _TRANSPOSED_INPUT = ("trans_x", "transpose_X")  # attributes of matmul_v2 and ma
 class InputMoments:
     """The second moments of one op's inputs, over a few positions of each sample.
 
-    Attributes:
-        op: the op.
-        sums: float64[groups, inputs, inputs]; an input is a channel, or a tap of one.
+    ``sums`` is float64[groups, inputs, inputs]; an input is a channel, or a tap of one.
     """
 
     def __init__(self, op: WeightedOp, desc: Op, weight: Array) -> None:
-        """Take the op, its description in the program, and its weight."""
         self.op = op
         self._is_product = op.op_type in PRODUCTS
         self._groups = desc.geometry().groups
@@ -82,9 +79,7 @@ class InputMoments:
     def errors(self, weight: QuantizedWeight, noise: float) -> tuple[Array, Array]:
         """Return the error power that int8 adds to outputs, and their power: float64[outputs] each.
 
-        Args:
-            weight: the quantized weight.
-            noise: the mean squared error of the activation, assumed to be the same everywhere.
+        ``noise`` is the mean squared error of the activation, assumed to be the same everywhere.
         """
         matrix, _ = self._matrix(weight.source)
         integers, _ = self._matrix(weight.integers)

@@ -20,16 +20,11 @@ from ..program.ranges import Grid
 
 
 class Reader:
-    """How strongly an op reads each channel of its activation.
-
-    Attributes:
-        taps: how many weights each output has per input channel.
-    """
+    """How strongly an op with a float32 weight reads each channel of its activation."""
 
     def __init__(self, desc: Op, weight: Array) -> None:
-        """Take the float32 weight, and the groups and layout of the op."""
         self._weights = weight_layout(desc, weight.shape).grouped(weight)
-        self.taps = self._weights.shape[-1]
+        self.taps = self._weights.shape[-1]  # how many weights an output has per input channel
 
     @cached_property
     def energy(self) -> Array:
@@ -62,13 +57,7 @@ class Reader:
 def readers_of(
     model: Model, ops: Sequence[WeightedOp], factors: Mapping[str, Array] | None = None
 ) -> list[Reader]:
-    """Return how strongly ``ops`` read their activation.
-
-    Args:
-        model: the model of the ops.
-        ops: the ops that read the activation.
-        factors: the factors that multiply weights, by the weights' names.
-    """
+    """Return the readers of an activation; ``factors`` multiply weights, by the weights' names."""
     readers = []
     for op in ops:
         weight = model.made(op.weight)
@@ -91,11 +80,9 @@ class OutputError:
         self._outputs = [(reader, reader.gathered(self._power)) for reader in readers]
 
     def of_activation(self, grid: Grid, factors: Array | None = None) -> float:
-        """Return the cost of rounding the activation.
+        """Return the cost of rounding the activation to ``grid``.
 
-        Args:
-            grid: the grid of integers for rows / factors.
-            factors: float32[channels]; they divide the activation and multiply the weights.
+        The factors, float32[channels], first divide the activation and multiply the weights.
         """
         if factors is None:
             error = _mean_square(grid.rounded(self._rows) - self._rows)

@@ -26,27 +26,19 @@ _RETRIES = 5
 
 
 class _Task(NamedTuple):
-    """What a worker needs besides the batch; hashable, so that the worker can cache the model.
+    """What a worker needs besides the batch; hashable, so that the worker can cache the model."""
 
-    Attributes:
-        model_path: the program, at the same path on every machine.
-        params_path: its parameters; None if each has a file of its own.
-        folded: the arguments of `fold`; None if the model is not folded.
-        kinds: the name of each activation to observe, the kind of its statistic, and the axis of
-            its channels if they are asked for.
-    """
-
-    model_path: str
-    params_path: str | None
-    folded: tuple[tuple[str, ...], bool] | None
+    model_path: str  # the same on every machine
+    params_path: str | None  # None if each parameter has a file of its own
+    folded: tuple[tuple[str, ...], bool] | None  # the arguments of `fold`, if the model is folded
+    # For each activation: its name, the kind of its statistic, and the channels' axis if asked for.
     kinds: tuple[tuple[str, type[ActivationMaxima], int | None], ...]
 
 
 class RayEngine:
     """An `Engine` that runs batches on every core of a Ray cluster.
 
-    Args:
-        ray: the module. The engine initializes it if needed, with a cluster on this machine.
+    It initializes Ray if needed, with a cluster on this machine.
     """
 
     def __init__(self, ray: Any) -> None:
@@ -57,9 +49,8 @@ class RayEngine:
     ) -> Iterator[NumberedFeed]:
         """Run the feeds, and merge their statistics in the order of the batches.
 
-        Raises:
-            ClusterError: Ray cannot be initialized, or failed to run a feed.
-            PyquantError: running a feed raised this error, as without Ray.
+        Raises ClusterError if Ray cannot be initialized or fails to run a feed. A feed's own error
+        is raised as without Ray.
         """
         if not statistics:
             yield from feeds

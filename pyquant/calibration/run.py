@@ -28,30 +28,20 @@ NumberedFeed = tuple[int, Feed]
 Engine = Callable[[Model, Statistics, Iterator[NumberedFeed]], Iterator[NumberedFeed]]
 """Runs feeds through the model; yields each once the statistics include it and all before it."""
 
-
 CHECKPOINT_EVERY = 50
 """Default number of batches between two saves."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a calibration is saved while it runs.
+    """Where a calibration is saved while it runs."""
 
-    Attributes:
-        path: the file; if it exists, the calibration resumes from it.
-        every: how many batches lie between two saves.
-    """
-
-    path: Path
-    every: int
+    path: Path  # if the file exists, the calibration resumes from it
+    every: int  # how many batches lie between two saves
 
 
 def checkpoint_at(path: str | Path | None, every: int) -> Checkpoint | None:
-    """Return the checkpoint that a call's arguments ask for.
-
-    Raises:
-        SettingError: ``every`` is less than one.
-    """
+    """Return the checkpoint for a call's arguments; raise SettingError if ``every`` < 1."""
     if every < 1:
         raise SettingError(f"checkpoint_every: {every} is less than 1.")
     return None if path is None else Checkpoint(Path(path), every)
@@ -80,17 +70,10 @@ def run_here(
 def collect_statistics(
     model: Model, statistics: Statistics, feeds: Feeds, engine: Engine, total: int | None = None
 ) -> int:
-    """Run every feed through ``model`` once and add its activations to ``statistics``.
+    """Run every feed once, add its activations to ``statistics``, and return the number of feeds.
 
-    Args:
-        model: as read from its files, which the Predictor reads again.
-        statistics: by the names of the activations to observe.
-        feeds: arrays by input name.
-        engine: what runs the feeds.
-        total: the number of feeds for the progress bar, if it is known.
-
-    Returns:
-        The number of feeds.
+    The Predictor reads the model's files again. ``statistics`` has the names of the activations to
+    observe. ``total`` is the number of feeds for the progress bar, if it is known.
 
     Raises:
         CalibrationDataError: there is no data, or the model cannot run it.
@@ -112,20 +95,10 @@ def resume(
 ) -> None:
     """Run the feeds that ``calibration`` has not seen, and add the activations to it.
 
-    Args:
-        model: as in `collect_statistics`.
-        calibration: new, or loaded from a checkpoint.
-        feeds: all feeds, from the first one on.
-        engine: as in `collect_statistics`.
-        checkpoint: where to save the calibration while it runs.
-        total: as in `collect_statistics`.
-
-    Raises:
-        CalibrationFileError: the calibration was merged, or is of other data.
-        CalibrationInterrupted: Ctrl-C; the checkpoint holds what was seen.
-        CalibrationDataError: as in `collect_statistics`.
-        ActivationError: as in `collect_statistics`.
-        ClusterError: as in `collect_statistics`.
+    ``feeds`` are all feeds, from the first one on. The calibration is new, or loaded from a
+    checkpoint. Raises as `collect_statistics`. Also raises CalibrationFileError if the calibration
+    was merged or is of other data, and CalibrationInterrupted after Ctrl-C, once the checkpoint
+    holds what was seen.
     """
     seen = _skip(feeds, calibration.progress, checkpoint)
     numbered = enumerate(feeds, seen.batches)

@@ -21,14 +21,11 @@ class ActivationSample:
 
     The positions whose values have the least hashes are kept (bottom-k sampling, Cohen and Kaplan,
     2007). So the choice depends neither on their order, nor on how they were split among samples
-    that were merged later.
-
-    Attributes:
-        abs_max: float32[channels], of all values; empty until something is seen.
+    that were merged later. ``abs_max``, float32[channels], covers all values; it is empty until
+    something is seen.
     """
 
     def __init__(self, abs_max: Array | None = None, rows: Array | None = None) -> None:
-        """Make an empty sample, or one of given maxima and rows."""
         self.abs_max: Array = np.zeros(0, np.float32) if abs_max is None else abs_max
         self._kept: _Rows | None = None
         self._waiting: list[_Rows] = []
@@ -47,12 +44,7 @@ class ActivationSample:
         return ActivationSample(self.abs_max / factors, self.rows / factors)
 
     def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> None:
-        """Keep some positions of one batch.
-
-        Args:
-            samples: [samples, blocks, positions, channels of a block].
-            dtype: ``"bfloat16"`` for raw ``uint16``.
-        """
+        """Keep some positions of one batch: [samples, blocks, positions, channels of a block]."""
         positions = spread(samples.shape[2])[::2]  # few, but from every sample
         self._add(*kernels.sample_rows(samples, positions, dtype=dtype))
 

@@ -16,15 +16,10 @@ from .files import SampleFiles
 class CalibrationData:
     """The one source of calibration data among the arguments of a call.
 
-    Args:
-        sources: the arguments by name; all but one are None.
-        batch_size: the size of batches made from samples.
-        batch_nums: use at most this many batches.
-        shard: (i, n) takes only every n-th of these batches, from the i-th on.
-
-    Raises:
-        CalibrationDataError: there is no source, or more than one.
-        SettingError: a number is less than one, or ``shard`` is not 0 <= i < n.
+    ``sources`` are the arguments by name; all but one must be None. ``batch_size`` is for batches
+    made from samples. ``shard`` (i, n) takes only every n-th of the first ``batch_nums`` batches,
+    from the i-th on. Raises CalibrationDataError if there is no source or more than one, and
+    SettingError if a number is less than one or ``shard`` is not 0 <= i < n.
     """
 
     def __init__(
@@ -55,11 +50,7 @@ class CalibrationData:
         self._batch_nums = batch_nums
 
     def feeds(self, model: Model) -> Feeds:
-        """Return the data as checked feeds of ``model``.
-
-        Raises:
-            UnsupportedError: an input holds variable-length sequences (LoD).
-        """
+        """Return checked feeds; raise UnsupportedError if an input holds sequences (LoD)."""
         _refuse_sequences(model)
         make = feeds_of_batches
         if self._of_samples:

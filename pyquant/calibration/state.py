@@ -36,15 +36,10 @@ _HASHED_BYTES = 4096  # per input of a batch: enough to tell batches apart
 
 @dataclass(frozen=True)
 class Progress:
-    """How far into its data a calibration is.
-
-    Attributes:
-        batches: how many batches it has run.
-        checksum: of the beginning of every batch, in order.
-    """
+    """How far into its data a calibration is."""
 
     batches: int = 0
-    checksum: int = 0
+    checksum: int = 0  # of the beginning of every batch, in order
 
     def after(self, feed: Feed) -> Progress:
         """Return the progress after one more batch."""
@@ -165,7 +160,6 @@ _FIELDS: Mapping[str, type[np.generic]] = {
     "non_finite": np.uint64,
 }
 
-
 _SUMS = ("whole", "fraction")
 _OF_SAMPLES = {"abs_max": "channel_abs_max", "rows": "rows"}
 
@@ -231,7 +225,6 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
 def _channels(
     header: Mapping[str, list[int]], arrays: Mapping[str, Array]
 ) -> dict[str, ActivationChannels]:
-    """Return the channel statistics of activations, by the activations' names."""
     found, begin, first = {}, 0, 0
     for tensor, (axis, positions, count, rows) in header.items():
         whole, fraction = (arrays[part][begin : begin + count].astype(np.int64) for part in _SUMS)

@@ -35,23 +35,14 @@ def width_exponent_for(magnitude: float) -> int:
 
 @dataclass
 class ActivationMaxima:
-    """The largest magnitude of all values, and the sum of each sample's largest magnitude.
-
-    Attributes:
-        abs_max: the largest magnitude.
-        values: how many values were seen.
-        samples: how many samples (entries along axis 0) were seen.
-        sample_abs_max_sum: the exact sum of every sample's largest magnitude, in units of 2^-149.
-        non_finite: how many values were NaN or infinite. Nothing else of their batches is counted.
-        channels: the channel statistics, if they are asked for.
-    """
+    """The largest magnitude of all values, and the sum of each sample's largest magnitude."""
 
     abs_max: float = 0.0
-    values: int = 0
-    samples: int = 0
-    sample_abs_max_sum: int = 0
-    non_finite: int = 0
-    channels: ActivationChannels | None = None
+    values: int = 0  # how many were seen
+    samples: int = 0  # how many entries along axis 0 were seen
+    sample_abs_max_sum: int = 0  # exact, in units of 2^-149
+    non_finite: int = 0  # NaN or infinite values; nothing else of their batches is counted
+    channels: ActivationChannels | None = None  # if they are asked for
 
     @property
     def mean_abs_max(self) -> float:
@@ -68,15 +59,11 @@ class ActivationMaxima:
         return 0.0
 
     def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> int:
-        """Add the values of one batch, unless some are NaN or infinite.
+        """Add the values of one batch unless some are NaN or infinite; return how many are.
 
-        Args:
-            samples: [samples, values], contiguous; with ``channels``, [samples, blocks, positions,
-                channels of a block]. They are read only once if the channels are interleaved.
-            dtype: ``"bfloat16"`` for raw ``uint16``.
-
-        Returns:
-            How many values are NaN or infinite.
+        ``samples`` is contiguous, [samples, values], or with ``channels`` [samples, blocks,
+        positions, channels of a block]. It is read only once if the channels are interleaved.
+        ``dtype`` is ``"bfloat16"`` for raw ``uint16``.
         """
         seen = kernels.sample_maxima(_joined(samples), dtype=dtype)
         if not np.isfinite(seen.sample_abs_max).all():
@@ -117,24 +104,17 @@ class ActivationHistogram(ActivationMaxima):
     """A histogram of |x| with bins of width 2^``width_exponent``, and the true extremes.
 
     The width is always the least power of two for which BINS bins reach the largest magnitude seen.
-    A larger magnitude doubles the width and merges neighbouring bins, which is exact.
-
-    Attributes:
-        counts: uint64[BINS]; bin i counts i*w <= |x| < (i+1)*w.
-        width_exponent: log2 of the bin width; None while only zeros were seen.
-        minimum: the least value.
-        maximum: the greatest value.
-        zeros: how many values are zero.
+    A larger magnitude doubles the width and merges neighbouring bins, which is exact. ``counts`` is
+    uint64[BINS]; bin i counts i*w <= |x| < (i+1)*w.
     """
 
     counts: NDArray[np.uint64] = field(default_factory=lambda: np.zeros(BINS, np.uint64))
-    width_exponent: int | None = None
+    width_exponent: int | None = None  # log2 of the bin width; None while only zeros were seen
     minimum: float = math.inf
     maximum: float = -math.inf
     zeros: int = 0
 
     def range(self, threshold: float) -> Range:
-        """Return the range of the values; ``threshold`` is the largest magnitude not clipped."""
         return Range(threshold, self.minimum, self.maximum)
 
     def clipping_error(self, threshold: float) -> float:
@@ -175,7 +155,6 @@ class ActivationHistogram(ActivationMaxima):
         return 0
 
     def merge(self, other: ActivationMaxima) -> None:
-        """Add what ``other``, a histogram of the same tensor, has seen."""
         assert isinstance(other, ActivationHistogram)
         super().merge(other)
         self.zeros += other.zeros

@@ -12,15 +12,10 @@ from .statistic import ActivationHistogram, ActivationMaxima
 
 
 class Algorithm(NamedTuple):
-    """A way to find a threshold.
+    """A way to find a threshold."""
 
-    Attributes:
-        statistic: the kind of statistic that it takes.
-        threshold: returns it from such a statistic, the number of bits and ``hist_percent``.
-    """
-
-    statistic: type[ActivationMaxima]
-    threshold: Callable[[Any, int, float], float]
+    statistic: type[ActivationMaxima]  # the kind that it takes
+    threshold: Callable[[Any, int, float], float]  # of a statistic, the bits and ``hist_percent``
 
 
 def activation_threshold(
@@ -28,11 +23,8 @@ def activation_threshold(
 ) -> float:
     """Return the magnitude that maps to 2^(bits-1)-1, at most the largest one seen.
 
-    Args:
-        statistic: of an activation that is not all zero, of the algorithm's kind.
-        algorithm: a name in `ALGORITHMS`.
-        bits: of the quantized activation.
-        hist_percent: the share of values that ``hist`` keeps within the threshold, such as 0.9999.
+    The statistic is of the algorithm's kind, and its activation not all zero. ``hist_percent`` is
+    the share of values that ``hist`` keeps within the threshold, such as 0.9999.
     """
     threshold = ALGORITHMS[algorithm].threshold(statistic, bits, hist_percent)
     return min(threshold, statistic.abs_max)

@@ -12,27 +12,17 @@ from ..program.parameters import Array
 
 @dataclass(frozen=True)
 class Window:
-    """The taps of a convolution, and how they move.
+    """The taps of a convolution, and how they move."""
 
-    Attributes:
-        kernel: the number of taps along height and width.
-        geometry: how they move.
-    """
-
-    kernel: tuple[int, ...]
+    kernel: tuple[int, ...]  # the number of taps along height and width
     geometry: Geometry
 
     @classmethod
     def of(cls, desc: Op, kernel: tuple[int, ...]) -> Window:
-        """Return the window of a convolution."""
         return cls(kernel, desc.geometry())
 
     def over(self, images: Array) -> Array:
-        """Return all windows: [samples, channels, positions down, across, taps down, across].
-
-        Args:
-            images: [samples, channels, height, width].
-        """
+        """Return the windows of NCHW images: [N, C, positions down, across, taps down, across]."""
         padding = [self._padding(axis, size) for axis, size in enumerate(images.shape[2:])]
         padded = np.pad(images, ((0, 0), (0, 0), *padding))
         spans = [self._span(axis) for axis in range(2)]
@@ -43,8 +33,7 @@ class Window:
     def inside(self, sizes: tuple[int, ...]) -> Array:
         """Return, for each tap, the share of positions at which it is inside the image: [taps].
 
-        Args:
-            sizes: height and width; along an unknown one, below 1, every tap counts as inside.
+        Along an unknown height or width, below 1, every tap counts as inside.
         """
         down, across = (self._inside(axis, size) for axis, size in enumerate(sizes))
         return np.outer(down, across).reshape(-1)
