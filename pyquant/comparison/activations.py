@@ -15,13 +15,9 @@ from .similarity import ErrorSums, as_float
 
 
 class Measure(Protocol):
-    """Gathers the values of one tensor.
+    """Gathers the values of one tensor."""
 
-    Attributes:
-        note: why the float model has no values to compare with, if it has none.
-    """
-
-    note: str
+    note: str  # why the float model has no values to compare with, if it has none
 
     def add(self, reference: Array | None, value: Array) -> None:
         """Add one batch from the float model, if it has the tensor, and from the quantized one."""
@@ -32,24 +28,15 @@ class Measure(Protocol):
 
 @dataclass
 class OutputMeasure:
-    """Values that the quantized model computes, compared with the float model's.
-
-    Attributes:
-        name: the name of the tensor.
-        kind: as in `ComparedTensor`.
-        op_types: likewise.
-        note: why the float model has no values to compare with, if this is known beforehand.
-        error: of the quantized model's values against the float model's.
-    """
+    """Values that the quantized model computes, compared with the float model's."""
 
     name: str
-    kind: str
+    kind: str  # as in `ComparedTensor`, like the op types
     op_types: tuple[str, ...]
     note: str = ""
     error: ErrorSums = field(default_factory=ErrorSums)
 
     def add(self, reference: Array | None, value: Array) -> None:
-        """Add one batch."""
         if reference is None:
             return
         value = _without_added_channels(reference, value)
@@ -59,7 +46,6 @@ class OutputMeasure:
         self.error.add(as_float(reference), as_float(value))
 
     def compared(self) -> ComparedTensor:
-        """Return the result."""
         return ComparedTensor(
             self.name,
             self.kind,
@@ -73,16 +59,8 @@ class OutputMeasure:
 class ActivationMeasure:
     """A quantized activation: its own error, its inherited error, and both together.
 
-    Attributes:
-        activation: the activation.
-        op_types: the types of the ops that read it.
-        note: as in `OutputMeasure`.
-        error: of the quantized values that the ops read against the float model's values.
-        inherited: of the quantized model's values before quantization against the float model's.
-        own: of quantizing the float model's values, or the quantized model's values if the float
-            model has no such tensor.
-        histogram: of the float model's values, or of the quantized model's if it has none.
-        beyond: how many of these values lie beyond the threshold.
+    The errors are those of `ComparedTensor`. The histogram is of the float model's values, or of
+    the quantized model's if it has none; ``beyond`` counts those beyond the threshold.
     """
 
     activation: Activation
@@ -95,7 +73,6 @@ class ActivationMeasure:
     beyond: int = 0
 
     def add(self, reference: Array | None, value: Array) -> None:
-        """Add one batch."""
         value = as_float(value)
         source = value if reference is None else as_float(reference)
         self._describe(source)
@@ -111,7 +88,6 @@ class ActivationMeasure:
         self.error.add(source, self.activation.rounded(value))
 
     def compared(self) -> ComparedTensor:
-        """Return the result."""
         activation = self.activation
         note = self.note or ("" if self.own.values else "never computed over this data")
         if self.histogram.non_finite:

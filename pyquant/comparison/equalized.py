@@ -15,18 +15,13 @@ from .quantization import Quantization
 
 
 class Equalized(NamedTuple):
-    """A float model, equalized like the quantized one.
+    """A float model, equalized like the quantized one."""
 
-    Attributes:
-        model: the model, whose outputs are the same as before.
-        names: the original names of the tensors that factors divide and the weights that they
-            multiply, by the new names.
-        left: the activations whose factors cannot be applied.
-    """
-
-    model: Model
+    model: Model  # with the same outputs as before
+    # The original names of the tensors that factors divide and the weights that they multiply, by
+    # the new names.
     names: dict[str, str]
-    left: list[str]
+    left: list[str]  # the activations whose factors cannot be applied
 
 
 def equalized(before: Model, quantization: Quantization) -> Equalized:

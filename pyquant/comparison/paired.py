@@ -34,25 +34,15 @@ _NOT_IN_FLOAT = "not in the float model"
 
 
 class PairedRun:
-    """Runs two models over the same batches and measures their tensors.
-
-    Attributes:
-        notes: what could not be done.
-    """
+    """Runs two models over the same batches and measures their tensors."""
 
     def __init__(self, before: Model, after: Model, quantization: Quantization) -> None:
-        """Make the Predictors.
+        """Make the Predictors of a float and a quantized model.
 
-        Args:
-            before: the float model.
-            after: the quantized one.
-            quantization: what the quantized model quantizes.
-
-        Raises:
-            ModelFileError: Paddle cannot load a model.
-            UnsupportedError: the quantized one has int8 ops that pyquant does not know.
+        Raises ModelFileError if Paddle cannot load one of them, and UnsupportedError if the
+        quantized one has int8 ops that pyquant does not know.
         """
-        self.notes: list[str] = []
+        self.notes: list[str] = []  # what could not be done
         threads = all_cores()
         self._after = after
         simulation = simulate(after)
@@ -73,11 +63,7 @@ class PairedRun:
                 self._without_int8(error)
 
     def batch(self, feed: Feed, number: int) -> None:
-        """Run one batch through both models.
-
-        Raises:
-            CalibrationDataError: one of them cannot run it.
-        """
+        """Run one batch through both models; raise CalibrationDataError if one cannot run it."""
         held: dict[Written, Array] = {}
 
         def hold(value: Written, array: Array) -> None:
@@ -158,13 +144,7 @@ def _float_outputs(before: Model, after: Model) -> dict[int, int]:
 
 
 class ObservedModel:
-    """Runs a model op by op, as its program says, and shows some of its tensors.
-
-    Args:
-        model: as read from its files.
-        names: the tensors to show.
-        threads: for Paddle's kernels.
-    """
+    """Runs a model op by op, as its program says, and shows the tensors of some names."""
 
     def __init__(self, model: Model, names: Collection[str], threads: int) -> None:
         self._model = model
@@ -175,18 +155,10 @@ class ObservedModel:
         self._seen: Counter[str] = Counter()
 
     def run(self, feed: Feed, batch: int, see: See) -> list[Array]:
-        """Run one batch.
+        """Run one batch and return the model's outputs.
 
-        Args:
-            feed: arrays by input name.
-            batch: its number, for messages.
-            see: called with each tensor when it is computed; the memory is valid until it returns.
-
-        Returns:
-            The model's outputs.
-
-        Raises:
-            CalibrationDataError: the model cannot run it.
+        Calls ``see`` with each tensor when it is computed; the memory is valid until it returns.
+        Raises CalibrationDataError if the model cannot run the batch.
         """
         self._seen.clear()
         for name, array in feed.items():

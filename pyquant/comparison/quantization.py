@@ -29,31 +29,22 @@ from ..program.targets.onednn.integers import CARRIERS, read_grids
 class Written(NamedTuple):
     """A value of a variable, identified among the program's writes to that variable.
 
-    Attributes:
-        name: the name of the variable.
-        before_last: how many writes follow. They are counted from the end because an int8 program
-            may write a name more often than its float model, but the last values correspond.
+    Writes are counted from the end because an int8 program may write a name more often than its
+    float model, but the last values correspond.
     """
 
     name: str
-    before_last: int
+    before_last: int  # how many writes follow
 
 
 @dataclass(frozen=True)
 class Activation:
-    """A tensor that the program quantizes while it runs.
-
-    Attributes:
-        value: the value that is quantized.
-        threshold: the magnitude that maps to 2^(bits-1)-1; the greatest value if there is a grid.
-        bits: of the integers.
-        grid: the grid of integers of oneDNN's ops, which need not be symmetric.
-    """
+    """A tensor that the program quantizes while it runs."""
 
     value: Written
-    threshold: float
+    threshold: float  # the magnitude that maps to 2^(bits-1)-1; the greatest value of a grid
     bits: int
-    grid: Grid | None = None
+    grid: Grid | None = None  # the integers of oneDNN's ops, which need not be symmetric
 
     @property
     def least(self) -> float | None:
@@ -78,23 +69,14 @@ class Activation:
 
 @dataclass(frozen=True)
 class Weight:
-    """A parameter that is stored as integers.
+    """A parameter that is stored as integers."""
 
-    Attributes:
-        name: the name under which it is stored.
-        integers: the values.
-        step: the step between integers, float32, in a shape that broadcasts to the integers.
-        axis: the axis of the channels, or None for a single step.
-        bits: of the integers.
-        data_type: Paddle's code of the type that the program dequantizes it to.
-    """
-
-    name: str
+    name: str  # under which it is stored
     integers: Array
-    step: NDArray[np.float32]
-    axis: int | None
+    step: NDArray[np.float32]  # between integers, in a shape that broadcasts to them
+    axis: int | None  # of the channels; None for a single step
     bits: int
-    data_type: int
+    data_type: int  # Paddle's code of the type that the program dequantizes it to
 
     @property
     def levels(self) -> int:
@@ -114,14 +96,11 @@ class Quantization:
     """What a program quantizes, in the order of its ops.
 
     Attributes:
-        activations: by the variable that holds their dequantized values.
-        weights: likewise.
+        activations: by the variable that holds their dequantized values, as are ``weights``.
         outputs: the outputs of the ops that read these, after the bias and any overwriting op.
         op_types: the types of the ops that read each, by the same variable.
-        weights_beside: the names of the weights that ops read together with an activation, by the
-            activation's name.
-        factors: the per-channel factors that divide activations, by the activations' names before
-            the division.
+        weights_beside: the weights that ops read together with an activation, by its name.
+        factors: the per-channel factors that divide activations, by their names before that.
     """
 
     activations: dict[str, Activation] = field(default_factory=dict)
@@ -176,7 +155,6 @@ class _Reader:
         }
 
     def read(self, op: Op) -> None:
-        """Read the next op."""
         _refuse_lite(self._model, op)
         sources = op.inputs("X") or op.inputs("Input")
         outputs = op.writes()

@@ -133,19 +133,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the report.
-
-    Attributes:
-        title: its heading.
-        legend: what its numbers mean.
-        kinds: the kinds of tensors in it.
-        columns: the columns before the tensor's name.
-    """
+    """A table of the report."""
 
     title: str
-    legend: str
-    kinds: tuple[str, ...]
-    columns: tuple[Column, ...]
+    legend: str  # what the numbers mean
+    kinds: tuple[str, ...]  # the kinds of tensors in it
+    columns: tuple[Column, ...]  # before the tensor's name
 
 
 def sqnr_text(similarity: Similarity | None) -> str:

@@ -28,21 +28,13 @@ class Similarity(NamedTuple):
 
 @dataclass
 class ErrorSums:
-    """Sums over all values, in float64, of a reference x and of another tensor y.
+    """Sums over all values, in float64, of a reference x and of another tensor y."""
 
-    Attributes:
-        signal: of x^2.
-        noise: of (x - y)^2.
-        other: of y^2.
-        product: of x y.
-        values: how many there are.
-    """
-
-    signal: float = 0.0
-    noise: float = 0.0
-    other: float = 0.0
-    product: float = 0.0
-    values: int = 0
+    signal: float = 0.0  # of x^2
+    noise: float = 0.0  # of (x - y)^2
+    other: float = 0.0  # of y^2
+    product: float = 0.0  # of x y
+    values: int = 0  # how many there are
 
     def add(self, reference: Array, other: Array) -> None:
         """Add two arrays of one shape, of any numeric type."""
