@@ -1,4 +1,4 @@
-"""Importing a PIR program into a ProgramDesc: every line of the table, and what no line can say."""
+"""Imports a PIR program into a ProgramDesc: by the lines of the table, and the ops beyond it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from .reader import (
 )
 from .table import TABLE, Line, OperandSpec
 
-# Where and how an op was made, and hints to the executor: nothing that it computes.
+# Where and how an op was made, and hints to the executor; they do not affect what it computes.
 _NOT_COMPUTED = {"struct_name", "op_callstack", "place", "stop_gradient", "persistable"}
-# What legacy ops have beside: how they run, and what follows from the rest.
+# Further attributes of legacy ops: how they run, and what follows from the others.
 _NOT_IN_PIR = {
     "op_role",
     "op_role_var",
@@ -44,32 +44,24 @@ _NOT_IN_PIR = {
     "use_mkldnn",
     "use_quantizer",
 }
-# Of a result that the op was not asked for, and that has no type.
+# The type of a result that nothing reads and that has no type of its own.
 _NOT_COMPUTED_RESULT = TensorType("int64", (-1,))
 _CONTROL_FLOW = {"pd_op.if", "pd_op.while", "pd_op.pylayer", "pd_op.select_input"}
 
 
 class PirProgram(NamedTuple):
-    """A program read from a ``.json``.
+    """A program read from a ``.json``."""
 
-    Attributes:
-        program: the same as a ``ProgramDesc``.
-        document: the JSON as it was read.
-        positions: for each op of the ``ProgramDesc``, the position of the JSON's op it stems from.
-    """
-
-    program: Any
-    document: Any
-    positions: list[int]
+    program: Any  # the ``ProgramDesc``
+    document: Any  # the JSON as it was read
+    positions: list[int]  # for each op of the ``ProgramDesc``, the position of its op in the JSON
 
 
 def read_program(path: Path, data: bytes) -> PirProgram:
     """Read a ``.json`` program: the content ``data`` of the file ``path``.
 
-    Raises:
-        ModelFileError: the file is not PIR, or damaged.
-        UnsupportedError: it is of an unknown version, has control flow, or ops that the table
-            lacks; all of them are named.
+    Raises ModelFileError if the file is not PIR or is damaged. Raises UnsupportedError if it is of
+    an unknown version, or has control flow or ops that the table lacks, which are all named.
     """
     document = parse_json(path, data)
     operations = list(parse_operations(path, json_operations(path, document)))
@@ -105,7 +97,7 @@ def _refuse_unknown(path: Path, operations: list[Operation]) -> None:
 
 
 def _line(name: str) -> Line | None:
-    """Return the line of a PIR op; an in-place op has that of its plain form."""
+    """Return the line of a PIR op; an in-place op shares the line of its plain form."""
     dialect, _, op = name.partition(".")
     if dialect != "pd_op":
         return None
@@ -132,7 +124,7 @@ class _Importer:
         self._outputs: set[str] = set()
         self._counts: Counter[str] = Counter()
         self._operation = operations[0]
-        self._computed: set[str] = set()  # attributes of the op in hand that are tensors
+        self._computed: set[str] = set()  # attributes of the current op that are tensors
 
     def add(self, operation: Operation) -> None:
         self._operation = operation
@@ -168,7 +160,7 @@ class _Importer:
                 raise self._fail(f"has {len(given)} {what}, {len(known)} are known")
 
     def _refuse_incomplete(self, desc: Any, attributes: Set[str]) -> None:
-        """Refuse an op of which something is missing, for which Paddle would put a default."""
+        """Refuse an op that lacks something, as Paddle would fill it in with a default."""
         given = {attribute.name for attribute in desc.attrs}
         given |= {slot.parameter for slot in desc.inputs}
         for name in (*required_inputs(desc.type), *sorted(attributes - _NOT_IN_PIR)):
@@ -186,7 +178,7 @@ class _Importer:
                 self._set(desc, kinds, spec.attribute, value)
                 return
             if kinds.get(spec.attribute) in proto.NUMBER_KINDS:
-                self._set(desc, kinds, spec.attribute, 0)  # some must be there; the tensor counts
+                self._set(desc, kinds, spec.attribute, 0)  # it needs a value; the tensor counts
             if spec.list_slot is not None and operand in self._lists:
                 known = [self._attribute_of(member) for member in self._lists[operand]]
                 sizes: list[Any] = [-1 if size is None else size for size in known]
@@ -213,7 +205,7 @@ class _Importer:
             desc.outputs.add(parameter="XShape", arguments=[self._xshape(desc)])
 
     def _xshape(self, desc: Any) -> str:
-        """Return a new variable for what legacy ops of changed shape keep for their gradient."""
+        """Return a new variable for the shape that legacy ops keep for their gradient."""
         tensor = self._tensor(self._operation.operands[0])
         name = self._unique(f"{desc.type}_xshape")
         proto.add_var(self._block, name, proto.data_type_of(tensor.dtype), (0, *tensor.dims))
@@ -258,7 +250,7 @@ class _Importer:
         return [self._name(operand)]
 
     def _name(self, value: int) -> str:
-        """Return the variable of a tensor, made first if it is a constant that none yet needed."""
+        """Return the variable of a tensor; a constant's is made when it is first needed."""
         if value not in self._names:
             if value not in self._constants:
                 raise self._fail(f"value %{value} is not a tensor")
@@ -283,7 +275,7 @@ class _Importer:
         return self._add_source("assign_value", attributes, result)
 
     def _add_source(self, op_type: str, attributes: dict[str, Any], result: Value) -> str:
-        """Add an op without inputs, and return the variable that it makes."""
+        """Add an op without inputs, and return its output variable."""
         desc = proto.OpDesc(type=op_type)
         kinds = self._attribute_kinds(op_type)
         for name, value in attributes.items():
@@ -333,7 +325,7 @@ class _Importer:
         self.positions.append(self._operation.position)
 
     def _refuse_overwritten(self, operation: Operation, line: Line) -> None:
-        """Refuse an in-place op whose input is read again: that would see what the op wrote."""
+        """Refuse an in-place op whose input is read later, which would see what the op wrote."""
         in_place = operation.name.endswith("_") and not line.keeps_input
         if in_place and self._last_use[operation.operands[0]] > operation.position:
             raise self._fail("changes its input in place, which another op reads afterwards")
@@ -356,7 +348,7 @@ class _Importer:
     def _parameter(self, operation: Operation) -> None:
         name, result = self._declared_name(operation), operation.results[0]
         if not operation.attributes["persistable"]:
-            return  # has no value: the state that an RNN's dropout keeps in training
+            return  # the state that an RNN's dropout keeps in training, which has no value
         self._names[result.id] = self._variable(name, self._tensor(result.id))
         self._block.vars[-1].persistable = True
 
@@ -472,10 +464,10 @@ def _required(value: Any) -> Any:
 
 
 def _fetch_names(operations: list[Operation], declared: Set[str]) -> dict[Any, str]:
-    """Name each value as the ``fetch`` that asks for it, for the model's outputs to keep theirs.
+    """Return the names of fetched values, so that the model's outputs keep their names.
 
-    A member of a list is known by the list's id and its index. Names of inputs and parameters,
-    ``declared``, are taken.
+    The key is a value's id, or for a member of a list, the list's id and the index. The names of
+    inputs and parameters, ``declared``, are not given again.
     """
     operands: dict[str, int] = {}
     for fetch in (op for op in operations if op.name == "pd_op.fetch" and op.operands):
@@ -491,7 +483,7 @@ def _fetch_names(operations: list[Operation], declared: Set[str]) -> dict[Any, s
 
 
 def _declared_names(operations: list[Operation]) -> Counter[str]:
-    """Count the names that parameters and inputs bring with them."""
+    """Count the names of parameters and inputs."""
     named = {"builtin.parameter", "pd_op.data", "pd_op.feed"}
     return Counter(str(op.attributes.get("name")) for op in operations if op.name in named)
 

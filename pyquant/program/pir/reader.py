@@ -50,7 +50,7 @@ Attribute = Union[bool, int, float, str, list[Any], None]
 
 @dataclass(frozen=True)
 class TensorType:
-    """Type of a dense tensor: Paddle's name of its dtype, and its dims, -1 where unknown."""
+    """Type of a dense tensor: Paddle's name of its dtype, and its dims; unknown ones are -1."""
 
     dtype: str
     dims: tuple[int, ...]
@@ -62,37 +62,27 @@ ValueType = Union[TensorType, tuple[TensorType, ...], None]
 
 @dataclass(frozen=True)
 class Value:
-    """A result of an operation: its id, by which operands refer to it, and its type."""
+    """A result of an operation."""
 
-    id: int
+    id: int  # by which operands refer to it
     type: ValueType
 
 
 @dataclass(frozen=True)
 class Operation:
-    """One operation of a PIR program.
+    """One operation of a PIR program."""
 
-    Attributes:
-        position: its index among the program's operations.
-        name: as ``"pd_op.conv2d"``.
-        attributes: by name; None for a kind of attribute that says nothing of what it computes.
-        operands: ids of values; 0 is an operand that is not given.
-        results: what it computes.
-    """
-
-    position: int
-    name: str
-    attributes: dict[str, Attribute]
-    operands: tuple[int, ...]
+    position: int  # among the program's operations
+    name: str  # such as ``"pd_op.conv2d"``
+    attributes: dict[str, Attribute]  # None for a kind that does not affect what it computes
+    operands: tuple[int, ...]  # ids of values; 0 for an operand that is not given
     results: tuple[Value, ...]
 
 
 def parse_json(path: Path, data: bytes) -> Any:
-    """Return the ``.json`` program as it stands in ``data``, the content of the file ``path``.
+    """Return the JSON of a program in ``data``, the content of the file ``path``.
 
-    Raises:
-        ModelFileError: it is not JSON, or is not PIR.
-        UnsupportedError: it is of a version that is not known.
+    Raises ModelFileError if it is not JSON or PIR, and UnsupportedError if its version is unknown.
     """
     try:
         document = json.loads(data)
@@ -105,11 +95,7 @@ def parse_json(path: Path, data: bytes) -> Any:
 
 
 def json_operations(path: Path, document: Any) -> list[Any]:
-    """Return the list of operations in a document of `parse_json`: its only block's.
-
-    Raises:
-        ModelFileError: there is no such list.
-    """
+    """Return the operations of a document's only block; raise ModelFileError if it has none."""
     try:
         operations = document["program"]["regions"][0]["blocks"][0]["ops"]
     except (KeyError, IndexError, TypeError) as error:
@@ -124,8 +110,7 @@ def json_operations(path: Path, document: Any) -> list[Any]:
 def parse_operations(path: Path, operations: list[Any]) -> Iterator[Operation]:
     """Yield the operations of `json_operations`, checked.
 
-    Raises:
-        ModelFileError: an operation is malformed, or reads a value that no earlier one computes.
+    Raises ModelFileError if one is malformed, or reads a value that no earlier one computes.
     """
     known = {0}
     for position, json_operation in enumerate(operations):
@@ -236,7 +221,7 @@ def _attribute(source: dict[str, Any]) -> Any:
 
 
 def _datum(source: dict[str, Any]) -> Any:
-    """Return the datum; JSON has no infinity and no NaN, which stand in VD as text."""
+    """Return the datum; VD holds infinity and NaN as text, since JSON has neither."""
     if "VD" in source:
         return float(source["VD"])
     return source["D"]

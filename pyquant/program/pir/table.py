@@ -1,28 +1,28 @@
 """Each PIR op's counterpart in a ProgramDesc: one line per op.
 
-A line reads ``op_type OPERANDS -> RESULTS | ATTRIBUTES``, in the order in which PIR gives them.
-Paddle's own statement of the same is ``paddle/phi/ops/yaml/op_compat.yaml``; the argument order is
-that of ``ops.yaml`` beside it. Attributes that both name alike are not mentioned.
+A line reads ``op_type OPERANDS -> RESULTS | ATTRIBUTES``, in PIR's order. Paddle states the same in
+``paddle/phi/ops/yaml/op_compat.yaml``, and the order of arguments in ``ops.yaml`` beside it.
+Attributes with the same name in both are not mentioned.
 
 Operands:
     ``X``: the slot of a tensor, or of a list of tensors.
     ``axis=``: a constant that becomes an attribute.
-    ``axis=AxisTensor``: the same, or where the model computes it, a tensor in that slot.
-    ``shape=Shape/ShapeTensor``: the same, or where some elements of a list are computed, a list of
-    tensors in the second slot, the attribute having -1 in their places. A ``shape`` that one tensor
-    holds has -1 in all of them: Paddle's passes take a shape of one -1 at most for a constant one.
+    ``axis=AxisTensor``: the same, or a tensor in that slot if the model computes it.
+    ``shape=Shape/ShapeTensor``: the same, or if the model computes some elements of a list, a list
+    of tensors in the second slot; the attribute has -1 in their places. A ``shape`` that one tensor
+    holds has -1 everywhere: Paddle's passes take a shape with at most one -1 for a constant.
     ``_``: not read.
 
 Results:
     ``Out``: the slot. ``MeanOut=Mean``: written in place, into the variable in the input slot
-    ``Mean``. ``_``: none. ``+XShape``: what the legacy op has beside.
+    ``Mean``. ``_``: none. ``+XShape``: a further output of the legacy op.
 
 Attributes:
     ``transpose_x:trans_x``: PIR's name and the legacy one.
-    ``axis=-1``: what only the legacy op has; ``@dtype`` is that of the first operand, ``@ones``
+    ``axis=-1``: only the legacy op has it; ``@dtype`` is the dtype of the first operand, ``@ones``
     a one for each of ``axes``.
-    ``?name``: what only the legacy op has, its default being right.
-    ``-name``: what only PIR has, of no effect here.
+    ``?name``: only the legacy op has it, and its default is right.
+    ``-name``: only PIR has it, and it has no effect here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class OperandSpec:
-    """What becomes of an operand: see the module's docstring."""
+    """Where an operand goes: see the module's docstring."""
 
     slot: str | None = None
     attribute: str | None = None
@@ -64,7 +64,7 @@ class Line:
 
     @property
     def keeps_input(self) -> bool:
-        """Whether in-place writing is of running statistics alone, as in ``batch_norm_``."""
+        """Whether only running statistics are written in place, as by ``batch_norm_``."""
         return any(result.alias for result in self.results)
 
 
@@ -109,7 +109,7 @@ _REDUCE_BY_ATTRIBUTE = "reduce_{op} X -> Out | axis:dim keepdim:keep_dim"
 _INTERPOLATE = "{op}_interp_v2 X OutSize SizeTensor Scale -> Out | data_format:data_layout"
 
 _LINES = {
-    # One tensor in, one out, all attributes named alike.
+    # One tensor in, one out, and the same names of attributes.
     **{
         op: _UNARY.format(op=op)
         for op in [
@@ -183,7 +183,7 @@ _LINES = {
             "is_empty",
         ]
     },
-    # Ops younger than the legacy names.
+    # Ops that are newer than the legacy names.
     **{op: f"{op} x -> out" for op in ("i0", "i0e", "i1", "i1e", "gammaln", "polygamma")},
     **{
         op: f"{op} x y -> out"
@@ -237,7 +237,7 @@ _LINES = {
     "trace": "trace Input -> Out",
     "det": "determinant Input -> Out",
     "inverse": "inverse Input -> Output",
-    # Activations with names of their own.
+    # Activations whose names differ.
     "hardshrink": "hard_shrink X -> Out",
     "hardsigmoid": "hard_sigmoid X -> Out",
     "hardswish": "hard_swish X -> Out | threshold=6 scale=6 offset=3",
