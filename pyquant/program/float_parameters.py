@@ -1,4 +1,4 @@
-"""Large parameters that stay float, and why: what is left of a model's size."""
+"""Large parameters that stay float, and why."""
 
 from __future__ import annotations
 
@@ -11,18 +11,15 @@ from .model import Model
 from .quantizable import FloatOp, WeightedOp, output_name
 
 LARGE = 1 << 16
-"""The bytes from which on a float parameter is told: biases and normalizations take fewer."""
+"""The least bytes of a float parameter to report; biases and normalizations take fewer."""
 
 
 def with_large_parameters(
     model: Model, ops: Sequence[WeightedOp], kept: Sequence[FloatOp]
 ) -> list[FloatOp]:
-    """Return ``kept`` with every float parameter of `LARGE` bytes or more that is stored as such.
+    """Return ``kept`` and every float parameter of `LARGE` bytes or more that stays float.
 
-    Args:
-        model: the float model.
-        ops: whose weights become integers.
-        kept: the ops that stay in float as far as they are known.
+    The weights of ``ops`` become integers. ``kept`` are the known ops that stay in float.
     """
     told = list(kept)
     known = {op.parameter for op in kept}
@@ -43,7 +40,7 @@ def with_large_parameters(
 def _large(model: Model, ops: Sequence[WeightedOp]) -> Iterator[tuple[str, str, str]]:
     """Yield each large float parameter with the type and the output of an op that reads it.
 
-    A parameter that is not only read as a weight stays beside its integers.
+    A parameter that is also read other than as a weight is stored beside its integers.
     """
     weights = {(op.block, op.read_at, op.weight) for op in ops}
     readers: dict[str, tuple[str, str]] = {}

@@ -1,4 +1,4 @@
-"""What Paddle itself says of the ops of a ProgramDesc: their attributes and inputs."""
+"""Paddle's own description of ops. All functions raise ValueError for an op Paddle lacks."""
 
 from __future__ import annotations
 
@@ -11,33 +11,22 @@ from .op import Op
 
 @cache
 def attribute_kinds(op_type: str) -> dict[str, int]:
-    """Return the kind (an ``AttrType`` of the protobuf) of each attribute of an op.
-
-    Raises:
-        ValueError: Paddle has no such op.
-    """
+    """Return the kind (an ``AttrType`` of the protobuf) of each attribute of an op."""
     return {attribute.name: attribute.type for attribute in _op_proto(op_type).attrs}
 
 
 @cache
 def required_inputs(op_type: str) -> tuple[str, ...]:
-    """Return the input slots that an op cannot do without.
-
-    Raises:
-        ValueError: Paddle has no such op.
-    """
+    """Return the input slots that an op needs."""
     return tuple(slot.name for slot in _op_proto(op_type).inputs if not slot.dispensable)
 
 
 def complete(op: Op) -> None:
-    """Give ``op`` the attributes that it lacks, by the defaults that it would run with.
+    """Give ``op`` the attributes that it lacks, with the defaults that it would run with.
 
-    Paddle's own exporter does so (``OpDesc::CheckAttrs``), and Paddle's passes read attributes
-    without asking whether they are there. What only training or another library reads is left out,
-    as there.
-
-    Raises:
-        ValueError: Paddle has no such op.
+    Paddle's own exporter does so (``OpDesc::CheckAttrs``), as Paddle's passes read attributes
+    without checking that they exist. Like it, this leaves out attributes that only training or
+    another library reads.
     """
     given = {attribute.name for attribute in op.desc.attrs}
     op.desc.attrs.extend(default for default in _defaults(op.type) if default.name not in given)

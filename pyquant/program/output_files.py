@@ -19,11 +19,8 @@ from ..errors import OutputError
 class OutputFiles:
     """Write files under temporary names; rename them all when the ``with`` block ends well.
 
-    If one of them cannot be renamed, those before it are put back as they were.
-
-    Args:
-        directory: where the files go; created if absent, and removed again on failure if it was
-            created here.
+    If one of them cannot be renamed, those before it are put back as they were. The directory is
+    created if absent, and then removed again on failure.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -43,8 +40,7 @@ class OutputFiles:
     def open(self, target: Path) -> Iterator[BinaryIO]:
         """Open a stream whose content becomes the file ``target``.
 
-        Raises:
-            OutputError: it cannot be written; all that was opened so far is discarded.
+        Raises OutputError if it cannot be written; all files opened so far are discarded.
         """
         try:
             _refuse_directory(target)
@@ -74,7 +70,7 @@ class OutputFiles:
             for target in self._staged:
                 _refuse_directory(target)
             for target, temporary in self._staged.items():
-                if len(self._staged) > 1:  # one alone is renamed, or it is not
+                if len(self._staged) > 1:  # renaming a single file is atomic
                     self._set_aside(target)
                 temporary.replace(target)
         except OSError as error:
@@ -82,23 +78,23 @@ class OutputFiles:
         old = [path for path in self._aside.values() if path is not None]
         self._forget()
         for path in old:
-            with suppress(OSError):  # the result is there, and that is what counts
+            with suppress(OSError):  # the result is complete without it
                 path.unlink(missing_ok=True)
 
     def _set_aside(self, target: Path) -> None:
-        """Keep what stands at ``target`` under another name, until all files are renamed."""
+        """Keep an existing ``target`` under another name until all files are renamed."""
         kept = _name_beside(target)
-        self._aside[target] = kept  # before it is done, as Ctrl-C may come in between
+        self._aside[target] = kept  # recorded first, as Ctrl-C may come in between
         try:
             _link_or_move(target, kept)
-        except FileNotFoundError:  # nothing stands there
+        except FileNotFoundError:  # there is no such file
             self._aside[target] = None
         except OSError:
             del self._aside[target]
             raise
 
     def _undo(self) -> list[str]:
-        """Restore what was there before; tell what could not be restored."""
+        """Restore the earlier files; return remarks on those that could not be restored."""
         left: list[str] = []
         for target, kept in reversed(self._aside.items()):
             remark = f"{target} is new" if kept is None else f"{target} as it was is in {kept}"
@@ -118,8 +114,8 @@ class OutputFiles:
         if kept is not None:
             with suppress(FileNotFoundError):  # Ctrl-C came before it was set aside
                 kept.replace(target)
-            kept.unlink(missing_ok=True)  # two names of one file are not renamed to one another
-        elif not self._staged[target].exists():  # renamed to where nothing had stood
+            kept.unlink(missing_ok=True)  # renaming does nothing if both names are of one file
+        elif not self._staged[target].exists():  # renamed, where there was no file
             target.unlink(missing_ok=True)
 
     def _forget(self) -> None:
@@ -134,7 +130,7 @@ class OutputFiles:
             self._created.append(path)
 
     def _failure(self, target: Path, error: OSError) -> OutputError:
-        """Restore what was there before; return the error that tells so."""
+        """Restore the earlier files; return the error that reports it."""
         if isinstance(error, OutputError):
             return error
         left = self._undo()
@@ -155,7 +151,7 @@ def _refuse_directory(target: Path) -> None:
 def _link_or_move(target: Path, kept: Path) -> None:
     """Give ``target`` the name ``kept`` as well, or instead on a file system without hard links."""
     try:
-        os.link(target, kept, follow_symlinks=False)  # so that it stands there all the time
+        os.link(target, kept, follow_symlinks=False)  # so that ``target`` always exists
     except OSError:
         target.replace(kept)
 
@@ -169,7 +165,7 @@ def _failure_noted(left: list[str], remark: str) -> Iterator[None]:
 
 
 def _name_beside(target: Path) -> Path:
-    """Return a name that nothing has, in the same directory, which `remove_leftovers` knows."""
+    """Return an unused name in the same directory, which `remove_leftovers` recognizes."""
     return target.with_name(f".{target.name}.{uuid.uuid4().hex}")
 
 

@@ -1,10 +1,10 @@
 """Paddle's parameter files: reading by memory map, writing as a stream.
 
-A combined file (``.pdiparams``) is its tensors one behind the other, sorted by name, with no
-header of its own; a model with separate parameter files has one such tensor in each. The layout of
-a tensor (``paddle/phi/core/framework/dense_tensor_serialize.cc``): u32 version, u64 number of LoD
-levels (each u64 bytes and data), u32 tensor version, i32 length and bytes of a ``TensorDesc``,
-then the raw little-endian values.
+A combined file (``.pdiparams``) holds its tensors one after the other, sorted by name, without a
+header. A separate parameter file holds one such tensor. A tensor consists of
+(``paddle/phi/core/framework/dense_tensor_serialize.cc``): u32 version, u64 number of LoD levels
+(each u64 bytes and data), u32 tensor version, i32 length and bytes of a ``TensorDesc``, then the
+raw little-endian values.
 """
 
 from __future__ import annotations
@@ -28,18 +28,15 @@ from . import proto
 Array = NDArray[Any]
 
 _CHUNK_BYTES = 1 << 24
-_WORTH_A_THREAD = 1 << 20  # bytes that are written while the next are made
+_WORTH_A_THREAD = 1 << 20  # as many bytes or more are written while the next ones are made
 
 
 @dataclass(frozen=True)
 class DerivedTensor:
     """A tensor that is made from others while it is written, so that it is never whole in memory.
 
-    Attributes:
-        shape: its shape.
-        dtype: its type.
-        chunks: yields its values in C order; each chunk is good until the next but one is taken, so
-            that it can be written while the next one is made.
+    ``chunks`` yields its values in C order. Each chunk is valid until the next but one is taken, so
+    that it can be written while the next one is made.
     """
 
     shape: tuple[int, ...]
@@ -51,7 +48,7 @@ Tensor = Union[Array, DerivedTensor]
 
 
 class _Reader:
-    """A position in a mapped file whose every read is checked against the file's end."""
+    """A position in a mapped file; every read is checked against the file's end."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -81,17 +78,10 @@ class _Reader:
 
 
 def read_combined(path: Path, names: list[str]) -> dict[str, Array]:
-    """Map a combined parameter file.
+    """Map a combined parameter file that holds ``names``, given in any order.
 
-    Args:
-        path: the ``.pdiparams`` file.
-        names: the parameters that it holds, in any order.
-
-    Returns:
-        Read-only arrays on the mapped file by name; bfloat16 as raw ``uint16``.
-
-    Raises:
-        ModelFileError: the file is missing or truncated, or holds more or fewer tensors.
+    Returns read-only arrays on the mapped file by name; bfloat16 is raw ``uint16``. Raises
+    ModelFileError if the file is missing or truncated, or holds more or fewer tensors.
     """
     reader = _Reader(path)
     arrays = {}
@@ -112,7 +102,7 @@ def read_combined(path: Path, names: list[str]) -> dict[str, Array]:
 
 
 def read_separate(directory: Path, names: list[str]) -> dict[str, Array]:
-    """Map one file per parameter, each named as its parameter; otherwise as `read_combined`."""
+    """Map one file per parameter, named like it; otherwise as `read_combined`."""
     arrays = {}
     for name in names:
         arrays.update(read_combined(directory / name, [name]))
@@ -139,7 +129,7 @@ def write_combined(stream: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
 def row_chunks(array: Array) -> Iterator[slice]:
     """Yield slices of axis 0 that are small enough to be worked on in memory.
 
-    The pages of a mapped file are given back after each: it can be larger than memory.
+    Frees the pages of a mapped file after each slice, since it can be larger than memory.
     """
     rows = len(array) if array.ndim else 0
     step = max(1, _CHUNK_BYTES * rows // max(1, array.nbytes))
@@ -165,7 +155,7 @@ def _chunks(array: Array) -> Iterator[Array]:
 
 
 def forget_pages(array: Array) -> None:
-    """Give the whole pages of a mapped file under ``array`` back; they are read again if needed."""
+    """Free the whole pages of a mapped file under ``array``; they are read again if needed."""
     base: Any = array
     while isinstance(base, np.ndarray):
         base = base.base

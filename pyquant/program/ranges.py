@@ -1,4 +1,4 @@
-"""What quantizing a tensor has to cover, and the integers that cover it."""
+"""The range of a tensor's values, and the grid of integers that covers it."""
 
 from __future__ import annotations
 
@@ -12,39 +12,26 @@ _UNSIGNED_LEVELS, _SIGNED_LEVELS = 255, 127
 
 
 class Range(NamedTuple):
-    """The values of a tensor.
+    """The range of a tensor's values: the least and the greatest that were seen."""
 
-    Attributes:
-        threshold: the largest magnitude that is not cut.
-        minimum: the least value seen.
-        maximum: the greatest value seen.
-    """
-
-    threshold: float
+    threshold: float  # the largest magnitude that is not clipped
     minimum: float
     maximum: float
 
     def filled(self, threshold: float) -> Range:
-        """Return the values of the same signs that reach as far as a threshold."""
+        """Return the range of the same signs that reaches as far as a threshold."""
         return Range(threshold, -threshold if self.minimum < 0 else 0.0, threshold)
 
 
 class Grid(NamedTuple):
-    """integer = round(value * factor + zero_point), of 8 bits, ties to even.
+    """integer = round(value * factor + zero_point), of 8 bits, ties to even."""
 
-    Attributes:
-        factor: integers per unit of the values.
-        zero_point: the integer of zero.
-        unsigned: whether the integers are uint8, and otherwise int8.
-    """
-
-    factor: float
-    zero_point: int
-    unsigned: bool
+    factor: float  # integers per unit of the values
+    zero_point: int  # the integer of zero
+    unsigned: bool  # uint8, otherwise int8
 
     @property
     def limits(self) -> tuple[int, int]:
-        """The least integer and the greatest one."""
         return (0, 255) if self.unsigned else (-128, 127)
 
     @property
@@ -58,7 +45,7 @@ class Grid(NamedTuple):
         return (self.limits[1] - self.zero_point) / self.factor
 
     def shifted(self) -> Grid:
-        """Return the grid of unsigned integers for the same values, if this is one of signed."""
+        """Return the unsigned grid of the same values, given a symmetric signed one."""
         return Grid(self.factor, _SIGNED_LEVELS + 1, True)
 
     def rounded(self, values: Array) -> Array:
@@ -76,7 +63,7 @@ def symmetric_grid(given: Range, unsigned: bool) -> Grid:
 
 
 def fitted_grid(given: Range) -> Grid:
-    """Return the grid of all integers from the least value to the largest one that are not cut."""
+    """Return the grid whose integers span the values from the least to the largest not clipped."""
     least = max(given.minimum, -given.threshold)
     largest = min(given.maximum, given.threshold)
     if least >= 0:

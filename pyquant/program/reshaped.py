@@ -1,6 +1,6 @@
-"""Parameters that ops only reshape before others read them, as the filters of conv1d.
+"""Parameters that ops only reshape before others read them, as ``conv1d``'s filters.
 
-Paddle's ``conv1d`` is ``assign`` and ``unsqueeze2`` of the filter in front of a ``conv2d``.
+Paddle's ``conv1d`` is ``assign`` and ``unsqueeze2`` of the filter, followed by a ``conv2d``.
 """
 
 from __future__ import annotations
@@ -18,24 +18,18 @@ Axes = Sequence[Optional[int]]
 
 
 class ReshapedParameter(NamedTuple):
-    """A tensor that has the values of a parameter, in another shape or of another type.
+    """A tensor that has the values of a parameter, in another shape or of another type."""
 
-    Attributes:
-        name: of the parameter.
-        position: of the op that reads the parameter, in the block of the tensor.
-        axes: for each axis of the tensor, the parameter's axis that it is; None if it is none.
-    """
-
-    name: str
-    position: int
-    axes: Axes
+    name: str  # of the parameter
+    position: int  # of the op that reads the parameter, in the block of the tensor
+    axes: Axes  # for each axis of the tensor, the same axis of the parameter, or None
 
 
 def reshaped_parameters(model: Model) -> dict[tuple[int, str], ReshapedParameter]:
     """Return the tensors that have the values of a parameter, by block and name.
 
-    Of each step nothing but the next one may be read, so that whatever replaces the parameter
-    changes what the last one is read by, and nothing else.
+    Only the next step may read a step's output. So replacing the parameter changes nothing but the
+    input of the op that reads the last output.
     """
     reads, writes, dims = model.reads(), model.writes(), model.dims()
     found: dict[tuple[int, str], ReshapedParameter] = {}
@@ -65,7 +59,7 @@ def _stays_float(op: Op) -> bool:
 
 
 def _axes(op: Op, old: Sequence[int], new: Sequence[int]) -> Axes:
-    """Return which axis of the input each axis of the output is."""
+    """Return the input's axis for each axis of the output, or None."""
     if op.type == "transpose2":
         return list(op.ints("axis", range(len(old))))
     places = {(prod(old[:axis]), size): axis for axis, size in enumerate(old)}

@@ -1,7 +1,7 @@
-"""Quantized weights in a ``.json`` program: integer parameters, and ops that make floats of them.
+"""Quantized weights in a ``.json`` program: integer parameters, and ops that dequantize them.
 
-PIR's ``dequantize_linear`` computes wrong numbers on a CPU, so the floats are made by ``cast`` and
-``multiply``, in the same order of operations as in a ``.pdmodel``.
+PIR's ``dequantize_linear`` computes wrong numbers on a CPU. So ``cast`` and ``multiply`` dequantize
+them, in the same order of operations as in a ``.pdmodel``.
 """
 
 from __future__ import annotations
@@ -26,16 +26,7 @@ from .weights import QuantizedWeight
 
 
 class JsonProgram:
-    """A copy of a ``.json`` program with other weights, for `write_json`.
-
-    Args:
-        model: read from a ``.json``.
-
-    Attributes:
-        model: the same.
-        document: the new program as JSON.
-        parameters: the new parameters by name.
-    """
+    """A copy of a ``.json`` program that gets other weights, for `write_json`."""
 
     def __init__(self, model: Model) -> None:
         if model.pir is None:
@@ -59,13 +50,13 @@ class JsonProgram:
     def store_integers(
         self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
     ) -> None:
-        """Store quantized weights, and let ``ops`` read the floats that they stand for."""
+        """Store quantized weights, and let ``ops`` read the dequantized values."""
         self._replace(weights, ops, self._dequantize)
 
     def store_floats(
         self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
     ) -> None:
-        """Store the floats that quantized weights stand for, and let ``ops`` read them."""
+        """Store the dequantized values of quantized weights, and let ``ops`` read them."""
         self._replace(weights, ops, self._store_dequantized)
 
     def _replace(
@@ -91,7 +82,7 @@ class JsonProgram:
         self._drop_unread(declared, readers)
 
     def _reader(self, position: int, value: int) -> int:
-        """Return where an op reads a value: where it stands, or where the list with it is made."""
+        """Return the position of the op, or of the op that makes its list with the value."""
         operands = self._operands(position)
         lists = [self._lists[operand] for operand in operands if operand in self._lists]
         return next((made for made in lists if value in self._operands(made)), position)
@@ -114,7 +105,7 @@ class JsonProgram:
         return self._parameter(declared, f"{weight.name}{QUANTIZED}", weight.dequantized)
 
     def _parameter(self, like: Any, name: str, tensor: Tensor) -> int:
-        """Declare a parameter as ``like`` is, and return its value's id."""
+        """Declare a parameter like another one, and return its value's id."""
         declaration = copy.deepcopy(like)
         declaration["A"][3] = name
         value = declaration["O"]["%"] = self._new_id()
@@ -155,7 +146,7 @@ class JsonProgram:
         self._operations[:] = operations
 
     def _drop_unread(self, declared: Mapping[str, Any], names: Mapping[str, Any]) -> None:
-        """Take float weights away that no op reads any longer."""
+        """Drop float weights that no op reads any longer."""
         read = {
             operand["%"]
             for operation in self._operations
@@ -181,7 +172,7 @@ def write_json(
     model_filename: str,
     params_filename: str,
 ) -> tuple[Path, ...]:
-    """Write ``program`` and its parameters as `pyquant.program.model.write_model` does a model."""
+    """Write ``program`` and its parameters, as `write_model` writes a model."""
     targets = parameter_files(
         files, program.model, program.parameters, directory, model_filename, params_filename
     )

@@ -1,8 +1,8 @@
-"""Tensors that an op reads where Paddle's passes look at its attributes alone.
+"""Tensors that override an op's attributes, although Paddle's passes read only the attributes.
 
-When an op runs, a tensor counts more than the attribute beside it. Passes that fuse the op do not
-know that: ``SetActivationAttrs`` (activation_onednn_fuse_pass.h) takes the limits of a ``clip``,
-``operator_reshape2_onednn_fuse_pass.cc`` the shape of a ``reshape2`` from the attributes.
+When an op runs, a tensor overrides its attribute. Passes that fuse the op ignore the tensor:
+``SetActivationAttrs`` (activation_onednn_fuse_pass.h) takes the limits of a ``clip`` from the
+attributes, and ``operator_reshape2_onednn_fuse_pass.cc`` the shape of a ``reshape2``.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from .parameters import Array
 from .pir.table import TABLE
 
 ConstantOf = Callable[[str], Union[Array, None]]
-"""Returns the value of a tensor by its name, None of what the model computes."""
+"""Returns the value of a tensor by its name, or None if the model computes it."""
 
-# The attributes that tensors may stand for, and the slots of these, by op type.
+# By op type, the attributes that tensors may override, and the slots of these tensors.
 _TWINS: defaultdict[str, list[tuple[str, list[str]]]] = defaultdict(list)
 for _line in TABLE.values():
     for _spec in _line.operands:
@@ -33,16 +33,13 @@ _RAW_BFLOAT16 = np.uint16
 
 
 class _Limit(NamedTuple):
-    """A limit of a ``clip``: its attribute, its tensor's slot, and the op that has it alone.
-
-    Of integers, ``of_integers`` has the attribute that limits nothing by their data type.
-    """
+    """A limit of a ``clip``."""
 
     attribute: str
-    slot: str
-    op_type: str
+    slot: str  # of the tensor that overrides the attribute
+    op_type: str  # the op that applies this limit alone
     sign: int
-    of_integers: Mapping[int, float]
+    of_integers: Mapping[int, float]  # by integer data type, the attribute that limits nothing
 
     def none(self, data_type: int) -> float:
         """Return the attribute that limits nothing, as ``paddle.clip`` writes it."""
@@ -61,18 +58,11 @@ _LIMITS = (
 
 
 def settle_tensor_inputs(program: Any, parameters: Mapping[str, Array]) -> list[int] | None:
-    """Write a program so that Paddle's passes cannot take an attribute for what a tensor says.
+    """Change a ``ProgramDesc`` so that Paddle's passes never miss a tensor beside an attribute.
 
     Constants become attributes. A ``clip`` between limits that the model computes becomes
-    ``elementwise_max`` and ``elementwise_min``, which no pass fuses.
-
-    Args:
-        program: the ``ProgramDesc``, changed in place.
-        parameters: by name.
-
-    Returns:
-        For each op of the main block, the position that it, or what it stands for, had; None if
-        nothing has changed.
+    ``elementwise_max`` and ``elementwise_min``, which no pass fuses. Returns the earlier position
+    of each op of the main block, or of the op that it replaces; None if nothing has changed.
     """
     constants = _Constants(program, parameters)
     went = [use_attributes(op, constants) for block in program.blocks for op in ops_of(block)]
@@ -94,9 +84,9 @@ def settle_tensor_inputs(program: Any, parameters: Mapping[str, Array]) -> list[
 
 
 def _written(program: Any, block: Any, op: Op, constants: _Constants, read: Set[str]) -> list[Op]:
-    """Return what stands for an op: nothing for a constant that is an attribute by now.
+    """Return the ops that replace an op: none for a constant that became an attribute.
 
-    Paddle's constant_folding_pass crashes at one that no op reads.
+    Paddle's constant_folding_pass crashes on a constant that no op reads.
     """
     if _has_computed_limits(op):
         return _limited(program, block, op)
@@ -106,9 +96,9 @@ def _written(program: Any, block: Any, op: Op, constants: _Constants, read: Set[
 
 
 def use_attributes(op: Op, constant_of: ConstantOf) -> bool:
-    """Put constant tensors that ``op`` reads into the attributes that they stand for.
+    """Turn constant tensors that ``op`` reads into attributes; return whether there were any.
 
-    One stays where the attribute cannot hold its value exactly. Return whether any went.
+    A tensor stays if the attribute cannot hold its value exactly.
     """
     went = False
     for attribute, slots in _TWINS.get(op.type, ()):
@@ -122,7 +112,7 @@ def use_attributes(op: Op, constant_of: ConstantOf) -> bool:
 
 
 def _set(op: Op, attribute: str, arrays: Sequence[Array]) -> bool:
-    """Set an attribute to the values of tensors, if it can hold them; return whether it can."""
+    """Set an attribute to the values of tensors if it can hold them; return whether it can."""
     values = np.concatenate([array.reshape(-1) for array in arrays]).tolist()
     trial = Op(proto.OpDesc())
     try:
@@ -137,7 +127,7 @@ def _set(op: Op, attribute: str, arrays: Sequence[Array]) -> bool:
 
 
 class _Constants:
-    """The values of parameters, and of what the program makes of nothing and writes once."""
+    """The values of parameters, and of constants that the program writes once."""
 
     def __init__(self, program: Any, parameters: Mapping[str, Array]) -> None:
         self._parameters = parameters
@@ -152,7 +142,7 @@ class _Constants:
         }
 
     def has(self, op: Op) -> bool:
-        """Return whether ``op`` makes one of them."""
+        """Return whether ``op`` makes one of these constants."""
         return any(name in self._made for name in op.writes())
 
     def __call__(self, name: str) -> Array | None:
@@ -167,7 +157,7 @@ def _filled(op: Op) -> Array | None:
 
 
 def _assigned(op: Op) -> Array | None:
-    """Return the one attribute of values that is not empty: Paddle 2.6 has one for each dtype."""
+    """Return the only attribute of values that is not empty: Paddle 2.6 has one per dtype."""
     for name in (name for name in op.attr_names() if name.endswith("values")):
         values = list(op.value(name))
         if values:
@@ -197,9 +187,9 @@ def _has_computed_limits(op: Op) -> bool:
 
 
 def _limited(program: Any, block: Any, op: Op) -> list[Op]:
-    """Return what stands for a ``clip``: an op for each limit that is a tensor, itself for another.
+    """Return the ops that replace a ``clip``: one per computed limit, and it for other limits.
 
-    As ``paddle.clip`` does, it is taken for granted that the lower limit is not above the upper.
+    Like ``paddle.clip``, this assumes that the lower limit is not above the upper one.
     """
     (source,), (output,) = op.inputs("X"), op.outputs("Out")
     desc = next(

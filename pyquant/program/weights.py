@@ -24,43 +24,33 @@ _SMALLEST_THRESHOLD = np.float32(1e-30)
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A weight as integers, which are made when they are written.
+    """A weight as integers, which are made when they are written."""
 
-    Attributes:
-        name: the float parameter that it stands for.
-        stored: that parameter, or one of its shape and type where it is pending (see
-            `Model.pending`); ``uint16`` is raw bfloat16.
-        axis: the axis of the channels; -1 for one threshold per tensor.
-        bits: of the integers, which are stored in 8 or 16.
-        file: where the parameter was read from, for messages.
-        rounded: the integers, if they are made already, or not just the nearest ones.
-        known: the threshold, if it is known already.
-        make: what makes the parameter, if it is pending.
-        fits_in_pairs: whether two neighbouring inputs of an output channel, of the same sign, have
-            a threshold together (see `saturation`).
-    """
-
-    name: str
+    name: str  # of the float parameter
+    # The parameter, or one of its shape and type if it is pending (see `Model.pending`). ``uint16``
+    # is raw bfloat16.
     stored: Array
-    axis: int
-    bits: int
-    file: Path
-    rounded: Array | None = None
-    known: Array | None = None
-    make: Callable[[], Array] | None = None
+    axis: int  # of the channels; -1 for one threshold per tensor
+    bits: int  # of the integers, which are stored in 8 or 16
+    file: Path  # where the parameter was read from, for messages
+    rounded: Array | None = None  # the integers, if already made or not just the nearest ones
+    known: Array | None = None  # the threshold, if it is known already
+    make: Callable[[], Array] | None = None  # makes the parameter, if it is pending
+    # Whether the threshold also covers the sum of two neighbouring inputs of an output channel
+    # (see `saturation`).
     fits_in_pairs: bool = False
 
     @property
     def source(self) -> Array:
-        """The float parameter; a pending one is made anew each time, for it to take no memory."""
+        """The float parameter; a pending one is made anew each time, so that it takes no memory."""
         return self.stored if self.make is None else self.make()
 
     def made(self) -> QuantizedWeight:
-        """Return the same with its float values in memory, for all that is done with them."""
+        """Return the same weight with its float values in memory."""
         return self if self.make is None else replace(self, stored=self.make(), make=None)
 
     def keeping(self, made: QuantizedWeight) -> QuantizedWeight:
-        """Return the same with the integers of ``made``, and let its float values go."""
+        """Return the same weight with the integers of ``made``; free the pages of its floats."""
         kept = replace(self, rounded=made.integers, known=made.threshold)
         forget_pages(self.stored)
         return kept
@@ -84,10 +74,7 @@ class QuantizedWeight:
 
     @property
     def why_float(self) -> str | None:
-        """Why the weight cannot become integers, None if it can.
-
-        The first call reads the weight, for `threshold` as well.
-        """
+        """Why the weight cannot become integers, or None; the first call reads the weight."""
         if self.known is not None or np.isfinite(self._magnitude).all():
             return None
         bad = np.count_nonzero(~np.isfinite(self._magnitude))
@@ -104,7 +91,7 @@ class QuantizedWeight:
 
     @cached_property
     def integers(self) -> Array:
-        """The values, whole and kept."""
+        """All values as one array, which is kept in memory."""
         if self.rounded is not None:
             return self.rounded
         integers = np.empty(self.stored.shape, self.values.dtype)
@@ -122,10 +109,10 @@ class QuantizedWeight:
 
     @property
     def full_scale(self) -> Array:
-        """What the largest integer that can be stored stands for.
+        """The magnitude that maps to the largest integer that can be stored.
 
-        The threshold, if all bits are used. Paddle's int8 passes take every stored integer for one
-        of 8 bits, whatever ``bit_length`` says (``quant_dequant_onednn_pass.cc``).
+        It is the threshold if all bits are used. Paddle's int8 passes take every stored integer for
+        one of 8 bits, whatever ``bit_length`` says (``quant_dequant_onednn_pass.cc``).
         """
         stored_levels = 2 ** (8 * self.values.dtype.itemsize - 1) - 1
         unused = np.float32(stored_levels / (2 ** (self.bits - 1) - 1))
@@ -140,7 +127,7 @@ class QuantizedWeight:
 
     @property
     def step(self) -> Array:
-        """What a quantized value of one stands for: float32, of the shape of the threshold."""
+        """The step between neighbouring integers: float32, in the shape of the threshold."""
         levels = np.float32(2 ** (self.bits - 1) - 1)
         step: Array = (self.threshold / levels).astype(np.float32)
         return step
@@ -155,10 +142,10 @@ class QuantizedWeight:
         return int(self.with_sums_of_zero(zero_point).stored.shape[1] - self.stored.shape[1])
 
     def with_sums_of_zero(self, zero_point: int) -> QuantizedWeight:
-        """Return the filter with more inputs, by which the integers at each tap add up to zero.
+        """Return the filter with further inputs that make the integers at each tap sum to zero.
 
-        All that these inputs read is ``zero_point``. Two of them fit into 16 bits together, and
-        none is the neighbour of an input that was there (see `saturation`).
+        These inputs read only ``zero_point``. Two of them fit into 16 bits together, and none is
+        the neighbour of an original input (see `saturation`).
         """
         integers = self.integers
         rest = -integers.sum(axis=1, dtype=np.int32)
@@ -174,7 +161,7 @@ class QuantizedWeight:
         return self._of_integers(rounded, self.threshold)
 
     def with_zeros(self, outputs: int, inputs: int) -> QuantizedWeight:
-        """Return the filter with so many more outputs and inputs, all of whose taps are zero."""
+        """Return the filter with this many further outputs and inputs, whose taps are zero."""
         added = [(0, outputs), (0, inputs)] + [(0, 0)] * (self.stored.ndim - 2)
         threshold = self.threshold
         if self.axis == 0:  # a channel of zeros has no scale; any finite one keeps it zero
@@ -244,14 +231,10 @@ def quantize_weights(
     per_channel: bool,
     factors: Mapping[str, Array] | None = None,
 ) -> dict[str, QuantizedWeight]:
-    """Describe the weight of every op of ``ops`` as integers, by its first op's axis if shared.
+    """Describe the weight of every op as integers, by its first op's axis if shared.
 
-    Args:
-        model: of the ops.
-        ops: whose weights are meant.
-        bits: of the integers.
-        per_channel: whether each output channel has a threshold of its own.
-        factors: what weights are multiplied by first, by their names.
+    ``per_channel`` gives each output channel its own threshold. ``factors`` first multiply weights,
+    by their names.
     """
     file = model.params_path or model.model_path.parent
     weights: dict[str, QuantizedWeight] = {}
@@ -266,11 +249,11 @@ def quantize_weights(
 
 
 def _pair_maxima(weight: Array) -> Array:
-    """Return how great two neighbouring inputs are together: float32[output channels].
+    """Return the greatest magnitude of two neighbouring inputs together: float32[output channels].
 
-    The weight is a matrix [inputs, outputs], or a filter [outputs, inputs, height, width] of
-    float32. Of a filter of an odd number of inputs, kernels may take the last one of a tap and the
-    first one of the next tap together: those that copy images (im2col) or rows of them first.
+    The weight is float32: a matrix [inputs, outputs], or a filter [outputs, inputs, height, width].
+    With an odd number of inputs, kernels that first copy images (im2col) or rows of them may pair
+    the last input of a tap with the first input of the next tap.
     """
     if weight.ndim == 2:
         return kernels.channel_pair_max(weight, 1, 0)
