@@ -35,12 +35,9 @@ Values = Union[NDArray[Any], SupportsDLPack, PaddleTensor]  # | at run time need
 def view_values(x: Values, dtype: str | None = None) -> NDArray[Any]:
     """Return a view of the values: float32, float16, or bfloat16's bits as uint16.
 
-    Args:
-        x: a numpy array, a Paddle tensor on the CPU, or another object with ``__dlpack__``.
-        dtype: ``"bfloat16"`` if ``x`` holds its raw bits as uint16.
-
-    Raises:
-        TypeError: the values are of another type, in another byte order, or on another device.
+    ``x`` is a numpy array, a Paddle tensor on the CPU, or another object with ``__dlpack__``.
+    ``dtype`` is ``"bfloat16"`` if ``x`` holds its raw bits as uint16. Raises TypeError for another
+    type, another byte order or another device.
     """
     if dtype not in (None, "bfloat16"):
         raise ValueError(f"dtype is given only for raw bits, as 'bfloat16', got {dtype!r}")

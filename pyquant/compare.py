@@ -116,10 +116,7 @@ def _named(tensor: ComparedTensor, names: Mapping[str, str]) -> ComparedTensor:
 
 
 def _most_alike(before: Model, quantization: Quantization) -> Equalized:
-    """Return the float model with the factors of the quantized one.
-
-    It is folded first if it then has more in common with the quantized model.
-    """
+    """Return the float model with the quantized one's factors, folded first if that fits better."""
     candidates = [before]
     for shifts in (True, False):
         folded = copy_model(before)

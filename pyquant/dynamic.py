@@ -154,18 +154,10 @@ def _without_non_finite(
 
 @dataclass(frozen=True)
 class _Result:
-    """Where and in which format the quantized model is written.
+    """Where and in which format the quantized model is written."""
 
-    Attributes:
-        directory: the model goes into ``quantized_model`` below it, its twin into ``test_model``.
-        filename: the program's file; its suffix names the format.
-        params: the parameters' file.
-        with_twin: whether to write a float twin.
-        lite_format: whether to write Paddle-Lite's form.
-    """
-
-    directory: Path
-    filename: str
+    directory: Path  # its ``quantized_model`` gets the model, its ``test_model`` the twin
+    filename: str  # of the program; the suffix names the format
     params: str
     with_twin: bool
     lite_format: bool
@@ -175,11 +167,8 @@ class _Result:
     ) -> tuple[tuple[Path, ...], Path | None]:
         """Write the quantized form of ``model``, which itself stays unchanged.
 
-        Returns:
-            The paths of the quantized model's files, and of the twin's program if there is one.
-
-        Raises:
-            NonFiniteWeightError: a weight holds NaN or infinity; nothing has changed on the disk.
+        Returns the paths of the quantized model's files, and of the twin's program if there is one.
+        Raises NonFiniteWeightError if a weight holds NaN or infinity, without changing the disk.
         """
         write: Callable[..., tuple[Path, ...]] = write_model
         if self.filename.endswith(".json"):

@@ -144,7 +144,6 @@ def readers_by_tensor(reads: Iterable[tuple[str, str]]) -> dict[str, tuple[str, 
 
 
 def file_bytes(paths: Iterable[Path]) -> int:
-    """Return the total size of the files."""
     return sum(path.stat().st_size for path in paths)
 
 
