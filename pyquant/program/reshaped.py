@@ -22,7 +22,7 @@ class ReshapedParameter(NamedTuple):
 
     name: str  # of the parameter
     position: int  # of the op that reads the parameter, in the block of the tensor
-    axes: Axes  # for each axis of the tensor, the same axis of the parameter, or None
+    axes: Axes  # for each axis of the tensor, the parameter's axis, or None if it has none
 
 
 def reshaped_parameters(model: Model) -> dict[tuple[int, str], ReshapedParameter]:

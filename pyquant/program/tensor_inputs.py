@@ -187,7 +187,7 @@ def _has_computed_limits(op: Op) -> bool:
 
 
 def _limited(program: Any, block: Any, op: Op) -> list[Op]:
-    """Return the ops that replace a ``clip``: one per computed limit, and it for other limits.
+    """Return the ops that replace a ``clip``: one per computed limit, a ``clip`` for the other.
 
     Like ``paddle.clip``, this assumes that the lower limit is not above the upper one.
     """
