@@ -22,6 +22,7 @@ import pyquant
 from pyquant import ModelFileError, PyquantError, SettingError, UnsupportedError, load_model
 from pyquant.cli import main
 from pyquant.program import proto
+from pyquant.program.op import Op
 from pyquant.program.op_protos import attribute_kinds
 
 DATA = Path(__file__).parent / "data"
@@ -309,14 +310,14 @@ def fetch_again(document: Any, source: str, name: str) -> None:
 
 
 def test_whole_numbers_beyond_those_of_a_float_are_attributes() -> None:
-    op = proto.OpDesc(type="roll")
+    op = Op(proto.OpDesc(type="roll"))
     kind = attribute_kinds("roll")["shifts"]
     values = [2**53 + 1, 2**63 - 1, -(2**53) - 1, 2.0]
-    proto.set_attribute_of_kind(op, "shifts", kind, values)
-    assert list(op.attrs[0].longs) == values
+    op.set_attr("shifts", values, kind)
+    assert list(op.desc.attrs[0].longs) == values
     for value in (1.5, float("inf"), float("nan")):
         with pytest.raises(ValueError, match="whole"):
-            proto.set_attribute_of_kind(op, "shifts", kind, value)
+            op.set_attr("shifts", value, kind)
 
 
 def test_two_outputs_of_one_name(small: Path) -> None:

@@ -15,7 +15,7 @@ from programs import INT64, Net, ProgramBuilder, random
 
 from pyquant import load_model, quant_post_dynamic
 from pyquant.program import proto
-from pyquant.program.op import make_op
+from pyquant.program.op import Op, make_op
 from pyquant.program.op_protos import attribute_kinds
 from pyquant.program.tensor_inputs import use_attributes
 
@@ -44,7 +44,7 @@ def source(net: ProgramBuilder, op_type: str, name: str, attributes: dict[str, A
     net.op(op_type, {}, ("Out", name), [1])
     kinds = attribute_kinds(op_type)
     for attribute, value in attributes.items():
-        proto.set_attribute_of_kind(net.block.ops[-1], attribute, kinds[attribute], value)
+        Op(net.block.ops[-1]).set_attr(attribute, value, kinds[attribute])
     return name
 
 
