@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .program.quantizable import FloatOp, WeightedOp
 from .program.weights import QuantizedWeight
+from .verification import Verification
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class QuantizationResult:
         seconds: wall time by stage, in the order of the stages.
         notes: remarks on the arguments and the data.
         test_model_path: the float twin's program, if one was asked for.
+        verification: what running the quantized model showed, if it was run.
     """
 
     model_path: Path
@@ -74,6 +76,7 @@ class QuantizationResult:
     seconds: dict[str, float]
     notes: list[str] = field(default_factory=list)
     test_model_path: Path | None = None
+    verification: Verification | None = None
 
     def __str__(self) -> str:
         """Return a summary of a few lines."""
@@ -92,6 +95,8 @@ class QuantizationResult:
             size = sum({op.parameter: op.bytes for op in ops}.values())
             of = f" ({size:,} bytes)" if size else ""
             lines.append(f"float {op_type} '{ops[0].name}'{more}{of}: {reason}")
+        if self.verification is not None:
+            lines.append(str(self.verification))
         lines += [f"note  {note}" for note in self.notes]
         return "\n".join(lines)
 

@@ -21,6 +21,7 @@ from ..errors import (
 from ..program.model import Model
 from .data import Feed, Feeds
 from .forward import Forward, Observers
+from .kept import KeptBatches
 from .state import Calibration, Progress
 from .statistic import Statistics
 
@@ -69,8 +70,10 @@ def run_here(
 
 def collect_statistics(
     model: Model, statistics: Statistics, feeds: Feeds, engine: Engine, total: int | None = None
-) -> int:
-    """Run every feed once, add its activations to ``statistics``, and return the number of feeds.
+) -> tuple[int, KeptBatches]:
+    """Run every feed once, and add its activations to ``statistics``.
+
+    Returns the number of feeds, and a few of them.
 
     The Predictor reads the model's files again. ``statistics`` has the names of the activations to
     observe. ``total`` is the number of feeds for the progress bar, if it is known.
@@ -80,9 +83,12 @@ def collect_statistics(
         ActivationError: a tensor holds NaN or infinity, or is empty.
         ClusterError: the engine is Ray's, and Ray failed to run a feed.
     """
-    done = sum(1 for _ in _progress_bar(engine(model, statistics, enumerate(feeds)), total))
+    done, kept = 0, KeptBatches()
+    for _, feed in _progress_bar(engine(model, statistics, enumerate(feeds)), total):
+        done += 1
+        kept.add(feed)
     _refuse_nothing(done)
-    return done
+    return done, kept
 
 
 def resume(
@@ -107,6 +113,7 @@ def resume(
         for _, feed in done:
             seen = seen.after(feed)
             calibration.batches, calibration.progress = seen.batches, seen
+            calibration.kept.add(feed)
             if checkpoint is None:
                 continue
             if interrupt.is_set() or seen.batches % checkpoint.every == 0:

@@ -21,10 +21,11 @@ from ..program.parameters import Array
 from .channel_sums import ChannelSums
 from .channels import ActivationChannels
 from .data import Feed
+from .kept import KeptBatches
 from .samples import ActivationSample
 from .statistic import BINS, ActivationHistogram, channels_of
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 
 _FORMAT = "pyquant calibration"
 _UNREADABLE = (
@@ -63,12 +64,14 @@ class Calibration:
         statistics: a histogram of each activation, by its name.
         batches: how many batches it has seen.
         progress: how far into its data it is; None once it is merged.
+        kept: a few of its batches.
     """
 
     model_fingerprint: str
     statistics: dict[str, ActivationHistogram]
     batches: int = 0
     progress: Progress | None = field(default_factory=Progress)
+    kept: KeptBatches = field(default_factory=KeptBatches)
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz``; it appears whole or not at all.
@@ -110,7 +113,8 @@ class Calibration:
         first = next(remaining, None)
         if first is None:
             raise SettingError("merge: no calibration was given. Give at least one.")
-        merged = replace(first, statistics={}, progress=None)
+        merged = replace(first, statistics={}, progress=None, kept=KeptBatches())
+        merged.kept.merge(first.kept)
         for name, statistic in first.statistics.items():
             merged.statistics[name] = deepcopy(statistic)
         for other in remaining:
@@ -118,6 +122,7 @@ class Calibration:
             for name, statistic in other.statistics.items():
                 merged.statistics[name].merge(statistic)
             merged.batches += other.batches
+            merged.kept.merge(other.kept)
         return merged
 
     def check_same(self, fingerprint: str, tensors: Iterable[str], where: str) -> None:
@@ -160,6 +165,7 @@ _FIELDS: Mapping[str, type[np.generic]] = {
     "non_finite": np.uint64,
 }
 
+_KEPT = "kept/"
 _SUMS = ("whole", "fraction")
 _OF_SAMPLES = {"abs_max": "channel_abs_max", "rows": "rows"}
 
@@ -186,6 +192,8 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
         },
     }
     arrays: dict[str, Array] = {"header": np.array(json.dumps(header))}
+    for key, feed in calibration.kept.by_hash.items():
+        arrays |= {f"{_KEPT}{key}/{name}": array for name, array in feed.items()}
     for name, dtype in _FIELDS.items():
         arrays[name] = np.array([getattr(statistic, name) for statistic in statistics], dtype)
     counts = [statistic.counts for statistic in statistics]
@@ -219,7 +227,17 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
         )
         _check(tensor, statistics[tensor])
     progress = None if header["progress"] is None else Progress(*header["progress"])
-    return Calibration(header["model"], statistics, header["batches"], progress)
+    kept = _kept(arrays)
+    return Calibration(header["model"], statistics, header["batches"], progress, kept)
+
+
+def _kept(arrays: Mapping[str, Array]) -> KeptBatches:
+    kept: dict[str, Feed] = {}
+    for path, array in arrays.items():
+        if path.startswith(_KEPT):
+            key, _, name = path.removeprefix(_KEPT).partition("/")
+            kept.setdefault(key, {})[name] = array
+    return KeptBatches(kept)
 
 
 def _channels(

@@ -107,14 +107,23 @@ def control(
             trials.extend(known)
         return known[0].metric >= reference.metric - max_drop
 
+    enough = fewest(holds, len(ops))
+    errors = [error for _, error in ranked[:enough]]
+    return Control(ops[:enough], errors, trials, holds(enough))
+
+
+def fewest(holds: Callable[[int], bool], most: int) -> int:
+    """Return the least number from 0 to ``most`` that holds, if all greater ones do.
+
+    It is doubled until it holds, and then halved in between. ``most`` is the answer if none holds.
+    """
     too_few, enough = -1, 0
-    while not holds(enough) and enough < len(ops):
-        too_few, enough = enough, min(len(ops), max(1, 2 * enough))
+    while not holds(enough) and enough < most:
+        too_few, enough = enough, min(most, max(1, 2 * enough))
     while enough - too_few > 1:
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if holds(middle) else (middle, enough)
-    errors = [error for _, error in ranked[:enough]]
-    return Control(ops[:enough], errors, trials, holds(enough))
+    return enough
 
 
 def rank(

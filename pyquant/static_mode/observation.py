@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ..calibration.channel_factors import scaled_statistic
+from ..calibration.data import Feed
 from ..calibration.forward import Observers
+from ..calibration.kept import KeptBatches
 from ..calibration.moments import Moments, moments_of
 from ..calibration.run import collect_statistics, resume, run_here
 from ..calibration.samples import ActivationSample
@@ -41,6 +43,7 @@ class Observations:
         moments: of what each op reads, if rounding or ranking asks for them.
         samples: of each activation of known channels, if anything is chosen by them.
         notes: what there is to know about how they were observed.
+        feeds: a few batches of the data.
     """
 
     statistics: Statistics
@@ -48,6 +51,7 @@ class Observations:
     moments: Moments
     samples: Mapping[str, ActivationSample]
     notes: tuple[str, ...] = ()
+    feeds: Sequence[Feed] = ()
 
     def divided(self, factors: Mapping[str, Array]) -> Observations:
         """Return what is seen of the activations divided by factors, one per channel."""
@@ -76,9 +80,9 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
     statistics: Statistics
     if options.calibration is not None:
         calibration = _given(model, tensors, options.calibration)
-        batches, statistics = calibration.batches, calibration.statistics
+        batches, statistics, kept = calibration.batches, calibration.statistics, calibration.kept
     else:
-        batches, statistics = _collected(model, plan, tensors, moments, options)
+        batches, statistics, kept = _collected(model, plan, tensors, moments, options)
     for name, statistic in statistics.items():
         if not statistic.values:
             raise ActivationError(
@@ -91,7 +95,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
         means = {name: one.sums.means for name, one in channels.items()}
     if options.needs_samples:
         samples = {name: one.sample for name, one in channels.items()}
-    return Observations(statistics, means, moments, samples, _notes(statistics))
+    return Observations(statistics, means, moments, samples, _notes(statistics), kept.feeds)
 
 
 def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:
@@ -158,11 +162,11 @@ def _collected(
     tensors: Collection[str],
     observers: Observers,
     options: Options,
-) -> tuple[int, Statistics]:
-    """Return the number of batches and the statistics of the data; show it to ``observers``."""
+) -> tuple[int, Statistics, KeptBatches]:
+    """Return the number of batches, the statistics and some batches; show all to ``observers``."""
     if options.checkpoint is not None:
         calibration = calibrate_model(model, plan, options)
-        return calibration.batches, calibration.statistics
+        return calibration.batches, calibration.statistics, calibration.kept
     kind: type[ActivationMaxima] = ActivationHistogram
     if not (plan.target.takes_zero_points or observers):
         kind = statistic_of(options.algo)
@@ -171,4 +175,5 @@ def _collected(
     statistics = empty_statistics(tensors, kind, axes)
     feeds, total = options.data.feeds(model), options.data.batches()
     engine = partial(run_here, observers=observers) if observers else options.run
-    return collect_statistics(model, statistics, feeds, engine, total), statistics
+    batches, kept = collect_statistics(model, statistics, feeds, engine, total)
+    return batches, statistics, kept
