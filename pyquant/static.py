@@ -242,7 +242,9 @@ def quant_post_static(
         watch.lap("accuracy control")
     verification = None
     if verify and plan.target.runs_here and observations.feeds:
-        plan, emitted, verification = checked(model, plan, decisions, observations.feeds)
+        plan, emitted, verification = checked(
+            model, plan, decisions, observations.feeds, repairs=eval_function is None
+        )
         watch.lap("check")
     else:
         emitted = emit(plan, decisions)

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .calibration.data import Feed
 from .comparison.similarity import ErrorSums, Similarity, as_float
 from .errors import PyquantError
@@ -111,8 +113,18 @@ class Reference:
         sigmoids = {name for name, op in producers.items() if op.type == "sigmoid"}
         self._least = [_LEAST_POWER if name in sigmoids else 0.0 for name in model.fetches]
         self.feeds = feeds
-        self._predictor = _float_predictor(copy_model(model))  # which makes folded weights
-        self._outputs = _outputs(self._predictor, feeds, "the float model")
+        for optimization in Optimization:
+            try:
+                # Of a copy, in which the weights of a folded model are made.
+                predictor = make_predictor(copy_model(model), optimization, all_cores())
+                outputs = _outputs(predictor, feeds, "the float model")
+            except PyquantError:
+                if optimization is Optimization.NONE:
+                    raise
+                continue
+            self._predictor, self._outputs = predictor, outputs
+            if all(np.isfinite(as_float(array)).all() for one in outputs for array in one):
+                break  # otherwise this may be from Paddle's fusion
 
     def errors(self, model: Model) -> list[OutputError]:
         """Return the errors of an int8 model's outputs.
@@ -142,8 +154,9 @@ class Reference:
         sums = [ErrorSums() for _ in model.fetches]
         for references, outputs in zip(expected, found):
             for one, reference, output in zip(sums, references, outputs):
-                if reference.shape == output.shape:
-                    one.add(as_float(reference), as_float(output))
+                reference, output = as_float(reference), as_float(output)
+                if reference.shape == output.shape and np.isfinite(reference).all():
+                    one.add(reference, output)
         return [
             OutputError(name, one.similarity, _share(one, least))
             for name, one, least in zip(model.fetches, sums, self._least)
@@ -154,17 +167,6 @@ def _share(sums: ErrorSums, least: float) -> float:
     """Return the power of an error as a share of the signal's."""
     signal = max(sums.signal, least * sums.values)
     return sums.noise / signal if signal or math.isnan(sums.noise) else float(sums.noise > 0)
-
-
-def _float_predictor(model: Model) -> Any:
-    """Return the fastest Predictor that can be made of a float model."""
-    *optimizations, last = Optimization
-    for optimization in optimizations:
-        try:
-            return make_predictor(model, optimization, all_cores())
-        except PyquantError:
-            continue
-    return make_predictor(model, last, all_cores())
 
 
 def _outputs(predictor: Any, feeds: Sequence[Feed], model: str) -> list[list[Array]]:

@@ -322,7 +322,8 @@ def test_a_model_of_no_finite_weight_is_refused(tmp_path: Path) -> None:
 def test_static_mode_keeps_a_weight_that_is_not_finite_float(
     tmp_path: Path, backend: str | None, options: dict[str, Any]
 ) -> None:
-    net = programs.Net([2, 16]).matmul(16).act("relu").matmul(16).end()
+    plain = {"trans_x": False, "trans_y": False}
+    net = programs.Net([2, 16]).matmul(16, **plain).act("relu").matmul(16, **plain).end()
     net.parameters["w2"][3, 5] = -np.inf
     source = net.save(tmp_path / "in")
     feed = {"x": np.abs(programs.random((8, 16), 9))}

@@ -26,7 +26,7 @@ MOST_ERROR = 0.05
 
 
 def checked(
-    model: Model, plan: Plan, decisions: Decisions, feeds: Sequence[Feed]
+    model: Model, plan: Plan, decisions: Decisions, feeds: Sequence[Feed], repairs: bool
 ) -> tuple[Plan, Emitted, Verification]:
     """Return the int8 program of a plan, or of one with fewer int8 ops where it errs too much.
 
@@ -35,6 +35,7 @@ def checked(
         plan: of it.
         decisions: by the data.
         feeds: batches to check it on.
+        repairs: whether ops may be kept in float.
 
     Raises:
         ModelFileError: Paddle cannot load a model.
@@ -43,7 +44,7 @@ def checked(
     reference = Reference(model, feeds)
     emitted = emit(plan, decisions)
     found = reference.verify(emitted.model)
-    if _holds(worst(found.errors).power):
+    if not repairs or _holds(worst(found.errors).power):
         return plan, emitted, found
     ranked = ranked_by_error(model, plan, decisions, feeds[0])
     ops = [op for op, _ in ranked]
