@@ -1,7 +1,7 @@
-"""Paddle programs: reading, changing and writing them. No data are run through them here.
+"""Reading, changing and writing Paddle programs, without running data through them.
 
-A newcomer starts at `model`: a `Model` is a ``ProgramDesc`` and its parameters. `op` is the view of
-one op, `op_facts` what is true of op types, `graph` the editor. `quantizable` finds the ops that
-have a weight, `weights` makes integers of it, `targets` says what runs as int8 where.
-Of pyquant it imports `kernels`, `errors` and `settings` alone.
+Start at `model`: a `Model` is a ``ProgramDesc`` and its parameters. `op` is a view of one op,
+`op_facts` knows op types, `graph` edits programs. `quantizable` finds the ops that have a weight,
+`weights` quantizes it, `targets` says what runs as int8 where.
+Of pyquant, it imports only `kernels`, `errors` and `settings`.
 """

@@ -1,4 +1,4 @@
-"""The one editor of programs: who writes a tensor, who reads it, and edits of ops."""
+"""The editor of programs: it knows who writes and who reads each tensor."""
 
 from __future__ import annotations
 
@@ -14,26 +14,20 @@ from .parameters import Tensor
 
 
 class Graph:
-    """A program under edits, which `write_back` carries out.
+    """A program under edits; its ops stay as they are until `write_back`.
 
-    Every op has a number, which it keeps. The main block comes first, so the number of one of its
-    ops is its position there. Ops that are added get numbers of their own.
+    Every op keeps its number. In the main block, that is its position, since this block comes
+    first. Added ops get new numbers.
 
     Attributes:
-        model: whose program it is.
         ops: the ops of the main block, by number. An entry may be set, or deleted by `remove`.
-        branch_ops: the ops of the other blocks, by number. Producers and readers leave them out:
-            what they read or write `is_kept`.
+        branch_ops: the ops of the other blocks, by number. They are no producers or readers:
+            instead, the tensors that they read or write are kept (`is_kept`).
         is_edited: whether an op was removed, replaced or added.
     """
 
     def __init__(self, model: Model, keep: Collection[str] = ()) -> None:
-        """Make the graph.
-
-        Args:
-            model: its program, which stays as it is until `write_back`.
-            keep: tensors that must go on to be computed under their names.
-        """
+        """Take a model, and the tensors that must still be computed under their names."""
         self.model = model
         self.is_edited = False
         blocks = [[op.copy() for op in ops_of(block)] for block in model.program.blocks]
@@ -56,7 +50,7 @@ class Graph:
         self._unused = self._variables.keys() - set(_names(model))
 
     def number(self, block: int, position: int) -> int:
-        """Return the number of the op at a position of a block, as it was in the program."""
+        """Return the number of the op at a position in a block of the original program."""
         return self._starts[block] + position
 
     def op(self, number: int) -> Op:
@@ -71,7 +65,7 @@ class Graph:
                     yield block, number
 
     def dims(self, name: str) -> list[int] | None:
-        """Return the declared dims of a tensor of float32, None of anything else."""
+        """Return the declared dims of a float32 tensor, None for anything else."""
         var = self._variables.get(name)
         desc = None if var is None else proto.tensor_desc(var)
         if desc is None or desc.data_type != proto.FP32:
@@ -87,16 +81,16 @@ class Graph:
         return set(self._readers[name])
 
     def only_reader(self, name: str) -> int | None:
-        """Return the number of the op that alone reads ``name``, if nothing else needs it."""
+        """Return the number of the only op that needs ``name``, None if there is no such op."""
         readers = self._readers[name]
         return next(iter(readers)) if len(readers) == 1 and not self.is_kept(name) else None
 
     def is_kept(self, name: str) -> bool:
-        """Return whether ``name`` must stay: asked for, written twice, or used elsewhere."""
+        """Return whether ``name`` must stay: it is asked for, written twice, or used elsewhere."""
         return name in self._kept
 
     def remove(self, number: int) -> None:
-        """Remove an op; what it wrote is written no more."""
+        """Remove an op; its outputs then have no producer."""
         self.is_edited = True
         op = self.ops.pop(number)
         for name in set(op.reads()):
@@ -124,7 +118,7 @@ class Graph:
             self._producers[new] = number
 
     def replace(self, number: int, *ops: Op) -> None:
-        """Put ``ops`` in the place of an op, whose number the first one gets."""
+        """Replace an op by ``ops``; the first one gets its number."""
         if number in self.ops:
             self.remove(number)
         self.ops[number] = ops[0]
@@ -133,11 +127,9 @@ class Graph:
             self.insert_after(number, ops[1:])
 
     def insert_before(self, number: int, ops: Sequence[Op]) -> None:
-        """Add ops right in front of an op."""
         self._before.setdefault(number, []).extend(self._add(number, ops))
 
     def insert_after(self, number: int, ops: Sequence[Op]) -> None:
-        """Add ops right behind an op."""
         self._after.setdefault(number, [])[:0] = self._add(number, ops)
 
     def add_parameter(self, name: str, tensor: Tensor) -> str:
@@ -148,13 +140,13 @@ class Graph:
         return name
 
     def shared_parameter(self, name: str, tensor: Tensor) -> str:
-        """Add a parameter once for all that ask for ``name``, and return its name."""
+        """Add a parameter at the first call with ``name``; return its name at each call."""
         if name not in self._shared:
             self._shared[name] = self.add_parameter(name, tensor)
         return self._shared[name]
 
     def replace_parameter(self, name: str, tensor: Tensor) -> None:
-        """Let a parameter have other values, maybe of another type."""
+        """Give a parameter other values, maybe of another type."""
         for block in self.model.program.blocks:
             for var in block.vars:
                 if var.name == name:
@@ -164,22 +156,22 @@ class Graph:
     def add_variable(
         self, name: str, like: str, data_type: int = proto.FP32, block: int = 0
     ) -> str:
-        """Add a tensor of the shape of ``like`` and return its name, as `add_parameter`."""
+        """Add a tensor that has the shape of ``like``; return its name as `add_parameter` does."""
         dims = proto.tensor_desc(self._variables[like]).dims
         return self._declare(name, data_type, dims, block)
 
     def add_tensor(
         self, name: str, dims: Iterable[int], data_type: int = proto.FP32, block: int = 0
     ) -> str:
-        """Add a tensor and return its name, as `add_parameter`; other blocks may have the same."""
+        """Add a tensor and return its name, as `add_parameter`; blocks may share a name."""
         return self._declare(name, data_type, dims, block)
 
     def add_channels(self, name: str, count: int) -> None:
-        """Declare ``count`` channels more, along axis 1, of a tensor."""
+        """Declare ``count`` more channels, along axis 1, of a tensor."""
         proto.tensor_desc(self._variables[name]).dims[1] += count
 
     def make_parameter(self, name: str, array: Any) -> None:
-        """Let what an op computed so far be a parameter."""
+        """Make a parameter of a tensor that an op computed so far."""
         var = self._variables[name]
         var.persistable = True
         del proto.tensor_desc(var).dims[:]
@@ -187,7 +179,7 @@ class Graph:
         self.model.parameters[name] = array
 
     def write_back(self) -> None:
-        """Rebuild the blocks of the ops that are left; drop variables that none uses any more."""
+        """Rebuild the blocks from the ops that are left; drop variables that became unused."""
         blocks: list[list[Op]] = [[] for _ in self.model.program.blocks]
         for block, number in self.in_order():
             blocks[block].append(self.op(number))
@@ -202,7 +194,7 @@ class Graph:
                 del main.vars[index]
 
     def _around(self, number: int) -> Iterator[int]:
-        """Yield the numbers of the ops in front of one, its own if it is left, and those behind."""
+        """Yield the numbers of the ops added before an op, its own if left, and of those after."""
         for other in self._before.get(number, ()):
             yield from self._around(other)
         if number in self.ops or number in self.branch_ops:
@@ -247,7 +239,7 @@ class Graph:
 
 
 def _kept(model: Model) -> Iterable[str]:
-    """Return what is written more than once, and what other blocks or the user may read."""
+    """Yield tensors that are written more than once, or that other blocks or the user may read."""
     writes = model.writes()
     yield from (name for name, count in writes.items() if count > 1)
     yield from model.fetches

@@ -1,15 +1,15 @@
-"""Pairs of ops of which Paddle's passes for oneDNN make one that computes something else.
+"""Pairs of ops that Paddle's passes for oneDNN fuse wrongly: the fused op computes something else.
 
-The passes go through the activations, one type after another, and fuse each into the kernel in
-front of it, whether that has an activation already or not: the earlier one is lost
+The passes take one type of activation after another. They fuse each activation into the kernel in
+front of it, even if that has one already, which is then lost
 (``conv_activation_onednn_fuse_pass.cc``, ``fc_act_onednn_fuse_pass.cc``). So an activation is fused
-wrongly behind one of a type that came before. Behind one that stands in the program as part of a
-kernel any is, and so is an addition to each channel (``conv_bias_onednn_fuse_pass.cc``). And
-convolutions take the activation behind their concatenation, whoever else reads them
+wrongly if it follows one of an earlier type. If a kernel of the program has an activation already,
+any that follows is fused wrongly, as is a bias (``conv_bias_onednn_fuse_pass.cc``).
+Convolutions take the activation behind their concatenation, whatever else reads their outputs
 (``FuseConvConcatAct``).
 
-The passes leave alone what is between two ops if a third one reads it (``ValidateByNodeRole`` in
-``graph_pattern_detector.cc``).
+The passes do not fuse two ops if a third one reads the tensor between them (``ValidateByNodeRole``
+in ``graph_pattern_detector.cc``).
 """
 
 from __future__ import annotations
@@ -24,30 +24,18 @@ from .op import Op, make_op, ops_of, replace_ops
 
 
 class _Kernel(NamedTuple):
-    """What the passes fuse into a kernel.
+    """What the passes fuse into a kernel."""
 
-    Attributes:
-        activations: op types, in the order in which the passes go through them.
-        takes: op types that become part of it in front of an activation, and the kernel that it is
-            then.
-    """
-
-    activations: tuple[str, ...]
-    takes: Mapping[str, str]
+    activations: tuple[str, ...]  # op types, in the order of the passes
+    takes: Mapping[str, str]  # op types fused before an activation, and the resulting kernel
 
 
 class _Fused(NamedTuple):
-    """A kernel, with all that the passes fuse into it up to a tensor that it writes.
-
-    Attributes:
-        kernel: a key of `_KERNELS`.
-        first_lost: the first of the kernel's activations that is fused wrongly; None if none is.
-        is_read_once: whether one op reads the tensor, and reads it once.
-    """
+    """A kernel of `_KERNELS`, with all that the passes fuse into it up to a tensor."""
 
     kernel: str
-    first_lost: int | None = None
-    is_read_once: bool = False
+    first_lost: int | None = None  # the first of its activations that is fused wrongly
+    is_read_once: bool = False  # whether one op reads the tensor, and reads it once
 
 
 def misfused(model: Model) -> list[str]:
@@ -56,13 +44,10 @@ def misfused(model: Model) -> list[str]:
 
 
 def keep_apart(model: Model) -> None:
-    """Let Paddle run those ops as they are that it would fuse wrongly under oneDNN.
+    """Change the program of ``model`` so that Paddle fuses no ops wrongly under oneDNN.
 
-    What is between them is read once more, by an op that takes its shape: that costs a microsecond,
-    and runs everywhere.
-
-    Args:
-        model: its program is changed.
+    An op that takes its shape reads the tensor between them as well. It costs a microsecond and
+    runs everywhere.
     """
     dims = model.dims()
     for block, found in zip(model.program.blocks, _misfusions(model)):
@@ -71,7 +56,7 @@ def keep_apart(model: Model) -> None:
 
 
 def kept_apart(model: Model) -> Model:
-    """Return ``model`` as `keep_apart` changes it, the same one if it does not."""
+    """Return a copy that `keep_apart` has changed, or ``model`` if there is nothing to change."""
     if not misfused(model):
         return model
     made = copy_model(model)
@@ -80,13 +65,13 @@ def kept_apart(model: Model) -> Model:
 
 
 def _misfusions(model: Model) -> list[dict[int, str]]:
-    """Return what is in front of each op that is fused wrongly, by its position, by block."""
+    """Return the tensor in front of each wrongly fused op, by the op's position, per block."""
     passes = _Passes(model)
     return [dict(passes.misfusions(block)) for block in model.program.blocks]
 
 
 def _read_shapes(block: Any, found: Mapping[int, str], dims: Mapping[str, Sequence[int]]) -> None:
-    """Put an op that reads the shape of a tensor in front of the ops at some positions."""
+    """Put an op that reads the shape of a tensor before each op at a position of ``found``."""
     ops = []
     for position, op in enumerate(ops_of(block)):
         if position in found:
@@ -99,7 +84,7 @@ def _read_shapes(block: Any, found: Mapping[int, str], dims: Mapping[str, Sequen
 
 
 class _Passes:
-    """Paddle's passes for oneDNN, as far as they fuse what changes values in place."""
+    """Paddle's passes for oneDNN, as far as they fuse activations and biases."""
 
     def __init__(self, model: Model) -> None:
         self._constants = {
@@ -107,7 +92,7 @@ class _Passes:
         }
 
     def misfusions(self, block: Any) -> Iterator[tuple[int, str]]:
-        """Yield the position of each op that is fused wrongly, and what is in front of it."""
+        """Yield the position of each wrongly fused op, and the tensor in front of it."""
         reads = _reads(block)
         fused: dict[str, _Fused] = {}
         for position, op in enumerate(ops_of(block)):
@@ -126,7 +111,7 @@ class _Passes:
                     fused[name] = made._replace(is_read_once=reads[name, position] == 1)
 
     def _started(self, op: Op, fused: Mapping[str, _Fused]) -> _Fused | None:
-        """Return the kernel that an op is by itself."""
+        """Return the kernel that an op starts."""
         if op.type == "concat":
             return _joined([fused.get(name) for name in op.reads()])
         if op.type not in _STARTS:
@@ -135,7 +120,7 @@ class _Passes:
         return _Fused(_STARTS[op.type], 0 if op.attr("fuse_activation", "") else None)
 
     def _taken(self, op: Op, before: _Fused) -> _Fused | None:
-        """Return the kernel that takes an op in, None if it does not."""
+        """Return the kernel with an op fused into it, None if the op is not fused."""
         kernel = _KERNELS[before.kernel]
         if before.first_lost is not None:
             return None
@@ -146,7 +131,7 @@ class _Passes:
         return None
 
     def _is_misfused(self, op: Op, before: _Fused) -> bool:
-        """Return whether an op is fused as if the kernel had no activation, and it has one."""
+        """Return whether an op is fused as if the kernel had no activation, though it has one."""
         kernel = _KERNELS[before.kernel]
         if before.first_lost is None:
             return False
@@ -171,7 +156,7 @@ def _reads(block: Any) -> Counter[tuple[str, int]]:
 
 
 def _joined(parts: Sequence[_Fused | None]) -> _Fused | None:
-    """Return what a concatenation is, all parts of which take the activation behind it."""
+    """Return the kernel of a concatenation whose parts all take the activation behind it."""
     known = [part for part in parts if part is not None and part.kernel == "convolution"]
     if not known or len(known) < len(parts):
         return None
@@ -181,7 +166,7 @@ def _joined(parts: Sequence[_Fused | None]) -> _Fused | None:
 
 
 # GetSupportedActivations in activation_onednn_fuse_pass.h. The pass for convolutions leaves out
-# sqrt, and refuses mish, of which it does not know an attribute.
+# sqrt, and refuses mish, since it does not know one of its attributes.
 _ACTIVATIONS = (
     *("abs", "clip", "gelu", "hard_sigmoid", "hard_swish", "leaky_relu", "mish", "relu", "relu6"),
     *("sigmoid", "sqrt", "swish", "tanh"),

@@ -1,4 +1,4 @@
-"""A model in memory: one ProgramDesc and its parameters; read from files, written to files."""
+"""A model in memory, one ProgramDesc and its parameters, and how it is read and written."""
 
 from __future__ import annotations
 
@@ -37,9 +37,7 @@ class Folding(NamedTuple):
     Attributes:
         keep: the tensors that were left as they are.
         shifts: whether additions went into biases.
-        original: the model before.
-        rescaled: the tensors that have other values than there, or are not there; all others are
-            the same.
+        rescaled: the tensors whose values differ from those in ``original``, or that it lacks.
     """
 
     keep: tuple[str, ...]
@@ -49,14 +47,9 @@ class Folding(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """What a model's files hold.
+    """What a model's files hold."""
 
-    Attributes:
-        program: the serialized ``ProgramDesc``; None if the file is a ``.json``.
-        parameters: the arrays, by their names.
-    """
-
-    program: bytes | None
+    program: bytes | None  # the serialized ``ProgramDesc``; None if the file is a ``.json``
     parameters: Mapping[str, Array]
 
 
@@ -72,12 +65,12 @@ class Model:
         params_path: the combined parameter file, or None if each parameter has a file of its own
             beside the program.
         source_files: all files that it was read from.
-        pir: what it was read from, if that was a Paddle 3 ``.json``.
-        derived: tensors that are made while the model is written, in place of the parameters of
-            their names.
-        folded: how the model was folded; None if it was not, and so is as its files hold it.
-        pending: what makes parameters that have their old values until `settle`.
-        origin: what was read of its files, by which it is known which of them still hold it.
+        pir: the program that it was read from, if that was a Paddle 3 ``.json``.
+        derived: tensors that replace the parameters of their names, and are made while the model is
+            written.
+        folded: how the model was folded; None if it was not.
+        pending: functions that make new values of parameters; `settle` calls them.
+        origin: what was read from its files, to tell which of them still hold it.
     """
 
     program: Any
@@ -112,20 +105,20 @@ class Model:
             yield op
 
     def numbered_ops(self) -> Iterator[tuple[int, int, Op]]:
-        """Every op with the index of its block and its position in there."""
+        """Every op with the index of its block and its position in the block."""
         for block_index, block in enumerate(self.program.blocks):
             for position, op in enumerate(ops_of(block)):
                 yield block_index, position, op
 
     @property
     def is_stored(self) -> bool:
-        """Whether the program is the one of its file."""
+        """Whether its file still holds the program."""
         origin = self.origin
         return origin is not None and origin.program == self.program.SerializeToString()
 
     @property
     def has_stored_parameters(self) -> bool:
-        """Whether the parameters are the ones of their files."""
+        """Whether their files still hold the parameters."""
         if self.origin is None or self.pending or self.derived:
             return False
         stored = self.origin.parameters
@@ -133,25 +126,25 @@ class Model:
         return len(stored) == len(self.parameters) and all(is_same)
 
     def settle(self) -> None:
-        """Make the parameters that are pending and not replaced; till then, they take no memory."""
+        """Make the pending parameters that are not replaced; until then they take no memory."""
         for name, make in self.pending.items():
             if name not in self.derived:
                 self.parameters[name] = make()
         self.pending.clear()
 
     def made(self, name: str) -> Array:
-        """Return a parameter as it is, or as it is made if it is pending."""
+        """Return a parameter, made for this call if it is pending."""
         make = self.pending.get(name)
         return self.parameters[name] if make is None else make()
 
     def multiply(self, name: str, factors: Array) -> None:
-        """Let a parameter be multiplied when it is made."""
+        """Multiply a parameter, once it is made."""
         self.pending[name] = partial(
             multiplied, self.parameters[name], self.pending.get(name), factors
         )
 
     def tensors(self) -> dict[str, Tensor]:
-        """What is written of the model: its parameters, and what replaces them."""
+        """Return the tensors to write: the parameters, or what replaces them."""
         self.settle()
         return {**self.parameters, **self.derived}
 
@@ -190,13 +183,13 @@ class Model:
 
 
 def multiplied(stored: Array, make: Callable[[], Array] | None, factors: Array) -> Array:
-    """Return ``factors`` times a parameter as it is stored, or as it is made if it is pending."""
+    """Return ``factors`` times a parameter, which ``make`` makes if it is pending."""
     product: Array = (stored if make is None else make()) * factors
     return product
 
 
 def copy_model(model: Model) -> Model:
-    """Return a model that can be rewritten while ``model`` stays; they share the arrays."""
+    """Return a copy that can be rewritten while ``model`` stays; the two share the arrays."""
     program = proto.ProgramDesc()
     program.CopyFrom(model.program)
     return replace(
@@ -213,12 +206,11 @@ def load_model(
 ) -> Model:
     """Read a Paddle inference model, in ``.pdmodel``/``__model__`` form or Paddle 3's ``.json``.
 
-    However it is stored, it is one ``ProgramDesc`` in memory; outputs keep their names. Constant
-    tensors are attributes in it, where ops have attributes for them.
+    Either becomes one ``ProgramDesc`` in memory; outputs keep their names. Constant tensors become
+    attributes where ops have attributes for them.
 
     Args:
-        model_dir: the directory of the files, or the path of the program's, or that without its
-            suffix.
+        model_dir: the directory of the files, or the program's path with or without its suffix.
         model_filename: the program's file. None looks for ``__model__``, then for the directory's
             only ``.pdmodel``, then for its only ``.json``.
         params_filename: the combined parameter file. None takes the ``.pdiparams`` beside the
@@ -257,7 +249,7 @@ def save_model(
 ) -> tuple[Path, ...]:
     """Write ``model``; every file appears whole or not at all.
 
-    Attributes that only tell how the model was once exported, as call stacks, are left out.
+    Attributes that only tell how the model was exported, such as call stacks, are left out.
 
     Args:
         model: what to write.
@@ -269,7 +261,7 @@ def save_model(
         The paths of the files: the program first, then its parameters.
 
     Raises:
-        SettingError: it would overwrite the files that the model was read from, or one of its own.
+        SettingError: a file would overwrite one that the model was read from, or another new one.
         OutputError: it cannot be written; nothing has changed on the disk.
     """
     with OutputFiles(Path(directory)) as files:
@@ -283,7 +275,7 @@ def write_model(
     model_filename: str,
     params_filename: str | None,
 ) -> tuple[Path, ...]:
-    """Write ``model`` as `save_model` does, together with what else ``files`` gathers."""
+    """Write ``model`` as `save_model` does, together with the other files in ``files``."""
     _refuse_json(model_filename)
     targets = parameter_files(
         files, model, model.tensors(), directory, model_filename, params_filename
@@ -296,11 +288,7 @@ def write_model(
 def check_targets(
     model: Model, directory: Path, model_filename: str, params_filename: str | None
 ) -> None:
-    """Refuse names under which `save_model` cannot write what is made from ``model``.
-
-    Raises:
-        SettingError: they are of another format, or of the files that the model was read from.
-    """
+    """Raise SettingError for names of another format, or of files that ``model`` was read from."""
     _refuse_json(model_filename)
     filenames = [model_filename] if params_filename is None else [model_filename, params_filename]
     _refuse_overwriting_source(model, [directory / name for name in filenames])
@@ -314,10 +302,9 @@ def parameter_files(
     model_filename: str,
     params_filename: str | None,
 ) -> tuple[Path, ...]:
-    """Write ``tensors``, as the parameters of a model made from ``model``.
+    """Write ``tensors`` as the parameters of a model made from ``model``.
 
-    Returns:
-        The path at which the program belongs, and those of the parameters.
+    Returns the path for the program, which is not written, and those of the parameters.
     """
     model_path = directory / model_filename
     if params_filename is not None:
@@ -339,7 +326,7 @@ def parameter_files(
 
 
 def program_bytes(program: Any) -> bytes:
-    """Serialize a ``ProgramDesc`` without what only tells how it was once exported."""
+    """Serialize a ``ProgramDesc`` without attributes that only tell how it was exported."""
     stripped = proto.ProgramDesc()
     stripped.CopyFrom(program)
     for block in stripped.blocks:
@@ -367,7 +354,7 @@ def _refuse_overwriting_source(model: Model, targets: Iterable[Path]) -> None:
 
 
 def _refuse_strange_places(directory: Path, targets: Iterable[Path]) -> None:
-    """Refuse files outside of ``directory``, and in one another, as parameters may be called."""
+    """Refuse parameter names that put files outside of ``directory`` or inside one another."""
     root, places = directory.resolve(), {target.resolve() for target in targets}
     for place in places:
         if root not in place.parents or not places.isdisjoint(place.parents):
@@ -415,7 +402,7 @@ def _find_program(model_dir: Path) -> Path:
 
 
 def _json_programs(directory: Path) -> list[Path]:
-    """Return the .json files, without those that no parameters belong to if any do."""
+    """Return the .json files that have parameters beside them, or all if none has."""
     found = sorted(directory.glob("*.json"))
     return [path for path in found if path.with_suffix(".pdiparams").exists()] or found
 
@@ -455,7 +442,7 @@ def _parameter_names(program: Any) -> list[str]:
 
 def _check_parameters(model: Model) -> None:
     params_file = model.params_path or model.model_path.parent
-    # Of what it has quantized, Paddle's own PTQ leaves the declarations as they were in float.
+    # Paddle's own PTQ leaves the declarations of what it quantizes as they were in float.
     undeclared = {
         name
         for op in model.ops()

@@ -1,6 +1,6 @@
-"""What is added to a tensor's name for a tensor that is made from it, and how it is read back.
+"""Suffixes that name a tensor after the one that it is made from.
 
-Other modules, `compare` and later versions find tensors by these: they are part of the files.
+Other modules, `compare` and later versions find tensors by them: they are part of the files.
 """
 
 from __future__ import annotations
@@ -12,27 +12,27 @@ SCALE = "@scale"
 ZERO_POINT = "@zero_point"
 """The zero points of a tensor in QDQ form."""
 FACTORS = "@factors"
-"""What an activation's channels are divided by: a parameter that no op reads."""
+"""The factors that divide an activation's channels: a parameter that no op reads."""
 RECIPROCALS = "@reciprocals"
-"""What an activation is multiplied by where no neighbour takes its factors in."""
+"""The reciprocals that multiply an activation where no neighbour takes its factors in."""
 EQUALIZED = ".equalized"
 """An activation that an op divided by its factors."""
 QUANTIZED = ".quantized"
 """The integers of a tensor."""
 DEQUANTIZED = ".dequantized"
-"""The floats that integers stand for."""
+"""The dequantized values of a tensor."""
 BORDERED = ".bordered"
-"""An image, or a filter, with more channels: of zeros around an image of integers."""
+"""A feature map or filter with channels added to pad integers that have a zero point."""
 WIDENED = ".widened"
-"""A filter that writes such channels, too."""
+"""A filter or constant with values for such channels."""
 
 
 def stem(name: str, *suffixes: str) -> str:
-    """Return ``name`` without the first of ``suffixes`` that it ends in."""
+    """Return ``name`` without its suffix, the first of ``suffixes`` that it ends with."""
     found = next((suffix for suffix in suffixes if name.endswith(suffix)), "")
     return name.removesuffix(found)
 
 
 def stems(names: Iterable[str], suffix: str) -> set[str]:
-    """Return the names of which ``names`` has one with ``suffix``."""
+    """Return the stems of the ``names`` that end with ``suffix``."""
     return {stem(name, suffix) for name in names if name.endswith(suffix)}

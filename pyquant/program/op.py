@@ -11,43 +11,31 @@ T = TypeVar("T", bool, int, float, str)
 
 
 Padding = tuple[int, int]
-"""Zeros before the first place of an axis and behind the last one."""
+"""Zeros before the start and after the end of an axis."""
 
 
 class Geometry(NamedTuple):
-    """How a convolution moves over its input; pairs are of height and width.
-
-    Attributes:
-        strides: of the window.
-        dilations: how far taps are apart.
-        paddings: None if they depend on the image's size (``"SAME"``).
-        groups: of the channels.
-        is_channels_last: whether images are [samples, height, width, channels].
-    """
+    """How a convolution moves over its input; pairs are of height and width."""
 
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    paddings: tuple[Padding, Padding] | None
+    paddings: tuple[Padding, Padding] | None  # None if they depend on the image's size ("SAME")
     groups: int
-    is_channels_last: bool
+    is_channels_last: bool  # whether images are [samples, height, width, channels]
 
     @property
     def pads(self) -> bool:
-        """Whether zeros are put around the image, or may be."""
+        """Whether zeros are padded, or may be."""
         return self.paddings != ((0, 0), (0, 0))
 
     @property
     def is_dense(self) -> bool:
-        """Whether a window of all channels moves by one place over images with channels first."""
+        """Whether it moves by one place, has one group, and reads images with channels first."""
         return set(self.strides) == {1} and self.groups == 1 and not self.is_channels_last
 
 
 class Op:
-    """A view of one ``OpDesc``, which holds all of its state.
-
-    Attributes:
-        desc: the ``OpDesc``. A change of the view changes it.
-    """
+    """A view of one ``OpDesc``, which holds all of its state: a change of the view changes it."""
 
     __slots__ = ("desc",)
 
@@ -56,7 +44,6 @@ class Op:
 
     @property
     def type(self) -> str:
-        """The type of the op, as ``"conv2d"``."""
         return str(self.desc.type)
 
     def copy(self) -> Op:
@@ -94,21 +81,19 @@ class Op:
         return self.input("X"), self.input("Y")
 
     def operand_beside(self, name: str) -> str:
-        """Return what an elementwise op reads beside ``name``, one of its two operands."""
+        """Return the other operand of an elementwise op that reads ``name``."""
         x, y = self.operands()
         return y if name == x else x
 
     def attr(self, name: str, default: T) -> T:
-        """Return an attribute, as the type of ``default``."""
+        """Return an attribute, converted to the type of ``default``."""
         value = self.value(name)
         return default if value is None else type(default)(value)
 
     def ints(self, name: str, default: Sequence[int] = ()) -> tuple[int, ...]:
-        """Return an attribute that is a list of whole numbers."""
         return tuple(default if (value := self.value(name)) is None else value)
 
     def floats(self, name: str, default: Sequence[float] = ()) -> tuple[float, ...]:
-        """Return an attribute that is a list of numbers."""
         return tuple(default if (value := self.value(name)) is None else value)
 
     def value(self, name: str) -> Any:
@@ -117,7 +102,6 @@ class Op:
         return next((proto.attribute_value(attr) for attr in found), None)
 
     def attr_names(self) -> list[str]:
-        """Return the names of all attributes."""
         return [attribute.name for attribute in self.desc.attrs]
 
     @property
@@ -126,7 +110,7 @@ class Op:
         return "NHWC" in (self.attr("data_format", ""), self.attr("data_layout", ""))
 
     def geometry(self) -> Geometry:
-        """Return how the op, a convolution, moves over its input."""
+        """Return how a convolution moves over its input."""
         strides, dilations = self.ints("strides", (1, 1)), self.ints("dilations", (1, 1))
         groups = max(1, self.attr("groups", 1))
         return Geometry(strides, dilations, self._paddings(), groups, self.is_channels_last)
@@ -145,12 +129,9 @@ class Op:
         return "sub_block" in self.attr_names()
 
     def set_attr(self, name: str, value: Any, kind: int | None = None) -> None:
-        """Set an attribute, whatever it was before.
+        """Set or replace an attribute; ``value`` is as `proto.make_attribute` takes it.
 
-        Args:
-            name: of the attribute.
-            value: as `proto.make_attribute` takes it.
-            kind: an ``AttrType`` of the protobuf; None is that of a `proto.AttributeValue`.
+        ``kind`` is an ``AttrType`` of the protobuf, or None to choose it by the value's type.
         """
         made = proto.make_attribute(
             name, proto.attribute_kind(value) if kind is None else kind, value
@@ -159,20 +140,19 @@ class Op:
         self.desc.attrs.append(made)
 
     def remove_attrs(self, names: Collection[str]) -> None:
-        """Remove attributes."""
         for index in reversed(range(len(self.desc.attrs))):
             if self.desc.attrs[index].name in names:
                 del self.desc.attrs[index]
 
     def take_attrs(self, source: Op, names: Collection[str]) -> None:
-        """Take those of ``names`` that ``source`` has from there."""
+        """Copy the attributes of ``names`` that ``source`` has."""
         for attr in source.desc.attrs:
             if attr.name in names:
                 self.remove_attrs((attr.name,))
                 self.desc.attrs.add().CopyFrom(attr)
 
     def set_inputs(self, slot: str, names: Sequence[str]) -> None:
-        """Let an input slot that the op has hold other variables."""
+        """Put other variables into an existing input slot."""
         next(one for one in self.desc.inputs if one.parameter == slot).arguments[:] = names
 
     def rename_inputs(self, names: Mapping[str, str]) -> None:
@@ -184,7 +164,6 @@ class Op:
         _rename(self.desc.outputs, names)
 
     def remove_input(self, slot: str) -> None:
-        """Remove an input slot."""
         for index in reversed(range(len(self.desc.inputs))):
             if self.desc.inputs[index].parameter == slot:
                 del self.desc.inputs[index]
@@ -233,7 +212,7 @@ def ops_of(block: Any) -> list[Op]:
 
 
 def replace_ops(block: Any, ops: Iterable[Op]) -> None:
-    """Let a ``BlockDesc`` hold copies of ``ops`` alone."""
+    """Replace the ops of a ``BlockDesc`` by copies of ``ops``."""
     descs = [op.copy().desc for op in ops]
     del block.ops[:]
     block.ops.extend(descs)

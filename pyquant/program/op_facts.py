@@ -1,4 +1,4 @@
-"""What is true of op types: one row for each. A pass asks; it lists no op types itself.
+"""Facts about op types, one row each. Passes ask for facts and list no op types themselves.
 
 To add an op, add a row to `FACTS`. To add an activation that oneDNN's kernels compute, add a row to
 `ACTIVATIONS`, and its function to `FUNCTIONS`.
@@ -15,20 +15,20 @@ from .op import Op
 
 
 class Fact(Flag):
-    """What may be true of an op type."""
+    """A fact that may hold for an op type."""
 
     PER_VALUE = auto()
-    """Computes each value of one tensor by itself."""
+    """Computes each value of its only input by itself."""
     ARITHMETIC = auto()
     """Adds, subtracts, multiplies or divides two tensors."""
     HOMOGENEOUS = auto()
     """f(a x) = a f(x) for a > 0, channel by channel."""
     CHANNELWISE = auto()
-    """Computes each channel of the same channel of what it reads."""
+    """Computes each channel from the same channel of its inputs."""
     CARRIES_SCALE = auto()
     """Paddle's int8 passes give its output the scale of its input."""
     MAY_PRECEDE_RELU = auto()
-    """Paddle's int8 passes see a relu through it."""
+    """Paddle's int8 passes look through it to find a relu."""
     KEEPS_ORDER = auto()
     """Its oneDNN kernel writes dimensions in the order in which it reads them."""
     WRITES_IMAGES = auto()
@@ -36,13 +36,13 @@ class Fact(Flag):
     WRITES_IN_ORDER = auto()
     """Writes dimensions in their order."""
     IN_PLACE = auto()
-    """Its oneDNN kernel may overwrite what it reads."""
+    """Its oneDNN kernel may overwrite its input."""
     OWNS_OUTPUT = auto()
-    """What it writes shares no buffer with another tensor."""
+    """Its output shares no buffer with another tensor."""
     RESHAPES = auto()
-    """Changes the shape or the type of a parameter, and not its values."""
+    """Changes the shape or the type of a parameter, but not its values."""
     COMPUTABLE = auto()
-    """Paddle can compute it of constants on a CPU."""
+    """Paddle can compute it from constants on a CPU."""
     SOURCE = auto()
     """Reads nothing, and computes the same each time."""
 
@@ -130,17 +130,17 @@ FACTS: Mapping[str, Fact] = {
     "linspace": _F.SOURCE,
     "eye": _F.SOURCE,
 }
-"""Scales are carried by scale_immutable_ops in compute_propagate_scales_onednn_pass.cc, and by
-concat, which hands its scale to its inputs (UpdateScales there)."""
+"""The ops that carry scales are scale_immutable_ops in compute_propagate_scales_onednn_pass.cc, and
+concat, which gives its scale to its inputs (UpdateScales there)."""
 
 
 def has(op_type: str, fact: Fact) -> bool:
-    """Return whether a fact is true of an op type; nothing is of one without a row."""
+    """Return whether a fact holds for an op type; none holds without a row."""
     return fact in FACTS.get(op_type, Fact(0))
 
 
 class FloatOps(Protocol):
-    """What a function's formula is written with: the float ops that compute it."""
+    """The float ops that a function's formula is written with."""
 
     def apply(self, op_type: str, source: str, **attributes: proto.AttributeValue) -> str:
         """Add an op of one input, and return its output."""
@@ -150,7 +150,7 @@ class FloatOps(Protocol):
 
 
 Formula = Callable[[FloatOps, str, float, float], str]
-"""Of the ops, the argument, and the two parameters, alpha and beta."""
+"""Takes the ops, the argument, and the two parameters, alpha and beta; returns the result."""
 
 
 class Function(NamedTuple):
@@ -158,9 +158,9 @@ class Function(NamedTuple):
 
     Attributes:
         formula: as oneDNN defines it.
-        is_relu: whether its results are never negative, and cut the range of what they are of.
+        is_relu: whether it clips its argument to a range without negative values.
         is_lopsided: whether its results reach much further up than down.
-        moves_zero: whether it makes something else of zero, whatever its parameters.
+        moves_zero: whether its result for zero is not zero, whatever its parameters.
     """
 
     formula: Formula
@@ -212,26 +212,19 @@ FUNCTIONS: Mapping[str, Function] = {
 
 
 class Activation(NamedTuple):
-    """An activation function as the kernels take it.
+    """An activation function as the kernels take it."""
 
-    Attributes:
-        name: of Paddle's ``fuse_activation``.
-        alpha: its first parameter.
-        beta: its second one.
-    """
-
-    name: str = ""
+    name: str = ""  # of Paddle's ``fuse_activation``
     alpha: float = 0.0
     beta: float = 0.0
 
     @property
     def function(self) -> Function:
-        """What is known of it."""
         return FUNCTIONS[self.name]
 
     @property
     def keeps_zero(self) -> bool:
-        """Whether it makes zero of zero."""
+        """Whether it maps zero to zero."""
         if self.name == "clip":
             return self.alpha <= 0 <= self.beta
         return not self.function.moves_zero
@@ -275,5 +268,5 @@ ACTIVATIONS: Mapping[str, Callable[[Op], Activation | None]] = {
     "tanh": _with("tanh"),
     "abs": _with("abs"),
 }
-"""By the type of an op that a kernel can fuse: what reads it, or None where its attributes are none
-of the kernel's. Attributes and defaults are as in activation_onednn_fuse_pass.h."""
+"""Functions that read the activation of an op that a kernel can fuse; None if the kernel lacks its
+attributes. Attributes and defaults are as in activation_onednn_fuse_pass.h."""

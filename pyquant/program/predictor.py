@@ -1,4 +1,4 @@
-"""Paddle's Predictor: made of a model or of its files, and run."""
+"""Making and running Paddle's Predictor."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2
 
 
 See = Callable[[str, str, Any], None]
-"""Gets an op's type, and the name and tensor of what it computed: memory to be read at once."""
+"""Takes an op's type, and the name and tensor of its output, whose memory must be read at once."""
 
 
 class Optimization(Enum):
     """How far Paddle may change the program before it runs it, from most to least."""
 
     FUSED = "fused"
-    """Ops are fused: the fastest, but what lies within a fused op is not seen."""
+    """Ops are fused: the fastest, but tensors inside a fused op are not seen."""
     UNFUSED = "unfused"
-    """Every op runs by itself, by oneDNN if that has it: all is seen, 1.2 to 1.4 times slower."""
+    """Every op runs by itself, by oneDNN if it can: all is seen, 1.2 to 1.4 times slower."""
     NONE = "none"
-    """Paddle's own kernels: 3 to 7 times slower than fused, and what runs anything."""
+    """Paddle's own kernels, which run anything: 3 to 7 times slower than fused."""
 
 
 def all_cores() -> int:
@@ -45,15 +45,9 @@ def all_cores() -> int:
 
 
 def make_predictor(model: Model, optimization: Optimization, threads: int) -> Any:
-    """Make a Predictor for observing ``model``.
+    """Make a Predictor for observing ``model``, which may have changed since it was read.
 
-    Args:
-        model: as read from its files, which the Predictor reads again, or changed.
-        optimization: how far Paddle may change the program.
-        threads: of Paddle's kernels.
-
-    Raises:
-        ModelFileError: Paddle cannot load the model.
+    ``threads`` are those of Paddle's kernels. Raises ModelFileError if Paddle cannot load it.
     """
     if optimization is Optimization.FUSED:
         model = kept_apart(model)
@@ -61,15 +55,15 @@ def make_predictor(model: Model, optimization: Optimization, threads: int) -> An
 
 
 def make_int8_predictor(model: Model, threads: int) -> Any:
-    """Make a Predictor that runs ``model``, a quantized one, by oneDNN's int8 kernels.
+    """Make a Predictor that runs a quantized model by oneDNN's int8 kernels.
 
-    As it is deployed, with every pass that Paddle has for its form. Otherwise as `make_predictor`.
+    As in deployment, Paddle applies every pass for the model's form. Otherwise as `make_predictor`.
     """
     return _make(model, partial(_configure_int8, model=model), threads)
 
 
 def cpu_config(model_path: Path, params_path: Path) -> Any:
-    """Return an ``inference.Config`` for a Predictor of a model's files, which is quiet."""
+    """Return an ``inference.Config`` for a model's files, without logging."""
     from paddle import inference
 
     config = inference.Config(str(model_path), str(params_path))
@@ -105,12 +99,11 @@ def run_failure(
 class Hook:
     """Shows tensors to an observer while a Predictor computes them.
 
-    It knows the observer only in the meantime: a Predictor keeps its hooks where Python's collector
-    of garbage cannot look, and an observer that holds the Predictor would keep it for good.
+    It refers to the observer only during that: Python's garbage collector does not see the hooks of
+    a Predictor, so an observer that holds the Predictor would keep it forever.
     """
 
     def __init__(self, predictor: Any, names: Collection[str]) -> None:
-        """Register the hook for the tensors called ``names``."""
         self._names = frozenset(names)
         self._see: See | None = None
         self._error: Exception | None = None
@@ -120,19 +113,16 @@ class Hook:
     def running(
         self, see: See, feed: Mapping[str, Array], batch: int, model: str = "the model"
     ) -> Iterator[None]:
-        """Show what the Predictor computes of a batch, which the ``with`` block runs.
+        """Show the tensors of a batch, which the ``with`` block runs.
 
-        What ``see`` raises is raised as it is.
-
-        Raises:
-            CalibrationDataError: Paddle failed to run the batch.
+        Errors of ``see`` are raised unchanged; CalibrationDataError if Paddle fails to run a batch.
         """
         self._see = see
         try:
             yield
         except Exception as error:
             if self._error is not None:
-                # Not from ``error``: if that is the same one, it would hold itself, and the tensor.
+                # Not from ``error``: if both are the same, it would hold itself, and the tensor.
                 raise self._error from None
             raise run_failure(feed, batch, error, model) from error
         finally:
@@ -145,7 +135,7 @@ class Hook:
             if tensor._is_initialized() or 0 in tensor.shape:
                 self._see(op_type, name, tensor)
         except Exception as error:
-            # Paddle need not hand an exception of a hook on as it is: keep it.
+            # Paddle may not pass on a hook's exception unchanged: keep it.
             self._error = error
             raise
 
@@ -156,7 +146,7 @@ def _make(model: Model, configure: Callable[[Any], None], threads: int) -> Any:
     with temporary_directory() as directory:
         program_path = directory / "model.pdmodel"
         program_path.write_bytes(model.program.SerializeToString())
-        # Separate files are found by the Predictor only beside a program called __model__.
+        # The Predictor finds separate files only beside a program called __model__.
         params_path = program_path.with_suffix(".pdiparams")
         if model.params_path is not None and model.has_stored_parameters:
             params_path = model.params_path
@@ -208,19 +198,19 @@ def _configure(config: Any, model: Model, optimization: Optimization) -> None:
 
 def _configure_int8(config: Any, model: Model) -> None:
     _either(config, "enable_onednn", "enable_mkldnn")()
-    # Among the int8 passes are some that fuse oneDNN's int8 ops to others that do not run.
+    # Some int8 passes fuse oneDNN's int8 ops into others that do not run.
     if any(op.type == "dequantize_linear" for op in model.ops()):
         _either(config, "enable_onednn_int8", "enable_mkldnn_int8")()
 
 
 def _either(config: Any, name: str, older: str) -> Any:
-    """Return a method by its name in Paddle 3, or by that in 2.6."""
+    """Return a method by its name in Paddle 3, or by its older one in 2.6."""
     return getattr(config, name if hasattr(config, name) else older)
 
 
 def _keep_from_onednn(config: Any, program: Any) -> None:
     ops = [op for block in program.blocks for op in ops_of(block)]
-    # oneDNN's mul reads a 4-D input in blocks of channels as if it were in order (2.6 and 3.3).
+    # oneDNN's mul reads a 4-D input that lies in blocks of channels as if in order (2.6 and 3.3).
     tensors = ((var.name, proto.tensor_desc(var)) for block in program.blocks for var in block.vars)
     ranks = {name: len(desc.dims) for name, desc in tensors if desc is not None}
     multiplied = [name for op in ops if op.type == "mul" for name in op.inputs("X")]
@@ -230,7 +220,7 @@ def _keep_from_onednn(config: Any, program: Any) -> None:
 
 
 def _summary(error: Exception) -> str:
-    """Return the line that tells most in one of Paddle's messages of many lines."""
+    """Return the most telling line of one of Paddle's long messages."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     telling = [line for line in lines if "rror" in line or line.startswith("(")]
     return (telling or lines or [type(error).__name__])[-1]

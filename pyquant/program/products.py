@@ -30,10 +30,7 @@ _WANTED_ATTRIBUTES: Mapping[str, Mapping[str, Any]] = {
 
 
 def is_fc(op: WeightedOp, desc: Op, rank: int, weight_rank: int) -> bool:
-    """Return whether Paddle fuses a product to ``fc``; ``desc`` is it in its program.
-
-    The ranks are those of its activation and of its weight.
-    """
+    """Return whether Paddle fuses a product, ``desc``, to ``fc``; ``rank`` is its activation's."""
     wanted = _WANTED_ATTRIBUTES[op.op_type].items()
     if any(desc.attr(name, value) != value for name, value in wanted):
         return False
@@ -43,16 +40,12 @@ def is_fc(op: WeightedOp, desc: Op, rank: int, weight_rank: int) -> bool:
 
 
 def _misreads_image(op: WeightedOp, producers: Mapping[str, Op], dims: Sequence[int]) -> bool:
-    """Return whether a product is wrong under oneDNN once its weight is computed.
+    """Return whether a product is wrong under oneDNN if its weight is computed.
 
-    Of a weight that is a parameter Paddle makes another op. Otherwise the kernel of ``matmul_v2``
-    reads an image as if it lay in order, where convolutions write the channels of a position
-    beside one another (3.3.1; it does so even of a parameter that is read transposed).
-
-    Args:
-        op: a product.
-        producers: the op that writes each variable.
-        dims: of its activation.
+    If the weight is a parameter, Paddle uses another op. Otherwise the kernel of ``matmul_v2``
+    reads an image as if it lay in order, although convolutions write the channels of a position
+    beside one another (3.3.1; it does so even if the weight is a parameter read transposed).
+    ``dims`` are those of the activation.
     """
     if op.op_type not in PRODUCTS or len(dims) < _IMAGE_RANK:
         return False
@@ -70,7 +63,7 @@ def _misreads_image(op: WeightedOp, producers: Mapping[str, Op], dims: Sequence[
 
 
 def why_misread(model: Model, ops: Iterable[WeightedOp]) -> dict[WeightedOp, str]:
-    """Return which of ``ops`` have to keep their weight a float parameter, and why."""
+    """Return why some of ``ops`` have to keep their weight as a float parameter."""
     producers, dims = model.producers(), model.dims()
     return {
         op: f"oneDNN would read '{op.activation}', an image, wrongly if its weight were computed"
@@ -84,26 +77,16 @@ _IMAGE_RANK = 4
 
 @dataclass(frozen=True)
 class Bias:
-    """The addition of a bias behind a product.
+    """The addition of a bias, the parameter ``name``, behind a product."""
 
-    Attributes:
-        number: of the ``elementwise_add``.
-        name: of the bias, a parameter.
-        output: the sum.
-        is_shared: whether other ops read the bias as well.
-    """
-
-    number: int
+    number: int  # of the ``elementwise_add``
     name: str
     output: str
-    is_shared: bool
+    is_shared: bool  # whether other ops read the bias as well
 
 
 def find_biases(graph: Graph) -> dict[int, Bias]:
-    """Return the biases that ``fc`` can take in, by the number of the product.
-
-    The product must have no other reader.
-    """
+    """Return the biases that ``fc`` can fuse, by the number of a product without other readers."""
     ops = [(block, number, graph.op(number)) for block, number in graph.in_order()]
     reads = Counter(name for _, _, op in ops for name in op.reads())
     writes = Counter(name for _, _, op in ops for name in op.writes())

@@ -70,21 +70,17 @@ def paddle_dtype(dtype: np.dtype[Any]) -> int:
 
 
 def data_type_of(name: str) -> int:
-    """Return Paddle's code of a dtype's name in Paddle's API, as ``"float32"``.
-
-    Raises:
-        KeyError: there is no such dtype.
-    """
+    """Return Paddle's code for a dtype's name in its API, as ``"float32"``; KeyError if unknown."""
     return int(_DATA_TYPES[name])
 
 
 def api_name(data_type: int) -> str:
-    """Return the name in Paddle's API, as ``"float32"``, of Paddle's ``data_type``."""
+    """Return the name of Paddle's ``data_type`` in its API, as ``"float32"``."""
     return _API_NAMES[data_type]
 
 
 def is_float(data_type: int) -> bool:
-    """Return whether Paddle's ``data_type`` is that of a parameter that can be quantized."""
+    """Return whether a parameter of Paddle's ``data_type`` can be quantized."""
     return data_type in (_TYPE.FP32, _TYPE.FP16, _TYPE.BF16)
 
 
@@ -101,7 +97,7 @@ def tensor_desc(var: Any) -> Any:
 
 
 def lod_level(var: Any) -> int:
-    """Return by how many levels of offsets a dense tensor is parted into sequences."""
+    """Return how many levels of offsets divide a dense tensor into sequences."""
     return int(getattr(getattr(var.type, _DENSE_TENSOR), _LOD_LEVEL))
 
 
@@ -121,13 +117,13 @@ def add_list_var(block: Any, name: str, kind: int) -> None:
 
 
 def attribute_value(attr: Any) -> Any:
-    """Return the value of an attribute; a list's is a sequence."""
+    """Return the value of an attribute; a list is returned as a sequence."""
     field, _ = _SCALAR_KINDS.get(attr.type) or _LIST_KINDS[attr.type]
     return getattr(attr, field)
 
 
 def attribute_kind(value: AttributeValue) -> int:
-    """Return the ``AttrType`` of the protobuf by which a value is stored."""
+    """Return the ``AttrType`` of the protobuf that stores a value."""
     if isinstance(value, list):
         return _LIST_KIND_OF_TYPE[type(value[0])]
     return _KIND_OF_TYPE[type(value)]
@@ -136,10 +132,8 @@ def attribute_kind(value: AttributeValue) -> int:
 def make_attribute(name: str, kind: int, value: Any) -> Any:
     """Return an attribute of a kind, an ``AttrType`` of the protobuf.
 
-    A single value also becomes a list of one, and the name of a dtype its code.
-
-    Raises:
-        TypeError, ValueError, KeyError, OverflowError: the value cannot be of that kind.
+    A single value may become a list of one, and the name of a dtype its code. Raises TypeError,
+    ValueError, KeyError or OverflowError if the value cannot be of that kind.
     """
     attr = OpDesc.Attr(name=name, type=kind)
     if kind in _LIST_KINDS:
@@ -175,7 +169,7 @@ def _text(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return the number of a ``Scalar``; what is a number already, as it is."""
+    """Return the number that a ``Scalar`` holds, and any other value as it is."""
     if not isinstance(value, _Scalar):
         return value
     return {_Scalar.BOOLEAN: value.b, _Scalar.LONG: value.i}.get(value.type, value.r)
@@ -189,7 +183,7 @@ def _scalar(value: Any) -> Any:
     return _Scalar(type=_Scalar.FLOAT64, r=float(value))
 
 
-# Of each kind of attribute: its field, and what makes a value of the field's type.
+# For each kind of attribute: its field, and the conversion of a value to the field's type.
 _SCALAR_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
     framework_pb2.INT: ("i", _integer),
     framework_pb2.LONG: ("l", _integer),

@@ -19,12 +19,11 @@ class QuantizableOp(NamedTuple):
 
     Attributes:
         activation: the input slot of the activation.
-        weight: the input slot of the weight; in a list, every matrix is one, and no vector.
+        weight: the input slot of the weight; in a list, the matrices are weights, not the vectors.
         channel_axis: the weight's axis of output channels (rows of an embedding).
         transpose: the attribute that swaps the weight's last two axes, if there is one.
-        is_weight_only: whether its activation stays as it is: it holds indices, or the op has no
-            int8 kernel.
-        output: the output slot by whose tensor messages call the op, if it has several.
+        is_weight_only: whether its activation holds indices, or the op has no int8 kernel.
+        output: the output slot whose tensor names the op in messages, if it has several slots.
     """
 
     activation: str
@@ -35,8 +34,8 @@ class QuantizableOp(NamedTuple):
     output: str | None = None
 
 
-# The weight of gru is two matrices in one, of which neither has its rows in order (gru_op.cc); but
-# what is in one column belongs to one unit of the hidden state.
+# The weight of gru is two matrices in one, whose rows are out of order (gru_op.cc). But each column
+# belongs to one unit of the hidden state.
 QUANTIZABLE_OPS = {
     "conv2d": QuantizableOp("Input", "Filter", 0),
     "depthwise_conv2d": QuantizableOp("Input", "Filter", 0),
@@ -52,7 +51,7 @@ QUANTIZABLE_OPS = {
 }
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
-"""The op types that convolve an image by a filter [outputs, inputs / groups, height, width]."""
+"""The op types that convolve an image with a filter [outputs, inputs / groups, height, width]."""
 
 WEIGHT_ONLY_OP_TYPES = list(QUANTIZABLE_OPS)
 ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.is_weight_only]
@@ -60,18 +59,14 @@ ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.is
 
 @dataclass(frozen=True)
 class WeightedOp:
-    """One op of a program with a weight that can be quantized; an op of several is several.
+    """An op with a weight that can be quantized; an op with several has one of these for each.
 
     Attributes:
-        block: index of its block.
-        position: its index among the block's ops.
-        op_type: as ``"conv2d"``.
-        activation: name of the activation input.
-        weight: name of the weight parameter.
+        position: its index among the ops of ``block``.
         channel_axis: the weight's axis of output channels, not negative.
-        output: name of the op's output, by which messages call the op.
-        reshaped_at: position of the op that reads the weight, if that is one that only reshapes it
-            for this one, or the first of several such; None if this one reads it itself.
+        output: the op's output, which names the op in messages.
+        reshaped_at: position of the op that reads the weight, if ops reshape it for this one; None
+            if this one reads it itself.
     """
 
     block: int
@@ -89,7 +84,7 @@ class WeightedOp:
         return self.position if self.reshaped_at is None else self.reshaped_at
 
     def desc(self, model: Model) -> Op:
-        """Return the op in the program that it is of."""
+        """Return the op in its program."""
         return Op(model.program.blocks[self.block].ops[self.position])
 
 
@@ -99,11 +94,11 @@ class FloatOp:
 
     Attributes:
         op_type: as ``"matmul_v2"``.
-        name: name of its output; of a parameter that no op reads, its own, with the type
-            ``"parameter"``.
+        name: its output's name; for a parameter that no op reads, of the type ``"parameter"``, the
+            parameter's own.
         reason: why it stays in float.
-        parameter: the float parameter that it reads, where that is known.
-        bytes: of that parameter; 0 where it is not known.
+        parameter: the float parameter that it reads, if known.
+        bytes: the size of that parameter; 0 if it is not known.
     """
 
     op_type: str
@@ -121,15 +116,9 @@ def find_weighted_ops(
 ) -> tuple[list[WeightedOp], list[FloatOp]]:
     """Return the ops of ``op_types`` with a float weight, and those that must stay in float.
 
-    Args:
-        model: a float model.
-        op_types: names of `QUANTIZABLE_OPS`.
-        skip_tensors: an op that reads or writes one of them stays in float.
-        takes_reshaped: whether a weight may also be what ops that only reshape it make of a
-            parameter, as of a conv1d's. Its axis of channels is that of the parameter.
-
-    Raises:
-        SettingError: no op is left.
+    An op that reads or writes one of ``skip_tensors`` stays in float. With ``takes_reshaped``, ops
+    may reshape the weight first, as for conv1d; its channel axis is then that of the parameter.
+    Raises SettingError if no op is left.
     """
     weighted: list[WeightedOp] = []
     kept: list[FloatOp] = []
@@ -166,30 +155,23 @@ def refuse_nothing(
 
 
 def stays_float(model: Model, op: WeightedOp, reason: str) -> FloatOp:
-    """Return an op with a weight as one that stays in float."""
     return FloatOp(op.op_type, op.output, reason, op.weight, model.parameters[op.weight].nbytes)
 
 
 def output_name(op: Op) -> str:
-    """Return the name of an op's output, by which messages call it."""
+    """Return the name of the output that names an op in messages."""
     kind = QUANTIZABLE_OPS.get(op.type)
     outputs = op.outputs(kind.output) if kind and kind.output else ()
     return next(iter(outputs or op.writes()), "?")
 
 
 def check_quantizable(model: Model, skip_tensors: Collection[str]) -> None:
-    """Refuse a model that is quantized already, and names that it does not have.
-
-    Raises:
-        UnsupportedError: the model is quantized already.
-        SettingError: a name of ``skip_tensors`` is not in the program.
-    """
+    """Raise UnsupportedError if a model is quantized, SettingError if it lacks a tensor."""
     refuse_quantized(model)
     _check_names(model, skip_tensors)
 
 
 def refuse_quantized(model: Model) -> None:
-    """Raise UnsupportedError if a model is quantized already."""
     scaled = stems(model.parameters, SCALE)
     for op in model.ops():
         is_of_integers = op.type == "cast" and not scaled.isdisjoint(op.reads())
@@ -223,7 +205,7 @@ def _weights_of(
     skip_tensors: Collection[str],
     reshaped: Mapping[tuple[int, str], ReshapedParameter],
 ) -> Iterator[WeightedOp | FloatOp]:
-    """Yield the weights of an op; of one that stays in float whole, why."""
+    """Yield each weight of an op, or why it stays in float."""
     kind = QUANTIZABLE_OPS[op.type]
     output = output_name(op)
     names = op.inputs(kind.weight) or [""]
@@ -258,7 +240,7 @@ _MATRIX_RANK = 2
 
 
 def _channel_axis(op: Op, axes: Axes) -> int | None:
-    """Return the parameter's axis of channels, by which of its axes those of the weight are."""
+    """Return the parameter's axis of channels; ``axes`` maps the weight's axes to its own."""
     kind = QUANTIZABLE_OPS[op.type]
     transposed = kind.transpose is not None and op.attr(kind.transpose, False)
     return axes[(kind.channel_axis - int(transposed)) % len(axes)] if axes else None

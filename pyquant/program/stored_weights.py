@@ -1,4 +1,4 @@
-"""Integer weights in a program, and the ops that make floats of them."""
+"""Integer weights in a program, and the ops that dequantize them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from .quantizable import WeightedOp
 from .weights import QuantizedWeight
 
 Dequantizer = Callable[[Graph, int, QuantizedWeight, str], tuple[list[Op], str]]
-"""Of a graph, the index of a block, a weight and the name of its integers: ops that make floats of
-these, and the name of the floats."""
+"""Takes a graph, a block's index, a weight and the name of its integers; returns the ops that
+dequantize them, and the name of the result."""
 
 
 def dequantize_by_scale(
@@ -22,8 +22,8 @@ def dequantize_by_scale(
 ) -> None:
     """Let ``ops`` read float weights made by ``cast`` and ``elementwise_mul``.
 
-    These two run in every Paddle and every integer width, and its constant folding removes them at
-    load time, where ``dequantize_linear`` takes int8 alone and stays in the graph.
+    These run in every Paddle for every integer width, and constant folding removes them at load
+    time, while ``dequantize_linear`` takes only int8 and stays in the graph.
     """
     read_dequantized(graph, weights, ops, _cast_and_scale)
 
@@ -34,7 +34,7 @@ def read_dequantized(
     ops: Sequence[WeightedOp],
     dequantizer: Dequantizer,
 ) -> None:
-    """Store the integers of weights, and let ``ops`` read the floats that are made of them."""
+    """Store the integers of weights, and let ``ops`` read the dequantized values."""
     stored = store_weights(graph, {op.weight: weights[op.weight].values for op in ops}, ops)
     dequantized: dict[tuple[int, str], str] = {}
     for op in sorted(ops, key=lambda op: (op.block, op.read_at)):
@@ -51,11 +51,8 @@ def store_weights(
 ) -> dict[str, str]:
     """Put new values of weights into the model's parameters, for ``ops`` alone.
 
-    A weight that only ``ops`` read is replaced under its own name. One that another op reads as
-    well keeps its values, and the new ones go beside it.
-
-    Returns:
-        The name under which each weight's new values are stored.
+    A weight that only ``ops`` read is replaced under its own name. If another op reads it as well,
+    the new values are stored beside it. Returns the name of each weight's new values.
     """
     shared = _read_by_others(graph, ops)
     stored = {}
@@ -88,7 +85,7 @@ def _cast_and_scale(
 
 
 def _read_by_others(graph: Graph, ops: Iterable[WeightedOp]) -> set[str]:
-    """Return what is read otherwise than as the weight of one of ``ops``."""
+    """Return the tensors that are read other than as the weight of one of ``ops``."""
     weights = {(graph.number(op.block, op.read_at), op.weight) for op in ops}
     return {
         name

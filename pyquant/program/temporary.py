@@ -1,4 +1,4 @@
-"""Files for Paddle to read, which are gone afterwards."""
+"""Temporary files for Paddle to read."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from ..errors import OutputError
 
 @contextmanager
 def temporary_directory() -> Iterator[Path]:
-    """Yield a new directory, which is removed in the end.
+    """Yield a new directory, which is removed at the end.
 
-    Raises:
-        OutputError: it cannot be made, or what the ``with`` block writes there cannot be written.
+    Raises OutputError if it, or what the ``with`` block writes there, cannot be written.
     """
     try:
         with tempfile.TemporaryDirectory() as directory:
