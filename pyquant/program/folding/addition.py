@@ -16,19 +16,16 @@ from .linear import linear_op
 def make_addition(
     graph: Graph, source: str, output: str, vector: Vector, channel_axis: int, suffix: str = "bias"
 ) -> Op:
-    """Return an op that adds a vector along an axis, a new parameter ``OUTPUT.SUFFIX``."""
+    """Return an op that adds a vector along an axis: a new parameter called ``OUTPUT.SUFFIX``."""
     name = graph.add_parameter(f"{output}.{suffix}", vector.astype(np.float32))
     inputs = {"X": [source], "Y": [name]}
     return make_op("elementwise_add", inputs, {"Out": [output]}, {"axis": channel_axis})
 
 
 def add_to_outputs(graph: Graph, corrections: Mapping[WeightedOp, Vector], inserts: bool) -> None:
-    """Add to what linear ops write: to the bias behind an op, or as one.
+    """Add ``corrections``, float64[outputs], to the biases of linear ops of the main block.
 
-    Args:
-        graph: its program is changed.
-        corrections: float64[outputs] of ops of the main block.
-        inserts: whether an op that has no bias gets one.
+    An op without a bias gets one if ``inserts``, and otherwise no correction.
     """
     for op, correction in corrections.items():
         if not _add_to_bias(graph, op, correction) and inserts:

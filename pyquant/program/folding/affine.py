@@ -16,18 +16,13 @@ Vector = NDArray[np.float64]
 
 
 class Affine(NamedTuple):
-    """y = scale * x + shift.
-
-    Attributes:
-        scale: float64, of one value or of one per channel.
-        shift: likewise.
-    """
+    """y = scale * x + shift, each float64 of one value or of one per channel."""
 
     scale: Vector
     shift: Vector
 
     def then(self, after: Affine) -> Affine:
-        """Return ``after`` applied to what this one gives."""
+        """Return this map followed by ``after``."""
         return Affine(self.scale * after.scale, self.shift * after.scale + after.shift)
 
     @property
@@ -36,7 +31,7 @@ class Affine(NamedTuple):
         return self.scale.size == 1 and self.shift.size == 1
 
     def fits(self, channels: int) -> bool:
-        """Return whether it keeps a tensor of so many channels as wide as it is."""
+        """Return whether it keeps the shape of a tensor of so many channels."""
         return {self.scale.size, self.shift.size} <= {1, channels}
 
 
@@ -44,13 +39,7 @@ IDENTITY = Affine(np.ones(1), np.zeros(1))
 
 
 class AffineOp(NamedTuple):
-    """An op that computes an `Affine`.
-
-    Attributes:
-        source: the tensor that it reads.
-        output: the tensor that it writes.
-        affine: what it computes.
-    """
+    """An op that computes ``affine`` from the tensor ``source`` to the tensor ``output``."""
 
     source: str
     output: str
@@ -62,11 +51,7 @@ def affine_op(
 ) -> AffineOp | None:
     """Read ``op`` as an affine map, None if it is none.
 
-    Args:
-        op: any op.
-        rank: of the tensor that it reads, and writes.
-        channel_axis: the axis of the channels, from 0.
-        parameters: the constants.
+    ``rank`` is that of its input and output; ``channel_axis`` is not negative.
     """
     read = _READERS.get(op.type)
     found = read(op, rank, channel_axis, parameters) if read is not None else None
@@ -79,10 +64,7 @@ def affine_op(
 
 
 def affine_reader(graph: Graph, number: int, source: str, channel_axis: int) -> AffineOp | None:
-    """Read an op as an affine map of ``source``, None if it is none.
-
-    The axis of the channels counts from the end if it is negative.
-    """
+    """Read an op as an affine map of ``source``; a negative axis counts from the end."""
     dims = graph.dims(source)
     if not dims:
         return None
@@ -174,7 +156,7 @@ def _batch_norm(
 def _dropout(
     op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> tuple[str, str, Affine] | None:
-    """At inference a dropout is nothing, or the factor that keeps the training's expectation."""
+    """At inference a dropout does nothing, or multiplies so as to keep training's expectation."""
     if op.inputs("Seed") and not op.attr("is_test", False):
         return None
     upscaled = op.attr("dropout_implementation", "") == "upscale_in_train"
@@ -194,7 +176,7 @@ _READERS: dict[
 
 
 def make_scale(source: str, output: str, scale: float, shift: float) -> Op:
-    """Return an op that computes scale * x + shift, of one value each."""
+    """Return an op that computes scale * x + shift for scalars."""
     attributes = {"scale": scale, "bias": shift, "bias_after_scale": True}
     return make_op("scale", {"X": [source]}, {"Out": [output]}, attributes)
 

@@ -1,7 +1,7 @@
-"""Multiplications and additions by constants, batch_norm among them, go into linear ops.
+"""Folds multiplications by constants and additions of them, as in batch_norm, into linear ops.
 
 They go into the weight and the bias of the linear op before or behind them. Two linear ops in a row
-become one where that is cheaper. All is exact but for rounding, and not done where it would not be.
+become one where that is cheaper. What would not be exact but for rounding is left as it is.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from .affine import (
 from .linear import LINEAR_OP_TYPES, LinearOp, linear_op
 from .rule import Scope
 
-# How much larger the largest factor of a channel may be than the smallest one, if additions are
-# divided by it: the quotient's rounding error is multiplied by it again.
+# Additions are divided by the factors of channels only if these differ by at most this ratio: the
+# factors multiply the quotient's rounding error again.
 _MOST_UNEVEN = 1e3
 
 
 def fold_affine(graph: Graph, scope: Scope) -> set[str]:
     """Fold affine ops into the linear ops around them, and several in a row into one.
 
-    It declines where another op needs what lies between, where a channel does not lie along one
-    axis, and where an addition would reach padded zeros.
+    Ops stay where another op needs the tensor between, where a channel does not lie along one axis,
+    and where an addition would reach padded zeros.
     """
     rescaled: set[str] = set()
     linear = {
@@ -73,10 +73,7 @@ def _fold_following(graph: Graph, linear: LinearOp) -> bool:
 
 
 def _compose(graph: Graph, linear: dict[int, LinearOp]) -> set[int]:
-    """Put one linear op for two in a row where that takes fewer multiplications.
-
-    Return the positions of the new ones.
-    """
+    """Replace two linear ops by one if it takes fewer multiplications; return the new positions."""
     made: set[int] = set()
     for position in sorted(linear):
         first = linear[position]
@@ -98,7 +95,7 @@ def _put_one(
     weight: Array,
     like_first: bool,
 ) -> LinearOp:
-    """Put an op of ``weight`` in the place of two, and return it."""
+    """Replace two ops by one of ``weight``, and return it."""
     first, last = (linear[position] for position in positions)
     name = graph.add_parameter(f"{last.weight}.{last.output}", weight)
     product = graph.ops[positions[1]].output()
@@ -119,9 +116,9 @@ def _put_one(
 def _fold_preceding(
     graph: Graph, linear: Mapping[int, LinearOp], shifts: bool, rescaled: set[str]
 ) -> set[int]:
-    """Fold the affine ops before linear ones into these; return the positions of those changed.
+    """Fold affine ops into the linear ops behind them; return the positions of the changed ones.
 
-    The tensors that thereby have other values are added to ``rescaled``.
+    Adds the tensors whose values change to ``rescaled``.
     """
     changed: set[int] = set()
     for name in dict.fromkeys(op.source for op in linear.values()):
@@ -164,7 +161,7 @@ def _fold_chain(
 
 
 def _join_scalars(graph: Graph) -> None:
-    """Put one ``scale`` op for several behind one another, and none for those that do nothing."""
+    """Replace several ``scale`` ops in a row by one, or by none if they do nothing."""
     for position in sorted(graph.ops, reverse=True):
         if position not in graph.ops:
             continue
@@ -183,7 +180,7 @@ def _join_scalars(graph: Graph) -> None:
 
 
 def _chain_to(graph: Graph, name: str, channel_axis: int) -> dict[int, AffineOp]:
-    """Return the affine ops by which ``name`` is computed, in order, by their positions."""
+    """Return the chain of affine ops that computes ``name``, in order, by their positions."""
     chain: dict[int, AffineOp] = {}
     position = graph.producer(name)
     while position is not None and (found := _affine(graph, position, channel_axis)) is not None:
@@ -214,7 +211,7 @@ def _divides(scale: Vector) -> bool:
 def _replace(
     graph: Graph, chain: Mapping[int, AffineOp], affine: Affine, reader: LinearOp | None
 ) -> None:
-    """Put one op that computes ``affine`` in the place of ``chain``."""
+    """Replace ``chain`` by one op that computes ``affine``."""
     source, output = _ends(chain)
     for position in chain:
         graph.remove(position)
@@ -228,10 +225,7 @@ def _replace(
 
 
 def _emit(graph: Graph, position: int, linear: LinearOp, rescaled: set[str]) -> None:
-    """Put a linear op that took others in into the program.
-
-    What it computes without its bias is added to ``rescaled``.
-    """
+    """Write a changed linear op into the program; its output without bias joins ``rescaled``."""
     op = graph.ops[position].copy()
     if linear.is_rescaled:
         _store(graph, position, linear, op)
@@ -259,7 +253,7 @@ def _store(graph: Graph, position: int, linear: LinearOp, op: Op) -> None:
 
 
 def _affine(graph: Graph, position: int, channel_axis: int) -> AffineOp | None:
-    """Read an op as affine, if its output has the shape of what it reads."""
+    """Read an op as affine, if its output has the rank of its input."""
     op, parameters = graph.ops[position], graph.model.parameters
     if op.type not in AFFINE_OP_TYPES:
         return None

@@ -1,4 +1,4 @@
-"""Parts of a program that depend on parameters alone, computed once by Paddle itself."""
+"""Constant folding: Paddle itself computes once what depends on parameters alone."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from ..temporary import temporary_directory
 from ..tensor_inputs import use_attributes
 from .rule import Scope
 
-# What a program may grow by when an op of few inputs, as fill_constant, is replaced by its output.
+# The bytes by which a program may grow when the output of fill_constant, say, replaces the op.
 _LARGEST_MADE_OF_NOTHING = 1 << 16
 
 
 def compute_constants(graph: Graph, scope: Scope) -> set[str]:
     """Replace what is computed from parameters alone by parameters.
 
-    All of it stays if Paddle fails to compute it on a CPU, where it has no kernels of float16 for
-    sqrt, say: the model is right as it is, and may be meant for a GPU.
+    Nothing is replaced if Paddle cannot compute it on a CPU, where it lacks a float16 kernel for
+    sqrt, for example: the model may be meant for a GPU.
     """
     constant: set[str] = set(graph.model.parameters)
     made: list[int] = []
@@ -57,7 +57,7 @@ def compute_constants(graph: Graph, scope: Scope) -> set[str]:
 
 
 def use_constants(graph: Graph, scope: Scope) -> set[str]:
-    """Let ops have attributes for what is a constant by now."""
+    """Give ops attributes in place of tensors that are constants by now."""
     for position, op in sorted(graph.ops.items()):
         changed = op.copy()
         if use_attributes(changed, graph.model.parameters.get):

@@ -20,8 +20,8 @@ RULES: tuple[Callable[[Graph, Scope], set[str]], ...] = (
     fold_affine,
     use_pixel_shuffle,
 )
-"""In their order. Each edits a graph where it is exact but for rounding, and returns the tensors
-that are new, or have other values than before."""
+"""The rules in order. Each edits a graph where that is exact but for rounding, and returns the
+tensors that are new or have new values."""
 
 
 def fold(
@@ -34,12 +34,12 @@ def fold(
 
     Args:
         model: the model. Weights of other types than float32 stay as they are.
-        keep: tensors that are left as they are, and the linear ops at them, as those of a skip
-            list.
-        shifts: whether additions before a linear op go into its bias. What they add often centres
-            the values on zero, where integers without a zero point serve them best.
-        settle: False if the model is to be changed further: it leaves the new weights for
-            `Model.settle` to make, and what Paddle would fuse wrongly for `keep_apart`.
+        keep: tensors that stay as they are, with the linear ops that read or write them, such as
+            those of a skip list.
+        shifts: whether additions before a linear op go into its bias. They often centre the values
+            on zero, which suits integers without a zero point.
+        settle: False if the model is changed further: then `Model.settle` has to make the new
+            weights, and `keep_apart` to keep Paddle from fusing ops wrongly.
     """
     original = copy_model(model)
     graph, scope = Graph(model, keep), Scope(frozenset(keep), shifts)

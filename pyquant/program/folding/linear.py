@@ -1,4 +1,4 @@
-"""Ops with a weight, as linear maps that take an affine one on either side into their weight."""
+"""Ops with a weight as linear maps, which take in affine maps before and behind them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,9 @@ from .affine import Affine, Vector
 
 
 class LinearOp:
-    """One linear op, its weight and bias under change: y = W (x) + bias.
+    """A linear op whose weight and bias may change: y = W (x) + bias.
 
-    Attributes:
-        source: the activation that it reads.
-        output: the tensor that it writes.
-        weight: the name of its weight.
-        layout: how its channels lie.
-        channel_axis: the axis of the channels of both, counted from the end if negative.
-        inputs: how many channels it reads.
-        outputs: how many channels it writes.
-        takes_shift: whether a constant that is added to its input is one that is added to its
-            output. It is none where zeros are padded behind the addition.
+    It has ``channel_axis``, ``inputs``, ``outputs`` and ``takes_shift`` of its `WeightLayout`.
     """
 
     def __init__(self, op: Op, array: Array, layout: WeightLayout) -> None:
@@ -60,16 +51,16 @@ class LinearOp:
 
     @property
     def is_rescaled(self) -> bool:
-        """Whether the weight is no longer the one that was stored."""
+        """Whether the weight differs from the stored one."""
         return bool((self._output_scale != 1).any() or (self._input_scale != 1).any())
 
     def take_following(self, affine: Affine) -> None:
-        """Become ``affine`` of what this op computes."""
+        """Apply ``affine`` to the output of this op."""
         self._output_scale = self._output_scale * affine.scale
         self.bias = self.bias * affine.scale + affine.shift
 
     def take_preceding(self, affine: Affine) -> None:
-        """Become what this op computes of ``affine`` of its input."""
+        """Apply ``affine`` to the input of this op."""
         if affine.shift.any():
             shift = np.broadcast_to(self._input_scale * affine.shift, self.inputs)
             weighted = self._stored.astype(np.float64) * self.layout.along_inputs(shift)
@@ -77,10 +68,10 @@ class LinearOp:
         self._input_scale = self._input_scale * affine.scale
 
     def composed_with(self, first: LinearOp) -> tuple[Array, bool] | None:
-        """Return the weight by which one op computes what this one does of ``first``.
+        """Return the weight of one op that computes ``first`` and then this op.
 
-        None if no one does, or not by fewer multiplications. True if it moves over its input as
-        ``first`` does, False if as this one.
+        Also whether it moves over its input as ``first`` does, and not as this op. None if there is
+        no such op, or if it would not take fewer multiplications.
         """
         if first.channel_axis != self.channel_axis or (first.bias.any() and not self.takes_shift):
             return None
@@ -95,13 +86,13 @@ class WeightLayout:
     """How the channels of a linear op lie in its activations and its weight.
 
     Attributes:
-        channel_axis: as of `LinearOp`, like the next two and the last one.
-        inputs: see there.
-        outputs: see there.
+        channel_axis: the axis of the channels of its input and output, from the end if negative.
+        inputs: how many channels it reads.
+        outputs: how many channels it writes.
         groups: of channels; an output reads the inputs of its group.
-        outputs_first: whether axis 0 of the weight is that of the outputs, and otherwise that of
-            the inputs.
-        takes_shift: see there.
+        outputs_first: whether axis 0 of the weight is that of the outputs, not of the inputs.
+        takes_shift: whether a constant added to its input adds a constant to its output. False if
+            the op pads, since padding follows the addition.
     """
 
     channel_axis: int
@@ -124,16 +115,13 @@ class WeightLayout:
         raise NotImplementedError
 
     def grouped(self, weight: Array) -> Array:
-        """Shape a weight as [groups, outputs, inputs, taps], these two of a group."""
+        """Shape a weight as [groups, outputs, inputs, taps], outputs and inputs of a group."""
         raise NotImplementedError
 
     def composed(
         self, values: Array, first: WeightLayout, before: Array
     ) -> tuple[Any, bool] | None:
-        """Return the weight, float64, of ``values`` behind ``before``, which lies as ``first``.
-
-        And whether the one op of that weight moves over its input as the first of the two.
-        """
+        """As `LinearOp.composed_with`, in float64; ``before`` is the weight of layout ``first``."""
         return None
 
 
@@ -182,7 +170,7 @@ class _Convolution(WeightLayout):
 class _TransposedConvolution(WeightLayout):
     """Filter [inputs, outputs / groups, height, width].
 
-    How many taps reach an output depends on where it lies: a shift of the input is none of it.
+    It takes no shift, since the number of taps that reach an output depends on its position.
     """
 
     outputs_first = False
@@ -243,18 +231,12 @@ class _Product(WeightLayout):
         return self._matrix(product), False
 
     def _matrix(self, values: Array) -> Any:
-        """Return a weight [inputs, outputs], or one such as this op reads it."""
+        """Convert a weight of this op to [inputs, outputs], or back."""
         return (values.T if self.outputs_first else values).astype(np.float64)
 
 
 def linear_op(op: Op, rank: int, parameters: Mapping[str, Array]) -> LinearOp | None:
-    """Read ``op`` as a linear map by a float32 parameter, None if it is none.
-
-    Args:
-        op: any op.
-        rank: of the activation that it reads.
-        parameters: the constants.
-    """
+    """Read ``op`` as a linear map by a float32 parameter; ``rank`` is that of its activation."""
     layout = _LAYOUTS.get(op.type)
     if layout is None:
         return None
@@ -280,27 +262,26 @@ LINEAR_OP_TYPES = frozenset(_LAYOUTS)
 
 
 def weight_layout(op: Op, shape: tuple[int, ...]) -> WeightLayout:
-    """Return how the channels of a linear op lie in its weight of ``shape``."""
     return _LAYOUTS[op.type](op, shape)
 
 
 def _is_plain(op: Op, rank: int) -> bool:
-    """Return whether the op is but a weight on the channels of its input."""
+    """Return whether the op only applies a weight to the channels of its input."""
     if any(op.inputs(slot) for slot in ("Bias", "ResidualData")):
         return False
     if op.attr("trans_x", False) or op.attr("transpose_X", False):
         return False
-    # To these Paddle 3.3 fuses no bias (conv_bias_onednn_fuse_pass.cc), and by itself it adds one
-    # along another axis.
+    # Paddle 3.3 fuses no bias into these (conv_bias_onednn_fuse_pass.cc), and adds it along another
+    # axis if it is not fused.
     if op.type == "depthwise_conv2d" and op.is_channels_last:
         return False
     return op.type != "mul" or op.attr("x_num_col_dims", 1) == rank - 1
 
 
 def channel_axes(model: Model, ops: Iterable[WeightedOp]) -> dict[str, int]:
-    """Return the axes of the channels of what ``ops`` read, if all of them read the same ones.
+    """Return the channel axis of each activation of ``ops``, if all its readers use the same one.
 
-    They are counted from the end if negative. What has but one axis is no sample of channels.
+    It counts from the end if negative. Tensors with a single axis are left out.
     """
     dims = model.dims()
     axes: dict[str, set[int | None]] = {}

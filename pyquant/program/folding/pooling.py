@@ -1,7 +1,7 @@
-"""Global average poolings in front of pointwise convolutions instead of behind them.
+"""Moves global average poolings from behind pointwise convolutions to in front of them.
 
-The mean of what a linear op computes is what it computes of the mean. Of fewer channels that is
-less to pool, and what the convolution writes has one reader less, for which it had to be float.
+The mean of a linear op's output is its output for the mean. If the op reads fewer channels than it
+writes, there is less to pool, and its output loses a reader for which it had to be float.
 """
 
 from __future__ import annotations
@@ -18,17 +18,10 @@ _CHANNEL_AXIS = 1
 
 
 class Pooled(NamedTuple):
-    """A pointwise convolution whose output is pooled.
+    """A pointwise convolution of ``source`` whose output, ``image``, is pooled."""
 
-    Attributes:
-        ops: the positions of the convolution and, if there is one, of the addition of its bias.
-        pooling: the position of the pooling.
-        source: what the convolution reads.
-        image: what is pooled.
-    """
-
-    ops: list[int]
-    pooling: int
+    ops: list[int]  # the positions of the convolution and of the addition of its bias, if any
+    pooling: int  # the position
     source: str
     image: str
 
@@ -36,15 +29,10 @@ class Pooled(NamedTuple):
 def move_poolings(
     model: Model, untouched: Collection[str], images: Collection[str] | None = None
 ) -> set[str]:
-    """Pool what pointwise convolutions read in place of what they write.
+    """Pool the inputs of pointwise convolutions instead of their outputs; return the new tensors.
 
-    Args:
-        model: its program is changed.
-        untouched: tensors at which every op stays as it is.
-        images: what is pooled that is not to be pooled any more; None for all that can be.
-
-    Returns:
-        The tensors that are new.
+    The program is changed, but for ops that read or write a tensor of ``untouched``. ``images`` are
+    the outputs that are no longer to be pooled; None for all.
     """
     graph = Graph(model, untouched)
     made: set[str] = set()
@@ -65,10 +53,7 @@ def _names(graph: Graph, positions: Collection[int]) -> set[str]:
 
 
 def _pool_first(graph: Graph, pooled: Pooled) -> set[str]:
-    """Pool what the convolution reads, and compute the mean of its output of that.
-
-    The weight is the same parameter. Return the tensors that are new.
-    """
+    """Pool the convolution's input, and apply copies of its ops to that; return the new tensors."""
     pooling = graph.ops[pooled.pooling].copy()
     output = pooling.output()
     channels = (graph.dims(pooled.source) or [])[:2]

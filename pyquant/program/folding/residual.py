@@ -1,6 +1,6 @@
-"""A tensor plus its product with a smaller one, as squeeze-and-excitation with a shortcut has it.
+"""Rewrites x + x * s, as in squeeze-and-excitation with a shortcut, to x * (s + 1).
 
-x + x * s is x * (s + 1): the addition is then one to the few values of s.
+The addition is then to the few values of s.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ def factor_out(graph: Graph, scope: Scope) -> set[str]:
 
 
 def _replace(graph: Graph, position: int, product: int, s: str) -> str:
-    """Let the op at ``product`` add 1 to ``s``, and the one at ``position`` multiply by that.
-
-    Return the name of s + 1.
-    """
+    """Compute s + 1 at ``product``, and multiply by it at ``position``; return its name."""
     multiply = graph.ops[product].copy()
     output = graph.ops[position].output()
     factor = graph.add_variable(f"{output}.factor", s)
@@ -38,7 +35,7 @@ def _replace(graph: Graph, position: int, product: int, s: str) -> str:
 
 
 def _product_added_to_itself(graph: Graph, position: int) -> tuple[int, str] | None:
-    """Return where x * s is computed, and s, if the op at ``position`` adds x to that."""
+    """If an op adds x to x * s, return the position of the product, and s."""
     op = graph.ops[position]
     if op.type != "elementwise_add":
         return None
@@ -58,7 +55,7 @@ def _product_added_to_itself(graph: Graph, position: int) -> tuple[int, str] | N
 
 
 def _is_smaller(dims: list[int] | None, than: list[int] | None) -> bool:
-    """Return whether a tensor of the same rank is broadcast along axes that ``than`` has."""
+    """Return whether a tensor of the same rank is broadcast to ``than``."""
     if dims is None or than is None or len(dims) != len(than):
         return False
     return all(a in (1, b) for a, b in zip(dims, than)) and dims != than

@@ -10,15 +10,10 @@ from ..op import Op
 
 @dataclass(frozen=True)
 class Scope:
-    """What rules may change.
+    """What rules may change."""
 
-    Attributes:
-        untouched: tensors at which every op stays as it is.
-        shifts: whether additions before a linear op go into its bias.
-    """
-
-    untouched: Set[str]
-    shifts: bool
+    untouched: Set[str]  # the ops that read or write one of these tensors stay as they are
+    shifts: bool  # whether additions before a linear op go into its bias
 
     def touches(self, op: Op) -> bool:
         """Return whether an op has to stay as it is."""

@@ -1,7 +1,7 @@
-"""Dividing the channels of a tensor by factors for nothing: its neighbours take them in.
+"""Divides the channels of a tensor by factors at no cost: its neighbours take them in.
 
-What writes the tensor gets them into its weight and bias, and what reads it into its weight, so
-that nothing else changes (cross-layer equalization, arXiv 1906.04721).
+They go into the weight and bias of the op that writes the tensor, and into the weights of the ops
+that read it, so that nothing else changes (cross-layer equalization, arXiv 1906.04721).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Neighbours:
     """What takes in the factors of a tensor.
 
     Attributes:
-        tensors: the tensor, and what else is divided on the way from what takes the factors in.
+        tensors: the tensor, and those between it and its writer, which are divided as well.
         writer: the linear op that the tensor comes from; None if it is a norm.
         vectors: the parameters of one value per channel that are divided.
         readers: the linear ops that read the tensor.
@@ -47,7 +47,7 @@ class Neighbours:
         return [_weight(op) for op in ops]
 
     def fit(self, model: Model, factors: Array) -> bool:
-        """Return whether there is one of ``factors`` for each channel."""
+        """Return whether ``factors`` has one value per channel."""
         shapes = [(op, model.parameters[_weight(op)].shape) for op in self.readers]
         return all(weight_layout(op, shape).inputs == factors.size for op, shape in shapes)
 
@@ -67,13 +67,7 @@ class Neighbours:
 
 
 def find_neighbours(graph: Graph, name: str, keep: Collection[str]) -> Neighbours | None:
-    """Return what takes in factors of ``name``, None if they would change anything else.
-
-    Args:
-        graph: of the program.
-        name: the tensor.
-        keep: tensors beside it that must not change.
-    """
+    """Return what takes in factors of ``name`` without changing ``keep`` or anything else."""
     readers = [graph.ops[position] for position in graph.readers(name)]
     if graph.is_kept(name) or not all(_reads_alone(graph, op, name) for op in readers):
         return None
@@ -103,10 +97,10 @@ def find_neighbours(graph: Graph, name: str, keep: Collection[str]) -> Neighbour
 
 
 def make_division(graph: Graph, name: str, factors: Array, reader: WeightedOp) -> tuple[Op, str]:
-    """Return an op that divides the channels of what ``reader`` reads, and what it writes.
+    """Return an op that divides the channels of what ``reader`` reads, and the op's output.
 
-    It multiplies by their reciprocals. These are shaped to be aligned to the last axes: ops that
-    Paddle fuses the multiplication with do not all look at its ``axis``.
+    It multiplies by reciprocals. They are shaped to align to the last axes, since some ops that
+    Paddle fuses with the multiplication ignore its ``axis``.
     """
     reciprocals = 1 / factors
     if reader.op_type not in PRODUCTS:
@@ -117,10 +111,7 @@ def make_division(graph: Graph, name: str, factors: Array, reader: WeightedOp) -
 
 
 def store_factors(model: Model, factors: Mapping[str, Array]) -> None:
-    """Let a program tell by which factors its activations are divided.
-
-    For each it gets a parameter that no op reads, which Paddle loads and leaves alone.
-    """
+    """Store the factors of activations as parameters that no op reads: Paddle ignores them."""
     for name, divisors in factors.items():
         parameter = f"{name}{FACTORS}"
         block = model.program.blocks[0]
@@ -129,7 +120,7 @@ def store_factors(model: Model, factors: Mapping[str, Array]) -> None:
 
 
 def stored_factors(model: Model) -> dict[str, Array]:
-    """Return what `store_factors` put into a program, by the name of the activation."""
+    """Return the factors that `store_factors` stored, by the name of the activation."""
     return {
         stem(name, FACTORS): array
         for name, array in model.parameters.items()
@@ -140,7 +131,7 @@ def stored_factors(model: Model) -> dict[str, Array]:
 def _source(
     graph: Graph, op: Op, rank: int, axis: int, channels: int, vectors: list[str]
 ) -> str | None:
-    """Return what a homogeneous op or the addition of a bias reads; the bias joins ``vectors``."""
+    """Return the input of a homogeneous op or of a bias' addition; the bias joins ``vectors``."""
     if has(op.type, Fact.HOMOGENEOUS):
         return op.input("X")
     parameters = graph.model.parameters
@@ -165,7 +156,7 @@ def _norm_vectors(graph: Graph, op: Op, rank: int, axis: int) -> list[str] | Non
 
 
 def _reads_alone(graph: Graph, op: Op, name: str) -> bool:
-    """Return whether a linear op reads ``name``, and its weight is read by nothing else."""
+    """Return whether ``op`` is linear, reads ``name``, and alone reads its weight."""
     if _linear(graph, op) is None:
         return False
     is_activation = op.inputs(QUANTIZABLE_OPS[op.type].activation) == [name]

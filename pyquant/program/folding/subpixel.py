@@ -1,10 +1,10 @@
-"""Transposed convolutions whose taps never overlap, as pointwise ones and a ``pixel_shuffle``.
+"""Replaces transposed convolutions without overlaps by pointwise ones and a ``pixel_shuffle``.
 
-If the kernel is as large as the stride, each pixel becomes a block of pixels by itself. That is a
-convolution of one tap with a channel for every pixel of the block, and ``pixel_shuffle``, which
-lays these channels out (arXiv 1609.07009). What is computed of every value by itself, or by a
-constant of its channel, may as well be computed before, and so may another transposed convolution
-of the kind: its weight is then applied to each pixel of the block, with zeros between.
+If the kernel is as large as the stride, each pixel becomes a block of pixels by itself. This equals
+a convolution of one tap, with a channel for every pixel of the block, and a ``pixel_shuffle`` that
+lays these channels out (arXiv 1609.07009). Ops that compute each value by itself, or with a
+constant of its channel, can run before the shuffle. So can another such transposed convolution:
+its weight is then applied to each pixel of the block, with zeros between.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ..op_facts import Fact, has
 from .affine import affine_reader
 from .rule import Scope
 
-# Paddle's pixel_shuffle (phi/kernels/impl/pixel_shuffle_kernel_impl.h) transposes plain tensors. It
-# and the reorder before it take about as long for a value as a transposed convolution of oneDNN for
-# four that it reads.
+# Paddle's pixel_shuffle (phi/kernels/impl/pixel_shuffle_kernel_impl.h) transposes plain tensors.
+# For each value, it and the reorder before it take about as long as a transposed convolution of
+# oneDNN takes for four values that it reads.
 _LEAST_READ_PER_SHUFFLED = 4
 
-# Of the weights behind the first ones, one in so many is no zero. Groups instead of zeros take
-# longer: 1.8 times for 96 to 16 channels in 4 groups, in float and in int8.
+# In the weights after the first one, only one value in so many is not zero. Groups instead of zeros
+# take longer: 1.8 times for 96 to 16 channels in 4 groups, in float and in int8.
 _MOST_BLOCKS = 4
 
 _RANK, _CHANNEL_AXIS = 4, 1
@@ -45,13 +45,10 @@ class _Link(NamedTuple):
     """An op of a chain that may be computed in blocks, whose pixels are laid out behind the last.
 
     Attributes:
-        position: of the op.
-        source: the tensor that it reads.
-        output: the tensor that it writes.
         inputs: how many channels it reads.
         outputs: how many channels it writes.
-        blocks: how many pixels one of the chain's source has become where the op reads it.
-        size: the side of the block that one becomes by the op, if it is a transposed convolution.
+        blocks: how many pixels one pixel of the chain's source has become before the op.
+        size: the side of the block that it makes of a pixel, if it is a transposed convolution.
     """
 
     position: int
@@ -64,12 +61,12 @@ class _Link(NamedTuple):
 
     @property
     def blocks_behind(self) -> int:
-        """How many pixels one of the chain's source has become behind the op."""
+        """How many pixels one pixel of the chain's source has become behind the op."""
         return self.blocks * (self.size or 1) ** 2
 
 
 def use_pixel_shuffle(graph: Graph, scope: Scope) -> set[str]:
-    """Replace transposed convolutions where that takes less time; return the tensors made anew."""
+    """Replace transposed convolutions where that takes less time; return the new tensors."""
     made: set[str] = set()
     for position in sorted(graph.ops):
         chain = _chain(graph, position, scope)
@@ -107,7 +104,7 @@ def _link(graph: Graph, position: int, before: _Link | None) -> _Link | None:
 
 
 def _never_overlaps(graph: Graph, op: Op) -> bool:
-    """Return whether an op is a transposed convolution by blocks as large as its strides."""
+    """Return whether an op is a transposed convolution whose kernel is as large as its strides."""
     if op.type != "conv2d_transpose" or len(op.reads()) != 2:
         return False
     geometry = op.geometry()
@@ -129,7 +126,7 @@ def _never_overlaps(graph: Graph, op: Op) -> bool:
 
 
 def _is_per_value(graph: Graph, position: int, before: _Link) -> bool:
-    """Return whether an op computes each value by itself, or by a constant of its channel."""
+    """Return whether an op computes each value by itself, or with a constant of its channel."""
     op = graph.ops[position]
     if has(op.type, Fact.PER_VALUE):
         return op.reads() == [before.output]
@@ -145,7 +142,7 @@ def _is_worth_it(chain: list[_Link]) -> bool:
 
 
 def _rewrite(graph: Graph, chain: list[_Link]) -> list[str]:
-    """Compute ``chain`` in blocks and lay out their pixels behind; return the tensors made anew."""
+    """Compute ``chain`` in blocks and then lay out their pixels; return the new tensors."""
     names = [chain[0].source]
     source_dims = graph.dims(names[0])
     assert source_dims is not None
@@ -170,9 +167,9 @@ def _rewrite(graph: Graph, chain: list[_Link]) -> list[str]:
 
 
 def _pointwise(graph: Graph, link: _Link, source: str, output: str) -> Op:
-    """Return a transposed convolution as one of a single tap, from and to blocks.
+    """Return a transposed convolution as a convolution of a single tap, from and to blocks.
 
-    Their pixels are channels in the order of pixel_shuffle: channel, row, column.
+    The pixels of a block are channels in the order of pixel_shuffle: channel, row, column.
     """
     name = graph.ops[link.position].input("Filter")
     make = graph.model.pending.get(name)
@@ -186,7 +183,7 @@ def _pointwise(graph: Graph, link: _Link, source: str, output: str) -> Op:
 
 
 def _widened(graph: Graph, link: _Link, source: str, output: str) -> Op:
-    """Return an op that does in blocks what another one does of each of their pixels."""
+    """Return an op that does in blocks what another one does with each pixel."""
     op = graph.ops[link.position].copy()
     renamed = {link.source: source}
     for name in set(op.reads()) - {link.source}:
