@@ -1,4 +1,4 @@
-"""What calibration data decide of an int8 program."""
+"""What calibration data decide about an int8 program."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ class Choices:
         ranges: of the tensors that the plan observes.
         weights: of the int8 ops and of ``weight_only``, as integers, by the weights' names.
         weight_only: ops that stay in float but for their weight.
-        factors: by which activations are divided before they become integers, float32[channels];
-            the ranges and the weights are those behind that.
-        corrections: what is added to the outputs of ops for what their integers lack,
-            float64[outputs].
+        factors: float32[channels], which divide activations before they become integers; ranges
+            and weights already include them.
+        corrections: float64[outputs], added to the outputs of ops as bias correction.
     """
 
     ranges: Mapping[str, Range]

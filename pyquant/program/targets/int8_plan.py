@@ -12,7 +12,7 @@ from .profiles import Target
 from .qdq import QdqPlan, plan_qdq
 
 Int8Plan = Union[QdqPlan, OneDnnPlan]
-"""What observers, choices and `emit` go by; it does not change."""
+"""What observers, choices and `emit` follow; it does not change."""
 
 
 def plan_int8(
@@ -20,11 +20,8 @@ def plan_int8(
 ) -> Int8Plan:
     """Plan the program in which ``ops`` of a float model are int8, in the form of a target.
 
-    Args:
-        model: the float model; its parameters may change behind the plan, not its program.
-        ops: what becomes int8.
-        target: where the program is to run.
-        skip_tensors: ops that read or write one of them stay in float.
+    Ops that read or write one of ``skip_tensors`` stay in float. Once planned, the model's
+    parameters may change, but not its program.
     """
     if target.form == "onednn":
         return plan_onednn(model, ops)

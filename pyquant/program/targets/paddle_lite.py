@@ -1,8 +1,8 @@
 """Weights in Paddle-Lite's form: integers, and their scales as attributes of the ops.
 
-``LightPredictor::DequantizeWeight`` (lite/api/light_api.cc) makes float weights of them as it loads
-a model. It knows four op types, each with its channels along one axis; the weight of any other op
-with such attributes would be uninitialised memory.
+``LightPredictor::DequantizeWeight`` (lite/api/light_api.cc) dequantizes them as it loads a model.
+It knows four op types, each with its channels along one axis; the weight of any other op with such
+attributes would be uninitialised memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OF_MATRICES = ("mul", "lookup_table")
 
 
 def ops_for_lite(model: Model, ops: Sequence[WeightedOp]) -> tuple[list[WeightedOp], list[FloatOp]]:
-    """Return the ops that Paddle-Lite takes integer weights of, by its axes; and the others."""
+    """Return the ops whose integer weights Paddle-Lite takes, along its axes, and the others."""
     taken, kept = [], []
     for op in ops:
         reason = _why_float(model, op)
@@ -39,8 +39,8 @@ def store_for_lite(
 ) -> None:
     """Store integer weights, and write the attributes that Paddle-Lite reads.
 
-    Of the ops that share a weight the first one alone has them: Paddle-Lite would take what it has
-    made for the first one, floats, for the integers of the next.
+    If several ops share a weight, only the first one gets them: for the next one, Paddle-Lite would
+    take the floats that it has made for integers.
     """
     graph = Graph(model)
     stored = store_weights(graph, {name: weight.values for name, weight in weights.items()}, ops)

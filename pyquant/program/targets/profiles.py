@@ -1,7 +1,7 @@
 """What runs as int8 where: one profile per inference target.
 
-A profile says in which form a model is written, and which ops stay in float there but for their
-weight, each with the reason that the user is told.
+A profile says in which form a model is written, and which ops stay in float but for their weight,
+with the reason that the user is told.
 """
 
 from __future__ import annotations
@@ -25,13 +25,10 @@ class Candidate(NamedTuple):
     """An op that might become int8, and what is around it.
 
     Attributes:
-        op: the op.
-        model: its model.
-        desc: the op itself, in its program.
         producers: the op that writes each variable of the program.
         readers: the types of the ops that read each variable.
         dims: the declared dims of its activation.
-        int8: what the ops before it that can be int8 write.
+        int8: the outputs of the ops before it that can be int8.
     """
 
     op: WeightedOp
@@ -44,17 +41,11 @@ class Candidate(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Why some ops keep a float activation.
-
-    Attributes:
-        holds: whether the rule is about an op.
-        reason: as the user is told.
-        is_choice: whether the op could run as int8, but would lose accuracy or time by it.
-    """
+    """Why some ops keep a float activation."""
 
     holds: Callable[[Candidate], bool]
-    reason: str
-    is_choice: bool = False
+    reason: str  # as the user is told
+    is_choice: bool = False  # int8 is possible, but would lose accuracy or time
 
 
 @dataclass(frozen=True)
@@ -67,14 +58,12 @@ class Target:
         rules: which ops stay in float but for their weight.
         saturating: which others do, unless the processors have VNNI.
         runs_here: whether Paddle's Predictor on this CPU runs the int8 program.
-        unit_columns: whether the columns of matrix products have to be of one magnitude (see
-            `QdqPlan`).
+        unit_columns: whether the columns of matrix products need one magnitude (see `QdqPlan`).
         stores_integers: whether the weights of ops that run in float may be stored as integers.
-        fused: op types without a weight that are fused to an int8 op in front of them. If there
-            are any, what int8 ops write is quantized, too.
+        fused: op types without a weight that are fused into an int8 op in front of them. If there
+            are any, the outputs of int8 ops are quantized, too.
         int8_types: op types without a weight that the runtime has in int8.
         weightless: of these, the ones whose inputs are quantized.
-        weight_quantize_types: how weights may be quantized.
     """
 
     form: str
@@ -90,7 +79,7 @@ class Target:
     weight_quantize_types: tuple[str, ...] = WEIGHT_QUANTIZE_TYPES
 
     def in_full(self) -> Target:
-        """Return the same target, with all in int8 that it can run so."""
+        """Return the same target, with everything in int8 that it can run in int8."""
         rules = tuple(rule for rule in self.rules if not rule.is_choice)
         return replace(self, rules=rules, weightless=self.int8_types)
 
@@ -98,13 +87,8 @@ class Target:
 def target_of(deploy_backend: str | None, is_full: bool = False, processors: str = ANY) -> Target:
     """Return the profile of a ``deploy_backend``, whatever the case of its letters.
 
-    Args:
-        deploy_backend: a key of `DEPLOY_BACKENDS`.
-        is_full: whether all is to be int8 that can be.
-        processors: one of `saturation.PROCESSORS`.
-
-    Raises:
-        SettingError: there is no such profile.
+    With ``is_full``, all that can be is int8. ``processors`` is one of `saturation.PROCESSORS`.
+    Raises SettingError if there is no such profile.
     """
     names = {name and name.lower(): name for name in DEPLOY_BACKENDS}
     lowered = deploy_backend and str(deploy_backend).lower()
@@ -148,7 +132,7 @@ def _is_of(*op_types: str) -> Callable[[Candidate], bool]:
 
 
 def _is_behind_average_pooling(candidate: Candidate) -> bool:
-    """Return whether the op reads an average pooling, directly or through carriers of a scale."""
+    """Return whether it reads an average pooling, directly or through scale-preserving ops."""
     return any(
         op.type == "pool2d" and op.attr("pooling_type", "max") == "avg"
         for op in _carriers_in_front(candidate)
@@ -156,7 +140,7 @@ def _is_behind_average_pooling(candidate: Candidate) -> bool:
 
 
 def _is_behind_mixed_concat(candidate: Candidate) -> bool:
-    """Return whether it reads a concatenation of which the passes would make uint8 and int8."""
+    """Return whether it reads a concatenation whose inputs the passes would make uint8 and int8."""
     return any(
         op.type == "concat" and _is_mixed(candidate, _all_carried(op))
         for op in _carriers_in_front(candidate)
@@ -164,9 +148,9 @@ def _is_behind_mixed_concat(candidate: Candidate) -> bool:
 
 
 def _is_behind_blocks(candidate: Candidate) -> bool:
-    """Return whether it reads what ops without a weight make of channels in blocks.
+    """Return whether it reads channels in blocks, directly or through ops without a weight.
 
-    oneDNN keeps them so behind a transposed convolution, unless that is one of brgemm_deconv.cpp.
+    oneDNN writes blocks in a transposed convolution, unless that is one of brgemm_deconv.cpp.
     """
     pending, seen = [candidate.op.activation], set()
     while pending:
@@ -185,7 +169,7 @@ def _is_behind_blocks(candidate: Candidate) -> bool:
 def _is_of_brgemm(model: Model, op: Op) -> bool:
     """Return whether oneDNN computes a transposed convolution by brgemm, in Paddle 2.6 as well.
 
-    There it has to write whole strides.
+    For 2.6, it has to write whole strides.
     """
     filters = model.parameters.get(op.input("Filter"))
     geometry = op.geometry()
@@ -205,10 +189,9 @@ def _is_of_brgemm(model: Model, op: Op) -> bool:
 
 
 def _is_mixed(candidate: Candidate, names: Sequence[str]) -> bool:
-    """Return whether some of what is concatenated may become uint8, and some may not.
+    """Return whether some inputs of a concatenation may become uint8, and some may not.
 
-    A relu that is carried, or read apart from it, may; a relu of an int8 op that it alone reads
-    does.
+    A relu may, if it is carried or has other readers; one of an int8 op with no other reader does.
     """
     may = any(_is_carried_from_relu(candidate, name) for name in names)
     return may and not all(_is_relu_of_int8(candidate, name) for name in names)
@@ -221,7 +204,7 @@ def _is_carried_from_relu(candidate: Candidate, name: str) -> bool:
 
 
 def _is_relu_of_int8(candidate: Candidate, name: str) -> bool:
-    """Return whether it is a relu of an int8 op, and read once."""
+    """Return whether it is a relu of an int8 op, and is read once."""
     producer = candidate.producers.get(name)
     if producer is None or producer.type not in ("relu", "relu6"):
         return False
@@ -232,7 +215,7 @@ def _is_relu_of_int8(candidate: Candidate, name: str) -> bool:
 
 
 def _weighted_before_relu(candidate: Candidate, name: str) -> Op | None:
-    """Return the op with a weight that writes it, but for a bias or normalization, or None."""
+    """Return the op with a weight that computes it, up to a bias or normalization, or None."""
     producer = candidate.producers.get(name)
     while producer is not None and has(producer.type, Fact.MAY_PRECEDE_RELU):
         producer = candidate.producers.get(_carried(producer))
@@ -240,7 +223,7 @@ def _weighted_before_relu(candidate: Candidate, name: str) -> Op | None:
 
 
 def _carriers_in_front(candidate: Candidate) -> Iterator[Op]:
-    """Yield the ops that carry a scale to what the op reads."""
+    """Yield the ops that carry a scale to the op's activation."""
     return _carriers_to(candidate, candidate.op.activation)
 
 
@@ -258,7 +241,7 @@ def _carriers_to(candidate: Candidate, name: str) -> Iterator[Op]:
 
 
 def _is_depthwise_on_others(candidate: Candidate) -> bool:
-    """Return whether it is a depthwise convolution, but of a relu of an op with a weight."""
+    """Return whether it is a depthwise convolution that reads no relu of an op with a weight."""
     if candidate.op.op_type != "depthwise_conv2d":
         return False
     producer = candidate.producers.get(candidate.op.activation)
@@ -301,7 +284,7 @@ def _has_a_bias_of_its_own(candidate: Candidate) -> bool:
 
 
 def _is_read_as_int8_alone(candidate: Candidate) -> bool:
-    """Return whether it is a product of which all readers are ops with a weight."""
+    """Return whether it is a product that only ops with a weight read."""
     readers = candidate.readers.get(candidate.op.output, ())
     is_product = candidate.op.op_type in PRODUCTS and bool(readers)
     return is_product and all(op_type in ACTIVATION_OP_TYPES for op_type in readers)
@@ -327,7 +310,7 @@ _BEHIND_BLOCKS = Rule(
 # Paddle's Predictor on the CPU with enable_onednn_int8(), whose passes turn QDQ into int8. QDQ in
 # front of elementwise_add, relu and pool2d as well was measured on a residual block: it saved no
 # time, took more reorders, and raised the error of the output from 0.0145 to 0.0178. The passes
-# leave such an op in float if the range of its output is not known, too.
+# also leave such an op in float if the range of its output is not known.
 QDQ = Target(
     "qdq",
     takes_zero_points=False,
@@ -386,11 +369,11 @@ ONEDNN = Target(
 )
 
 # Paddle's Predictor on a GPU, enable_tensorrt_engine(precision_mode=Int8, use_calib_mode=False).
-# Its passes make float weights of dequantize_linear and a dynamic range of each tensor behind
-# quantize_linear (add_support_int8_pass.cc, tensorrt/convert/op_converter.h); TensorRT then runs a
-# layer as int8 whose inputs and output have a range, so the outputs are quantized too. Not known
-# without a GPU: whether it runs products as int8 whose weight, a constant, has no range of its own,
-# and whether every version folds cast and scale; so the weights of float ops stay as they are.
+# Its passes fold dequantize_linear into float weights, and set a dynamic range for each tensor
+# behind quantize_linear (add_support_int8_pass.cc, tensorrt/convert/op_converter.h). TensorRT then
+# runs a layer as int8 if its inputs and output have a range, so outputs are quantized, too. Not
+# known without a GPU: whether a product runs as int8 although its weight, a constant, has no range,
+# and whether every version folds cast and scale. So the weights of float ops stay as they are.
 TENSORRT = Target(
     "qdq",
     takes_zero_points=False,
@@ -398,8 +381,8 @@ TENSORRT = Target(
     stores_integers=False,
     fused=("elementwise_add", "relu", "relu6", "leaky_relu"),
     # Those of TensorRTQuantizer in paddle/static/quantization/quant_config.py that
-    # tensorrt/op_teller.cc takes in int8, and what trt_map_ops_to_matrix_multiply_pass.cc makes
-    # the same of as of matmul_v2.
+    # tensorrt/op_teller.cc takes in int8, and the ops that
+    # trt_map_ops_to_matrix_multiply_pass.cc converts in the same way as matmul_v2.
     int8_types=(
         *("mul", "matmul", "matmul_v2", "pool2d", "concat", "split", "softmax", "layer_norm"),
         *("elementwise_add", "elementwise_sub", "elementwise_mul", "elementwise_pow"),
@@ -422,10 +405,10 @@ TENSORRT = Target(
 )
 
 # Paddle-Lite on ARM, of 2023 or later: older ones do not match a ZeroPoint that both ops of a QDQ
-# share (its pull request 9570). It has int8 kernels for the ops with a weight, no others
-# (kernels/arm). Its cast knows no int16, and takes int8 as char, which ARM holds for unsigned
-# (kernels/host/cast_compute.cc): the weights of float ops stay as they are. fc reads as many scales
-# as its weight has columns (FcCompute in kernels/arm/fc_compute.cc): one for the tensor is too few.
+# share (its pull request 9570). It has int8 kernels only for ops with a weight (kernels/arm). Its
+# cast does not know int16, and takes int8 as char, which is unsigned on ARM
+# (kernels/host/cast_compute.cc): so the weights of float ops stay as they are. fc reads as many
+# scales as its weight has columns (FcCompute in kernels/arm/fc_compute.cc): one is too few.
 ARM = Target(
     "qdq",
     takes_zero_points=False,

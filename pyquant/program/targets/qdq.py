@@ -1,4 +1,4 @@
-"""Int8 programs in which ``quantize_linear`` and ``dequantize_linear`` say what to quantize."""
+"""Int8 programs in which ``quantize_linear`` and ``dequantize_linear`` mark what to quantize."""
 
 from __future__ import annotations
 
@@ -31,19 +31,12 @@ from .saturation import without_saturation
 
 @dataclass(frozen=True)
 class QdqPlan:
-    """Which tensors of a program get QDQ, for the passes of an inference target to find.
-
-    Attributes:
-        model: the float model.
-        ops: what becomes int8.
-        target: whose passes are to find it.
-        other_reads: what ops without a weight read as integers.
-    """
+    """Which tensors of a float model get QDQ, for the passes of an inference target to find."""
 
     model: Model
     ops: Sequence[WeightedOp]
     target: Target
-    other_reads: Sequence[Read]
+    other_reads: Sequence[Read]  # by ops without a weight
 
     @property
     def reads(self) -> list[Read]:
@@ -52,36 +45,36 @@ class QdqPlan:
 
     @property
     def observed(self) -> Collection[str]:
-        """The tensors whose ranges have to be known."""
+        """The tensors whose ranges must be known."""
         return list(dict.fromkeys(read.tensor for read in self.reads))
 
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
         readers = [op for op in self.ops if op.activation == name]
-        # Behind a convolution with the channels last, oneDNN's elementwise_mul takes another axis
-        # for that of the channels, and in 2.6 another one than in 3.3.
+        # Behind a convolution with channels last, oneDNN's elementwise_mul takes a wrong axis for
+        # that of the channels, which differs between 2.6 and 3.3.
         is_last = any(op.desc(self.model).is_channels_last for op in readers)
         return not is_last and all(read.tensor != name for read in self.other_reads)
 
     def grid(self, name: str, given: Range) -> Grid:
-        """Return the integers of a tensor of `observed` whose range is given."""
+        """Return the grid of a tensor of `observed` that has a given range."""
         return symmetric_grid(given, False)
 
     def steps(self, ranges: Mapping[str, Range]) -> dict[str, float]:
-        """Return the steps of the integers of `observed`, of these ranges."""
+        """Return the steps of the tensors of `observed` that have these ranges."""
         return {name: 1 / self.grid(name, given).factor for name, given in ranges.items()}
 
     def bits(self, name: str, given: Range) -> int:
-        """Return of how many bits the signed integers of a tensor are."""
+        """Return the bits of a tensor's signed integers."""
         return 8
 
     def without_saturation(
         self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]
     ) -> dict[str, QuantizedWeight]:
-        """As `OneDnnPlan.without_saturation`, of matrix products run by Paddle's int8 passes.
+        """As `OneDnnPlan.without_saturation`, for matrix products under Paddle's int8 passes.
 
-        These choose the scale of a filter by its largest weight, so nothing else can be the
-        threshold of a channel (ComputeVarScales in ``compute_propagate_scales_onednn_pass.cc``).
+        The passes choose the scale of a filter by its largest weight, so a channel can have no
+        other threshold (ComputeVarScales in ``compute_propagate_scales_onednn_pass.cc``).
         """
         suited = dict(weights)
         for op in self.ops if self.target.unit_columns else ():
@@ -94,7 +87,7 @@ class QdqPlan:
         """Return the int8 program."""
         written = copy_model(self.model)
         graph = Graph(written)
-        # A runtime that fuses ops to int8 ones sees an output in front of its bias.
+        # A runtime that fuses ops into int8 ones sees an output before its bias.
         add_to_outputs(graph, choices.corrections, inserts=not self.target.fused)
         _Emitter(graph, self, choices).emit()
         graph.write_back()
@@ -106,14 +99,7 @@ class QdqPlan:
 def plan_qdq(
     model: Model, ops: Sequence[WeightedOp], target: Target, skip_tensors: Collection[str]
 ) -> QdqPlan:
-    """Plan the int8 program of a float model.
-
-    Args:
-        model: the float model.
-        ops: what becomes int8.
-        target: whose passes are to find it.
-        skip_tensors: ops that read or write one of them stay in float.
-    """
+    """Plan the int8 program; ops that read or write one of ``skip_tensors`` stay in float."""
     others: list[Read] = []
     if target.fused or target.weightless:
         graph = Graph(model)
@@ -124,7 +110,7 @@ def plan_qdq(
 
 
 class _Emitter:
-    """Edits of a graph by which its program becomes int8."""
+    """Edits a graph so that its program becomes int8."""
 
     def __init__(self, graph: Graph, plan: QdqPlan, choices: Choices) -> None:
         self._graph = graph
@@ -136,7 +122,7 @@ class _Emitter:
         plan, weights = self._plan, self._choices.weights
         self._quantize_activations()
         for op in plan.ops:
-            # By this attribute, which Paddle's own PTQ sets, passes know what is to be int8.
+            # This attribute, which Paddle's own PTQ sets, tells passes what is to be int8.
             number = self._graph.number(op.block, op.position)
             self._graph.op(number).set_attr("quantization_type", "qat_with_weight")
         unit = PRODUCTS if plan.target.unit_columns else ()
@@ -158,7 +144,7 @@ class _Emitter:
         for block, position, name in sorted(self._plan.reads):
             threshold = self._choices.ranges[name].threshold
             if threshold <= 0:
-                continue  # what was zero in all of the data has no scale
+                continue  # a tensor that was always zero has no scale
             number = self._graph.number(block, position)
             writes = bisect_left(self._writes.get((block, name), ()), position)
             key = (block, name, writes)
@@ -179,10 +165,10 @@ class _Emitter:
     def _equalize_products(self, ops: Sequence[WeightedOp]) -> None:
         """Let matrix products read weights whose columns are all of magnitude 1.
 
-        Of an ``fc``, Paddle's passes compute the scales of the weight's columns wrongly (GetScales
-        of axis 0 in ``compute_propagate_scales_onednn_pass.cc``), unless they know the weight's
-        scale from a ``quantize_linear`` on it; then they take that one for all columns. So the
-        columns are stretched to one magnitude, and their thresholds multiply the output instead.
+        Paddle's passes compute wrong scales for the weight's columns of an ``fc`` (GetScales of
+        axis 0 in ``compute_propagate_scales_onednn_pass.cc``), unless a ``quantize_linear`` on the
+        weight tells them its scale, which they use for all columns. So the columns are scaled to
+        one magnitude, and their thresholds multiply the output instead.
         """
         weights = self._choices.weights
         integers = {op.weight: weights[op.weight].values for op in ops}
@@ -201,8 +187,8 @@ class _Emitter:
         """Scale the integers to magnitude 1, which constant folding does at load time.
 
         The quantization behind that changes no value; it tells Paddle's passes the scale. Each op
-        has its own, as of an fc's weight that another reads they multiply the scale by 127 again
-        (QuantizeFc in ``cpu_quantize_pass.cc``).
+        has its own, since the passes multiply the scale by 127 again if another op reads the weight
+        of an fc (QuantizeFc in ``cpu_quantize_pass.cc``).
         """
         graph, block, dims = self._graph, op.block, weight.stored.shape
         values = graph.add_tensor(f"{weight.name}.cast{op.position}", dims, block=block)
@@ -219,7 +205,7 @@ class _Emitter:
     def _scale_output(
         self, block: int, number: int, weight: QuantizedWeight, bias: Bias | None
     ) -> None:
-        """Multiply by the columns' thresholds, behind the bias, which is divided by them."""
+        """Multiply the output by the columns' thresholds, after a bias that is divided by them."""
         graph, made = self._graph, list[Op]()
         scale = graph.shared_parameter(f"{weight.name}{SCALE}", weight.full_scales)
         if bias is not None:
@@ -259,7 +245,7 @@ def _dequantize_linear(
 def _qdq(
     graph: Graph, block: int, name: str, writes: int, threshold: float
 ) -> tuple[list[Op], str]:
-    # A variable that the program writes again has another value to quantize after each write.
+    # A variable that is written again has another value to quantize after each write.
     version = f".{writes}" if writes > 1 else ""
     quantized = graph.add_variable(f"{name}{QUANTIZED}{version}", name, block=block)
     output = graph.add_variable(f"{name}{DEQUANTIZED}{version}", name, block=block)

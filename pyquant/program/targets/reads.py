@@ -1,4 +1,4 @@
-"""Activations that are quantized, and by which ops they are read so."""
+"""Activations that are quantized, and the ops that read them as integers."""
 
 from __future__ import annotations
 
@@ -11,13 +11,7 @@ from ..quantizable import QUANTIZABLE_OPS, WeightedOp
 
 
 class Read(NamedTuple):
-    """A tensor that an op reads as integers.
-
-    Attributes:
-        block: index of the op's block.
-        position: the op's index among the block's ops.
-        tensor: what it reads.
-    """
+    """A tensor that the op at a position of a block reads as integers."""
 
     block: int
     position: int
@@ -25,19 +19,15 @@ class Read(NamedTuple):
 
 
 def reads_of_ops(ops: Sequence[WeightedOp]) -> list[Read]:
-    """Return what ops with a weight read as their activation."""
     return [Read(op.block, op.position, op.activation) for op in ops]
 
 
 def reads_of_types(
     graph: Graph, op_types: Collection[str], skip_tensors: Collection[str]
 ) -> list[Read]:
-    """Return the float activations that ops of these types read, if they have no weight.
+    """Return the activations that ops of these types read, if they have no weight.
 
-    Args:
-        graph: the main block.
-        op_types: of the ops.
-        skip_tensors: an op that reads or writes one of them reads floats.
+    Ops that read or write one of ``skip_tensors`` are left out.
     """
     return [
         Read(0, position, name)
@@ -53,15 +43,11 @@ def reads_behind(
     fused: Collection[str],
     skip_tensors: Collection[str],
 ) -> list[Read]:
-    """Return the reads of what ``ops`` write, and of what fused ops make of that.
+    """Return the reads of the outputs of ``ops``, and of the tensors of ops fused behind them.
 
-    A ``conv2d`` and the bias behind it are one op to whoever runs it: their sum stands for both.
-
-    Args:
-        graph: the main block.
-        ops: what becomes int8; those of other blocks do not count.
-        fused: op types that a runtime fuses to the op in front of them.
-        skip_tensors: an op that reads or writes one of them reads floats.
+    ``fused`` are the op types that a runtime fuses into the op in front. To it, a ``conv2d`` and
+    the bias behind it are one op: their sum stands for both. Ops of other blocks, and ops that read
+    or write one of ``skip_tensors``, are left out.
     """
     pending = [op.output for op in ops if op.block == 0]
     seen: set[str] = set()
@@ -85,7 +71,7 @@ def reads_behind(
 
 
 def _is_only_biased(graph: Graph, name: str) -> bool:
-    """Return whether a ``conv2d`` wrote a tensor, to which alone a parameter is added."""
+    """Return whether a ``conv2d`` wrote a tensor whose only reader adds a parameter to it."""
     producer, reader = graph.producer(name), graph.only_reader(name)
     if producer is None or reader is None or graph.ops[producer].type != "conv2d":
         return False

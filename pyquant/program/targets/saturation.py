@@ -1,4 +1,4 @@
-"""Weights as integers whose products no kernel of oneDNN saturates, whatever the processor.
+"""Integer weights whose products no kernel of oneDNN saturates, whatever the processor.
 
 Without VNNI, kernels multiply uint8 activations by int8 weights with ``vpmaddubsw``: it adds the
 products of two neighbouring inputs in 16 bits, and saturates. Kernels that read int8 activations
@@ -6,7 +6,7 @@ add 128 to them first. For these, convolutions halve the weights when they are l
 them once more; then no sum saturates (``scale_adjust`` in oneDNN's
 ``jit_uni_x8s8s32x_conv_kernel.cpp``, ``jit_avx512_core_x8s8s32x_conv_kernel.cpp``,
 ``jit_brgemm_conv_utils.cpp``). Inner products halve nothing (``gemm_x8s8s32x_inner_product.cpp``).
-So of 8 bits
+So with 8 bits
 
 - two neighbouring weights of the same sign may add up to 128: 255 * 128 fits into 16 bits;
 - weights that are halved have to be even: they are integers of 7 bits, doubled.
@@ -25,14 +25,14 @@ from ..weights import QuantizedWeight
 
 ANY, VNNI = "any", "vnni"
 PROCESSORS = (ANY, VNNI)
-"""For which processors integers are chosen: all of them, or those that need no care."""
+"""The processors for which integers are chosen: all, or those that never saturate."""
 
 HALVED_BITS = 7
-"""The bits of integers that a kernel may halve once they are doubled."""
+"""The bits of integers that are doubled because a kernel may halve them."""
 
 
 def is_halved(op: WeightedOp, is_unsigned: bool) -> bool:
-    """Return whether kernels halve the weight of an op that reads int8 or uint8 integers."""
+    """Return whether kernels halve the weight of an op that reads uint8 or, otherwise, int8."""
     return op.op_type in CONVOLUTIONS and not is_unsigned
 
 
@@ -41,11 +41,8 @@ def without_saturation(
 ) -> QuantizedWeight:
     """Return a weight as integers that an op multiplies exactly on every processor.
 
-    Args:
-        weight: as integers; those that were made already are kept if they will do.
-        op: what reads it.
-        desc: the op itself, in its program.
-        is_unsigned: whether the activation that the op reads is uint8, and otherwise int8.
+    Integers that were made already are kept if they will do. ``is_unsigned`` says whether the op
+    reads uint8, and otherwise int8.
     """
     halved = is_halved(op, is_unsigned)
     bits = min(weight.bits, HALVED_BITS) if halved else weight.bits
@@ -60,7 +57,7 @@ def without_saturation(
 def _adds_neighbours(op: WeightedOp, desc: Op, shape: Sequence[int]) -> bool:
     """Return whether the kernels of an op add products of neighbours in 16 bits.
 
-    Those of depthwise convolutions, of one filter for each channel, add none.
+    Those of depthwise convolutions, with one filter for each channel, do not.
     """
     if op.op_type in PRODUCTS:
         return True
@@ -71,8 +68,8 @@ def _adds_neighbours(op: WeightedOp, desc: Op, shape: Sequence[int]) -> bool:
 def _adds_halved_neighbours(desc: Op, shape: Sequence[int]) -> bool:
     """Return whether a convolution may be computed as an inner product, which halves nothing.
 
-    It may if it has one position, more than 27 taps, and no padding (``ip_convolution.hpp``). Of
-    the algorithm "SAME", the padding depends on the image, and may be none.
+    It may if it has one position, more than 27 taps, and no padding (``ip_convolution.hpp``). With
+    the algorithm "SAME", the padding depends on the image, and there may be none.
     """
     paddings = desc.geometry().paddings
     is_padded = paddings is not None and any(map(any, paddings))

@@ -1,8 +1,8 @@
-"""Images multiplied by a factor per channel and added to others, as integers throughout.
+"""Feature maps multiplied by a factor per channel and added to others, as integers throughout.
 
 A feature pyramid with squeeze-and-excitation is made of these: each level is multiplied by its
-factors and added to the level above, upsampled. oneDNN's binary ops read and write int8 of a scale
-for each tensor (``fused_elementwise_kernel.cc``), a quarter of the memory.
+factors and added to the upsampled level above. oneDNN's binary ops read and write int8 with a scale
+for each tensor (``fused_elementwise_kernel.cc``), a quarter of the memory of floats.
 """
 
 from __future__ import annotations
@@ -15,16 +15,9 @@ from ...graph import Graph
 
 
 class Accumulation(NamedTuple):
-    """An image times its factors, added to another one.
+    """Computes scaled = image * factor, which has a value per channel, and output = scaled + base.
 
-    Attributes:
-        product: the position of the op that multiplies.
-        sum: the position of the op that adds.
-        image: what is multiplied.
-        factor: by which, one value per channel.
-        scaled: the product, which the sum alone reads.
-        base: what it is added to.
-        output: the sum.
+    ``product`` and ``sum`` are the positions of the ops. Only the sum reads ``scaled``.
     """
 
     product: int
@@ -37,7 +30,7 @@ class Accumulation(NamedTuple):
 
 
 def find_accumulations(graph: Graph, taken: Collection[int]) -> list[Accumulation]:
-    """Return those of a program, but for sums whose positions are ``taken``."""
+    """Return the accumulations of a program, except those whose sums are at ``taken``."""
     positions = [p for p, op in sorted(graph.ops.items()) if op.type == "elementwise_add"]
     found = (_accumulation(graph, position) for position in positions if position not in taken)
     return [one for one in found if one is not None]
@@ -58,7 +51,7 @@ def _accumulation(graph: Graph, position: int) -> Accumulation | None:
 
 
 def _factors(graph: Graph, position: int) -> tuple[str, str] | None:
-    """Return what the op at a position multiplies, and by which value per channel."""
+    """Return the image that the op at a position multiplies, and its factors per channel."""
     op = graph.ops[position]
     if op.type != "elementwise_mul":
         return None
@@ -81,5 +74,5 @@ BINARY_OPS = {
     "fused_elementwise_mul": "elementwise_mul",
     "fused_elementwise_add": "elementwise_add",
 }
-"""The ops that compute with integers, and what they compute. Those that are not fused take no
-scales: Paddle 3 drops the attributes."""
+"""The ops that compute with integers, and what they compute. Their unfused counterparts take no
+scales, since Paddle 3 drops the attributes."""

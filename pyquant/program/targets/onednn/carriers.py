@@ -1,4 +1,4 @@
-"""Ops that move integers as they are, without a look at their scale and zero point."""
+"""Scale-preserving ops: they move integers without looking at their scale and zero point."""
 
 from __future__ import annotations
 
@@ -9,21 +9,15 @@ from ...op import Op
 
 
 class Carrier(NamedTuple):
-    """What an op that moves integers reads and writes.
-
-    Attributes:
-        inputs: what it moves.
-        output: what it writes.
-        enlarges: whether it is quicker to quantize all inputs than the output.
-    """
+    """What an op that moves integers reads and writes."""
 
     inputs: list[str]
     output: str
-    enlarges: bool
+    enlarges: bool  # whether it is quicker to quantize all inputs than the output
 
 
 def carrier(op: Op) -> Carrier | None:
-    """Return what ``op`` moves if oneDNN has a kernel for it that takes integers."""
+    """Return what ``op`` moves, if oneDNN has a kernel for it that takes integers."""
     found = _CARRIERS.get(op.type)
     if found is None or not found.takes(op):
         return None
@@ -43,7 +37,7 @@ def _is_max_pooling(op: Op) -> bool:
 
 
 def _is_plain_upsampling(op: Op) -> bool:
-    """Return whether interpolate_kernel.cc, which looks at no ``align_corners``, computes it."""
+    """Return whether interpolate_kernel.cc, which ignores ``align_corners``, computes it."""
     return (
         not op.attr("align_corners", True)
         and op.attr("data_layout", "NCHW") == "NCHW"

@@ -1,8 +1,8 @@
 """Int8 programs of oneDNN's own ops: ``quantize``, ``fused_conv2d``, ``fc`` and ``dequantize``.
 
-These are what Paddle's int8 passes make of a QDQ program when a Predictor loads it. Written at
-once, they need no passes, run wherever oneDNN is enabled (2.6 and 3.x), and say what the passes
-cannot: activations of any zero point, the right scales of fc, residuals that are signed.
+Paddle's int8 passes turn a QDQ program into these when a Predictor loads it. Written directly, they
+need no passes, run wherever oneDNN is enabled (2.6 and 3.x), and express what the passes cannot:
+activations with any zero point, the right scales of fc, and signed residuals.
 """
 
 from __future__ import annotations
@@ -47,14 +47,7 @@ from .widening import Family, Linear, Widening, add_weight, find_family
 
 
 def emit(model: Model, fused: Sequence[FusedOp], flow: Flow, choices: Choices) -> Model:
-    """Return the int8 program of a float model.
-
-    Args:
-        model: the float model.
-        fused: what becomes int8, in the order in which it runs.
-        flow: of the integers.
-        choices: by the data.
-    """
+    """Return the int8 program of a float model; ``fused`` are in the order in which they run."""
     written = copy_model(model)
     _Emitter(Graph(written), fused, flow, choices).emit()
     write_in_place(written)
@@ -63,7 +56,7 @@ def emit(model: Model, fused: Sequence[FusedOp], flow: Flow, choices: Choices) -
 
 
 class _Emitter:
-    """Edits of a graph by which its program becomes int8."""
+    """Edits a graph so that its program becomes int8."""
 
     def __init__(
         self, graph: Graph, fused: Sequence[FusedOp], flow: Flow, choices: Choices
@@ -83,9 +76,8 @@ class _Emitter:
         }
 
     def emit(self) -> None:
-        """Replace the ops."""
         self._make_room()
-        # In the order of the program: what several ops read is quantized in front of the first.
+        # In the order of the program, so that a tensor is quantized in front of its first reader.
         computed, accumulations = self._flow.computed_as_integers, self._flow.accumulations
         made: list[tuple[int, Callable[[], None]]] = [
             *((one.position, partial(self._emit, one)) for one in self._fused),
@@ -103,7 +95,7 @@ class _Emitter:
         self._graph.write_back()
 
     def _enable_carriers(self) -> None:
-        """Let what moves integers be oneDNN's, also where no pass of Paddle's does that."""
+        """Let oneDNN run the ops that move integers, also where no pass of Paddle's does so."""
         for position, carried in self._flow.carriers.items():
             if carried.output in self._flow.scale_groups:
                 for attribute, value in ENABLED.items():
@@ -129,7 +121,7 @@ class _Emitter:
             "force_fp32_output": not is_direct and one.residual is None,
         }
         inputs = {"Input": [source]}
-        if bias.any() or one.op.op_type in PRODUCTS:  # an int8 pass asks for that of every fc
+        if bias.any() or one.op.op_type in PRODUCTS:  # an int8 pass requires one of every fc
             vector = np.broadcast_to(bias, weight.stored.shape[one.op.channel_axis])
             name = self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
             inputs["Bias"] = [name]
@@ -155,14 +147,14 @@ class _Emitter:
         self._emit_binary(one.sum, "fused_elementwise_add", names)
 
     def _emit_binary(self, position: int, op_type: str, names: tuple[str, str, str]) -> None:
-        """Compute with integers what an op reads, the first of which are integers already."""
+        """Compute an op with integers; its first input is integers already."""
         x, y, output = names
         grids = [self._grids[name] for name in names]
         before, source = self._integers(y, grids[1])
         self._put(position, before, make_binary(op_type, (x, source, output), grids))
 
     def _put(self, position: int, before: Sequence[Op], op: Op, after: Sequence[Op] = ()) -> None:
-        """Put an op, and others around it, in the place of the one at a position."""
+        """Replace the op at a position by ``op``, and put others around it."""
         self._graph.replace(position, op)
         self._graph.insert_before(position, before)
         self._graph.insert_after(position, after)
@@ -187,14 +179,11 @@ class _Emitter:
         return [*divided, quantized], self._quantized[name]
 
     def _bordered_integers(self, one: FusedOp, grid: Grid) -> tuple[list[Op], str]:
-        """Return what lets a convolution pad integers that have a zero point.
+        """Return ops that let a convolution pad integers with a zero point, and the integers' name.
 
-        The zeros that it puts around them do not stand for zero. With more channels, all of zeros,
-        whose weights let each tap's add up to nothing, that does not matter: a tap adds the sum of
-        its weights times the zero point inside, and nothing outside.
-
-        Returns:
-            Ops, and the name of the integers of as many channels as the weight then has.
+        The integers 0 that it pads do not stand for zero. So channels of zeros are added, whose
+        weights make the sum of the weights of each tap zero. Then padding does not matter: a tap
+        adds that sum times the zero point inside the image, and nothing outside.
         """
         name, linear = one.op.activation, self._linear[one.op.position]
         weight = self._weights[linear.weight].with_sums_of_zero(grid.zero_point)
@@ -215,7 +204,7 @@ class _Emitter:
         return [*made, *added, make_concat((source, others), output)], output
 
     def _make_room(self) -> None:
-        """Let images that bordered convolutions read have channels of zeros from the start."""
+        """Give images that bordered convolutions read their channels of zeros from the start."""
         bordered = {
             one.op.position: one
             for one in self._fused
@@ -235,7 +224,7 @@ class _Emitter:
             widening.widen(family, count, bordered.keys())
 
     def _family(self, one: FusedOp, bordered: Collection[int]) -> Family | None:
-        """Return the images that are to have channels of zeros for a bordered convolution."""
+        """Return the images that are to get channels of zeros for a bordered convolution."""
         name, end, others = one.op.activation, None, []
         position = self._flow.computed_as_integers.get(name)
         if position is not None and self._is_of_channels(position) and self._is_alone(name):
@@ -260,11 +249,7 @@ class _Emitter:
     def _zeros(self, like: str, name: str, count: int, grid: Grid) -> tuple[list[Op], str]:
         """Return ops that make ``count`` channels of zeros, and the name of their integers.
 
-        Args:
-            like: integers of as many positions.
-            name: the floats that they stand for.
-            count: the channels.
-            grid: of the integers.
+        There are as many positions as in ``name``, whose integers are ``like``.
         """
         dims = list(self._graph.dims(name) or ())
         filters = np.zeros((count, dims[1], 1, 1), np.float32)
@@ -278,10 +263,7 @@ class _Emitter:
     def _carry(self, name: str, grid: Grid, zeros: int = 0) -> str:
         """Let the op that computes ``name`` take integers; return what it then writes.
 
-        Args:
-            name: a tensor that is to be computed of integers.
-            grid: of the integers.
-            zeros: how many channels of zeros are concatenated, too.
+        It also concatenates ``zeros`` channels of zeros.
         """
         position = self._flow.computed_as_integers[name]
         op = self._graph.ops[position].copy()
@@ -307,7 +289,7 @@ class _Emitter:
         return output
 
     def _quantize(self, source: str, name: str, grid: Grid) -> tuple[Op, str]:
-        """Return an op that makes integers of ``source``, which stands for ``name``."""
+        """Return an op that quantizes ``source``, which stands for ``name``, and its output."""
         output = self._graph.add_variable(f"{name}{QUANTIZED}", name, data_type(grid))
         return make_quantize(source, output, grid), output
 
@@ -325,7 +307,7 @@ class _Emitter:
         return [op], output
 
     def _dequantize(self, name: str) -> list[Op]:
-        """Return ops that make ``name`` float again, for what reads it in float."""
+        """Return ops that dequantize ``name`` for its readers in float."""
         readers = [p for p in self._graph.readers(name) if not self._reads_directly(p, name)]
         if not readers:
             return []
@@ -343,10 +325,7 @@ class _Emitter:
 
 
 def _weight_scales(weight: QuantizedWeight, halved: bool) -> list[float]:
-    """Return by what a kernel multiplies the channels of a weight to make them integers.
-
-    Integers that it may halve are doubled.
-    """
+    """Return the factors by which a kernel quantizes channels, doubled if it may halve them."""
     doubled = 2 if halved and weight.bits <= HALVED_BITS else 1
     scales: list[float] = (doubled / weight.step.astype(np.float64)).tolist()
     return scales

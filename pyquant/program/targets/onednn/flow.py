@@ -23,17 +23,12 @@ class Flow:
         accumulations: the accumulations that compute with integers alone.
         scale_groups: maps each integer tensor to the one whose scale it shares. That one is in
             ``direct``, or the output of an accumulation.
-        computed_as_integers: maps a tensor to the position of its op, where that op reads tensors
-            that are quantized in front of it.
+        computed_as_integers: maps a tensor to the position of the op that computes it from tensors
+            that are quantized for this.
     """
 
     def __init__(self, graph: Graph, fused: Sequence[FusedOp]) -> None:
-        """Follow the integers through a program.
-
-        Args:
-            graph: the float program.
-            fused: the ops that become int8, in the order in which they run.
-        """
+        """Follow the integers through a float program; ``fused`` are in the order of running."""
         self._graph = graph
         self._reads = {one.op.position: one.op.activation for one in fused}
         self.adds = {position: one for one in fused for position in one.replaced}
@@ -123,7 +118,7 @@ class Flow:
     def _is_of_integers(self, one: Accumulation) -> bool:
         """Return whether an accumulation can compute with integers, and saves time by that.
 
-        It does not if it had to quantize what is as large as the sum.
+        It saves none if it has to quantize a tensor as large as the sum.
         """
         if one.image not in self.direct or self.is_unsigned(one.image, self.scale_groups):
             return False
@@ -136,11 +131,11 @@ class Flow:
         return is_read and self._is_read_as_int8(one.output)
 
     def _is_direct(self, one: FusedOp) -> bool:
-        """Return whether the op writes integers, which all that need them read as they are."""
+        """Return whether the op writes integers, which all its readers take as they are."""
         if self._graph.is_kept(one.output):
             return False
         if one.residual is not None:
-            # A sum of signed numbers stays in float: nothing cuts its range, and it goes far.
+            # A sum of signed numbers stays in float: nothing clips its range, which is wide.
             return one.activation.function.is_relu and one.residual in self.scale_groups
         carried = self.carried_from(one.output)
         if one.activation.function.is_lopsided and not any(map(self._is_padded, carried)):
@@ -169,7 +164,7 @@ class Flow:
         )
 
     def carried_from(self, name: str) -> list[str]:
-        """Return ``name`` and what it becomes without a change of scale."""
+        """Return ``name`` and the integer tensors that it becomes without a change of scale."""
         found = [name]
         for position in self._graph.readers(name):
             output = self.carriers[position].output if position in self.carriers else None
@@ -178,11 +173,9 @@ class Flow:
         return found
 
     def _move(self, name: str, readers: Mapping[int, str]) -> None:
-        """Let ``name``, if ``readers`` alone read it, be computed of integers where that is less.
+        """Let ``name`` be computed from integers if these are fewer and only ``readers`` read it.
 
-        Args:
-            name: what has to become integers, of one scale.
-            readers: what each position reads as these integers.
+        ``readers`` maps positions to the tensors that they read as integers of one scale.
         """
         position = self._graph.producer(name)
         if position is None or not self._is_movable(name, readers):
@@ -200,7 +193,7 @@ class Flow:
         return not others and not self._graph.is_kept(name)
 
     def _is_padded(self, name: str) -> bool:
-        """Return whether an int8 op puts zeros around ``name``."""
+        """Return whether an int8 op pads ``name`` with zeros."""
         return any(self._reads.get(p) == name for p in self._graph.readers(name) & self.padded)
 
     def takes_zero_point(self, name: str) -> bool:
@@ -214,9 +207,9 @@ class Flow:
         return op.position in self._bordered and self.scale_groups.get(op.activation) in sums
 
     def is_unsigned(self, name: str, scale_groups: Mapping[str, str]) -> bool:
-        """Return whether what is written as integers of a scale of its own is unsigned.
+        """Return whether a tensor that is written as integers with its own scale is unsigned.
 
-        As GetDstType in conv_function.h and fc_kernel.cc say; a sum is as its residual.
+        As in GetDstType of conv_function.h and in fc_kernel.cc; a sum has the type of its residual.
         """
         one = self.direct.get(name)
         if one is None:
@@ -233,12 +226,11 @@ def _pads(graph: Graph, op: WeightedOp) -> bool:
 
 
 def _gains_by_border(graph: Graph, op: WeightedOp) -> bool:
-    """Return whether a padded convolution of signed values should read uint8, of more channels.
+    """Return whether a padded convolution of signed values should read uint8 and more channels.
 
-    It keeps 8 bits of its weights by that (see `saturation`), and saves time if it is large:
-    without AMX, kernels take uint8 alone, and int8 by way of it. Concatenating takes as long for
-    each input as some products: 96 to 24 channels of 160 x 160 took 8.6 ms of int8 and 7.1 with
-    them.
+    Its weights then keep 8 bits (see `saturation`), and it saves time if it is large: without AMX,
+    kernels take only uint8, and convert int8 to it. Concatenating an input takes as long as some
+    products: 96 to 24 channels of 160 x 160 took 8.6 ms with int8 and 7.1 ms with more channels.
     """
     shape, desc = graph.model.parameters[op.weight].shape, graph.ops[op.position]
     strides = math.prod(desc.geometry().strides)

@@ -1,8 +1,8 @@
 """Which ops one int8 kernel of oneDNN computes: a linear op, its bias, a residual, an activation.
 
 The kernels are Paddle's ``fused_conv2d`` and ``fc`` (``phi/kernels/onednn/conv_handler.h``,
-``phi/kernels/fusion/onednn/fc_kernel.cc``); what they fuse is what Paddle's own passes for oneDNN
-fuse, as ``conv_activation_onednn_fuse_pass.cc``.
+``phi/kernels/fusion/onednn/fc_kernel.cc``). They fuse what Paddle's own passes for oneDNN, such as
+``conv_activation_onednn_fuse_pass.cc``, fuse into them.
 """
 
 from __future__ import annotations
@@ -19,16 +19,14 @@ from ...quantizable import CONVOLUTIONS, WeightedOp
 
 @dataclass
 class FusedOp:
-    """Ops that become one.
+    """A linear op and the ops behind it that become one.
 
     Attributes:
-        op: the linear op.
-        position: of the last of them, where the one belongs.
+        position: of the last of them, where the fused op belongs.
         replaced: the positions of all.
         output: the tensor that the last of them writes.
         biases: the positions of those that add or subtract a bias.
         residual: a tensor that is added before the activation.
-        activation: the activation function.
     """
 
     op: WeightedOp
@@ -45,9 +43,9 @@ class FusedOp:
         return 1 if self.op.op_type in CONVOLUTIONS else -1
 
     def bias(self, graph: Graph, correction: Vector | None) -> Vector:
-        """Return the bias, float64 of one value or of one per channel, once it is corrected.
+        """Return the corrected bias, float64 of one value or of one per channel.
 
-        A correction goes into a parameter of float32: into the first one that is added.
+        The correction goes into a float32 parameter: the first one that is added.
         """
         shifts, source = list[Vector](), self.op.output
         for position in self.biases:
@@ -64,7 +62,7 @@ class FusedOp:
 
 
 def fuse(graph: Graph, op: WeightedOp) -> FusedOp:
-    """Return what one kernel can compute from a linear op of the main block on."""
+    """Return the ops that one kernel can compute, starting at a linear op of the main block."""
     fused = FusedOp(op, op.position, [op.position], op.output)
     while _take_bias(graph, fused):
         pass
@@ -94,7 +92,7 @@ def _take_residual(graph: Graph, fused: FusedOp) -> None:
     op = graph.ops[position]
     other = op.operand_beside(fused.output)
     producer = graph.producer(other)
-    # Of two convolutions that are added, the later one takes the sum: the other is computed then.
+    # If two convolutions are added, the later one takes the sum: the other is computed by then.
     if other == fused.output or producer is None or producer > fused.op.position:
         return
     if other in graph.model.parameters or graph.dims(other) != graph.dims(fused.output):

@@ -1,4 +1,4 @@
-"""The integers of each tensor of a planned program, once the ranges are known."""
+"""The grid of integers of each tensor of a planned program, once the ranges are known."""
 
 from __future__ import annotations
 
@@ -10,16 +10,14 @@ from .flow import Flow
 
 
 class Grids:
-    """Chooses the integers of each tensor; the members of a scale group share them."""
+    """Chooses the grid of each tensor; the members of a scale group share one."""
 
     def __init__(self, flow: Flow, ranges: Mapping[str, Range]) -> None:
-        """Take the flow, and the ranges of the tensors whose ranges have to be known."""
         self._flow = flow
         self._ranges = ranges
         self._found: dict[str, Grid] = {}
 
     def __getitem__(self, name: str) -> Grid:
-        """Return the integers of a tensor."""
         groups, ranges = self._flow.scale_groups, self._ranges
         root = groups.get(name, name)
         if root not in self._found:
@@ -31,13 +29,13 @@ class Grids:
         return self._found[root]
 
     def of_input(self, op: WeightedOp) -> Grid:
-        """Return the integers that an op reads."""
+        """Return the grid of the integers that an op reads."""
         grid = self[op.activation]
         return grid.shifted() if self._flow.is_shifted(op) else grid
 
 
 def choose_grid(flow: Flow, name: str, given: Range) -> Grid:
-    """Return the integers of a tensor of a given range."""
+    """Return the grid of a tensor that has a given range."""
     root = flow.scale_groups.get(name, name)
     if root in flow.direct or root in flow.symmetric:
         return symmetric_grid(given, flow.is_unsigned(root, flow.scale_groups))

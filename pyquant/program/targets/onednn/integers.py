@@ -1,4 +1,4 @@
-"""Which tensors of a program of oneDNN's int8 ops hold integers, and what these stand for."""
+"""Which tensors of a program of oneDNN's int8 ops hold integers, and on which grids."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .accumulation import BINARY_OPS
 from .carriers import CARRIER_OP_TYPES
 
 CARRIERS = (*CARRIER_OP_TYPES, "reshape2", "transpose2")
-"""The op types that may move integers: those that are written so, and others that could."""
+"""The op types that may move integers: those that pyquant writes so, and others that could."""
 
 
 def read_grids(model: Model) -> dict[str, Grid]:
-    """Return what the integers of each tensor that holds some stand for."""
+    """Return the grid of each tensor that holds integers."""
     grids: dict[str, Grid] = {}
     for op in ops_of(model.program.blocks[0]):
         read = _READERS.get(op.type)
@@ -57,7 +57,7 @@ def _requantize(op: Op, grids: Mapping[str, Grid]) -> Grid:
 
 
 def _combine(op: Op, grids: Mapping[str, Grid]) -> Grid | None:
-    """As ``fused_elementwise_kernel.cc`` computes: all is of the type of what is read first."""
+    """As ``fused_elementwise_kernel.cc`` computes: all have the type of the first input."""
     x, y = op.operands()
     if x not in grids or y not in grids:
         return None

@@ -1,4 +1,4 @@
-"""Ops of oneDNN with integers, as Paddle has them: slots, attributes, what versions ask of them."""
+"""Paddle's int8 ops of oneDNN: their slots and attributes, and what its versions require."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from .fusion import FusedOp
 CONVOLUTION_ATTRIBUTES = (
     *("strides", "paddings", "padding_algorithm", "dilations", "groups", "data_format"),
 )
-"""Those that a fused convolution has of the convolution that it stands for."""
+"""The attributes that a fused convolution takes from the convolution that it replaces."""
 
-# Paddle 3.x is about to call them onednn; what a version does not know, it does not read.
+# Paddle 3.x is about to call them onednn; a version ignores the names that it does not know.
 ENABLED: Mapping[str, proto.AttributeValue] = {"use_mkldnn": True, "use_onednn": True}
-"""Attributes that let an op be oneDNN's, if it has that."""
+"""Attributes that let oneDNN run an op, if it can."""
 
 _INT8: Mapping[str, proto.AttributeValue] = {
     **ENABLED,
@@ -30,19 +30,17 @@ _POINTWISE: Mapping[str, proto.AttributeValue] = {
     **{"data_format": "NCHW", "padding_algorithm": "EXPLICIT", "fuse_activation": ""},
 }
 
-# The int8 passes leave out a requantize whose input or output is read once, and with it the shift
-# to what kernels are quick with (OpRequantSquash, RequantOpSquash in cpu_quantize_squash_pass.cc).
-# A slot that an op does not have counts, and is not looked at otherwise.
+# The int8 passes drop a requantize whose input or output is read once, and with it the shift to the
+# integers for which kernels are quick (OpRequantSquash, RequantOpSquash in
+# cpu_quantize_squash_pass.cc). A slot that an op does not have counts as a read, and does no more.
 _READ_TWICE = "ReadTwice"
 
 
 def data_type(grid: Grid) -> int:
-    """Return Paddle's type of integers."""
     return proto.UINT8 if grid.unsigned else proto.INT8
 
 
 def make_quantize(source: str, output: str, grid: Grid) -> Op:
-    """Return an op that makes integers of floats."""
     attributes: dict[str, Any] = {
         **ENABLED,
         "Scale": grid.factor,
@@ -68,19 +66,12 @@ def make_requantize(source: str, output: str, grid: Grid) -> Op:
 
 
 def make_dequantize(source: str, output: str, grid: Grid) -> Op:
-    """Return an op that makes floats of integers."""
     attributes = {**ENABLED, "Scale": grid.factor, "Shift": 0.0}
     return make_op("dequantize", {"Input": [source]}, {"Output": [output]}, attributes)
 
 
 def make_binary(op_type: str, names: Sequence[str], grids: Sequence[Grid]) -> Op:
-    """Return an op that computes with integers.
-
-    Args:
-        op_type: of the op.
-        names: of x, y and the output.
-        grids: of them.
-    """
+    """Return an op that computes with integers; names and grids are of x, y and the output."""
     x, y, output = names
     attributes: dict[str, Any] = {**ENABLED, "axis": -1, "mkldnn_data_type": "int8"}
     for scale, grid in zip(("scale_x", "scale_y", "scale_out"), grids):
@@ -96,11 +87,7 @@ def make_concat(sources: Sequence[str], output: str) -> Op:
 def make_zeros(source: str, weight: str, output: str, channels: int) -> Op:
     """Return an op that makes channels of float zeros by a pointwise weight of zeros.
 
-    Args:
-        source: integers of as many positions.
-        weight: the weight.
-        output: what is written.
-        channels: how many.
+    ``source`` are integers of as many positions.
     """
     attributes: dict[str, Any] = {
         **_INT8,
@@ -125,14 +112,9 @@ def make_fused(
 ) -> Op:
     """Return the op that computes a fused op with integers.
 
-    Args:
-        desc: of the op with the weight.
-        one: the fused op.
-        weight: the name of its weight.
-        inputs: beside the weight.
-        attributes: beside those that are of the kind of op: scales and what is fused.
-        rank: of the output.
-        is_read_twice: whether its input is to count as read twice, for the int8 passes.
+    ``desc`` is the op with the weight, which ``inputs`` leave out; ``attributes`` are scales and
+    what is fused; ``rank`` is the output's. With ``is_read_twice``, the input counts as read twice
+    for the int8 passes.
     """
     slots = dict(inputs)
     if is_read_twice:
@@ -157,7 +139,7 @@ def _make_fc(
     desc: Op, one: FusedOp, inputs: dict[str, list[str]], attributes: dict[str, Any], rank: int
 ) -> Op:
     attributes["in_num_col_dims"] = rank - 1
-    # Of fc, relu is an attribute of its own, and the one that makes the result unsigned.
+    # In fc, relu has an attribute of its own, the one that makes the result unsigned.
     is_relu = one.activation.name == "relu"
     attributes["activation_type"] = "relu" if is_relu else ""
     attributes["fuse_activation"] = "" if is_relu else one.activation.name

@@ -20,28 +20,20 @@ from .grids import Grids, choose_grid
 
 @dataclass(frozen=True)
 class OneDnnPlan:
-    """What becomes integers in a program, and in which ops of oneDNN.
-
-    Attributes:
-        model: the float model.
-        ops: what becomes int8, all in the main block.
-        graph: the float program.
-        fused: the int8 ops, in the order in which they run.
-        flow: the integers between them.
-    """
+    """Which tensors of a float model become integers, and in which ops of oneDNN."""
 
     model: Model
-    ops: Sequence[WeightedOp]
+    ops: Sequence[WeightedOp]  # they become int8; all are in the main block
     graph: Graph
-    fused: Sequence[FusedOp]
+    fused: Sequence[FusedOp]  # the int8 ops, in the order in which they run
     flow: Flow
 
     @property
     def observed(self) -> Collection[str]:
-        """The tensors whose ranges have to be known."""
+        """The tensors whose ranges must be known."""
         names = dict.fromkeys(one.op.activation for one in self.fused)
         for name, one in self.flow.direct.items():
-            # A sum of integers may have none but float readers once fewer ops are int8.
+            # A sum of integers may have only float readers once fewer ops are int8.
             is_sum = one.residual is not None
             if is_sum or names.keys().isdisjoint(self.flow.carried_from(name)):
                 names[name] = None
@@ -56,12 +48,7 @@ class OneDnnPlan:
         return {one.image for one in self.flow.accumulations}
 
     def bits(self, name: str, given: Range) -> int:
-        """Return of how many bits a signed integer would be with as fine a step for a tensor.
-
-        Args:
-            name: the tensor.
-            given: its range, nothing cut.
-        """
+        """Return the bits of signed integers with as fine a step; ``given`` is not clipped."""
         root = self.flow.scale_groups.get(name, name)
         if root in self.flow.direct or root in self.flow.symmetric:
             return 9 if self.flow.is_unsigned(root, self.flow.scale_groups) else 8
@@ -74,22 +61,20 @@ class OneDnnPlan:
         return name not in self.flow.scale_groups and name not in self.flow.symmetric
 
     def grid(self, name: str, given: Range) -> Grid:
-        """Return the integers of a tensor of `observed` whose range is given."""
+        """Return the grid of a tensor of `observed` that has a given range."""
         return choose_grid(self.flow, name, given)
 
     def steps(self, ranges: Mapping[str, Range]) -> dict[str, float]:
-        """Return the steps of the integers of `observed`, of these ranges."""
+        """Return the steps of the tensors of `observed` that have these ranges."""
         grids = Grids(self.flow, ranges)
         return {name: 1 / grids[name].factor for name in ranges}
 
     def without_saturation(
         self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]
     ) -> dict[str, QuantizedWeight]:
-        """Return weights, by their names, as integers that are multiplied exactly everywhere.
+        """Return weights as integers that every processor multiplies exactly.
 
-        Args:
-            weights: of the ops.
-            ranges: of the tensors of `observed`.
+        ``ranges`` are those of `observed`.
         """
         suited, grids = dict(weights), Grids(self.flow, ranges)
         for one in self.fused:

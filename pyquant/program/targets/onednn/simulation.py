@@ -1,7 +1,7 @@
-"""Programs of oneDNN's int8 ops as ordinary float programs, which run anywhere.
+"""Turns programs of oneDNN's int8 ops into ordinary float programs, which run anywhere.
 
-What holds integers there holds whole numbers here, and what computes with them computes with the
-floats that they stand for.
+Tensors of integers become whole numbers of float32, and ops compute with the floats that these
+stand for.
 """
 
 from __future__ import annotations
@@ -29,15 +29,10 @@ _WITHOUT_FRACTION = 1.5 * 2**23
 def simulate(model: Model) -> Model:
     """Return a float program that computes what the int8 ops of ``model`` do.
 
-    A tensor keeps its name; integers are whole numbers of float32. But of what ``fused_conv2d``,
-    ``fc`` and sums and products of integers write as integers, the name is that of the values
-    before they are rounded, and the integers are called ``NAME.integers``.
-
-    Returns:
-        It, with the same parameters; ``model`` itself if it has no such ops.
-
-    Raises:
-        UnsupportedError: an int8 op is not one that pyquant writes.
+    It has the same parameters; a model without such ops is returned itself. A tensor keeps its
+    name. But if ``fused_conv2d``, ``fc``, or a sum or product of integers writes integers, the name
+    is that of the values before rounding, and the integers are called ``NAME.integers``. Raises
+    UnsupportedError for an int8 op that pyquant does not write.
     """
     grids = read_grids(model)
     if not grids:
@@ -48,23 +43,16 @@ def simulate(model: Model) -> Model:
 
 
 class _Simulation:
-    """An int8 program that becomes a float one, op by op.
-
-    Attributes:
-        grids: of the tensors that hold integers.
-        integers: the names of those that have another one than in the int8 program.
-        made: what takes the place of the op at hand.
-    """
+    """An int8 program that becomes a float one, op by op."""
 
     def __init__(self, model: Model, grids: dict[str, Grid]) -> None:
         self.grids = grids
-        self.integers: dict[str, str] = {}
-        self.made: list[Op] = []
+        self.integers: dict[str, str] = {}  # the integers' names, where these are new
+        self.made: list[Op] = []  # what replaces the current op
         self._model = model
         self._graph = Graph(model)
 
     def write(self) -> None:
-        """Rewrite the program."""
         for position, op in sorted(self._graph.ops.items()):
             read = [name for name in op.reads() if name in self.grids]
             if not read and op.type != "quantize":
@@ -109,12 +97,12 @@ class _Simulation:
         self.made[-1].rename_outputs({written: name})
 
     def floats(self, name: str, factor: float) -> str:
-        """Return what integers of a tensor stand for, as the op at hand takes them."""
+        """Return the floats that a tensor's integers stand for, by the factor that an op gives."""
         source = self.integers.get(name, name)
         return source if factor == 1 else self.apply("scale", source, scale=_inverse(factor))
 
     def round(self, source: str, grid: Grid, output: str) -> None:
-        """Make whole numbers of ``source``; as in oneDNN, ties are even once they are shifted."""
+        """Round ``source`` to whole numbers; as in oneDNN, ties go to even after the shift."""
         shifted = self.apply("scale", source, scale=grid.factor, bias=float(grid.zero_point))
         least, greatest = map(float, grid.limits)
         cut = self.apply("clip", shifted, min=least, max=greatest)
@@ -123,7 +111,7 @@ class _Simulation:
         self.call(output)
 
     def write_integers(self, name: str) -> None:
-        """Make whole numbers of what the last op wrote, under a name of their own."""
+        """Round what the last op wrote to whole numbers, under a name of their own."""
         self.integers[name] = self.declare(f"{name}.integers", name)
         self.round(name, self.grids[name], self.integers[name])
 

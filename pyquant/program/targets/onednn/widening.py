@@ -1,8 +1,8 @@
-"""Images with room for the channels of zeros by which convolutions pad integers.
+"""Feature maps ("images") with room for the channels of zeros by which convolutions pad integers.
 
-Concatenating channels to what a convolution reads copies all of it. Where convolutions computed
-that, by way of ops that keep channels apart, they can write more channels instead, for which their
-weights are zeros.
+Concatenating channels to a convolution's input copies all of it. If convolutions computed that
+input, and only ops that keep channels apart lie between, they can write more channels instead, with
+weights of zeros.
 """
 
 from __future__ import annotations
@@ -30,11 +30,10 @@ class Family:
     """Images of the same channels: all of them get more, or none.
 
     Attributes:
-        images: their names.
         written_by: the positions of the convolutions that compute them.
         read_by: the positions of the convolutions that read them.
-        constants: what ops add to them or multiply them by, one value per channel, by the ops'
-            positions.
+        constants: by an op's position, what it adds to them or multiplies them by, one value per
+            channel.
     """
 
     images: set[str] = field(default_factory=set)
@@ -50,14 +49,11 @@ def find_family(
     name: str,
     end: int | None = None,
 ) -> Family | None:
-    """Return the family of an image if more channels of it can be zeros, None if they cannot.
+    """Return the family of an image if its added channels can be zeros, None if they cannot.
 
-    Args:
-        graph: the float program.
-        fused: what becomes one int8 op, by the positions of all that does.
-        bordered: the positions of the convolutions that read channels of zeros.
-        name: the image.
-        end: the position of an op that takes more channels of it without being of the family.
+    ``fused`` maps the position of each op to the int8 op that it joins. ``bordered`` are the
+    positions of the convolutions that read channels of zeros, ``end`` is that of an op that takes
+    more channels of the image without belonging to the family.
     """
     search = _Search(graph, fused, end)
     if not search.take(name) or not search.is_zero(name):
@@ -67,7 +63,7 @@ def find_family(
 
 
 class _Search:
-    """A family that grows until no op ties an image of it to one outside."""
+    """A family that grows until no op ties one of its images to one outside."""
 
     def __init__(self, graph: Graph, fused: Mapping[int, FusedOp], end: int | None) -> None:
         self.family = Family()
@@ -76,7 +72,7 @@ class _Search:
         self._end = end
 
     def take(self, name: str) -> bool:
-        """Add an image and all that it ties in; return whether that can be done."""
+        """Add an image and all that are tied to it; return whether that is possible."""
         pending = [name]
         while pending:
             name = pending.pop()
@@ -94,7 +90,7 @@ class _Search:
         return True
 
     def is_zero(self, name: str) -> bool:
-        """Return whether the channels that an image of the family would have are zeros."""
+        """Return whether the channels added to an image of the family would be zeros."""
         position = self._graph.producer(name)
         assert position is not None
         fused, op = self._fused.get(position), self._graph.ops[position]
@@ -112,13 +108,13 @@ class _Search:
 
     @property
     def whole_images(self) -> list[str]:
-        """What convolutions would compute more of, but for what is of one position."""
+        """The images that convolutions would compute more of, except those of one position."""
         ops = (self._graph.ops[position] for position in self.family.written_by)
         outputs = (op.output() for op in ops)
         return [name for name in outputs if (self._graph.dims(name) or [])[2:] != [1, 1]]
 
     def _tied(self, position: int, name: str) -> list[str] | None:
-        """Return what the op at a position makes be of the family, None if it rules that out."""
+        """Return the tensors that an op ties to the family, None if the op rules that out."""
         op, fused = self._graph.ops[position], self._fused.get(position)
         if fused is not None and (fused.residual is not None or fused.op.op_type != "conv2d"):
             return None
@@ -149,7 +145,7 @@ class _Search:
         return []
 
     def _take_constant(self, position: int, image: str) -> bool:
-        """Take what an op adds to an image, or multiplies it by; return whether it can be."""
+        """Take what an op adds to an image or multiplies it by; return whether that is possible."""
         op, parameters = self._graph.ops[position], self._graph.model.parameters
         if affine_reader(self._graph, position, image, _CHANNEL_AXIS) is None:
             return False
@@ -168,26 +164,17 @@ class _Search:
 
 @dataclass
 class Linear:
-    """What an int8 op multiplies by and adds.
-
-    Attributes:
-        weight: the name of its weight.
-        bias: float64, of one value or of one per channel.
-    """
+    """The name of an int8 op's weight, and its bias: float64 of one value or of one per channel."""
 
     weight: str
     bias: Vector
 
 
 class Widening:
-    """Gives families of images more channels.
+    """Gives families of images more channels, and changes all its arguments by that.
 
-    Args:
-        graph: the float program, which is changed.
-        linear: the weights and biases of the int8 ops, by their positions; they are changed.
-        weights: to which the new ones are added.
-        in_float: the float ops whose weights are stored as integers, by their numbers; they are
-            replaced by ones of other weights.
+    ``linear`` has the int8 ops by position; ``weights`` gets the new weights; ``in_float`` are the
+    float ops whose weights are stored as integers, by number, which get the new weights.
     """
 
     def __init__(
@@ -203,10 +190,10 @@ class Widening:
         self._in_float = in_float
 
     def widen(self, family: Family, count: int, bordered: Collection[int]) -> None:
-        """Give the images of a family ``count`` channels of zeros more.
+        """Give the images of a family ``count`` more channels, of zeros.
 
-        But for the convolutions at the positions ``bordered``, whose weights are to come, what
-        reads the images makes nothing of them.
+        Their readers ignore these, except for the convolutions at the positions ``bordered``, whose
+        weights are to come.
         """
         for name in family.images:
             self._graph.add_channels(name, count)
@@ -247,7 +234,7 @@ class Widening:
 def add_weight(
     graph: Graph, weights: dict[str, QuantizedWeight], name: str, weight: QuantizedWeight
 ) -> str:
-    """Add a weight to a program and to its weights, and return its name, which may be another."""
+    """Add a weight to a program and to ``weights``, and return its name, which may differ."""
     name = graph.add_parameter(name, weight.stored)
     weights[name] = replace(weight, name=name)
     return name
@@ -272,4 +259,4 @@ def _keeps_zero(op: Op) -> bool:
 
 
 _MOST_WIDENED = 2
-"""Convolutions of whole images that get more outputs, for each one that reads zeros then."""
+"""How many convolutions of whole images may get more outputs, for each one that reads zeros."""
