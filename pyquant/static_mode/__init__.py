@@ -1,4 +1,4 @@
-"""Static mode: the choices between what was seen of a model and its int8 program.
+"""Static mode: the choices between the observation of a model and its int8 program.
 
 Start at `decisions.decide` and `decisions.emit`. `options` holds a call's arguments, `plan` which
 ops become int8, `observation` what the data show, `activation_ranges` the thresholds,

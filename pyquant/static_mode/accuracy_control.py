@@ -1,7 +1,7 @@
 """Accuracy control: as many ops in int8 as a metric allows.
 
-Ops are ranked by the error that int8 causes in their outputs, which one pass over the calibration
-data tells for all of them. The worst are kept in float, as few as will do.
+Ops are ranked by the error that int8 causes in their outputs. One pass over the calibration data
+finds it for all of them. As few of the worst ones as possible are kept in float.
 """
 
 from __future__ import annotations
@@ -32,26 +32,20 @@ from .options import Metric
 
 @dataclass(frozen=True)
 class Trial:
-    """What was tried.
+    """One evaluation of the metric."""
 
-    Attributes:
-        kept: how many of the worst ops were in float.
-        metric: of the model.
-        seconds: how long it took to find that.
-    """
-
-    kept: int
+    kept: int  # how many of the worst ops were in float
     metric: float
-    seconds: float
+    seconds: float  # how long the evaluation took
 
 
 @dataclass(frozen=True)
 class Control:
-    """What was found.
+    """The result of accuracy control.
 
     Attributes:
         kept: the ops to keep in float, worst first.
-        errors: of these, relative, in their outputs.
+        errors: the relative errors in the outputs of these.
         trials: in the order in which they ran; the first is the float model's, its ``kept`` is -1.
         is_met: whether the metric holds.
     """
@@ -62,7 +56,6 @@ class Control:
     is_met: bool
 
     def __str__(self) -> str:
-        """Say what was kept, and what that cost."""
         reference, chosen = self.trials[0], self._chosen()
         first = next(trial for trial in self.trials if trial.kept == 0)
         met = "" if self.is_met else "; max_drop is not met even so"
@@ -86,15 +79,10 @@ def control(
 ) -> Control:
     """Find the fewest of the worst ops to keep in float.
 
-    Their number is doubled until the metric holds, and then halved in between: about twice the
-    logarithm of the number of ops in evaluations.
-
-    Args:
-        source: the float model.
-        write: makes a model in which these ops are int8.
-        ranked: the ops and their errors, worst first.
-        metric: see `Metric`.
-        max_drop: how far it may fall below the float model's.
+    Their number is doubled until the metric holds, and then bisected. This takes about twice the
+    logarithm of the number of ops in evaluations. ``write`` makes a model in which some ops are
+    int8; ``ranked`` has the ops and their errors, worst first. The metric may fall below that of
+    the float model, ``source``, by ``max_drop``.
     """
     ops = [op for op, _ in ranked]
     reference = _evaluated(-1, metric, make_predictor(source, Optimization.FUSED, all_cores()))
@@ -135,12 +123,8 @@ def rank(
 ) -> list[tuple[WeightedOp, float]]:
     """Return ``ops`` with the relative errors of their outputs by int8, worst first.
 
-    Args:
-        ops: what becomes int8.
-        observations: of their activations, with the moments of every op's inputs.
-        weights: as integers.
-        ranges: of the activations.
-        bits: of the signed integers that have an activation's step.
+    ``observations`` include the moments of every op's inputs. ``bits`` are those of signed integers
+    with an activation's step.
     """
     inputs = {one.op: one for several in observations.moments.values() for one in several}
     found = []

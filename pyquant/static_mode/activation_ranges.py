@@ -1,4 +1,4 @@
-"""The ranges of activations that become integers, by what the data show and the user says."""
+"""The ranges of activations that become integers, by the data and the user's settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..program.targets.int8_plan import Int8Plan
 from .observation import Observations
 from .options import Options
 
-# Of these `AUTO` takes one.
+# `AUTO` takes one of these.
 _CANDIDATES = ("mse", "KL", "hist", "abs_max")
 
 
@@ -32,15 +32,7 @@ class ActivationRanges:
         options: Options,
         weight_factors: Mapping[str, Array] | None = None,
     ) -> None:
-        """Take what ranges depend on.
-
-        Args:
-            model: the float model.
-            ops: what becomes int8.
-            observations: of their activations.
-            options: of the call.
-            weight_factors: what weights are multiplied by where the activations are divided.
-        """
+        """Take what ranges depend on. The factors multiply weights if activations are divided."""
         self._model = model
         self._ops = ops
         self._observations = observations
@@ -49,7 +41,7 @@ class ActivationRanges:
         self._thresholds: dict[tuple[str, int], float] = {}
 
     def find(self, plan: Int8Plan) -> tuple[dict[str, Range], dict[str, int]]:
-        """Return the ranges of what ``plan`` observes, and of how many bits they are."""
+        """Return the ranges of the tensors that ``plan`` observes, and their bits."""
         ranges, bits = {}, {}
         for name in plan.observed:
             statistic = self._observations.statistics[name]
@@ -65,7 +57,7 @@ class ActivationRanges:
         return ranges, bits
 
     def searched(self, statistic: ActivationMaxima, bits: int) -> float:
-        """Return the threshold of a statistic by itself, with `AUTO` that of ``mse``."""
+        """Return the threshold of a statistic by itself; with `AUTO`, that of ``mse``."""
         algo, percent = self._options.algo, self._options.hist_percent
         return activation_threshold(statistic, "mse" if algo == AUTO else algo, bits, percent)
 
@@ -80,7 +72,7 @@ class ActivationRanges:
         return self._thresholds[key]
 
     def _best_threshold(self, name: str, bits: int, plan: Int8Plan) -> float:
-        """Return of the thresholds of several algorithms the one that costs the outputs least."""
+        """Return the threshold, by one of several algorithms, that costs the outputs least."""
         statistic, sample = self._observations.statistics[name], self._observations.samples[name]
         percent = self._options.hist_percent
         ops = [op for op in self._ops if op.activation == name]
@@ -94,11 +86,7 @@ class ActivationRanges:
 
 
 def check_given(options: Options, observed: Collection[str]) -> None:
-    """Refuse thresholds that are given for what is not among ``observed``.
-
-    Raises:
-        SettingError: there is one.
-    """
+    """Raise SettingError if a threshold is given for a tensor that is not among ``observed``."""
     shared = options.same_scale_tensor_list or ()
     _check_quantized("same_scale_tensor_list", chain(*shared), observed)
     _check_quantized("scale_dict", options.scale_dict or (), observed)

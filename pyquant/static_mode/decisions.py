@@ -1,4 +1,4 @@
-"""All that the data decide, and the int8 program that a plan becomes by it."""
+"""All that the data decide, and the int8 program that a plan becomes with these decisions."""
 
 from __future__ import annotations
 
@@ -29,12 +29,9 @@ class Decisions:
     """What the data decide, for a plan and for those of fewer ops.
 
     Attributes:
-        ranges: finds those of activations.
-        equalization: by which factors activations are divided.
         weights: of all int8 ops, and of those that run in float.
         corrections: what the outputs of ops lack on average, float64[outputs].
-        observations: of the activations, once they are divided.
-        options: of the call.
+        observations: of the activations, once they are divided by their factors.
     """
 
     ranges: ActivationRanges
@@ -47,13 +44,7 @@ class Decisions:
 
 @dataclass(frozen=True)
 class Emitted:
-    """An int8 program.
-
-    Attributes:
-        model: it.
-        ranges: of the activations that became integers.
-        steps: of these integers.
-    """
+    """An int8 program, with the ranges of the activations that became integers, and their steps."""
 
     model: Model
     ranges: Mapping[str, Range]
@@ -63,15 +54,7 @@ class Emitted:
 def decide(
     model: Model, plan: Plan, observations: Observations, options: Options, watch: Stopwatch
 ) -> Decisions:
-    """Decide what a plan leaves open.
-
-    Args:
-        model: the float model; its parameters take factors of activations in.
-        plan: of it.
-        observations: of the activations that the plan observes.
-        options: of the call.
-        watch: is told of each stage.
-    """
+    """Decide what a plan leaves open; the parameters of ``model`` may take in factors."""
     equalization = Equalization()
     if options.equalizes:
         equalization = equalize(model, plan.int8, observations, options)

@@ -1,4 +1,4 @@
-"""Equalizing: activations divided by factors of their channels, weights multiplied by them."""
+"""Equalization: dividing activations by factors per channel, and multiplying weights by them."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Equalization:
     """The factors by which activations are divided, float32[channels], by the activations' names.
 
     Attributes:
-        taken: those that neighbours have taken in: they are in the model.
-        inserted: those that are an op in front of the integers, which has yet to be written.
+        taken: those that neighbours have taken in, so that they are in the model.
+        inserted: those that need an op in front of the integers, which is yet to be written.
         weight_factors: what the latter multiply weights by, by the weights' names.
     """
 
@@ -50,17 +50,16 @@ class Equalization:
 
     @property
     def factors(self) -> dict[str, Array]:
-        """All by which activations are divided."""
         return {**self.taken, **self.inserted}
 
 
 def equalize(
     model: Model, plan: Int8Plan, observations: Observations, options: Options
 ) -> Equalization:
-    """Choose factors for the activations that become int8, as far as they are worth it.
+    """Choose factors for the activations that become int8, where they are worth it.
 
-    What writes an activation takes them in, where that changes nothing else: ``model`` changes.
-    Otherwise they are left to be inserted.
+    The op that writes an activation takes them in if that changes nothing else; then ``model``
+    changes. Otherwise they are left to be inserted.
     """
     found = Equalization()
     equalizable = _equalizable(model, plan.ops, observations, options)
@@ -101,16 +100,16 @@ def _grid(name: str, plan: Int8Plan, ranges: ActivationRanges, statistic: Activa
 
 
 def _outliers(readers: Sequence[WeightedOp]) -> Outliers:
-    """Return from which outliers on an activation is divided by default."""
+    """Return the outliers for which an activation is divided by default."""
     return OF_ROWS if all(op.op_type in PRODUCTS for op in readers) else OF_IMAGES
 
 
 def _equalizable(
     model: Model, ops: Sequence[WeightedOp], observations: Observations, options: Options
 ) -> dict[str, list[WeightedOp]]:
-    """Return the ops that read each activation that factors may be worth putting on.
+    """Return the readers of each activation for which factors may be worth it.
 
-    Those whose thresholds are given are left out: these are of what is not divided.
+    Activations with given thresholds are left out: the thresholds are for undivided values.
     """
     reads = model.reads()
     writes = model.writes()

@@ -1,7 +1,7 @@
-"""Whether the data are such as a model was trained on, by what batch_norm knows of them.
+"""Whether the data are like those that a model was trained on, judged by its batch_norms.
 
-The mean of what a linear op computes follows from the means of the channels that it reads, which
-calibration sums up. batch_norm has kept that mean, and the variance, as they were in training.
+The mean of a linear op's output follows from the means of the channels that it reads, which
+calibration sums up. batch_norm has kept that mean, and the variance, from training.
 """
 
 from __future__ import annotations
@@ -21,40 +21,30 @@ from ..program.op import Op, ops_of
 from ..program.parameters import Array
 from ..program.quantizable import QUANTIZABLE_OPS
 
-# The upper quartile of the channels' distances from their means, in standard deviations. Of
-# MobileNetV1, V2 and V3-small and ResNet18 on Fashion-MNIST and of three networks of PP-OCRv4 it is
-# 0.1 to 1.8 with the right data, up to 4.1 with nothing but black or white images or noise, and 72
-# to 430 with images of 0 to 255, of a single dark one 18. (Images of 0 to 1 are not told: 1.6.)
+# The upper quartile of the channels' distances from their means, in standard deviations. For
+# MobileNetV1, V2 and V3-small and ResNet18 on Fashion-MNIST and for three networks of PP-OCRv4, it
+# is 0.1 to 1.8 with the right data, up to 4.1 with only black or white images or noise, 72 to 430
+# with images of 0 to 255, and 18 with a single dark one. (Images of 0 to 1 are not detected: 1.6.)
 _FAR = 10.0
 
-# Where the mean of the pixels was subtracted, and no more, the first one sees nothing of it.
+# If only the mean of the pixels was subtracted, the first batch_norm does not show it.
 _LOOKED_AT = 3
 
 
 class _Normalized(NamedTuple):
-    """A linear op whose outputs a batch_norm reads.
-
-    Attributes:
-        linear: the op.
-        desc: the op itself, in its program.
-        dims: the declared dims of what it reads.
-        bias: float64, what is added in between, of one value or of one per channel.
-        norm: the batch_norm.
-    """
+    """A linear op whose outputs a batch_norm reads."""
 
     linear: LinearOp
     desc: Op
-    dims: list[int]
-    bias: Array
+    dims: list[int]  # of its input, as declared
+    bias: Array  # float64, added in between, of one value or of one per channel
     norm: Op
 
 
 def notes_on_data(model: Model, statistics: Statistics) -> list[str]:
     """Return a warning if the data are far from those that the model was trained on.
 
-    Args:
-        model: folded or not.
-        statistics: of its activations; nothing is told by those without channels.
+    The model may be folded. Statistics without channels tell nothing.
     """
     means = {name: one.sums.means for name, one in channels_of(statistics).items()}
     unfolded = model
@@ -75,7 +65,7 @@ def notes_on_data(model: Model, statistics: Statistics) -> list[str]:
 
 
 def _normalized(model: Model, means: Mapping[str, Array]) -> Iterator[_Normalized]:
-    """Yield the ops with a batch_norm behind them of whose inputs the means are known."""
+    """Yield the linear ops with a batch_norm behind them whose inputs have known means."""
     norms = [op for op in ops_of(model.program.blocks[0]) if op.type == "batch_norm"]
     producers = model.producers() if norms else {}
     dims = model.dims() if norms else {}
@@ -99,10 +89,7 @@ def _normalized(model: Model, means: Mapping[str, Array]) -> Iterator[_Normalize
 def _distances(model: Model, one: _Normalized, means: Array) -> Array:
     """Return how far the mean of each output is from the one in training, in standard deviations.
 
-    Args:
-        model: of the op.
-        one: the op.
-        means: float64[inputs], of what it reads.
+    ``means`` are float64[inputs], of what the op reads.
     """
     mean, variance = (
         model.parameters[one.norm.input(slot)].astype(np.float64) for slot in ("Mean", "Variance")

@@ -39,10 +39,10 @@ class Observations:
 
     Attributes:
         statistics: of each activation that becomes int8.
-        means: float64[channels], of those activations of which it is asked for.
+        means: float64[channels], of activations, if bias correction asks for them.
         moments: of what each op reads, if rounding or ranking asks for them.
         samples: of each activation of known channels, if anything is chosen by them.
-        notes: what there is to know about how they were observed.
+        notes: what the user should know about how they were observed.
         feeds: a few batches of the data.
     """
 
@@ -68,11 +68,7 @@ class Observations:
 
 
 def observe(model: Model, plan: Plan, options: Options) -> Observations:
-    """Run the data, or take a calibration, and return what they show.
-
-    Raises:
-        ActivationError: an activation was never computed.
-    """
+    """Return what the data or a calibration show; ActivationError if one is never computed."""
     tensors = plan.int8.observed
     moments: Moments = {}
     if options.needs_moments:
@@ -99,7 +95,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
 
 
 def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:
-    """Calibrate what ``plan`` observes, going on from the checkpoint if that exists."""
+    """Calibrate what ``plan`` observes, resuming from the checkpoint if that exists."""
     fingerprint, tensors = model_fingerprint(model), plan.int8.observed
     data, checkpoint = options.data, options.kept_at
     if checkpoint is not None and checkpoint.path.exists():
@@ -117,8 +113,7 @@ def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Ca
 def without_dead(plan: Plan, statistics: Statistics) -> Plan:
     """Return the plan without the ops whose activation was always zero.
 
-    Raises:
-        CalibrationDataError: that is what all of them read.
+    Raises CalibrationDataError if no op is left.
     """
     dead = [op for op in plan.ops if statistics[op.activation].abs_max == 0]
     if dead and len(dead) == len(plan.ops):
@@ -136,7 +131,7 @@ def without_dead(plan: Plan, statistics: Statistics) -> Plan:
 
 
 def _notes(statistics: Statistics) -> tuple[str, ...]:
-    """Tell where Paddle's optimization computed NaN or infinity, and no optimization did not."""
+    """Note where only Paddle's optimized program computed NaN or infinity."""
     wrong = sorted(name for name, statistic in statistics.items() if statistic.non_finite)
     if not wrong:
         return ()
@@ -149,7 +144,7 @@ def _notes(statistics: Statistics) -> tuple[str, ...]:
 
 
 def _given(model: Model, tensors: Collection[str], given: Calibration | str | Path) -> Calibration:
-    """Return a calibration, or that of a file, once it is found to be the model's."""
+    """Return a calibration, or that of a file, after checking that it is the model's."""
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
     where = "calibration" if given is calibration else str(given)
     calibration.check_same(model_fingerprint(model), tensors, where)

@@ -24,7 +24,7 @@ from ..program.weights import WEIGHT_QUANTIZE_TYPES
 from ..settings import check_choice, check_list, check_op_types, is_choice
 
 Metric = Callable[[Any], float]
-"""Of a model that runs in Paddle's Predictor; the greater the better."""
+"""Rates a model that runs in Paddle's Predictor; the greater the better."""
 
 ADAROUND = "adaround"
 ROUND_TYPES = ("round", ADAROUND)
@@ -32,7 +32,7 @@ ROUND_TYPES = ("round", ADAROUND)
 
 ACTIVATION_QUANTIZE_TYPES = ("range_abs_max", "moving_average_abs_max", "abs_max")
 
-# Parameters of PaddleSlim's that have nothing to do here: the default, and why.
+# Parameters of PaddleSlim that have no effect here: the default, and why.
 _WITHOUT_EFFECT = {
     "executor": (None, "not needed, calibration runs in Paddle's Predictor on the CPU"),
     "scope": (None, "not needed, parameters are read from the files"),
@@ -59,11 +59,7 @@ _SUPPORTED = {
 
 
 def check_supported(**arguments: Any) -> None:
-    """Refuse values of PaddleSlim's parameters that pyquant does not support.
-
-    Raises:
-        UnsupportedError: there is one.
-    """
+    """Raise UnsupportedError for values of PaddleSlim's parameters that are not supported."""
     for name, value in arguments.items():
         values, reason = _SUPPORTED[name]
         if not is_choice(value, values):
@@ -81,11 +77,9 @@ def notes_without_effect(**arguments: Any) -> list[str]:
 
 @dataclass(frozen=True)
 class CalibrationOptions:
-    """The arguments of a calibration, by their names in `calibrate`, but for the model's files.
+    """The arguments of a calibration, by their names in `calibrate`, except the model's files.
 
-    Raises:
-        SettingError: one is wrong.
-        CalibrationDataError: there is not one source of data.
+    Raises SettingError if one is wrong, CalibrationDataError if there is not one source of data.
     """
 
     batch_generator: Source | None
@@ -107,18 +101,16 @@ class CalibrationOptions:
     def __post_init__(self) -> None:
         check_op_types(self.quantizable_op_type, ACTIVATION_OP_TYPES)
         check_choice("processors", self.processors, PROCESSORS)
-        # Each of these says what is wrong with its arguments.
+        # Each of these raises an error if its arguments are wrong.
         _ = self.target, self.run, self.kept_at
         self._check()
 
     @property
     def target(self) -> Target:
-        """Where the model is to run."""
         return target_of(self.deploy_backend, self.is_full_quantize, self.processors)
 
     @cached_property
     def data(self) -> CalibrationData:
-        """The calibration data."""
         return CalibrationData(self._sources, self.batch_size, self.batch_nums, self.shard)
 
     @property
@@ -128,7 +120,6 @@ class CalibrationOptions:
 
     @cached_property
     def run(self) -> Engine:
-        """What runs the data."""
         return engine_of(self.engine)
 
     @property
@@ -145,12 +136,9 @@ class CalibrationOptions:
 
 @dataclass(frozen=True)
 class Options(CalibrationOptions):
-    """The arguments of `quant_post_static` likewise, but for those of one value or no effect.
+    """The arguments of `quant_post_static` likewise, except those of one value or without effect.
 
-    Raises:
-        SettingError: one is wrong.
-        UnsupportedError: one asks for what pyquant cannot do.
-        CalibrationDataError: there is not one source of data.
+    Also raises UnsupportedError if one asks for what pyquant cannot do.
     """
 
     algo: str
@@ -173,7 +161,7 @@ class Options(CalibrationOptions):
 
     @property
     def needs_moments(self) -> bool:
-        """Whether the second moments of the inputs of ops are asked for."""
+        """Whether the second moments of the inputs of ops are needed."""
         return self.rounds_by_moments or self.eval_function is not None
 
     @property
@@ -184,12 +172,12 @@ class Options(CalibrationOptions):
     @property
     def equalizes(self) -> bool:
         """Whether activations are divided by factors, where that is worth it."""
-        # The maxima of whole samples do not change as they should by a factor of a channel.
+        # The maxima of whole samples do not change as they should if a channel is divided.
         return self.equalize or (self.equalize is None and self.algo != "avg")
 
     @property
     def given_thresholds(self) -> set[str]:
-        """The activations whose thresholds are given, or of several together."""
+        """The activations whose thresholds are given, or shared with others."""
         return {*(self.scale_dict or ()), *chain(*(self.same_scale_tensor_list or ()))}
 
     @property

@@ -33,11 +33,9 @@ class Plan:
     """The ops of a model by what is done with them.
 
     Attributes:
-        weight_only: the ops of which the weight alone becomes int8.
-        kept: what stays in float, or of which the activation does, and why.
-        target: where the model is to run.
+        weight_only: the ops whose weight alone is stored as integers.
+        kept: the ops that stay in float, or whose activation does, and why.
         skip_tensors: ops that read or write one of them stay in float.
-        int8: the int8 program.
     """
 
     weight_only: list[WeightedOp]
@@ -48,11 +46,11 @@ class Plan:
 
     @property
     def ops(self) -> Sequence[WeightedOp]:
-        """The ops of which activation and weight become int8."""
+        """The ops whose activation and weight become int8."""
         return self.int8.ops
 
     def of(self, ops: Sequence[WeightedOp], kept: Sequence[FloatOp] = ()) -> Plan:
-        """Return the plan with fewer int8 ops, the others of which are ``kept``."""
+        """Return the plan with fewer int8 ops; ``kept`` are the others."""
         if len(ops) == len(self.ops):
             return self
         int8 = plan_int8(self.int8.model, ops, self.target, self.skip_tensors)
@@ -60,11 +58,10 @@ class Plan:
 
 
 def plan_static(model: Model, options: CalibrationOptions) -> Plan:
-    """Part the ops of a float model, which is folded first, as the options say.
+    """Fold a float model and sort its ops, as the options say.
 
-    Raises:
-        UnsupportedError: the model is quantized already.
-        SettingError: a name of ``skip_tensor_list`` is not in the program, or no op is left.
+    Raises UnsupportedError if the model is quantized already, SettingError if a name of
+    ``skip_tensor_list`` is not in the program or if no op is left.
     """
     target, skip_tensors = options.target, options.skip_tensor_list or ()
     is_full, optimizes = options.is_full_quantize, options.optimize_model
@@ -72,7 +69,7 @@ def plan_static(model: Model, options: CalibrationOptions) -> Plan:
     if optimizes:
         fold(model, skip_tensors, target.takes_zero_points, settle=False)
     types = ACTIVATION_OP_TYPES if is_full else options.quantizable_op_type
-    # If all is to be int8, the convolution of the mean would be so as well.
+    # If all is to be int8, so would be the convolution of the mean.
     if optimizes and target.form == "onednn" and not is_full:
         _pool_first(model, lambda other: _parted(other, types, skip_tensors, target), skip_tensors)
     ops, weight_only, kept = _parted(model, types, skip_tensors, target)
@@ -83,12 +80,9 @@ def plan_static(model: Model, options: CalibrationOptions) -> Plan:
 def _pool_first(
     model: Model, part: Callable[[Model], _Parts], skip_tensors: Collection[str]
 ) -> None:
-    """Move poolings in front of convolutions whose outputs need not be float then.
+    """Move poolings in front of convolutions whose outputs then need not be float.
 
-    Args:
-        model: its program is changed.
-        part: parts the ops of a model.
-        skip_tensors: tensors at which every op stays as it is.
+    Ops that read or write one of ``skip_tensors`` stay as they are. ``part`` sorts a model's ops.
     """
     trial = copy_model(model)
     if not move_poolings(trial, skip_tensors):
@@ -106,7 +100,7 @@ def _pool_first(
 
 
 class _Parts(NamedTuple):
-    """The ops of a model: int8, int8 but for the activation, and float."""
+    """The ops of a model: int8, with an integer weight alone, and float."""
 
     ops: list[WeightedOp]
     weight_only: list[WeightedOp]
@@ -116,7 +110,7 @@ class _Parts(NamedTuple):
 def _parted(
     model: Model, types: Collection[str], skip_tensors: Collection[str], target: Target
 ) -> _Parts:
-    """Part the ops of a model as it is."""
+    """Sort the ops of a model, as it is, by what is done with them."""
     found, kept = find_weighted_ops(model, types, skip_tensors)
     int8_names = _names_of_weightless(model, target, skip_tensors)
     kept = [op for op in kept if op.name not in int8_names]

@@ -1,4 +1,4 @@
-"""The integers of weights, and what they cost the outputs of their ops on average."""
+"""The integers of weights, and the mean errors that they cause in the outputs of ops."""
 
 from __future__ import annotations
 
@@ -29,18 +29,9 @@ def round_weights(
     weight_factors: Mapping[str, Array],
     options: Options,
 ) -> tuple[dict[str, QuantizedWeight], dict[WeightedOp, Array]]:
-    """Make the weights of a plan integers.
+    """Quantize the weights of a plan, once they are multiplied by ``weight_factors``.
 
-    Args:
-        model: the float model.
-        plan: of the int8 program.
-        observations: of its activations.
-        ranges: of them.
-        weight_factors: what weights are multiplied by first, by their names.
-        options: of the call.
-
-    Returns:
-        The weights, by their names, and what the outputs of ops lack by them on average.
+    Returns the weights by name, and what the outputs of ops lack on average because of them.
     """
     bits, per_channel = options.weight_bits, options.per_channel
     weights = quantize_weights(model, plan.ops, bits, per_channel, weight_factors)
@@ -64,7 +55,7 @@ def round_weights(
 def suited(
     weights: Weights, plan: Int8Plan, ranges: Mapping[str, Range], options: Options
 ) -> dict[str, QuantizedWeight]:
-    """Return weights as integers that suit the processors for which the model is."""
+    """Return weights as integers that suit the processors that the model is for."""
     if options.processors == VNNI:
         return dict(weights)
     return plan.without_saturation(weights, ranges)
