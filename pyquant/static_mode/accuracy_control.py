@@ -63,7 +63,7 @@ class Control:
             f"accuracy control: float {reference.metric:.4f}, int8 throughout {first.metric:.4f}, "
             f"with {chosen.kept} op(s) in float {chosen.metric:.4f}{met}; evaluating took "
             f"{reference.seconds:.2f} s in float, {first.seconds:.2f} s in int8 and "
-            f"{chosen.seconds:.2f} s so"
+            f"{chosen.seconds:.2f} s with both"
         )
 
     def _chosen(self) -> Trial:

@@ -57,9 +57,9 @@ def notes_on_data(model: Model, statistics: Statistics) -> list[str]:
             name = one.norm.input("X")
             return [
                 f"calibration data: a quarter of the channels of '{name}' are on average {far:.0f} "
-                "or more standard deviations away from where they were in training, as the "
-                "batch_norm behind it has it. Prepare the data as for training: so look images of "
-                "0 to 255 where normalised ones are expected."
+                "or more standard deviations away from where they were in training, by the "
+                "batch_norm behind it. Prepare the data as for training: images of 0 to 255 look "
+                "like this where normalised ones are expected."
             ]
     return []
 

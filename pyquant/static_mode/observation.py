@@ -121,7 +121,7 @@ def without_dead(plan: Plan, statistics: Statistics) -> Plan:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
         raise CalibrationDataError(
             f"calibration data: all that could become int8, '{names[0]}'{more}, was zero in all of "
-            "the data. Give data such as the model is to see, prepared as for that."
+            "the data. Give data like those that the model will see, prepared in the same way."
         )
     kept = [
         FloatOp(op.op_type, op.output, f"activation '{op.activation}' was zero in all of the data")
@@ -137,9 +137,9 @@ def _notes(statistics: Statistics) -> tuple[str, ...]:
         return ()
     more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
     return (
-        f"Paddle's optimized program computes NaN or infinity in '{wrong[0]}'{more}, though not "
-        "the program as it is, by which calibration went on: run the float model and this one with "
-        "switch_ir_optim(False) as well, and compare",
+        f"Paddle's optimized program computes NaN or infinity in '{wrong[0]}'{more}. The program "
+        "as it is does not, so calibration went on with that: run the float model and this one "
+        "with switch_ir_optim(False) as well, and compare",
     )
 
 

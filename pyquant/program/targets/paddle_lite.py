@@ -65,12 +65,12 @@ def store_for_lite(
 def _why_float(model: Model, op: WeightedOp) -> str | None:
     if op.op_type not in _CHANNEL_AXES:
         return (
-            f"Paddle-Lite takes integer weights of {', '.join(_CHANNEL_AXES)} alone "
+            f"Paddle-Lite takes integer weights only for {', '.join(_CHANNEL_AXES)} "
             "(DequantizeWeight in lite/api/light_api.cc)"
         )
     weight = model.parameters[op.weight]
     if weight.dtype != np.float32:
-        return f"weight '{op.weight}' is {weight.dtype}; Paddle-Lite makes float32 of integers"
+        return f"weight '{op.weight}' is {weight.dtype}; Paddle-Lite dequantizes to float32"
     if op.op_type in _OF_MATRICES and weight.ndim != 2:
-        return f"Paddle-Lite takes integer weights of '{op.op_type}' of two dimensions alone"
+        return f"Paddle-Lite takes integer weights of '{op.op_type}' only with two dimensions"
     return None

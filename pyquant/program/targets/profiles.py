@@ -296,15 +296,15 @@ def _has_one_position(candidate: Candidate) -> bool:
 
 _DEPTHWISE_ON_OTHERS = Rule(
     _is_depthwise_on_others,
-    "a depthwise convolution averages no errors over its inputs, and gains time only where these "
-    "come as int8: of a relu alone (bench/ocr)",
+    "a depthwise convolution averages no errors over its inputs, and saves time only if these are "
+    "int8 already, as behind a relu (bench/ocr)",
     is_choice=True,
 )
 
 _BEHIND_BLOCKS = Rule(
     _is_behind_blocks,
-    "its activation is of a transposed convolution whose output may lie in blocks of channels, of "
-    "which Paddle makes no integers (quantize_kernel.cc)",
+    "its activation comes from a transposed convolution whose output may lie in blocks of "
+    "channels, which Paddle cannot quantize (quantize_kernel.cc)",
 )
 
 # Paddle's Predictor on the CPU with enable_onednn_int8(), whose passes turn QDQ into int8. QDQ in
@@ -316,7 +316,7 @@ QDQ = Target(
     takes_zero_points=False,
     unit_columns=True,
     rules=(
-        Rule(_is_no_fc, "Paddle's passes make no fc of it (fc_fuse_pass.cc)"),
+        Rule(_is_no_fc, "Paddle's passes do not fuse it into an fc (fc_fuse_pass.cc)"),
         Rule(
             _is_of("conv2d_transpose"),
             "Paddle's int8 passes do not know conv2d_transpose (quant_dequant_onednn_pass.cc)",
@@ -328,8 +328,8 @@ QDQ = Target(
         ),
         Rule(
             _is_behind_mixed_concat,
-            "its activation is a concatenation of relus and others, of which Paddle's int8 passes "
-            "make uint8 and int8, and oneDNN concatenates neither with the other",
+            "its activation is a concatenation of relus and others, which Paddle's int8 passes "
+            "turn into uint8 and int8, and oneDNN cannot concatenate the two",
         ),
         _BEHIND_BLOCKS,
         _DEPTHWISE_ON_OTHERS,
@@ -339,7 +339,7 @@ QDQ = Target(
             _is_of(*CONVOLUTIONS),
             "Paddle's int8 passes choose the scales of its filters (ComputeVarScales in "
             "compute_propagate_scales_onednn_pass.cc), and processors without VNNI saturate on "
-            "such integers. deploy_backend='OneDNN' makes int8 of it for all processors, "
+            "such integers. deploy_backend='OneDNN' makes it int8 for all processors, "
             "processors='vnni' for those with VNNI",
         ),
     ),
@@ -354,7 +354,7 @@ ONEDNN = Target(
         Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),
         Rule(
             lambda candidate: candidate.desc.is_channels_last,
-            "Paddle's int8 convolutions take NCHW alone",
+            "Paddle's int8 convolutions take only NCHW",
         ),
         Rule(_is_no_fc, "Paddle's int8 fc takes two or three dimensions, no transpose, no factor"),
         _BEHIND_BLOCKS,
@@ -393,12 +393,12 @@ TENSORRT = Target(
     rules=(
         Rule(
             _is_no_matrix,
-            "Paddle's TensorRT passes take weights of products of two dimensions alone "
+            "Paddle's TensorRT passes take weights of products only with two dimensions "
             "(trt_delete_weight_dequant_linear_op_pass.cc)",
         ),
         Rule(
             _has_rows_of_channels,
-            "Paddle's TensorRT passes take channels along axis 0 of filters alone "
+            "Paddle's TensorRT passes take channels along axis 0 only for filters "
             "(trt_delete_weight_dequant_linear_op_pass.cc)",
         ),
     ),
@@ -418,22 +418,22 @@ ARM = Target(
     rules=(
         Rule(
             _is_no_matrix,
-            "Paddle-Lite's int8 fc takes weights of two dimensions alone "
+            "Paddle-Lite's int8 fc takes only weights of two dimensions "
             "(kernels/arm/fc_compute.cc)",
         ),
         Rule(
             _is_grouped_transpose,
-            "Paddle-Lite wants a scale for each output of a transposed convolution, of all groups "
+            "Paddle-Lite needs a scale for each output of a transposed convolution, of all groups "
             "(kernels/arm/conv_transpose_compute.cc)",
         ),
         Rule(
             _has_a_bias_of_its_own,
-            "Paddle-Lite runs an op in float that reads a float parameter "
+            "Paddle-Lite runs an op in float if it reads a float parameter "
             "(QuantDequantLinearOpFuser in quant_dequant_op_fuser.cc)",
         ),
         Rule(
             _is_read_as_int8_alone,
-            "int8 ops alone read it, and Paddle-Lite has no int8 product that writes int8 "
+            "only int8 ops read it, and Paddle-Lite has no int8 product that writes int8 "
             "(static_kernel_pick_pass.cc, kernels/arm/matmul_v2_compute.cc)",
         ),
     ),
