@@ -40,7 +40,7 @@ def calibrate(
     """Run data through a model and return histograms of the activations that would be quantized.
 
     The result can be saved, merged with others of the same model, and given to `quant_post_static`
-    instead of data, with any ``algo``. ``adaround`` and ``eval_function`` need the data themselves.
+    instead of data, with any ``algo``. ``adaround`` needs the data themselves.
 
     Args:
         model_dir: directory of the model (see `pyquant.load_model`).

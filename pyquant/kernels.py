@@ -26,35 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import _native
-from ._native import FRACTION_BITS
+from ._native import FRACTION_BITS as FRACTION_BITS
 from .arrays import Values, view_values
-
-__all__ = [
-    "FRACTION_BITS",
-    "Maxima",
-    "Observation",
-    "abs_max",
-    "add_exactly",
-    "add_moments",
-    "channel_abs_max",
-    "channel_pair_max",
-    "channel_sums",
-    "dequantize",
-    "emd_threshold",
-    "histogram",
-    "join_openmp",
-    "kl_threshold",
-    "mean_errors",
-    "min_max",
-    "mse_threshold",
-    "observe",
-    "percentile_threshold",
-    "quantize",
-    "round_by_moments",
-    "sample_maxima",
-    "sample_rows",
-]
-
 
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 

@@ -23,9 +23,9 @@ from .result import (
     weight_tensors,
 )
 from .settings import check_choice
-from .static_mode.accuracy_control import Control, control, rank
+from .static_mode.accuracy_control import Control, control
 from .static_mode.activation_ranges import check_given
-from .static_mode.decisions import Decisions, Emitted, decide, emit
+from .static_mode.decisions import Emitted, decide, emit
 from .static_mode.normalization import notes_on_data
 from .static_mode.observation import observe, without_dead
 from .static_mode.options import (
@@ -35,7 +35,8 @@ from .static_mode.options import (
     check_supported,
     notes_without_effect,
 )
-from .static_mode.plan import Plan, plan_static
+from .static_mode.plan import plan_static
+from .static_mode.ranking import ranked_by_error
 from .static_mode.repair import checked
 
 
@@ -235,7 +236,10 @@ def quant_post_static(
     decisions = decide(model, plan, observations, options, watch)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        found = _control(source, plan, decisions, eval_function, max_drop)
+        ranked = ranked_by_error(model, plan, decisions, observations.feeds[0])
+        found = control(
+            source, lambda ops: emit(plan.of(ops), decisions).model, ranked, eval_function, max_drop
+        )
         kept = [op for op in plan.ops if op not in found.kept]
         plan = plan.of(kept, _kept_for_accuracy(found))
         notes.append(str(found))
@@ -274,19 +278,9 @@ quant_post = quant_post_static
 """PaddleSlim's old name for `quant_post_static`."""
 
 
-def _control(
-    source: Model, plan: Plan, decisions: Decisions, metric: Metric, max_drop: float
-) -> Control:
-    ranges, bits = decisions.ranges.find(plan.int8)
-    ranked = rank(plan.ops, decisions.observations, decisions.weights, ranges, bits)
-    return control(
-        source, lambda ops: emit(plan.of(ops), decisions).model, ranked, metric, max_drop
-    )
-
-
 def _kept_for_accuracy(found: Control) -> list[FloatOp]:
     return [
-        FloatOp(op.op_type, op.output, f"accuracy control: int8 changes its output by {error:.2%}")
+        FloatOp(op.op_type, op.output, f"accuracy control: its integers err by {error:.2%}")
         for op, error in zip(found.kept, found.errors)
     ]
 

@@ -12,9 +12,9 @@ import programs
 import pytest
 from processors import deployed
 from programs import CONV, Net
-from static_runs import quantized
+from static_runs import model_bytes, quantized
 
-from pyquant import SettingError, UnsupportedError, calibrate, quant_post_static
+from pyquant import SettingError, calibrate, quant_post_static
 
 IMAGES = programs.random((8, 4, 10, 10), 3)
 
@@ -102,12 +102,22 @@ def test_what_cannot_be_met_is_told(tmp_path: Path) -> None:
 def test_bad_arguments(tmp_path: Path) -> None:
     with pytest.raises(SettingError, match=r"^max_drop: -1"):
         controlled(tmp_path, -1, None)
+
+
+@pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])
+def test_a_saved_calibration_will_do(tmp_path: Path, backend: str) -> None:
     source = spoiled_net(tmp_path)
-    calibration = calibrate(source, data_loader=[IMAGES])
-    with pytest.raises(UnsupportedError, match=r"^eval_function"):
-        quant_post_static(
-            None, source, tmp_path / "out", calibration=calibration, eval_function=Closeness()
-        )
+    options: dict[str, Any] = {**deployed(backend), "equalize": False, "algo": "abs_max"}
+    kept = []
+    for given in (
+        {"data_loader": [IMAGES]},
+        {"calibration": calibrate(source, data_loader=[IMAGES], **deployed(backend))},
+    ):
+        options |= {"eval_function": Closeness(), "max_drop": 0.05}
+        result = quant_post_static(None, source, tmp_path / "out", **given, **options)
+        kept.append((result.kept_float, model_bytes(tmp_path / "out")))
+    assert kept[0] == kept[1]
+    assert len(kept[0][0]) == 1
 
 
 @pytest.mark.parametrize("backend", ["QDQ", "OneDNN"])

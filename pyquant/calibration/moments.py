@@ -40,7 +40,6 @@ class InputMoments:
         self._groups = desc.geometry().groups
         size = weight.shape[1 - op.channel_axis] if self._is_product else weight[0].size
         self.sums = np.zeros((self._groups, size, size))
-        self._samples = 0
         is_mul = op.op_type == "mul"
         self._columns = desc.attr("x_num_col_dims", 1) if is_mul else None
         self._transposed = any(desc.attr(name, False) for name in _TRANSPOSED_INPUT)
@@ -51,7 +50,6 @@ class InputMoments:
     def observe(self, array: Array) -> None:
         """Add the op's activation in one batch, float32[samples, ...], with its values in order."""
         inputs = self._rows(array) if self._is_product else self._patches(array)
-        self._samples += len(inputs)
         for group, part in enumerate(np.split(inputs, self._groups, axis=1)):
             kernels.add_moments(np.ascontiguousarray(part), self.sums[group])
 
@@ -75,21 +73,6 @@ class InputMoments:
             parts.append(kernels.round_by_moments(matrix[rows], steps[rows], damped, weight.bits))
         integers = np.concatenate(parts).reshape(shape)
         return np.ascontiguousarray(np.moveaxis(integers, 0, self.op.channel_axis))
-
-    def errors(self, weight: QuantizedWeight, noise: float) -> tuple[Array, Array]:
-        """Return the error power that int8 adds to outputs, and their power: float64[outputs] each.
-
-        ``noise`` is the mean squared error of the activation, assumed to be the same everywhere.
-        """
-        matrix, _ = self._matrix(weight.source)
-        integers, _ = self._matrix(weight.integers)
-        floats = matrix.astype(np.float64)
-        wrong = integers * weight.step.reshape(-1, 1).astype(np.float64) - floats
-        moments = self.sums / max(1, self._samples)
-        groups = list(zip(np.split(floats, self._groups), np.split(wrong, self._groups), moments))
-        power = np.concatenate([((w @ m) * w).sum(axis=1) for w, _, m in groups])
-        error = np.concatenate([((d @ m) * d).sum(axis=1) for _, d, m in groups])
-        return error + noise * (floats**2).sum(axis=1), power
 
     def _matrix(self, weight: Array) -> tuple[Array, tuple[int, ...]]:
         """Return a weight as [outputs, inputs], and its shape with the outputs first."""

@@ -76,7 +76,7 @@ class OutputError:
     def __init__(self, rows: Array, readers: Sequence[Reader]) -> None:
         """Take a sample of the activation, float32[positions, channels], and its readers."""
         self._rows = rows
-        self._power = _mean_square(rows)
+        self._power = mean_square(rows)
         self._outputs = [(reader, reader.gathered(self._power)) for reader in readers]
 
     def of_activation(self, grid: Grid, factors: Array | None = None) -> float:
@@ -85,11 +85,11 @@ class OutputError:
         The factors, float32[channels], first divide the activation and multiply the weights.
         """
         if factors is None:
-            error = _mean_square(grid.rounded(self._rows) - self._rows)
+            error = mean_square(grid.rounded(self._rows) - self._rows)
         else:
             scaled = self._rows / factors
-            error = _mean_square((grid.rounded(scaled) - scaled) * factors)
-        return sum(_share(reader.gathered(error), power) for reader, power in self._outputs)
+            error = mean_square((grid.rounded(scaled) - scaled) * factors)
+        return sum(mean_share(reader.gathered(error), power) for reader, power in self._outputs)
 
     def of_weights(self, factors: Array, levels: int) -> float:
         """Return the cost of rounding weights to nearest, with one scale per output channel."""
@@ -98,15 +98,17 @@ class OutputError:
         for reader, power in self._outputs:
             largest = (reader.magnitude * reader.by_group(factors)).max(axis=-1)
             noise = (largest.astype(np.float64) / levels) ** 2 / 12
-            total += _share(noise * reader.taps * reader.by_group(read).sum(axis=-1), power)
+            total += mean_share(noise * reader.taps * reader.by_group(read).sum(axis=-1), power)
         return total
 
 
-def _mean_square(values: Array) -> Array:
+def mean_square(values: Array) -> Array:
+    """Return the mean square of each channel of [positions, channels]: float64[channels]."""
     mean: Array = np.square(values, dtype=np.float64).mean(axis=0)
     return mean
 
 
-def _share(error: Array, power: Array) -> float:
+def mean_share(error: Array, power: Array) -> float:
+    """Return an error's share of the power of outputs that are not always zero, on average."""
     seen = power > 0
     return float((error[seen] / power[seen]).mean()) if seen.any() else 0.0

@@ -1,18 +1,16 @@
 """Accuracy control: as many ops in int8 as a metric allows.
 
-Ops are ranked by the error that int8 causes in their outputs. One pass over the calibration data
-finds it for all of them. As few of the worst ones as possible are kept in float.
+Ops are ranked by the errors of their integers (see `ranking`). As few of the worst ones as possible
+are kept in float.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from ..errors import SettingError
 from ..program.model import Model, load_model, save_model
@@ -23,10 +21,7 @@ from ..program.predictor import (
     make_predictor,
 )
 from ..program.quantizable import WeightedOp
-from ..program.ranges import Range
 from ..program.temporary import temporary_directory
-from ..program.weights import QuantizedWeight
-from .observation import Observations
 from .options import Metric
 
 
@@ -45,7 +40,7 @@ class Control:
 
     Attributes:
         kept: the ops to keep in float, worst first.
-        errors: the relative errors in the outputs of these.
+        errors: the relative errors of their integers.
         trials: in the order in which they ran; the first is the float model's, its ``kept`` is -1.
         is_met: whether the metric holds.
     """
@@ -112,30 +107,6 @@ def fewest(holds: Callable[[int], bool], most: int) -> int:
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if holds(middle) else (middle, enough)
     return enough
-
-
-def rank(
-    ops: Sequence[WeightedOp],
-    observations: Observations,
-    weights: Mapping[str, QuantizedWeight],
-    ranges: Mapping[str, Range],
-    bits: Mapping[str, int],
-) -> list[tuple[WeightedOp, float]]:
-    """Return ``ops`` with the relative errors of their outputs by int8, worst first.
-
-    ``observations`` include the moments of every op's inputs. ``bits`` are those of signed integers
-    with an activation's step.
-    """
-    inputs = {one.op: one for several in observations.moments.values() for one in several}
-    found = []
-    for op in ops:
-        threshold = ranges[op.activation].threshold
-        step = threshold / (2 ** (bits[op.activation] - 1) - 1)
-        noise = step**2 / 12 + observations.statistics[op.activation].clipping_error(threshold)
-        error, power = inputs[op].errors(weights[op.weight], noise)
-        shares = np.sqrt(error[power > 0] / power[power > 0])
-        found.append((op, float(shares.mean()) if shares.size else 0.0))
-    return sorted(found, key=lambda pair: -pair[1])
 
 
 def _try(kept: int, metric: Metric, model: Model) -> Trial:

@@ -71,7 +71,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
     """Return what the data or a calibration show; ActivationError if one is never computed."""
     tensors = plan.int8.observed
     moments: Moments = {}
-    if options.needs_moments:
+    if options.rounds_by_moments:
         moments = moments_of(model, plan.ops)
     statistics: Statistics
     if options.calibration is not None:

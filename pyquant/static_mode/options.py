@@ -160,11 +160,6 @@ class Options(CalibrationOptions):
         return self.round_type == ADAROUND
 
     @property
-    def needs_moments(self) -> bool:
-        """Whether the second moments of the inputs of ops are needed."""
-        return self.rounds_by_moments or self.eval_function is not None
-
-    @property
     def needs_samples(self) -> bool:
         """Whether something is chosen by a sample of each activation."""
         return self.algo == AUTO or self.equalizes
@@ -235,10 +230,9 @@ class Options(CalibrationOptions):
                 "equalize: algo='avg' takes the maxima of whole samples, which no factor of a "
                 "channel changes as it should. Choose another algo."
             )
-        if self.needs_moments and elsewhere:
-            wanting = "round_type='adaround'" if self.rounds_by_moments else "eval_function"
+        if self.rounds_by_moments and elsewhere:
             raise UnsupportedError(
-                f"{wanting}: it needs the data themselves, here; {elsewhere[0]} keeps "
+                f"round_type='adaround': it needs the data themselves, here; {elsewhere[0]} keeps "
                 "histograms and samples alone. Leave out one of the two."
             )
 
