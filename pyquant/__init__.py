@@ -2,8 +2,8 @@
 
 `quant_post_dynamic` stores weights as int8 or int16, without data. `quant_post_static` calibrates
 activations over data and writes an int8 model. `fold` makes a float model smaller and faster, with
-the same outputs. `compare` shows the cost of quantization, tensor by tensor. `kernels` holds the
-arithmetic.
+the same outputs. `compare` shows the cost of quantization, tensor by tensor. `make_predictor`
+runs what was written. `kernels` holds the arithmetic.
 """
 
 from . import kernels
@@ -13,6 +13,7 @@ from .compare import compare
 from .comparison.page import save_page
 from .comparison.report import ComparedTensor, Comparison
 from .comparison.similarity import Similarity
+from .deployment import make_predictor
 from .dynamic import quant_post_dynamic
 from .errors import (
     ActivationError,
@@ -31,6 +32,7 @@ from .program.model import Model, load_model, save_model
 from .program.quantizable import FloatOp
 from .result import QuantizationResult, QuantizedTensor
 from .static import quant_post, quant_post_static
+from .verification import Verification
 
 __version__ = "0.1.0"
 
@@ -53,11 +55,13 @@ __all__ = [
     "SettingError",
     "Similarity",
     "UnsupportedError",
+    "Verification",
     "calibrate",
     "compare",
     "fold",
     "kernels",
     "load_model",
+    "make_predictor",
     "quant_post",
     "quant_post_dynamic",
     "quant_post_static",

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import numpy as np
 
 from .calibrate import calibrate
 from .calibration.run import CHECKPOINT_EVERY
+from .calibration.source import CalibrationData
 from .calibration.state import Calibration
 from .calibration.thresholds import ALGORITHMS, AUTO
 from .compare import compare
 from .comparison.page import save_page
+from .deployment import make_predictor
 from .dynamic import WEIGHT_BITS, quant_post_dynamic
 from .errors import PyquantError, SettingError, UnsupportedError
 from .program import proto
 from .program.folding.fold import fold
 from .program.misfusion import keep_apart
 from .program.model import Model, load_model, save_model
+from .program.output_files import OutputFiles
+from .program.predictor import run_outputs
 from .program.quantizable import (
     ACTIVATION_OP_TYPES,
     QUANTIZABLE_OPS,
@@ -106,6 +114,33 @@ def _compare(
     if html is not None:
         save_page(comparison, html)
         print(f"\npage {html}")
+
+
+def _run(
+    sample_generator: Path,
+    batch_size: int,
+    batch_nums: int | None,
+    threads: int | None,
+    output: Path | None,
+    **source: Any,
+) -> None:
+    data = CalibrationData({"sample_generator": str(sample_generator)}, batch_size, batch_nums)
+    inputs = load_model(**source)
+    predictor = make_predictor(**source, threads=threads)
+    seconds, outputs = [], list[Any]()
+    for feed in data.feeds(inputs):
+        start = time.perf_counter()
+        outputs.append(run_outputs(predictor, feed))
+        seconds.append(time.perf_counter() - start)
+    joined = dict(zip(predictor.get_output_names(), map(np.concatenate, zip(*outputs))))
+    for name, array in joined.items():
+        spread = f"{array.min():.6g} to {array.max():.6g}, mean {array.mean():.6g}"
+        print(f"output {name} {array.dtype}{list(array.shape)} {spread}")
+    print(f"{1e3 * median(seconds):.2f} ms a batch, median of {len(seconds)}")
+    if output is not None:
+        with OutputFiles(output.parent) as files, files.open(output) as stream:
+            np.savez(stream, **joined)
+        print(output)
 
 
 def _print_calibration(path: Path, calibration: Calibration) -> None:
@@ -231,6 +266,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_false",
         help="do not adjust the biases for the mean error that rounding the weights causes",
     )
+    static.add_argument(
+        "--no-verify",
+        dest="verify",
+        action="store_false",
+        help="do not run the result, nor keep ops in float that err too much",
+    )
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)
 
@@ -246,6 +287,13 @@ def _parser() -> argparse.ArgumentParser:
         help="take only every N-th batch, from the I-th on, counted from 0",
     )
     calibrate.set_defaults(run=_calibrate)
+
+    run = commands.add_parser("run", help="the outputs of a model, quantized or not, and its time")
+    _add_model(run)
+    _add_samples(run, run, required=True)
+    run.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (all)")
+    run.add_argument("-o", "--output", type=Path, help="also write the outputs, an .npz file")
+    run.set_defaults(run=_run)
 
     merge = commands.add_parser("merge", help="join several calibrations of a model")
     merge.add_argument("calibrations", type=Path, nargs="+", help="what calibrate wrote")

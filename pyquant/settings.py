@@ -23,6 +23,13 @@ def check_choice(name: str, value: Any, choices: Collection[Any]) -> None:
         )
 
 
+def check_positive(name: str, value: int) -> int:
+    """Return a value; raise SettingError if argument ``name`` is not a whole number from 1 on."""
+    if not isinstance(value, Integral) or value < 1:
+        raise SettingError(f"{name}: {value!r} is no whole number of at least 1.")
+    return value
+
+
 def check_list(name: str, value: Collection[str]) -> None:
     """Raise SettingError if argument ``name`` is a string where a list of them is meant."""
     if isinstance(value, str):

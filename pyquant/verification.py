@@ -14,6 +14,7 @@ import numpy as np
 from .calibration.data import Feed
 from .comparison.similarity import ErrorSums, Similarity, as_float
 from .errors import PyquantError
+from .program import proto
 from .program.model import Model, copy_model
 from .program.parameters import Array
 from .program.predictor import (
@@ -29,6 +30,14 @@ from .program.targets.onednn.simulation import simulate
 # Pairs of runs, float and int8 in turns; fewer if they take longer than this together.
 _PAIRS = 7
 _SECONDS = 1.0
+
+# By Paddle's own kernels, which are slow.
+_FEW_SAMPLES = 4
+
+# What Paddle's optimization may change in the outputs of a float model, as a share of their power.
+_MOST_OF_OPTIMIZATION = 1e-4
+
+_FLOAT, _INT8 = "the float model", "the int8 model"
 
 _LEAST_POWER = 1e-4
 """A hundredth of the range of a sigmoid, squared."""
@@ -99,11 +108,13 @@ class Verification:
         )
 
 
-class Reference:
-    """The float model's outputs for some batches, and its fastest Predictor."""
+class Check:
+    """Runs int8 models made from a float one, beside that."""
 
     def __init__(self, model: Model, feeds: Sequence[Feed]) -> None:
-        """Run the batches; ``model`` may be folded.
+        """Run the float model, which may be folded, on some batches.
+
+        It runs by the fastest kind of optimization that computes what Paddle's own kernels do.
 
         Raises:
             ModelFileError: Paddle cannot load the model.
@@ -112,41 +123,50 @@ class Reference:
         producers = model.producers()
         sigmoids = {name for name, op in producers.items() if op.type == "sigmoid"}
         self._least = [_LEAST_POWER if name in sigmoids else 0.0 for name in model.fetches]
-        self.feeds = feeds
-        for optimization in Optimization:
+        self._feeds = feeds
+        self._small = _first_samples(model, feeds[0])
+        plain = self._float_predictor(model, Optimization.NONE)
+        expected = _outputs(plain, [self._small], _FLOAT)
+        self._predictor = plain
+        for optimization in (Optimization.FUSED, Optimization.UNFUSED):
             try:
-                # Of a copy, in which the weights of a folded model are made.
-                predictor = make_predictor(copy_model(model), optimization, all_cores())
-                outputs = _outputs(predictor, feeds, "the float model")
+                predictor = self._float_predictor(model, optimization)
+                errors = self._compared(model, expected, _outputs(predictor, [self._small], _FLOAT))
             except PyquantError:
-                if optimization is Optimization.NONE:
-                    raise
                 continue
-            self._predictor, self._outputs = predictor, outputs
-            if all(np.isfinite(as_float(array)).all() for one in outputs for array in one):
-                break  # otherwise this may be from Paddle's fusion
+            if worst(errors).power < _MOST_OF_OPTIMIZATION:
+                self._predictor = predictor
+                break
+        self._outputs = _outputs(self._predictor, feeds, _FLOAT)
 
     def errors(self, model: Model) -> list[OutputError]:
-        """Return the errors of an int8 model's outputs.
-
-        Raises:
-            ModelFileError: Paddle cannot load the model.
-            CalibrationDataError: it cannot run it.
-        """
-        predictor = make_int8_predictor(model, all_cores())
-        found = _outputs(predictor, self.feeds, "the int8 model")
+        """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
+        try:
+            predictor = make_int8_predictor(model, all_cores())
+            found = _outputs(predictor, self._feeds, _INT8)
+        except PyquantError:
+            return [OutputError(name, None, math.nan) for name in model.fetches]
         return self._compared(model, self._outputs, found)
 
     def verify(self, model: Model) -> Verification:
-        """Check an int8 model; raises as `errors`."""
+        """Check an int8 model.
+
+        Raises:
+            ModelFileError: Paddle cannot load it.
+            CalibrationDataError: it cannot run it.
+        """
         predictor = make_int8_predictor(model, all_cores())
-        found = _outputs(predictor, self.feeds, "the int8 model")
+        found = _outputs(predictor, self._feeds, _INT8)
         simulation = make_predictor(simulate(model), Optimization.NONE, all_cores())
-        first = _outputs(simulation, self.feeds[:1], "the simulation of the int8 model")
-        departures = self._compared(model, first, found)
+        says, does = (_outputs(one, [self._small], _INT8) for one in (simulation, predictor))
+        departures = self._compared(model, says, does)
         errors = self._compared(model, self._outputs, found)
-        in_float, in_int8 = _timed(self.feeds[0], (self._predictor, predictor))
-        return Verification(errors, departures, in_float, in_int8, len(self.feeds))
+        in_float, in_int8 = _timed(self._feeds[0], (self._predictor, predictor))
+        return Verification(errors, departures, in_float, in_int8, len(self._feeds))
+
+    def _float_predictor(self, model: Model, optimization: Optimization) -> Any:
+        # Of a copy, in which the weights of a folded model are made.
+        return make_predictor(copy_model(model), optimization, all_cores())
 
     def _compared(
         self, model: Model, expected: Sequence[list[Array]], found: Sequence[list[Array]]
@@ -161,6 +181,15 @@ class Reference:
             OutputError(name, one.similarity, _share(one, least))
             for name, one, least in zip(model.fetches, sums, self._least)
         ]
+
+
+def _first_samples(model: Model, feed: Feed) -> Feed:
+    """Return a few samples of a batch, all of them if the model fixes how many there are."""
+    free = all(list(proto.tensor_desc(var).dims)[:1] == [-1] for var in model.feeds)
+    lengths = {len(array) if array.ndim else 0 for array in feed.values()}
+    if not free or len(lengths) != 1:
+        return feed
+    return {name: array[:_FEW_SAMPLES] for name, array in feed.items()}
 
 
 def _share(sums: ErrorSums, least: float) -> float:

@@ -175,7 +175,7 @@ def refuse_quantized(model: Model) -> None:
     scaled = stems(model.parameters, SCALE)
     for op in model.ops():
         is_of_integers = op.type == "cast" and not scaled.isdisjoint(op.reads())
-        if is_of_integers or op.type in _INT8_OPS or op.type.startswith("fake_"):
+        if is_of_integers or op.type in INT8_OP_TYPES or op.type.startswith("fake_"):
             raise UnsupportedError(
                 f"{model.model_path}: it has '{op.type}' ops"
                 f"{' of integer weights' if is_of_integers else ''}, so it is quantized already. "
@@ -183,7 +183,8 @@ def refuse_quantized(model: Model) -> None:
             )
 
 
-_INT8_OPS = ("quantize_linear", "dequantize_linear", "quantize", "dequantize")
+INT8_OP_TYPES = ("quantize_linear", "dequantize_linear", "quantize", "dequantize")
+"""The op types by which a model with int8 activations is known."""
 
 
 def _check_names(model: Model, names: Collection[str]) -> None:

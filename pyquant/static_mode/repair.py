@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ..calibration.data import Feed
+from ..errors import PyquantError
 from ..program.model import Model
 from ..program.quantizable import FloatOp
-from ..verification import Reference, Verification, worst
+from ..verification import Check, OutputError, Verification, worst
 from .accuracy_control import fewest
 from .decisions import Decisions, Emitted, emit
 from .plan import Plan
@@ -34,28 +35,36 @@ def checked(
         ModelFileError: Paddle cannot load a model.
         CalibrationDataError: it cannot run one.
     """
-    reference = Reference(model, feeds)
+    check = Check(model, feeds)
     emitted = emit(plan, decisions)
-    found = reference.verify(emitted.model)
-    if not repairs or _holds(worst(found.errors).power):
-        return plan, emitted, found
+    try:
+        found = check.verify(emitted.model)
+        reason = str(worst(found.errors))
+        if not repairs or _holds(worst(found.errors)):
+            return plan, emitted, found
+    except PyquantError as error:
+        if not repairs:
+            raise
+        reason = str(error)
     ranked = ranked_by_error(model, plan, decisions, feeds[0])
     ops = [op for op, _ in ranked]
 
     def holds(kept: int) -> bool:
-        trial = emit(plan.of(ops[kept:]), decisions).model
-        return _holds(worst(reference.errors(trial)).power)
+        return _holds(worst(check.errors(emit(plan.of(ops[kept:]), decisions).model)))
 
     kept = fewest(holds, len(ops))
+    if kept == len(ops) and not holds(kept):
+        repair = f"nothing, for without any int8 op it is no better: {reason}"
+        return plan, emitted, replace(check.verify(emitted.model), repairs=(repair,))
     reasons = [
         FloatOp(op.op_type, op.output, f"check: its integers err by {error:.2%}")
         for op, error in ranked[:kept]
     ]
     plan = plan.of([op for op in plan.ops if op not in ops[:kept]], reasons)
     emitted = emit(plan, decisions)
-    repair = f"{kept} op(s) kept in float, for {worst(found.errors)} otherwise"
-    return plan, emitted, replace(reference.verify(emitted.model), repairs=(repair,))
+    repair = f"{kept} op(s) kept in float, as otherwise {reason}"
+    return plan, emitted, replace(check.verify(emitted.model), repairs=(repair,))
 
 
-def _holds(power: float) -> bool:
-    return power <= MOST_ERROR  # which NaN is not
+def _holds(error: OutputError) -> bool:
+    return error.power <= MOST_ERROR  # which NaN is not

@@ -1,0 +1,211 @@
+"""What static mode finds by running its result, and what it does about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle_run
+import programs
+import pytest
+from processors import deployed
+from programs import Net
+from static_runs import model_bytes
+
+from pyquant import (
+    Calibration,
+    CalibrationDataError,
+    QuantizationResult,
+    calibrate,
+    load_model,
+    make_predictor,
+    quant_post_static,
+)
+from pyquant.calibration.kept import MOST_BATCHES, MOST_BYTES, KeptBatches
+from pyquant.cli import main
+from pyquant.errors import SettingError
+from pyquant.static_mode import repair
+
+IMAGES = programs.random((8, 4, 10, 10), 3)
+
+
+def plain_net() -> Net:
+    return Net([-1, 4, 10, 10]).conv(8).act("relu").conv(8).act("relu").conv(4).end()
+
+
+def outlier_net() -> Net:
+    """The second convolution reads values of which a few are a thousand times the others."""
+    net = Net([-1, 4, 10, 10]).conv(8).act("relu").conv(8)
+    return net.act("square").act("square").act("square").conv(8).act("relu").conv(4).end()
+
+
+def static(source: Path, output: Path, **options: Any) -> QuantizationResult:
+    given = {"data_loader": [IMAGES[:5], IMAGES[5:]], **options}
+    return quant_post_static(None, source, output, **given)
+
+
+@pytest.mark.parametrize("backend", [None, "QDQ"])
+def test_what_is_told_is_what_a_run_shows(tmp_path: Path, backend: str | None) -> None:
+    source = plain_net().save(tmp_path / "in")
+    result = static(source, tmp_path / "out", **deployed(backend))
+    found = result.verification
+    assert found is not None
+    how = "int8" if backend == "QDQ" else "float"
+    (error,) = found.errors
+    power = signal = 0.0
+    for batch in (IMAGES[:5], IMAGES[5:]):
+        expected = paddle_run.run(source, {"x": batch})[0].astype(np.float64)
+        output = paddle_run.run(tmp_path / "out", {"x": batch}, how)[0]
+        power += float(np.square(output - expected).sum())
+        signal += float(np.square(expected).sum())
+    assert error.power == pytest.approx(power / signal, rel=1e-2)
+    assert 0 < error.power < 1e-3
+    # Paddle's int8 passes round the weights of a convolution once more.
+    assert found.departures[0].power < (1e-3 if backend == "QDQ" else 1e-6)
+    assert found.batches == 2
+    assert found.speedup == found.float_seconds / found.int8_seconds > 0
+    assert found.repairs == ()
+    assert str(found) in str(result)
+    assert len(str(found).splitlines()) == 4
+
+
+@pytest.mark.parametrize("backend", [None, "QDQ"])
+def test_ops_that_err_too_much_stay_in_float(tmp_path: Path, backend: str | None) -> None:
+    source = outlier_net().save(tmp_path / "in")
+    options = {**deployed(backend), "algo": "KL", "equalize": False}
+    unchecked = static(source, tmp_path / "1", verify=False, **options)
+    assert unchecked.verification is None
+    how = "int8" if backend == "QDQ" else "float"
+    expected = paddle_run.run(source, {"x": IMAGES})[0]
+    wrong = paddle_run.run(tmp_path / "1", {"x": IMAGES}, how)[0]
+    assert paddle_run.relative_error(wrong, expected) > 0.25
+    result = static(source, tmp_path / "2", **options)
+    right = paddle_run.run(tmp_path / "2", {"x": IMAGES}, how)[0]
+    assert paddle_run.relative_error(right, expected) < 0.05**0.5
+    kept = [op.name for op in result.kept_float if op.reason.startswith("check")]
+    convolutions = [op.output() for op in load_model(source).ops() if op.type == "conv2d"]
+    assert 0 < len(kept) < len(convolutions) == len(unchecked.thresholds())
+    assert set(kept) < set(convolutions)
+    assert len(result.thresholds()) == len(convolutions) - len(kept)
+    assert result.verification is not None
+    assert f"{len(kept)} op(s)" in result.verification.repairs[0]
+
+
+def test_a_metric_of_the_user_decides_alone(tmp_path: Path) -> None:
+    source = outlier_net().save(tmp_path / "in")
+    options = {"algo": "KL", "equalize": False, "eval_function": lambda _: 1.0}
+    result = static(source, tmp_path / "out", **options)
+    assert len(result.thresholds()) == 4
+    assert result.verification is not None
+    assert result.verification.errors[0].power > repair.MOST_ERROR
+
+
+@pytest.mark.parametrize("backend", ["TensorRT", "ARM"])
+def test_what_does_not_run_here_is_not_run(tmp_path: Path, backend: str) -> None:
+    source = plain_net().save(tmp_path / "in")
+    assert static(source, tmp_path / "out", deploy_backend=backend).verification is None
+
+
+def test_a_saved_calibration_has_batches_to_check_on(tmp_path: Path) -> None:
+    source = outlier_net().save(tmp_path / "in")
+    options: dict[str, Any] = {"algo": "KL", "equalize": False}
+    expected = static(source, tmp_path / "1", **options)
+    parts = [calibrate(source, data_loader=[batch]) for batch in (IMAGES[5:], IMAGES[:5])]
+    Calibration.merge(parts).save(tmp_path / "c.npz")
+    calibration = Calibration.load(tmp_path / "c.npz")
+    found = quant_post_static(
+        None, source, tmp_path / "2", calibration=calibration, **options
+    ).verification
+    assert found is not None
+    assert expected.verification is not None
+    assert (found.errors, found.repairs) == (
+        expected.verification.errors,
+        expected.verification.repairs,
+    )
+    assert model_bytes(tmp_path / "1") == model_bytes(tmp_path / "2")
+
+
+def batch(number: int, size: int = 4) -> dict[str, Any]:
+    return {"x": programs.random((size,), number)}
+
+
+def kept(*numbers: int) -> KeptBatches:
+    found = KeptBatches()
+    for number in numbers:
+        found.add(batch(number))
+    return found
+
+
+def test_kept_batches_depend_on_no_order_and_no_split() -> None:
+    whole = kept(*range(10))
+    assert len(whole.feeds) == MOST_BATCHES
+    backwards, first = kept(*reversed(range(10))), kept(*range(7))
+    first.merge(kept(*range(4, 10)))
+    assert list(whole.by_hash) == list(backwards.by_hash) == list(first.by_hash)
+
+
+def test_kept_batches_are_copies_and_few() -> None:
+    found, feed = KeptBatches(), batch(1)
+    found.add(feed)
+    feed["x"][:] = 0
+    assert (found.feeds[0]["x"] == batch(1)["x"]).all()
+    large = KeptBatches()
+    for number in range(3):
+        large.add(batch(number, MOST_BYTES // 4 * 3 // 4))
+    assert len(large.feeds) == 1
+
+
+def test_a_net_that_paddle_cannot_run_as_int8_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise CalibrationDataError("batch 0: Paddle cannot run the int8 model")
+
+    monkeypatch.setattr("pyquant.verification.make_int8_predictor", fails)
+    source = plain_net().save(tmp_path / "in")
+    with pytest.raises(CalibrationDataError, match="int8 model"):
+        static(source, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert static(source, tmp_path / "out", verify=False).model_path.exists()
+
+
+FORMS: dict[str, Callable[[Path, Path], Any]] = {
+    "float": lambda source, output: source,
+    "OneDNN": lambda source, output: static(source, output).model_path,
+    "QDQ": lambda source, output: static(source, output, **deployed("QDQ")).model_path,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_predictor_of_whatever_was_written(form: str, tmp_path: Path) -> None:
+    source = plain_net().save(tmp_path / "in")
+    path = FORMS[form](source, tmp_path / "out")
+    predictor = make_predictor(path, threads=1)
+    (name,) = predictor.get_input_names()
+    predictor.get_input_handle(name).copy_from_cpu(IMAGES)
+    predictor.run()
+    output = predictor.get_output_handle(predictor.get_output_names()[0]).copy_to_cpu()
+    how = "int8" if form == "QDQ" else "float"
+    np.testing.assert_array_equal(output, paddle_run.run(path, {"x": IMAGES}, how)[0])
+    with pytest.raises(SettingError, match=r"^threads: 0"):
+        make_predictor(path, threads=0)
+
+
+def test_the_command_line_runs_a_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = plain_net().save(tmp_path / "in")
+    np.save(tmp_path / "x.npy", IMAGES)
+    data = ["--data", str(tmp_path / "x.npy"), "--batch-size", "3"]
+    outputs = ["-o", str(tmp_path / "y.npz"), "--threads", "1"]
+    assert main(["run", str(source), *data, *outputs]) == 0
+    text = capsys.readouterr().out
+    assert "float32[8, 4, 10, 10]" in text
+    assert "median of 3" in text
+    (output,) = np.load(tmp_path / "y.npz").values()
+    np.testing.assert_allclose(
+        output, paddle_run.run(source, {"x": IMAGES})[0], rtol=1e-3, atol=1e-5
+    )
+    for option in ([], ["--no-verify"]):
+        assert main(["static", str(source), "-o", str(tmp_path / "int8"), *data, *option]) == 0
+        assert ("check  " in capsys.readouterr().out) == (option == [])
