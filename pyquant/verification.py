@@ -29,10 +29,10 @@ from .program.targets.onednn.simulation import simulate
 
 # Pairs of runs, float and int8 in turns; fewer if they take longer than this together.
 _PAIRS = 7
-_SECONDS = 1.0
+_SECONDS = 0.3
 
 # By Paddle's own kernels, which are slow.
-_FEW_SAMPLES = 4
+_FEW_SAMPLES = 1
 
 # What Paddle's optimization may change in the outputs of a float model, as a share of their power.
 _MOST_OF_OPTIMIZATION = 1e-4
@@ -79,6 +79,7 @@ class Verification:
         departures: likewise, against what the program says, computed op by op in float.
         float_seconds: median time of one batch by the float model, folded, on all cores.
         int8_seconds: likewise by the int8 model, in turns with the former.
+        speedup: how many times as fast as float the int8 model is, the median of pairs of runs.
         batches: how many batches were run.
         repairs: what was done about what was found first; empty if nothing was.
     """
@@ -87,13 +88,9 @@ class Verification:
     departures: Sequence[OutputError]
     float_seconds: float
     int8_seconds: float
+    speedup: float
     batches: int
     repairs: tuple[str, ...] = ()
-
-    @property
-    def speedup(self) -> float:
-        """How many times as fast as float the int8 model is."""
-        return self.float_seconds / self.int8_seconds
 
     def __str__(self) -> str:
         """Say it in four lines."""
@@ -137,7 +134,6 @@ class Check:
             if worst(errors).power < _MOST_OF_OPTIMIZATION:
                 self._predictor = predictor
                 break
-        self._outputs = _outputs(self._predictor, feeds, _FLOAT)
 
     def errors(self, model: Model) -> list[OutputError]:
         """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
@@ -146,7 +142,7 @@ class Check:
             found = _outputs(predictor, self._feeds, _INT8)
         except PyquantError:
             return [OutputError(name, None, math.nan) for name in model.fetches]
-        return self._compared(model, self._outputs, found)
+        return self._compared(model, _outputs(self._predictor, self._feeds, _FLOAT), found)
 
     def verify(self, model: Model) -> Verification:
         """Check an int8 model.
@@ -156,13 +152,15 @@ class Check:
             CalibrationDataError: it cannot run it.
         """
         predictor = make_int8_predictor(model, all_cores())
-        found = _outputs(predictor, self._feeds, _INT8)
         simulation = make_predictor(simulate(model), Optimization.NONE, all_cores())
         says, does = (_outputs(one, [self._small], _INT8) for one in (simulation, predictor))
         departures = self._compared(model, says, does)
-        errors = self._compared(model, self._outputs, found)
-        in_float, in_int8 = _timed(self._feeds[0], (self._predictor, predictor))
-        return Verification(errors, departures, in_float, in_int8, len(self._feeds))
+        runs = _Turns(self._predictor, predictor)
+        pairs = [runs.pair(feed, number) for number, feed in enumerate(self._feeds)]
+        runs.repeat(self._feeds[0])
+        return Verification(
+            self._compared(model, *zip(*pairs)), departures, *runs.medians(), len(self._feeds)
+        )
 
     def _float_predictor(self, model: Model, optimization: Optimization) -> Any:
         # Of a copy, in which the weights of a folded model are made.
@@ -199,24 +197,41 @@ def _share(sums: ErrorSums, least: float) -> float:
 
 
 def _outputs(predictor: Any, feeds: Sequence[Feed], model: str) -> list[list[Array]]:
-    found = []
-    for number, feed in enumerate(feeds):
-        try:
-            found.append(run_outputs(predictor, feed))
-        except Exception as error:  # Paddle raises many types
-            raise run_failure(feed, number, error, model) from error
-    return found
+    return [_run(predictor, feed, number, model) for number, feed in enumerate(feeds)]
 
 
-def _timed(feed: Feed, predictors: Sequence[Any]) -> list[float]:
-    """Return the median time that each Predictor takes for a batch, run in turns."""
-    times: list[list[float]] = [[] for _ in predictors]
-    started = time.perf_counter()
-    for _ in range(_PAIRS):
-        for one, predictor in zip(times, predictors):
+def _run(predictor: Any, feed: Feed, number: int, model: str) -> list[Array]:
+    try:
+        return run_outputs(predictor, feed)
+    except Exception as error:  # Paddle raises many types
+        raise run_failure(feed, number, error, model) from error
+
+
+class _Turns:
+    """Runs a float and an int8 Predictor in turns, and takes the times."""
+
+    def __init__(self, in_float: Any, in_int8: Any) -> None:
+        self._predictors = (in_float, _FLOAT), (in_int8, _INT8)
+        self._seconds: list[list[float]] = []
+        self._started = time.perf_counter()
+
+    def pair(self, feed: Feed, number: int = 0) -> list[list[Array]]:
+        """Run a batch by both, and return the outputs of both."""
+        outputs, seconds = [], []
+        for predictor, model in self._predictors:
             start = time.perf_counter()
-            run_outputs(predictor, feed)
-            one.append(time.perf_counter() - start)
-        if time.perf_counter() - started > _SECONDS:
-            break
-    return [median(one) for one in times]
+            outputs.append(_run(predictor, feed, number, model))
+            seconds.append(time.perf_counter() - start)
+        self._seconds.append(seconds)
+        return outputs
+
+    def repeat(self, feed: Feed) -> None:
+        """Run a batch again as long as that takes little time."""
+        while len(self._seconds) < _PAIRS and time.perf_counter() - self._started < _SECONDS:
+            self.pair(feed)
+
+    def medians(self) -> tuple[float, float, float]:
+        """Return the median times, and the median of how many times as fast int8 is."""
+        in_float, in_int8 = zip(*self._seconds)
+        ratios = [one / other for one, other in self._seconds]
+        return median(in_float), median(in_int8), median(ratios)

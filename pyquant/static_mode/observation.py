@@ -32,6 +32,8 @@ from ..program.quantizable import FloatOp
 from .options import CalibrationOptions, Options
 from .plan import Plan
 
+_BATCHES_FOR_ONE = 8  # batches of data for each one that the result is checked on
+
 
 @dataclass(frozen=True)
 class Observations:
@@ -91,7 +93,13 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
         means = {name: one.sums.means for name, one in channels.items()}
     if options.needs_samples:
         samples = {name: one.sample for name, one in channels.items()}
-    return Observations(statistics, means, moments, samples, _notes(statistics), kept.feeds)
+    notes, feeds = _notes(statistics), _to_check(batches, kept)
+    return Observations(statistics, means, moments, samples, notes, feeds)
+
+
+def _to_check(batches: int, kept: KeptBatches) -> list[Feed]:
+    """Return the batches to check the result on: few, for a check to take less than calibration."""
+    return kept.feeds[: max(1, batches // _BATCHES_FOR_ONE)]
 
 
 def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:
