@@ -15,7 +15,7 @@ from programs import CONV, STRAIGHT, UNPADDED, Net
 from static_runs import RUN, model_bytes
 
 from pyquant import Calibration, calibrate, kernels, load_model, quant_post_static
-from pyquant.calibration.channel_sums import ChannelSums
+from pyquant.calibration.channel_statistics import ChannelSums
 from pyquant.calibration.forward import Forward
 from pyquant.calibration.layouts import LAYOUTS, found_layout
 from pyquant.calibration.statistic import ActivationHistogram, empty_statistic

@@ -27,7 +27,7 @@ from pyquant import (
     save_model,
     save_page,
 )
-from pyquant.calibration.channels import by_channel
+from pyquant.calibration.channel_statistics import by_channel
 from pyquant.calibration.layouts import LAYOUTS
 from pyquant.calibration.samples import ActivationSample
 from pyquant.calibration.statistic import ActivationMaxima, empty_statistic

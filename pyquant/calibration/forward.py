@@ -15,7 +15,7 @@ from ..program.model import Model
 from ..program.op_facts import Fact, has
 from ..program.parameters import Array
 from ..program.predictor import Hook, Optimization, all_cores, make_predictor, set_inputs
-from .channels import by_channel
+from .channel_statistics import by_channel
 from .data import Feed
 from .layouts import Layout, found_layout
 from .statistic import Statistics

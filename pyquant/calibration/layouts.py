@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from ..program.parameters import Array
-from .positions import spread
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,11 @@ def found_layout(array: Array, plain: Array) -> Layout | None:
         if len(found) <= 1:
             break
     return found[0] if len(found) == 1 else None
+
+
+@lru_cache
+def spread(count: int) -> Any:
+    """Return up to 32 of ``count`` positions, spread by the golden ratio to avoid patterns."""
+    if count <= 32:
+        return np.arange(count)
+    return np.unique(np.floor(np.arange(32) * 0.6180339887498949 % 1 * count).astype(int))

@@ -18,7 +18,7 @@ from ..program.parameters import Array
 from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
-from .positions import spread
+from .layouts import spread
 from .windows import Window
 
 # The share of the mean moment that is added to the diagonal, so that chance correlations of few

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..program.parameters import Array
-from .positions import spread
+from .layouts import spread
 
 _BYTES = 1 << 17  # kept per activation
 _PARTS = 16  # wait at most before the rows to keep are chosen

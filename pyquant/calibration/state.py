@@ -18,8 +18,7 @@ from ..errors import CalibrationFileError, SettingError
 from ..program.model import Model, program_bytes
 from ..program.output_files import OutputFiles
 from ..program.parameters import Array
-from .channel_sums import ChannelSums
-from .channels import ActivationChannels
+from .channel_statistics import ActivationChannels, ChannelSums
 from .data import Feed
 from .kept import KeptBatches
 from .samples import ActivationSample

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..program.ranges import Range
-from .channels import ActivationChannels
+from .channel_statistics import ActivationChannels
 
 BINS = 4096
 """Bins of every histogram; at least half of them lie within [0, abs max]."""

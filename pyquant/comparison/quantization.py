@@ -287,7 +287,7 @@ class _Reader:
             )
         if not (np.isfinite(threshold) & (threshold >= 0)).all():
             raise ModelFileError(
-                f"{self._model.params_path or self._model.model_path.parent}: the scale '{name}' "
+                f"{self._model.parameters_path}: the scale '{name}' "
                 "is negative or not finite. Quantize the model again."
             )
         return threshold.astype(np.float32).reshape(-1)

@@ -134,7 +134,7 @@ class Graph:
 
     def add_parameter(self, name: str, tensor: Tensor) -> str:
         """Add a parameter and return its name, which is ``name`` unless that is taken."""
-        name = self._declare(name, proto.paddle_dtype(tensor.dtype), tensor.shape, 0)
+        name = self.add_tensor(name, tensor.shape, proto.paddle_dtype(tensor.dtype))
         self._variables[name].persistable = True
         self.model.put(name, tensor)
         return name
@@ -158,13 +158,21 @@ class Graph:
     ) -> str:
         """Add a tensor that has the shape of ``like``; return its name as `add_parameter` does."""
         dims = proto.tensor_desc(self._variables[like]).dims
-        return self._declare(name, data_type, dims, block)
+        return self.add_tensor(name, dims, data_type, block)
 
     def add_tensor(
         self, name: str, dims: Iterable[int], data_type: int = proto.FP32, block: int = 0
     ) -> str:
         """Add a tensor and return its name, as `add_parameter`; blocks may share a name."""
-        return self._declare(name, data_type, dims, block)
+        if self._is_abandoned(name):
+            self.model.drop(name)
+            self.model.program.blocks[0].vars.remove(self._variables[name])
+        elif name in self._taken or (block, name) in self._added:
+            name = f"{name}.{len(self._variables)}"
+        self._added.add((block, name))
+        added = proto.add_var(self.model.program.blocks[block], name, data_type, dims)
+        self._variables[name] = added
+        return name
 
     def add_channels(self, name: str, count: int) -> None:
         """Declare ``count`` more channels, along axis 1, of a tensor."""
@@ -213,17 +221,6 @@ class Graph:
         for number, op in zip(numbers, ops):
             self._link(number, op)
         return numbers
-
-    def _declare(self, name: str, data_type: int, dims: Iterable[int], block: int) -> str:
-        if self._is_abandoned(name):
-            self.model.drop(name)
-            self.model.program.blocks[0].vars.remove(self._variables[name])
-        elif name in self._taken or (block, name) in self._added:
-            name = f"{name}.{len(self._variables)}"
-        self._added.add((block, name))
-        added = proto.add_var(self.model.program.blocks[block], name, data_type, dims)
-        self._variables[name] = added
-        return name
 
     def _is_abandoned(self, name: str) -> bool:
         """Return whether ``name`` is a parameter that edits left without a reader."""

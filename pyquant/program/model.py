@@ -111,6 +111,11 @@ class Model:
                 yield block_index, position, op
 
     @property
+    def parameters_path(self) -> Path:
+        """The parameters' file, or the directory of their files."""
+        return self.params_path or self.model_path.parent
+
+    @property
     def is_stored(self) -> bool:
         """Whether its file still holds the program."""
         origin = self.origin
@@ -441,7 +446,6 @@ def _parameter_names(program: Any) -> list[str]:
 
 
 def _check_parameters(model: Model) -> None:
-    params_file = model.params_path or model.model_path.parent
     # Paddle's own PTQ leaves the declarations of what it quantizes as they were in float.
     undeclared = {
         name
@@ -458,7 +462,8 @@ def _check_parameters(model: Model) -> None:
             dims = tuple(desc.dims)
             if dims != array.shape or proto.numpy_dtype(desc.data_type) != array.dtype:
                 raise ModelFileError(
-                    f"{params_file}: parameter '{var.name}' is {array.dtype}{list(array.shape)}, "
+                    f"{model.parameters_path}: parameter '{var.name}' is {array.dtype}"
+                    f"{list(array.shape)}, "
                     f"but {model.model_path} declares {proto.dtype_name(desc.data_type)}"
                     f"{list(dims)}. Use the two files that were exported together."
                 )

@@ -236,7 +236,6 @@ def quantize_weights(
     ``per_channel`` gives each output channel its own threshold. ``factors`` first multiply weights,
     by their names.
     """
-    file = model.params_path or model.model_path.parent
     weights: dict[str, QuantizedWeight] = {}
     for op in ops:
         if op.weight not in weights:
@@ -244,7 +243,9 @@ def quantize_weights(
             if factors and op.weight in factors:
                 make = partial(multiplied, stored, make, factors[op.weight])
             axis = op.channel_axis if per_channel else -1
-            weights[op.weight] = QuantizedWeight(op.weight, stored, axis, bits, file, make=make)
+            weights[op.weight] = QuantizedWeight(
+                op.weight, stored, axis, bits, model.parameters_path, make=make
+            )
     return weights
 
 
