@@ -37,7 +37,8 @@ from .static_mode.options import (
 )
 from .static_mode.plan import plan_static
 from .static_mode.ranking import ranked_by_error
-from .static_mode.repair import checked
+from .static_mode.repair import checked, decide_best
+from .verification import Check
 
 
 def quant_post_static(
@@ -233,10 +234,17 @@ def quant_post_static(
     ]
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
-    decisions = decide(model, plan, observations, options, watch)
+    check = None
+    if verify and plan.target.runs_here:
+        check = Check(model, observations.feeds)
+        watch.lap("check")
+        plan, decisions = decide_best(plan, observations, options, watch, check)
+        notes += _broken_promises(options, decisions.options)
+    else:
+        decisions = decide(plan, observations, options, watch)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        ranked = ranked_by_error(model, plan, decisions, observations.feeds[0])
+        ranked = ranked_by_error(plan, decisions, observations.feeds[0])
         found = control(
             source, lambda ops: emit(plan.of(ops), decisions).model, ranked, eval_function, max_drop
         )
@@ -245,10 +253,8 @@ def quant_post_static(
         notes.append(str(found))
         watch.lap("accuracy control")
     verification = None
-    if verify and plan.target.runs_here and observations.feeds:
-        plan, emitted, verification = checked(
-            model, plan, decisions, observations.feeds, repairs=eval_function is None
-        )
+    if check is not None:
+        plan, emitted, verification = checked(plan, decisions, check, eval_function is None)
         watch.lap("check")
     else:
         emitted = emit(plan, decisions)
@@ -294,6 +300,14 @@ def _activation_tensors(
             name, "activation", readers.get(name, ()), bits, None, given.threshold, steps[name]
         )
         for name, given in emitted.ranges.items()
+    ]
+
+
+def _broken_promises(asked: Options, taken: Options) -> list[str]:
+    return [
+        f"{name}={value!r} is left out: with it, the outputs differ more from the float model's"
+        for name, value in asked.promises.items()
+        if getattr(taken, name) != value
     ]
 
 

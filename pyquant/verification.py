@@ -117,7 +117,7 @@ class Check:
         producers = model.producers()
         sigmoids = {name for name, op in producers.items() if op.type == "sigmoid"}
         self._least = [_LEAST_POWER if name in sigmoids else 0.0 for name in model.fetches]
-        self._feeds = feeds
+        self.feeds = feeds
         self._small = _first_sample(model, feeds[0])
         plain = self._float_predictor(model, Optimization.NONE)
         if not _suits(plain, self._small):
@@ -138,10 +138,10 @@ class Check:
         """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
         try:
             predictor = make_int8_predictor(model, all_cores())
-            found = _outputs(predictor, self._feeds, _INT8)
+            found = _outputs(predictor, self.feeds, _INT8)
         except PyquantError:
             return [OutputError(name, None, math.nan) for name in model.fetches]
-        return self._compared(model, _outputs(self._predictor, self._feeds, _FLOAT), found)
+        return self._compared(model, _outputs(self._predictor, self.feeds, _FLOAT), found)
 
     def verify(self, model: Model) -> Verification:
         """Check an int8 model.
@@ -155,10 +155,10 @@ class Check:
         says, does = (_outputs(one, [self._small], _INT8) for one in (simulation, predictor))
         departures = self._compared(model, says, does)
         runs = _Turns(self._predictor, predictor)
-        pairs = [runs.pair(feed, number) for number, feed in enumerate(self._feeds)]
-        runs.repeat(self._feeds[0])
+        pairs = [runs.pair(feed, number) for number, feed in enumerate(self.feeds)]
+        runs.repeat(self.feeds[0])
         return Verification(
-            self._compared(model, *zip(*pairs)), departures, *runs.medians(), len(self._feeds)
+            self._compared(model, *zip(*pairs)), departures, *runs.medians(), len(self.feeds)
         )
 
     def _float_predictor(self, model: Model, optimization: Optimization) -> Any:

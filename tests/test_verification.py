@@ -24,6 +24,7 @@ from pyquant import (
     quant_post_static,
 )
 from pyquant.calibration.kept import MOST_BATCHES, MOST_BYTES, KeptBatches
+from pyquant.calibration.moments import InputMoments
 from pyquant.cli import main
 from pyquant.errors import SettingError
 from pyquant.static_mode import repair
@@ -208,3 +209,31 @@ def test_the_command_line_runs_a_model(tmp_path: Path, capsys: pytest.CaptureFix
     for option in ([], ["--no-verify"]):
         assert main(["static", str(source), "-o", str(tmp_path / "int8"), *data, *option]) == 0
         assert ("check  " in capsys.readouterr().out) == (option == [])
+
+
+ACCURATE: dict[str, Any] = {"algo": "auto", "equalize": True, "round_type": "adaround"}
+
+
+def test_settings_that_promise_accuracy_are_left_where_they_cost_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = plain_net().save(tmp_path / "in")
+    # If values are correlated, errors of weights can make up for one another.
+    given: dict[str, Any] = {"data_loader": [IMAGES + np.float32(2)], "weight_bits": 5}
+    plain = static(source, tmp_path / "plain", **given)
+    accurate = static(source, tmp_path / "accurate", **given, **ACCURATE)
+    assert plain.verification is not None
+    assert accurate.verification is not None
+    assert accurate.verification.errors[0].power < plain.verification.errors[0].power
+    left_out = [note for note in accurate.notes if "left out" in note]
+    assert not any("round_type" in note for note in left_out)
+    assert len(left_out) < len(ACCURATE)
+    rounded = InputMoments.round
+    monkeypatch.setattr(InputMoments, "round", lambda self, weight: -rounded(self, weight))
+    adaround = {"round_type": "adaround"}
+    spoiled = static(source, tmp_path / "spoiled", **given, **adaround)
+    assert spoiled.verification is not None
+    assert spoiled.verification.errors == plain.verification.errors
+    assert model_bytes(tmp_path / "spoiled") == model_bytes(tmp_path / "plain")
+    (note,) = (note for note in spoiled.notes if "left out" in note)
+    assert note.startswith("round_type='adaround'")

@@ -51,11 +51,9 @@ class Emitted:
     steps: Mapping[str, float]
 
 
-def decide(
-    model: Model, plan: Plan, observations: Observations, options: Options, watch: Stopwatch
-) -> Decisions:
-    """Decide what a plan leaves open; the parameters of ``model`` may take in factors."""
-    equalization = Equalization()
+def decide(plan: Plan, observations: Observations, options: Options, watch: Stopwatch) -> Decisions:
+    """Decide what a plan leaves open; the parameters of its model may take in factors."""
+    equalization, model = Equalization(), plan.int8.model
     if options.equalizes:
         equalization = equalize(model, plan.int8, observations, options)
         observations = observations.divided(equalization.factors)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -153,6 +153,19 @@ class Options(CalibrationOptions):
     eval_function: Metric | None
     max_drop: float
     equalize: bool | None
+
+    @property
+    def promises(self) -> dict[str, Any]:
+        """The arguments that promise accuracy beyond the defaults."""
+        asked = {"round_type": self.rounds_by_moments, "algo": self.algo == AUTO}
+        asked["equalize"] = bool(self.equalize)
+        return {name: getattr(self, name) for name, is_asked in asked.items() if is_asked}
+
+    @property
+    def without_promises(self) -> Options:
+        """The same with the defaults in place of `promises`."""
+        plain: dict[str, Any] = {"round_type": ROUND_TYPES[0], "algo": "mse", "equalize": None}
+        return replace(self, **{name: plain[name] for name in self.promises})
 
     @property
     def rounds_by_moments(self) -> bool:

@@ -49,6 +49,10 @@ class Plan:
         """The ops whose activation and weight become int8."""
         return self.int8.ops
 
+    def on(self, model: Model) -> Plan:
+        """Return the plan for a copy of its model."""
+        return replace(self, int8=replace(self.int8, model=model))
+
     def of(self, ops: Sequence[WeightedOp], kept: Sequence[FloatOp] = ()) -> Plan:
         """Return the plan with fewer int8 ops; ``kept`` are the others."""
         if len(ops) == len(self.ops):

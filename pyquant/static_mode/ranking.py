@@ -19,14 +19,13 @@ from .decisions import Decisions
 from .plan import Plan
 
 
-def ranked_by_error(
-    model: Model, plan: Plan, decisions: Decisions, feed: Feed
-) -> list[tuple[WeightedOp, float]]:
+def ranked_by_error(plan: Plan, decisions: Decisions, feed: Feed) -> list[tuple[WeightedOp, float]]:
     """Return the int8 ops with the errors of their outputs by their own integers, worst first.
 
     An error is relative, rms, the mean over the outputs. One batch, run in float op by op, finds
     those of all ops.
     """
+    model = plan.int8.model
     axes = channel_axes(model, plan.ops)
     ranges, _ = decisions.ranges.find(plan.int8)
     factors = decisions.equalization.inserted

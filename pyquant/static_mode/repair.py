@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from ..calibration.data import Feed
 from ..errors import PyquantError
-from ..program.model import Model
+from ..program.model import copy_model
 from ..program.quantizable import FloatOp
+from ..result import Stopwatch
 from ..verification import Check, OutputError, Verification, worst
 from .accuracy_control import fewest
-from .decisions import Decisions, Emitted, emit
+from .decisions import Decisions, Emitted, decide, emit
+from .observation import Observations
+from .options import Options
 from .plan import Plan
 from .ranking import ranked_by_error
 
@@ -19,23 +20,43 @@ MOST_ERROR = 0.05
 """The share of an output's power that its error by int8 may have."""
 
 
+def decide_best(
+    plan: Plan, observations: Observations, options: Options, watch: Stopwatch, check: Check
+) -> tuple[Plan, Decisions]:
+    """Decide by the defaults, and by each setting that promises accuracy where it keeps to that.
+
+    These judge each op by itself. What their choices do to the outputs together is seen by running
+    them: a setting stays out unless the outputs err less with it.
+    """
+    if not options.promises:
+        return plan, decide(plan, observations, options, watch)
+
+    def tried(settings: Options) -> tuple[float, Plan, Decisions]:
+        copied = plan.on(copy_model(plan.int8.model))  # the parameters may take factors in
+        decisions = decide(copied, observations, settings, watch)
+        power = worst(check.errors(emit(copied, decisions).model)).power
+        watch.lap("check")
+        return power, copied, decisions
+
+    best = tried(options.without_promises)
+    for name, value in options.promises.items():
+        trial = tried(replace(best[2].options, **{name: value}))
+        if trial[0] < best[0]:
+            best = trial
+    return best[1:]
+
+
 def checked(
-    model: Model, plan: Plan, decisions: Decisions, feeds: Sequence[Feed], repairs: bool
+    plan: Plan, decisions: Decisions, check: Check, repairs: bool
 ) -> tuple[Plan, Emitted, Verification]:
     """Return the int8 program of a plan, or of one with fewer int8 ops where it errs too much.
 
-    Args:
-        model: the float model, folded.
-        plan: of it.
-        decisions: by the data.
-        feeds: batches to check it on.
-        repairs: whether ops may be kept in float.
+    ``repairs`` is whether ops may be kept in float.
 
     Raises:
-        ModelFileError: Paddle cannot load a model.
-        CalibrationDataError: it cannot run one.
+        ModelFileError: Paddle cannot load the result.
+        CalibrationDataError: it cannot run it.
     """
-    check = Check(model, feeds)
     emitted = emit(plan, decisions)
     try:
         found = check.verify(emitted.model)
@@ -46,7 +67,7 @@ def checked(
         if not repairs:
             raise
         reason = str(error)
-    ranked = ranked_by_error(model, plan, decisions, feeds[0])
+    ranked = ranked_by_error(plan, decisions, check.feeds[0])
     ops = [op for op, _ in ranked]
 
     def holds(kept: int) -> bool:
