@@ -10,10 +10,10 @@ from typing import Any
 from .errors import NonFiniteWeightError, SettingError
 from .program.float_parameters import with_large_parameters
 from .program.graph import Graph
+from .program.matrix_products import why_misread
 from .program.misfusion import keep_apart
 from .program.model import Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
-from .program.products import why_misread
 from .program.quantizable import (
     WEIGHT_ONLY_OP_TYPES,
     FloatOp,

@@ -26,8 +26,8 @@ from .settings import check_choice
 from .static_mode.accuracy_control import Control, control
 from .static_mode.activation_ranges import check_given
 from .static_mode.decisions import Emitted, decide, emit
-from .static_mode.normalization import notes_on_data
-from .static_mode.observation import observe, without_dead
+from .static_mode.input_check import notes_on_data
+from .static_mode.observation import observe, without_always_zero
 from .static_mode.options import (
     ACTIVATION_QUANTIZE_TYPES,
     Metric,
@@ -37,7 +37,7 @@ from .static_mode.options import (
 )
 from .static_mode.plan import plan_static
 from .static_mode.ranking import ranked_by_error
-from .static_mode.repair import checked, decide_best
+from .static_mode.repair import check_and_repair, keep_settings_that_help
 from .verification import Check
 
 
@@ -225,7 +225,7 @@ def quant_post_static(
     watch.lap("load")
     observations = observe(model, plan, options)
     watch.lap("calibrate")
-    plan = without_dead(plan, observations.statistics)
+    plan = without_always_zero(plan, observations.statistics)
     check_given(options, plan.int8.observed)
     notes += [
         *observations.notes,
@@ -238,8 +238,8 @@ def quant_post_static(
     if verify and plan.target.runs_here:
         check = Check(model, observations.feeds)
         watch.lap("check")
-        plan, decisions = decide_best(plan, observations, options, watch, check)
-        notes += _broken_promises(options, decisions.options)
+        plan, decisions = keep_settings_that_help(plan, observations, options, watch, check)
+        notes += _settings_left_out(options, decisions.options)
     else:
         decisions = decide(plan, observations, options, watch)
     if eval_function is not None:
@@ -254,7 +254,9 @@ def quant_post_static(
         watch.lap("accuracy control")
     verification = None
     if check is not None:
-        plan, emitted, verification = checked(plan, decisions, check, eval_function is None)
+        plan, emitted, verification = check_and_repair(
+            plan, decisions, check, eval_function is None
+        )
         watch.lap("check")
     else:
         emitted = emit(plan, decisions)
@@ -303,10 +305,10 @@ def _activation_tensors(
     ]
 
 
-def _broken_promises(asked: Options, taken: Options) -> list[str]:
+def _settings_left_out(asked: Options, taken: Options) -> list[str]:
     return [
         f"{name}={value!r} is left out: with it, the outputs differ more from the float model's"
-        for name, value in asked.promises.items()
+        for name, value in asked.accuracy_settings.items()
         if getattr(taken, name) != value
     ]
 

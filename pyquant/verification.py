@@ -40,7 +40,7 @@ _LEAST_POWER = 1e-4
 """A hundredth of the range of a sigmoid, squared."""
 
 
-class OutputError(NamedTuple):
+class OutputDifference(NamedTuple):
     """How far an output of the int8 run is from what it should be.
 
     Attributes:
@@ -62,7 +62,7 @@ class OutputError(NamedTuple):
         return f"'{self.name}' differs by {rms:.2f} % (rms), cosine {self.similarity.cosine:.4f}"
 
 
-def worst(errors: Sequence[OutputError]) -> OutputError:
+def worst(errors: Sequence[OutputDifference]) -> OutputDifference:
     """Return the error of the largest power, NaN before all others."""
     return max(errors, key=lambda one: math.inf if math.isnan(one.power) else one.power)
 
@@ -81,8 +81,8 @@ class Verification:
         repairs: what was done about what was found first; empty if nothing was.
     """
 
-    errors: Sequence[OutputError]
-    departures: Sequence[OutputError]
+    errors: Sequence[OutputDifference]
+    departures: Sequence[OutputDifference]
     float_seconds: float
     int8_seconds: float
     speedup: float
@@ -134,13 +134,13 @@ class Check:
                 self._predictor = predictor
                 break
 
-    def errors(self, model: Model) -> list[OutputError]:
+    def errors(self, model: Model) -> list[OutputDifference]:
         """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
         try:
             predictor = make_int8_predictor(model, all_cores())
             found = _outputs(predictor, self.feeds, _INT8)
         except PyquantError:
-            return [OutputError(name, None, math.nan) for name in model.fetches]
+            return [OutputDifference(name, None, math.nan) for name in model.fetches]
         return self._compared(model, _outputs(self._predictor, self.feeds, _FLOAT), found)
 
     def verify(self, model: Model) -> Verification:
@@ -167,7 +167,7 @@ class Check:
 
     def _compared(
         self, model: Model, expected: Sequence[list[Array]], found: Sequence[list[Array]]
-    ) -> list[OutputError]:
+    ) -> list[OutputDifference]:
         sums = [ErrorSums() for _ in model.fetches]
         for references, outputs in zip(expected, found):
             for one, reference, output in zip(sums, references, outputs):
@@ -175,7 +175,7 @@ class Check:
                 if reference.shape == output.shape and np.isfinite(reference).all():
                     one.add(reference, output)
         return [
-            OutputError(name, one.similarity, _share(one, least))
+            OutputDifference(name, one.similarity, _share(one, least))
             for name, one, least in zip(model.fetches, sums, self._least)
         ]
 

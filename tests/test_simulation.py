@@ -23,7 +23,7 @@ from pyquant import Model, UnsupportedError, load_model, quant_post_static, save
 from pyquant.program import proto
 from pyquant.program.names import BORDERED, WIDENED
 from pyquant.program.op import Op
-from pyquant.program.targets.onednn.integers import read_grids
+from pyquant.program.targets.onednn.read_scales import read_grids
 from pyquant.program.targets.onednn.simulation import simulate
 
 ONEDNN = {"use_mkldnn": True, "use_onednn": True}

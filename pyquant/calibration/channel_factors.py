@@ -14,7 +14,7 @@ import numpy as np
 
 from ..program.parameters import Array
 from ..program.ranges import Grid
-from .output_error import OutputError, Reader
+from .output_error import OutputCost, Reader
 from .samples import ActivationSample
 from .statistic import ActivationHistogram, ActivationMaxima
 
@@ -67,7 +67,7 @@ def channel_factors(
     values. ``levels`` is the largest integer of a weight. ``rounding`` is the share of the weights'
     rounding error, in power, that remains.
     """
-    cost = OutputError(sample.rows, readers)
+    cost = OutputCost(sample.rows, readers)
     if least_cost > 0 and cost.of_activation(grid_of(statistic)) < least_cost:
         return None
 

@@ -12,10 +12,10 @@ from copy import copy
 import numpy as np
 
 from .. import kernels
+from ..program.matrix_products import PRODUCTS
 from ..program.model import Model
 from ..program.op import Op
 from ..program.parameters import Array
-from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
 from .layouts import spread

@@ -67,7 +67,7 @@ def readers_of(
     return readers
 
 
-class OutputError:
+class OutputCost:
     """The cost of quantization in the outputs of the ops that read an activation.
 
     A cost is the error's share of an output's power: the mean over outputs, summed over the ops.

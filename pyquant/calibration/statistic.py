@@ -54,10 +54,6 @@ class ActivationMaxima:
         """Return the range of the values; ``threshold`` is the largest magnitude not clipped."""
         return Range(threshold, -self.abs_max, self.abs_max)
 
-    def clipping_error(self, threshold: float) -> float:
-        """Return the mean squared error of clipping as far as it is known: zero."""
-        return 0.0
-
     def observe(self, samples: NDArray[np.generic], dtype: str | None = None) -> int:
         """Add the values of one batch unless some are NaN or infinite; return how many are.
 
@@ -116,11 +112,6 @@ class ActivationHistogram(ActivationMaxima):
 
     def range(self, threshold: float) -> Range:
         return Range(threshold, self.minimum, self.maximum)
-
-    def clipping_error(self, threshold: float) -> float:
-        """Return the mean squared error of clipping, to the width of a bin."""
-        beyond = np.maximum((np.arange(BINS) + 0.5) * self.bin_width - threshold, 0)
-        return float((self.counts * beyond**2).sum() / max(1, self.values))
 
     @property
     def bin_width(self) -> float:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..program.folding.cross_layer_equalization import find_neighbours, make_division
 from ..program.folding.linear import weight_layout
-from ..program.folding.scaling import find_neighbours, make_division
 from ..program.graph import Graph
 from ..program.model import Model, copy_model
 from ..program.names import EQUALIZED

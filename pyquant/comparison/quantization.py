@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 from .. import kernels
 from ..errors import ModelFileError, UnsupportedError
 from ..program import proto
-from ..program.folding.scaling import stored_factors
+from ..program.folding.cross_layer_equalization import stored_factors
 from ..program.model import Model
 from ..program.op import Op
 from ..program.parameters import Array
 from ..program.ranges import Grid
-from ..program.targets.onednn.integers import CARRIERS, read_grids
+from ..program.targets.onednn.read_scales import CARRIERS, read_grids
 
 
 class Written(NamedTuple):

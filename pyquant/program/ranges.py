@@ -44,7 +44,7 @@ class Grid(NamedTuple):
         """The greatest value that an integer stands for."""
         return (self.limits[1] - self.zero_point) / self.factor
 
-    def shifted(self) -> Grid:
+    def as_unsigned(self) -> Grid:
         """Return the unsigned grid of the same values, given a symmetric signed one."""
         return Grid(self.factor, _SIGNED_LEVELS + 1, True)
 

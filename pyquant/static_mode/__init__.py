@@ -1,8 +1,9 @@
 """Static mode: the choices between the observation of a model and its int8 program.
 
-Start at `decisions.decide` and `decisions.emit`. `options` holds a call's arguments, `plan` which
-ops become int8, `observation` what the data show, `activation_ranges` the thresholds,
-`equalization` the factors, `rounding` the integers of weights and the biases, `accuracy_control`
-which ops go back to float.
-It imports `pyquant.calibration`, `pyquant.program` and `pyquant.kernels`.
+`pyquant.static` shows their order: `plan` sorts the ops, `observation` runs the data, `decisions`
+decides and emits, `repair` runs the result and keeps ops in float that err too much, in the order
+of `ranking`. `activation_ranges` chooses thresholds, `equalization` factors, `weight_rounding`
+integers and bias corrections; `accuracy_control` serves a metric of the user, `input_check` warns
+of unusual data, `options` holds a call's arguments.
+It imports `pyquant.verification`, and whatever is below that.
 """

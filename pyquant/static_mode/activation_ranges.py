@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
-from ..calibration.output_error import OutputError, readers_of
+from ..calibration.output_error import OutputCost, readers_of
 from ..calibration.statistic import ActivationMaxima
 from ..calibration.thresholds import AUTO, activation_threshold
 from ..errors import SettingError
@@ -40,13 +40,13 @@ class ActivationRanges:
         self._weight_factors = weight_factors
         self._thresholds: dict[tuple[str, int], float] = {}
 
-    def find(self, plan: Int8Plan) -> tuple[dict[str, Range], dict[str, int]]:
-        """Return the ranges of the tensors that ``plan`` observes, and their bits."""
-        ranges, bits = {}, {}
+    def find(self, plan: Int8Plan) -> dict[str, Range]:
+        """Return the ranges of what ``plan`` observes."""
+        ranges = {}
         for name in plan.observed:
             statistic = self._observations.statistics[name]
-            bits[name] = plan.bits(name, statistic.range(statistic.abs_max))
-            ranges[name] = statistic.range(self._threshold(name, bits[name], plan))
+            bits = plan.bits(name, statistic.range(statistic.abs_max))
+            ranges[name] = statistic.range(self._threshold(name, bits, plan))
         for group in self._options.same_scale_tensor_list or ():
             together = {name: ranges[name] for name in group if name in ranges}
             if together:
@@ -54,7 +54,7 @@ class ActivationRanges:
         for name, threshold in (self._options.scale_dict or {}).items():
             if name in ranges:
                 ranges[name] = ranges[name].filled(float(threshold))
-        return ranges, bits
+        return ranges
 
     def searched(self, statistic: ActivationMaxima, bits: int) -> float:
         """Return the threshold of a statistic by itself; with `AUTO`, that of ``mse``."""
@@ -77,7 +77,7 @@ class ActivationRanges:
         percent = self._options.hist_percent
         ops = [op for op in self._ops if op.activation == name]
         readers = readers_of(self._model, ops, self._weight_factors)
-        cost = OutputError(sample.rows, readers)
+        cost = OutputCost(sample.rows, readers)
         found = {activation_threshold(statistic, algo, bits, percent): algo for algo in _CANDIDATES}
         return min(
             found,

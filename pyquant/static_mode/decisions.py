@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..program.folding.scaling import store_factors
+from ..program.folding.cross_layer_equalization import store_factors
 from ..program.model import Model
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
@@ -18,7 +18,7 @@ from .equalization import Equalization, equalize
 from .observation import Observations
 from .options import Options
 from .plan import Plan
-from .rounding import Weights, round_weights, suited
+from .weight_rounding import Weights, round_weights, suited
 
 # Weights of ops that run in float: 8 bits would cost accuracy there, and save no time.
 _BITS_OF_FLOAT_OPS = 16
@@ -60,7 +60,7 @@ def decide(plan: Plan, observations: Observations, options: Options, watch: Stop
         watch.lap("equalize")
     factors = equalization.weight_factors
     thresholds = ActivationRanges(model, plan.ops, observations, options, factors)
-    ranges, _ = thresholds.find(plan.int8)
+    ranges = thresholds.find(plan.int8)
     watch.lap("thresholds")
     weights, corrections = round_weights(model, plan.int8, observations, ranges, factors, options)
     in_float = quantize_weights(model, plan.weight_only, _BITS_OF_FLOAT_OPS, options.per_channel)
@@ -72,7 +72,7 @@ def decide(plan: Plan, observations: Observations, options: Options, watch: Stop
 def emit(plan: Plan, decisions: Decisions) -> Emitted:
     """Return the int8 program of a plan."""
     int8, ops = plan.int8, set(plan.ops)
-    ranges, _ = decisions.ranges.find(int8)
+    ranges = decisions.ranges.find(int8)
     inserted = decisions.equalization.inserted
     corrections = {op: value for op, value in decisions.corrections.items() if op in ops}
     weights = suited(decisions.weights, int8, ranges, decisions.options)

@@ -16,12 +16,12 @@ from ..calibration.channel_factors import (
 )
 from ..calibration.output_error import readers_of
 from ..calibration.statistic import ActivationMaxima
+from ..program.folding.cross_layer_equalization import find_neighbours
 from ..program.folding.linear import weight_layout
-from ..program.folding.scaling import find_neighbours
 from ..program.graph import Graph
+from ..program.matrix_products import PRODUCTS
 from ..program.model import Model
 from ..program.parameters import Array
-from ..program.products import PRODUCTS
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
 from ..program.targets.int8_plan import Int8Plan

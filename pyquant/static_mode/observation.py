@@ -42,7 +42,7 @@ class Observations:
     Attributes:
         statistics: of each activation that becomes int8.
         means: float64[channels], of activations, if bias correction asks for them.
-        moments: of what each op reads, if rounding or ranking asks for them.
+        moments: of what each op reads, if rounding asks for them.
         samples: of each activation of known channels, if anything is chosen by them.
         notes: what the user should know about how they were observed.
         feeds: a few batches of the data.
@@ -118,7 +118,7 @@ def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Ca
     return calibration
 
 
-def without_dead(plan: Plan, statistics: Statistics) -> Plan:
+def without_always_zero(plan: Plan, statistics: Statistics) -> Plan:
     """Return the plan without the ops whose activation was always zero.
 
     Raises CalibrationDataError if no op is left.

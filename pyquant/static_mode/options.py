@@ -155,17 +155,17 @@ class Options(CalibrationOptions):
     equalize: bool | None
 
     @property
-    def promises(self) -> dict[str, Any]:
+    def accuracy_settings(self) -> dict[str, Any]:
         """The arguments that promise accuracy beyond the defaults."""
         asked = {"round_type": self.rounds_by_moments, "algo": self.algo == AUTO}
         asked["equalize"] = bool(self.equalize)
         return {name: getattr(self, name) for name, is_asked in asked.items() if is_asked}
 
     @property
-    def without_promises(self) -> Options:
-        """The same with the defaults in place of `promises`."""
+    def without_accuracy_settings(self) -> Options:
+        """The same with the defaults in place of `accuracy_settings`."""
         plain: dict[str, Any] = {"round_type": ROUND_TYPES[0], "algo": "mse", "equalize": None}
-        return replace(self, **{name: plain[name] for name in self.promises})
+        return replace(self, **{name: plain[name] for name in self.accuracy_settings})
 
     @property
     def rounds_by_moments(self) -> bool:

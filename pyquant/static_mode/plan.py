@@ -11,8 +11,8 @@ import numpy as np
 from ..program.folding.fold import fold
 from ..program.folding.pooling import move_poolings
 from ..program.graph import Graph
+from ..program.matrix_products import why_misread
 from ..program.model import Folding, Model, copy_model
-from ..program.products import why_misread
 from ..program.quantizable import (
     ACTIVATION_OP_TYPES,
     FloatOp,
@@ -75,14 +75,16 @@ def plan_static(model: Model, options: CalibrationOptions) -> Plan:
     types = ACTIVATION_OP_TYPES if is_full else options.quantizable_op_type
     # If all is to be int8, so would be the convolution of the mean.
     if optimizes and target.form == "onednn" and not is_full:
-        _pool_first(model, lambda other: _parted(other, types, skip_tensors, target), skip_tensors)
-    ops, weight_only, kept = _parted(model, types, skip_tensors, target)
+        _pool_first(
+            model, lambda other: _sorted_ops(other, types, skip_tensors, target), skip_tensors
+        )
+    ops, weight_only, kept = _sorted_ops(model, types, skip_tensors, target)
     int8 = plan_int8(model, ops, target, skip_tensors)
     return Plan(weight_only, kept, target, skip_tensors, int8)
 
 
 def _pool_first(
-    model: Model, part: Callable[[Model], _Parts], skip_tensors: Collection[str]
+    model: Model, part: Callable[[Model], _SortedOps], skip_tensors: Collection[str]
 ) -> None:
     """Move poolings in front of convolutions whose outputs then need not be float.
 
@@ -103,7 +105,7 @@ def _pool_first(
     model.folded = before._replace(rescaled=before.rescaled | made | again)
 
 
-class _Parts(NamedTuple):
+class _SortedOps(NamedTuple):
     """The ops of a model: int8, with an integer weight alone, and float."""
 
     ops: list[WeightedOp]
@@ -111,14 +113,14 @@ class _Parts(NamedTuple):
     kept: list[FloatOp]
 
 
-def _parted(
+def _sorted_ops(
     model: Model, types: Collection[str], skip_tensors: Collection[str], target: Target
-) -> _Parts:
+) -> _SortedOps:
     """Sort the ops of a model, as it is, by what is done with them."""
     found, kept = find_weighted_ops(model, types, skip_tensors)
     int8_names = _names_of_weightless(model, target, skip_tensors)
     kept = [op for op in kept if op.name not in int8_names]
-    parts = _Parts([], [], kept)
+    parts = _SortedOps([], [], kept)
     axes = {op.weight: op.channel_axis for op in reversed(found)}
     reasons, misread = why_float(model, found, target), why_misread(model, found)
     weights = quantize_weights(model, found, 8, per_channel=True)

@@ -27,7 +27,7 @@ def ranked_by_error(plan: Plan, decisions: Decisions, feed: Feed) -> list[tuple[
     """
     model = plan.int8.model
     axes = channel_axes(model, plan.ops)
-    ranges, _ = decisions.ranges.find(plan.int8)
+    ranges = decisions.ranges.find(plan.int8)
     factors = decisions.equalization.inserted
     squares: dict[str, tuple[Array, Array]] = {}  # of errors and of values, float64[channels]
 

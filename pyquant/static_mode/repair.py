@@ -8,7 +8,7 @@ from ..errors import PyquantError
 from ..program.model import copy_model
 from ..program.quantizable import FloatOp
 from ..result import Stopwatch
-from ..verification import Check, OutputError, Verification, worst
+from ..verification import Check, OutputDifference, Verification, worst
 from .accuracy_control import fewest
 from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
@@ -20,15 +20,14 @@ MOST_ERROR = 0.05
 """The share of an output's power that its error by int8 may have."""
 
 
-def decide_best(
+def keep_settings_that_help(
     plan: Plan, observations: Observations, options: Options, watch: Stopwatch, check: Check
 ) -> tuple[Plan, Decisions]:
-    """Decide by the defaults, and by each setting that promises accuracy where it keeps to that.
+    """Decide by the defaults, then try each accuracy setting: keep it if the outputs err less.
 
-    These judge each op by itself. What their choices do to the outputs together is seen by running
-    them: a setting stays out unless the outputs err less with it.
+    The settings judge each op by itself; a run shows what their choices do to the outputs.
     """
-    if not options.promises:
+    if not options.accuracy_settings:
         return plan, decide(plan, observations, options, watch)
 
     def tried(settings: Options) -> tuple[float, Plan, Decisions]:
@@ -38,15 +37,15 @@ def decide_best(
         watch.lap("check")
         return power, copied, decisions
 
-    best = tried(options.without_promises)
-    for name, value in options.promises.items():
+    best = tried(options.without_accuracy_settings)
+    for name, value in options.accuracy_settings.items():
         trial = tried(replace(best[2].options, **{name: value}))
         if trial[0] < best[0]:
             best = trial
     return best[1:]
 
 
-def checked(
+def check_and_repair(
     plan: Plan, decisions: Decisions, check: Check, repairs: bool
 ) -> tuple[Plan, Emitted, Verification]:
     """Return the int8 program of a plan, or of one with fewer int8 ops where it errs too much.
@@ -87,5 +86,5 @@ def checked(
     return plan, emitted, replace(check.verify(emitted.model), repairs=(repair,))
 
 
-def _holds(error: OutputError) -> bool:
+def _holds(error: OutputDifference) -> bool:
     return error.power <= MOST_ERROR  # which NaN is not

@@ -12,7 +12,7 @@ import paddle_run
 from pyquant import Model, save_model
 from pyquant.program import proto
 from pyquant.program.op import make_op, ops_of, replace_ops
-from pyquant.program.targets.onednn.integers import read_grids
+from pyquant.program.targets.onednn.read_scales import read_grids
 from pyquant.program.targets.onednn.simulation import simulate
 
 

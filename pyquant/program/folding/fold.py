@@ -8,7 +8,7 @@ from ..graph import Graph
 from ..misfusion import keep_apart
 from ..model import Folding, Model, copy_model
 from .affine_folding import fold_affine
-from .constants import compute_constants, use_constants
+from .constant_folding import compute_constants, use_constants
 from .residual import factor_out
 from .rule import Scope
 from .subpixel import use_pixel_shuffle

@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...settings import check_choice
+from ..matrix_products import PRODUCTS, is_fc
 from ..model import Model
 from ..op import Op
 from ..op_facts import Fact, has
-from ..products import PRODUCTS, is_fc
 from ..quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
 from ..weights import WEIGHT_QUANTIZE_TYPES
 from .saturation import ANY

@@ -11,14 +11,14 @@ import numpy as np
 
 from .. import proto
 from ..folding.addition import add_to_outputs
-from ..folding.scaling import make_division
+from ..folding.cross_layer_equalization import make_division
 from ..graph import Graph
+from ..matrix_products import PRODUCTS, Bias, find_biases
 from ..misfusion import keep_apart
 from ..model import Model, copy_model
 from ..names import DEQUANTIZED, QUANTIZED, SCALE, ZERO_POINT
 from ..op import Op, make_cast, make_elementwise, make_op
 from ..parameters import Array, DerivedTensor, Tensor
-from ..products import PRODUCTS, Bias, find_biases
 from ..quantizable import WeightedOp
 from ..ranges import Grid, Range, symmetric_grid
 from ..stored_weights import dequantize_by_scale, read_dequantized, store_weights

@@ -18,8 +18,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ..matrix_products import PRODUCTS
 from ..op import Op
-from ..products import PRODUCTS
 from ..quantizable import CONVOLUTIONS, WeightedOp
 from ..weights import QuantizedWeight
 

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from ...folding.scaling import make_division
+from ...folding.cross_layer_equalization import make_division
 from ...graph import Graph
+from ...matrix_products import PRODUCTS
 from ...misfusion import keep_apart
 from ...model import Model, copy_model
 from ...names import BORDERED, DEQUANTIZED, QUANTIZED
 from ...op import Op
-from ...products import PRODUCTS
 from ...ranges import Grid
 from ...stored_weights import dequantize_by_scale
 from ...weights import QuantizedWeight
@@ -103,14 +103,14 @@ class _Emitter:
 
     def _emit(self, one: FusedOp) -> None:
         grid, linear = self._grids.of_input(one.op), self._linear[one.op.position]
-        is_direct = one.output in self._flow.direct
+        is_direct = one.output in self._flow.int8_outputs
         if grid.zero_point and one.op.position in self._flow.padded:
             before, source = self._bordered_integers(one, grid)
         else:
             before, source = self._integers(one.op.activation, grid)
         weight, bias = self._weights[linear.weight], linear.bias
         if grid.zero_point:
-            bias = bias - grid.zero_point / grid.factor * _sums(weight, one.op.channel_axis)
+            bias = bias - _zero_point_compensation(weight, grid, one.op.channel_axis)
         desc = self._graph.ops[one.op.position]
         for position in one.replaced:
             self._graph.remove(position)
@@ -133,7 +133,13 @@ class _Emitter:
             attributes["Scale_in_eltwise"] = factor
         rank = len(self._graph.dims(one.output) or ())
         made = make_fused(
-            desc, one, linear.weight, inputs, attributes, rank, self._flow.is_shifted(one.op)
+            desc,
+            one,
+            linear.weight,
+            inputs,
+            attributes,
+            rank,
+            self._flow.reads_int8_as_uint8(one.op),
         )
         after = self._dequantize(one.output) if is_direct else []
         self._put(one.position, before, made, after)
@@ -172,7 +178,7 @@ class _Emitter:
         if name in self._quantized:
             return [], self._quantized[name]
         if name in self._flow.scale_groups:
-            shifted, self._quantized[name] = self._shift(name, grid)
+            shifted, self._quantized[name] = self._add_zero_point(name, grid)
             return [shifted], self._quantized[name]
         divided, source = self._divided(name)
         quantized, self._quantized[name] = self._quantize(source, name, grid)
@@ -230,7 +236,7 @@ class _Emitter:
         if position is not None and self._is_of_channels(position) and self._is_alone(name):
             *others, name = self._flow.carriers[position].inputs
             end = position
-        family = find_family(self._graph, self._flow.adds, bordered, name, end)
+        family = find_family(self._graph, self._flow.fused_at, bordered, name, end)
         if family is None or not family.images.isdisjoint([*others, *self._choices.factors]):
             return None
         if end is not None:
@@ -293,7 +299,7 @@ class _Emitter:
         output = self._graph.add_variable(f"{name}{QUANTIZED}", name, data_type(grid))
         return make_quantize(source, output, grid), output
 
-    def _shift(self, name: str, grid: Grid) -> tuple[Op, str]:
+    def _add_zero_point(self, name: str, grid: Grid) -> tuple[Op, str]:
         """Return an op that adds the zero point to integers without one, and its output."""
         output = self._graph.add_variable(f"{name}.shifted", name, data_type(grid))
         return make_requantize(name, output, grid), output
@@ -318,9 +324,9 @@ class _Emitter:
         return [make_dequantize(name, output, self._grids[name])]
 
     def _reads_directly(self, position: int, name: str) -> bool:
-        adds = self._flow.adds.get(position)
+        adds = self._flow.fused_at.get(position)
         if adds is not None and adds.residual == name:
-            return adds.output in self._flow.direct
+            return adds.output in self._flow.int8_outputs
         return self._flow.reads_int8(position, name)
 
 
@@ -331,9 +337,9 @@ def _weight_scales(weight: QuantizedWeight, halved: bool) -> list[float]:
     return scales
 
 
-def _sums(weight: QuantizedWeight, channel_axis: int) -> Any:
-    """Return the sums of the dequantized weight, one per channel."""
+def _zero_point_compensation(weight: QuantizedWeight, grid: Grid, channel_axis: int) -> Any:
+    """Return what the zero point of the integers adds to each output channel: float64."""
     others = tuple(axis for axis in range(weight.stored.ndim) if axis != channel_axis)
     totals = [part.sum(axis=others, dtype=np.int64) for part in weight.values.chunks()]
     summed = np.concatenate(totals) if channel_axis == 0 else np.sum(totals, axis=0)
-    return summed * weight.step.astype(np.float64)
+    return grid.zero_point / grid.factor * (summed * weight.step.astype(np.float64))

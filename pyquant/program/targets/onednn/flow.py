@@ -8,21 +8,21 @@ from collections.abc import Mapping, Sequence
 from ...graph import Graph
 from ...quantizable import CONVOLUTIONS, WeightedOp
 from .accumulation import Accumulation, find_accumulations
-from .carriers import Carrier, carrier
 from .fusion import FusedOp
+from .scale_preserving import Carrier, carrier
 
 
 class Flow:
     """How integers flow between the int8 ops of a program.
 
     Attributes:
-        adds: maps the position of each op of the float program to the int8 op that it joins.
+        fused_at: maps the position of each op of the float program to the int8 op that it joins.
         padded: the positions of the int8 ops that pad what they read with zeros.
         carriers: the scale-preserving ops that move integers, by their positions.
-        direct: the int8 ops that write integers, by the tensor that they write.
+        int8_outputs: the int8 ops that write integers, by the tensor that they write.
         accumulations: the accumulations that compute with integers alone.
         scale_groups: maps each integer tensor to the one whose scale it shares. That one is in
-            ``direct``, or the output of an accumulation.
+            ``int8_outputs``, or the output of an accumulation.
         computed_as_integers: maps a tensor to the position of the op that computes it from tensors
             that are quantized for this.
     """
@@ -31,7 +31,7 @@ class Flow:
         """Follow the integers through a float program; ``fused`` are in the order of running."""
         self._graph = graph
         self._reads = {one.op.position: one.op.activation for one in fused}
-        self.adds = {position: one for one in fused for position in one.replaced}
+        self.fused_at = {position: one for one in fused for position in one.replaced}
         self.padded = {one.op.position for one in fused if _pads(self._graph, one.op)}
         self._bordered = {
             one.op.position
@@ -41,10 +41,10 @@ class Flow:
         self.carriers = {
             position: found
             for position, op in self._graph.ops.items()
-            if position not in self.adds and (found := carrier(op)) is not None
+            if position not in self.fused_at and (found := carrier(op)) is not None
         }
-        self.direct = {one.output: one for one in fused}
-        self.accumulations = find_accumulations(graph, self.adds.keys())
+        self.int8_outputs = {one.output: one for one in fused}
+        self.accumulations = find_accumulations(graph, self.fused_at.keys())
         self.scale_groups: dict[str, str] = {}
         self._find_direct()
         self.computed_as_integers: dict[str, int] = {}
@@ -78,17 +78,17 @@ class Flow:
         carriers = self.carriers
         while True:
             self.scale_groups = self._find_scale_groups(carriers)
-            direct = {name: one for name, one in self.direct.items() if self._is_direct(one)}
+            direct = {name: one for name, one in self.int8_outputs.items() if self._is_direct(one)}
             carried = {
                 position: found
                 for position, found in carriers.items()
                 if found.output in self.scale_groups and self._is_read_as_int8(found.output)
             }
             accumulations = [one for one in self.accumulations if self._is_of_integers(one)]
-            before = len(self.direct), len(carriers), len(self.accumulations)
+            before = len(self.int8_outputs), len(carriers), len(self.accumulations)
             if before == (len(direct), len(carried), len(accumulations)):
                 return
-            self.direct, carriers, self.accumulations = direct, carried, accumulations
+            self.int8_outputs, carriers, self.accumulations = direct, carried, accumulations
 
     def _find_scale_groups(self, carriers: Mapping[int, Carrier]) -> dict[str, str]:
         scale_groups = {name: name for name in self._written}
@@ -113,14 +113,14 @@ class Flow:
     @property
     def _written(self) -> list[str]:
         """The tensors that are written as integers with a scale of their own."""
-        return [*self.direct, *(one.output for one in self.accumulations)]
+        return [*self.int8_outputs, *(one.output for one in self.accumulations)]
 
     def _is_of_integers(self, one: Accumulation) -> bool:
         """Return whether an accumulation can compute with integers, and saves time by that.
 
         It saves none if it has to quantize a tensor as large as the sum.
         """
-        if one.image not in self.direct or self.is_unsigned(one.image, self.scale_groups):
+        if one.image not in self.int8_outputs or self.is_unsigned(one.image, self.scale_groups):
             return False
         if one.base in self.scale_groups:
             is_read = not self.is_unsigned(self.scale_groups[one.base], self.scale_groups)
@@ -150,7 +150,7 @@ class Flow:
         """Return whether the op at a position takes integers for ``name``."""
         if self._reads.get(position) == name:
             return True
-        adds = self.adds.get(position)
+        adds = self.fused_at.get(position)
         if adds is not None:
             return adds.residual == name and adds.activation.function.is_relu
         for one in self.accumulations:
@@ -201,7 +201,7 @@ class Flow:
         readers = self._graph.readers(name) & (self.padded - self._bordered)
         return not any(self._reads.get(position) == name for position in readers)
 
-    def is_shifted(self, op: WeightedOp) -> bool:
+    def reads_int8_as_uint8(self, op: WeightedOp) -> bool:
         """Return whether an int8 op reads signed integers as unsigned ones, which is quicker."""
         sums = {one.output for one in self.accumulations}
         return op.position in self._bordered and self.scale_groups.get(op.activation) in sums
@@ -211,7 +211,7 @@ class Flow:
 
         As in GetDstType of conv_function.h and in fc_kernel.cc; a sum has the type of its residual.
         """
-        one = self.direct.get(name)
+        one = self.int8_outputs.get(name)
         if one is None:
             return False
         if one.residual is not None and one.residual in scale_groups:

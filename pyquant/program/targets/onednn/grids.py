@@ -31,13 +31,13 @@ class Grids:
     def of_input(self, op: WeightedOp) -> Grid:
         """Return the grid of the integers that an op reads."""
         grid = self[op.activation]
-        return grid.shifted() if self._flow.is_shifted(op) else grid
+        return grid.as_unsigned() if self._flow.reads_int8_as_uint8(op) else grid
 
 
 def choose_grid(flow: Flow, name: str, given: Range) -> Grid:
     """Return the grid of a tensor that has a given range."""
     root = flow.scale_groups.get(name, name)
-    if root in flow.direct or root in flow.symmetric:
+    if root in flow.int8_outputs or root in flow.symmetric:
         return symmetric_grid(given, flow.is_unsigned(root, flow.scale_groups))
     if flow.takes_zero_point(root):
         return fitted_grid(given)

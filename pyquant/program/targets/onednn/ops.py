@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ... import proto
+from ...matrix_products import PRODUCTS
 from ...op import Op, make_op
-from ...products import PRODUCTS
 from ...quantizable import CONVOLUTIONS
 from ...ranges import Grid
 from .fusion import FusedOp

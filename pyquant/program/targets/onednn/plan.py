@@ -32,7 +32,7 @@ class OneDnnPlan:
     def observed(self) -> Collection[str]:
         """The tensors whose ranges must be known."""
         names = dict.fromkeys(one.op.activation for one in self.fused)
-        for name, one in self.flow.direct.items():
+        for name, one in self.flow.int8_outputs.items():
             # A sum of integers may have only float readers once fewer ops are int8.
             is_sum = one.residual is not None
             if is_sum or names.keys().isdisjoint(self.flow.carried_from(name)):
@@ -50,7 +50,7 @@ class OneDnnPlan:
     def bits(self, name: str, given: Range) -> int:
         """Return the bits of signed integers with as fine a step; ``given`` is not clipped."""
         root = self.flow.scale_groups.get(name, name)
-        if root in self.flow.direct or root in self.flow.symmetric:
+        if root in self.flow.int8_outputs or root in self.flow.symmetric:
             return 9 if self.flow.is_unsigned(root, self.flow.scale_groups) else 8
         smaller, larger = sorted((-given.minimum, given.maximum))
         is_fine = smaller <= 0 or (self.flow.takes_zero_point(name) and smaller < larger / 3)

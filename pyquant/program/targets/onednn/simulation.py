@@ -19,8 +19,8 @@ from ...op import Op, make_op
 from ...op_facts import FUNCTIONS
 from ...ranges import Grid
 from .accumulation import BINARY_OPS
-from .integers import CARRIERS, read_grids
 from .ops import CONVOLUTION_ATTRIBUTES
+from .read_scales import CARRIERS, read_grids
 
 # A float32 of this magnitude has no bits for a fraction: adding it rounds to nearest, ties to even.
 _WITHOUT_FRACTION = 1.5 * 2**23

@@ -13,12 +13,12 @@ import numpy as np
 
 from .. import proto
 from ..graph import Graph
+from ..matrix_products import PRODUCTS
 from ..model import Model
 from ..names import EQUALIZED, FACTORS, RECIPROCALS, stem
 from ..op import Op, make_elementwise
 from ..op_facts import Fact, has
 from ..parameters import Array
-from ..products import PRODUCTS
 from ..quantizable import QUANTIZABLE_OPS, WeightedOp
 from .affine import affine_op
 from .linear import LinearOp, linear_op, weight_layout

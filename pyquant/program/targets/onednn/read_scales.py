@@ -9,7 +9,7 @@ from ...model import Model
 from ...op import Op, ops_of
 from ...ranges import Grid
 from .accumulation import BINARY_OPS
-from .carriers import CARRIER_OP_TYPES
+from .scale_preserving import CARRIER_OP_TYPES
 
 CARRIERS = (*CARRIER_OP_TYPES, "reshape2", "transpose2")
 """The op types that may move integers: those that pyquant writes so, and others that could."""
