@@ -472,7 +472,7 @@ def test_the_result_tells_what_was_done(tmp_path: Path, source: Path) -> None:
         ("dense.w", "weight", 1),
     ]
     assert list(result.seconds) == [
-        *("load", "calibrate", "equalize", "thresholds", "quantize", "check", "save")
+        *("load", "calibrate", "check", "equalize", "thresholds", "quantize", "save")
     ]
     assert result.bytes_before == sum(path.stat().st_size for path in source.iterdir())
     assert result.bytes_after < result.bytes_before
