@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from pyquant.calibration.moments import InputMoments
 from pyquant.cli import main
 from pyquant.errors import SettingError
 from pyquant.static_mode import repair
+from pyquant.verification import Check, OutputDifference
 
 IMAGES = programs.random((8, 4, 10, 10), 3)
 
@@ -237,3 +239,20 @@ def test_settings_that_promise_accuracy_are_left_where_they_cost_some(
     assert model_bytes(tmp_path / "spoiled") == model_bytes(tmp_path / "plain")
     (note,) = (note for note in spoiled.notes if "left out" in note)
     assert note.startswith("round_type='adaround'")
+
+
+def test_outputs_that_cannot_be_right_count_as_wrong() -> None:
+    def compared(output: Any, expected: Any) -> OutputDifference:
+        check = Check.__new__(Check)
+        check._least = [0.0]
+        model = SimpleNamespace(fetches=["y"])
+        return check._compared(model, [[expected]], [[output]])[0]  # type: ignore[arg-type]
+
+    ones = np.ones((2, 3), np.float32)
+    assert compared(ones, ones).power == 0
+    assert compared(0 * ones, ones).power == 1
+    assert compared(ones, 0 * ones).power == 1
+    for wrong in (ones * np.nan, ones[:1]):
+        assert np.isnan(compared(wrong, ones).power)
+        assert "'y'" in str(compared(wrong, ones))
+    assert compared(ones, ones * np.nan).similarity is None  # nothing is known
