@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"noise {100 * noise:.1f} %: {shown}, mean {100 * np.mean(found):.1f}", flush=True)
 
 
-def _accuracy(noise: float, draw: int, images: Any, texts: Sequence[str]) -> float:
+def _accuracy(noise: float, draw: int, images: Any, texts: list[str]) -> float:
     path, _ = models.model_paths(models.RECOGNITION)
     model, random = load_model(path.parent, path.name), np.random.default_rng(draw)
     for name, array in model.parameters.items():
