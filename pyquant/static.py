@@ -235,7 +235,7 @@ def quant_post_static(
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
     check = None
-    if verify and plan.target.runs_here:
+    if verify and plan.target.runs_here and observations.feeds:
         check = Check(model, observations.feeds)
         watch.lap("check")
         plan, decisions = keep_settings_that_help(plan, observations, options, watch, check)
