@@ -37,7 +37,7 @@ def main() -> None:
 
 def _measure(source: Source, algos: list[str]) -> None:
     alone = _peak(source, "forward")
-    for run in ("forward", *algos):
+    for run in ("forward", *algos, *(f"{algo} +check" for algo in algos)):
         peak = alone if run == "forward" else _peak(source, run)
         title = f"{source.name:24} {source.batch:5} {run:16}"
         print(f"{title} {peak:7.0f} {peak / alone:6.2f}", flush=True)
@@ -60,7 +60,8 @@ def _run(source: Source, run: str) -> None:
         forward(source)
         return
     with tempfile.TemporaryDirectory() as output:
-        static(source, Path(output), algo=run)
+        algo, _, check = run.partition(" ")
+        static(source, Path(output), algo=algo, verify=bool(check))
 
 
 def _options() -> argparse.Namespace:

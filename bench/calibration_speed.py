@@ -1,7 +1,7 @@
 """Whole static quantizations against the forward alone: python -m bench.calibration_speed.
 
 The forward is that of Paddle's Predictor with oneDNN and every optimisation, on all cores, and
-includes loading the model. Both take turns in one process; a peer, if asked for, runs once.
+includes loading the model. All take turns in one process; a peer, if asked for, runs once.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def main() -> None:
 def _measure(source: Source, options: argparse.Namespace, output: Path) -> None:
     runs: dict[str, Callable[[], Any]] = {"forward": partial(forward, source)}
     for algo in options.algos:
-        runs[f"pyquant {algo}"] = partial(static, source, output, algo=algo)
+        run = partial(static, source, output, algo=algo)
+        runs[f"pyquant {algo}"] = partial(run, verify=False)
+        runs[f"{algo} and check"] = run
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(options.rounds + 1):
         for name, run in runs.items():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from .errors import NonFiniteWeightError, SettingError
-from .program.float_parameters import with_large_parameters
 from .program.graph import Graph
 from .program.matrix_products import why_misread
 from .program.misfusion import keep_apart
@@ -22,6 +21,7 @@ from .program.quantizable import (
     find_weighted_ops,
     refuse_nothing,
     stays_float,
+    with_large_parameters,
 )
 from .program.rewrite_json import JsonProgram, write_json
 from .program.stored_weights import dequantize_by_scale, store_weights

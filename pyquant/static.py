@@ -9,10 +9,9 @@ from typing import Any
 from .calibration.data import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
-from .program.float_parameters import with_large_parameters
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, load_model, save_model
-from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp
+from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp, with_large_parameters
 from .program.targets.saturation import ANY
 from .result import (
     QuantizationResult,

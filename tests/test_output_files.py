@@ -14,8 +14,7 @@ import programs
 import pytest
 
 from pyquant import OutputError, quant_post_static
-from pyquant.program.output_files import OutputFiles
-from pyquant.program.temporary import temporary_directory
+from pyquant.program.output_files import OutputFiles, temporary_directory
 
 BEFORE = {"a": b"old a", "c": b"old c"}
 

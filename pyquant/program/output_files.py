@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and together or not at all."""
+"""Files that appear whole or not at all, and together or not at all; temporary ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import glob
 import os
 import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -174,3 +175,21 @@ def remove_leftovers(target: Path) -> None:
     for path in target.parent.glob(f".{glob.escape(target.name)}.*"):
         if re.fullmatch("[0-9a-f]{32}", path.suffix[1:]):
             path.unlink(missing_ok=True)
+
+
+@contextmanager
+def temporary_directory() -> Iterator[Path]:
+    """Yield a new directory, which is removed at the end.
+
+    Raises OutputError if it, or what the ``with`` block writes there, cannot be written.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            yield Path(directory)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{error.filename or tempfile.gettempdir()}: temporary files cannot be written "
+            f"({error.strerror or error}). Make room there, or name another directory in TMPDIR."
+        ) from error

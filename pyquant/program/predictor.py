@@ -18,8 +18,8 @@ from . import proto
 from .misfusion import kept_apart
 from .model import Model
 from .op import ops_of
+from .output_files import temporary_directory
 from .parameters import Array, write_combined
-from .temporary import temporary_directory
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
 

@@ -14,14 +14,9 @@ from typing import Any
 
 from ..errors import SettingError
 from ..program.model import Model, load_model, save_model
-from ..program.predictor import (
-    Optimization,
-    all_cores,
-    make_int8_predictor,
-    make_predictor,
-)
+from ..program.output_files import temporary_directory
+from ..program.predictor import Optimization, all_cores, make_int8_predictor, make_predictor
 from ..program.quantizable import WeightedOp
-from ..program.temporary import temporary_directory
 from .options import Metric
 
 
@@ -51,7 +46,8 @@ class Control:
     is_met: bool
 
     def __str__(self) -> str:
-        reference, chosen = self.trials[0], self._chosen()
+        reference = self.trials[0]
+        chosen = next(trial for trial in self.trials if trial.kept == len(self.kept))
         first = next(trial for trial in self.trials if trial.kept == 0)
         met = "" if self.is_met else "; max_drop is not met even so"
         return (
@@ -60,9 +56,6 @@ class Control:
             f"{reference.seconds:.2f} s in float, {first.seconds:.2f} s in int8 and "
             f"{chosen.seconds:.2f} s with both"
         )
-
-    def _chosen(self) -> Trial:
-        return next(trial for trial in self.trials if trial.kept == len(self.kept))
 
 
 def control(

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..calibration.data import Source
-from ..calibration.engines import engine_of
-from ..calibration.run import Checkpoint, Engine, checkpoint_at
+from ..calibration.run import Checkpoint, Engine, checkpoint_at, run_here
 from ..calibration.source import CalibrationData
 from ..calibration.state import Calibration
 from ..calibration.thresholds import ALGORITHMS, AUTO
@@ -120,7 +119,7 @@ class CalibrationOptions:
 
     @cached_property
     def run(self) -> Engine:
-        return engine_of(self.engine)
+        return _engine_of(self.engine)
 
     @property
     def _sources(self) -> dict[str, Source | None]:
@@ -258,3 +257,14 @@ class Options(CalibrationOptions):
                     f"scale_dict: the threshold of '{name}', {threshold}, is not finite and "
                     "positive."
                 )
+
+
+def _engine_of(engine: Any) -> Engine:
+    """Return the engine for None or the module ``ray``; raise SettingError for anything else."""
+    if engine is None:
+        return run_here
+    if getattr(engine, "__name__", None) != "ray":
+        raise SettingError(f"engine: {engine!r} is not known. Give None, or the module ray.")
+    from ..calibration.ray_engine import RayEngine
+
+    return RayEngine(engine)

@@ -11,9 +11,9 @@ from .. import proto
 from ..graph import Graph
 from ..op import Op, make_op, replace_ops
 from ..op_facts import Fact, has
+from ..output_files import temporary_directory
 from ..parameters import Array, write_combined
 from ..predictor import cpu_config, run_outputs
-from ..temporary import temporary_directory
 from ..tensor_inputs import use_attributes
 from .rule import Scope
 
