@@ -40,9 +40,8 @@ def main() -> None:
 def _measure(source: Source, options: argparse.Namespace, output: Path) -> None:
     runs: dict[str, Callable[[], Any]] = {"forward": partial(forward, source)}
     for algo in options.algos:
-        run = partial(static, source, output, algo=algo)
-        runs[f"pyquant {algo}"] = partial(run, verify=False)
-        runs[f"{algo} and check"] = run
+        runs[f"pyquant {algo}"] = partial(static, source, output, algo=algo, verify=False)
+        runs[f"{algo} and check"] = partial(static, source, output, algo=algo)
     seconds: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(options.rounds + 1):
         for name, run in runs.items():
