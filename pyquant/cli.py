@@ -20,15 +20,15 @@ from .calibration.state import Calibration
 from .calibration.thresholds import ALGORITHMS, AUTO
 from .compare import compare
 from .comparison.page import save_page
-from .deployment import make_predictor
+from .deployment import deployed
 from .dynamic import WEIGHT_BITS, quant_post_dynamic
-from .errors import PyquantError, SettingError, UnsupportedError
+from .errors import CalibrationDataError, PyquantError, SettingError, UnsupportedError
 from .program import proto
 from .program.folding.fold import fold
 from .program.misfusion import keep_apart
 from .program.model import Model, load_model, save_model
 from .program.output_files import OutputFiles
-from .program.predictor import run_outputs
+from .program.predictor import run_batch
 from .program.quantizable import (
     ACTIVATION_OP_TYPES,
     QUANTIZABLE_OPS,
@@ -125,22 +125,40 @@ def _run(
     **source: Any,
 ) -> None:
     data = CalibrationData({"sample_generator": str(sample_generator)}, batch_size, batch_nums)
-    inputs = load_model(**source)
-    predictor = make_predictor(**source, threads=threads)
+    model = load_model(**source)
+    predictor = deployed(model, threads)
     seconds, outputs = [], list[Any]()
-    for feed in data.feeds(inputs):
+    for number, feed in enumerate(data.feeds(model)):
         start = time.perf_counter()
-        outputs.append(run_outputs(predictor, feed))
+        outputs.append(run_batch(predictor, feed, number, str(model.model_path)))
         seconds.append(time.perf_counter() - start)
-    joined = dict(zip(predictor.get_output_names(), map(np.concatenate, zip(*outputs))))
+    if not outputs:
+        raise CalibrationDataError(f"{sample_generator}: it yields nothing to run the model on.")
+    joined = dict(zip(predictor.get_output_names(), map(_joined, zip(*outputs))))
     for name, array in joined.items():
-        spread = f"{array.min():.6g} to {array.max():.6g}, mean {array.mean():.6g}"
-        print(f"output {name} {array.dtype}{list(array.shape)} {spread}")
+        print(f"output {name} {array.dtype}{list(array.shape)} {_spread(array)}")
     print(f"{1e3 * median(seconds):.2f} ms a batch, median of {len(seconds)}")
     if output is not None:
         with OutputFiles(output.parent) as files, files.open(output) as stream:
             np.savez(stream, **joined)
         print(output)
+
+
+def _joined(batches: Sequence[Any]) -> Any:
+    """Return the outputs of several batches as one; raise UnsupportedError if their sizes vary."""
+    arrays = [np.atleast_1d(array) for array in batches]
+    try:
+        return np.concatenate(arrays)
+    except ValueError as error:
+        raise UnsupportedError(
+            f"the outputs of batches differ in size ({error}). Give samples of one size."
+        ) from error
+
+
+def _spread(array: Any) -> str:
+    if not array.size:
+        return "empty"
+    return f"{array.min():.6g} to {array.max():.6g}, mean {array.mean():.6g}"
 
 
 def _print_calibration(path: Path, calibration: Calibration) -> None:

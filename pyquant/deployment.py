@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .program.model import load_model
+from .program.model import Model, load_model
 from .program.predictor import Optimization, all_cores, make_int8_predictor
 from .program.predictor import make_predictor as make_float_predictor
 from .program.quantizable import INT8_OP_TYPES
@@ -34,8 +34,12 @@ def make_predictor(
         SettingError: ``threads`` is less than 1.
         UnsupportedError: it is a ``.json`` with ops that are not known.
     """
+    return deployed(load_model(model_dir, model_filename, params_filename), threads)
+
+
+def deployed(model: Model, threads: int | None) -> Any:
+    """As `make_predictor`, of a model that is read already."""
     count = all_cores() if threads is None else check_positive("threads", threads)
-    model = load_model(model_dir, model_filename, params_filename)
     if any(op.type in INT8_OP_TYPES for op in model.ops()):
         return make_int8_predictor(model, count)
     return make_float_predictor(model, Optimization.FUSED, count)

@@ -11,7 +11,7 @@ from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, load_model, save_model
-from .program.quantizable import ACTIVATION_OP_TYPES, FloatOp, WeightedOp, with_large_parameters
+from .program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, with_large_parameters
 from .program.targets.saturation import ANY
 from .result import (
     QuantizationResult,
@@ -22,7 +22,7 @@ from .result import (
     weight_tensors,
 )
 from .settings import check_choice
-from .static_mode.accuracy_control import Control, control
+from .static_mode.accuracy_control import control
 from .static_mode.activation_ranges import check_given
 from .static_mode.decisions import Emitted, decide, emit
 from .static_mode.input_check import notes_on_data
@@ -153,12 +153,13 @@ def quant_post_static(
             without VNNI, which add the products of two neighbouring inputs in 16 bits. In QDQ,
             Paddle chooses the integers of convolutions, so these stay in float. ``"vnni"`` gives
             right results only on processors with VNNI.
-
-        verify: end by running the result on a few batches as it is deployed on a CPU: against its
-            simulation and against the float model, and timed against that. Where the error of an
-            output has more than 5 % of its power, the ops whose integers err most are kept in
-            float, as few as will do. ``verification`` of the result has what was found. Not for
-            ``"TensorRT"`` and ``"ARM"``.
+        verify: check the result at the end, on a few batches of the data, as it runs on a CPU. The
+            check compares it with its simulation and with the float model, and times both. If the
+            error of an output exceeds 5 % of its power, the ops whose outputs err most stay in
+            float, as few as possible. ``algo="auto"``, ``equalize=True`` and
+            ``round_type="adaround"`` are left out if the outputs err more with them. The result's
+            ``verification`` reports what was found. Results for ``"TensorRT"`` and ``"ARM"`` do
+            not run on a CPU, and are not checked.
 
     Returns:
         What was quantized and with which threshold, and what stays in float and why.
@@ -247,8 +248,7 @@ def quant_post_static(
         found = control(
             source, lambda ops: emit(plan.of(ops), decisions).model, ranked, eval_function, max_drop
         )
-        kept = [op for op in plan.ops if op not in found.kept]
-        plan = plan.of(kept, _kept_for_accuracy(found))
+        plan = plan.without([*zip(found.kept, found.errors)], "accuracy control")
         notes.append(str(found))
         watch.lap("accuracy control")
     verification = None
@@ -283,13 +283,6 @@ def quant_post_static(
 
 quant_post = quant_post_static
 """PaddleSlim's old name for `quant_post_static`."""
-
-
-def _kept_for_accuracy(found: Control) -> list[FloatOp]:
-    return [
-        FloatOp(op.op_type, op.output, f"accuracy control: its integers err by {error:.2%}")
-        for op, error in zip(found.kept, found.errors)
-    ]
 
 
 def _activation_tensors(

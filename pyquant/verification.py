@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import median
 from typing import Any, NamedTuple
 
@@ -22,8 +23,7 @@ from .program.predictor import (
     all_cores,
     make_int8_predictor,
     make_predictor,
-    run_failure,
-    run_outputs,
+    run_batch,
 )
 from .program.targets.onednn.simulation import simulate
 
@@ -46,8 +46,9 @@ class OutputDifference(NamedTuple):
     Attributes:
         name: of the output.
         similarity: to what it should be; None if it holds no value.
-        power: of the error, as a share of the output's; of a sigmoid, which may be near 0
-            throughout, as a share of `_LEAST_POWER` at least. NaN if a value is NaN or infinite.
+        power: of the error, as a share of the output's power. A sigmoid may be near 0 throughout:
+            its power counts as `_LEAST_POWER` per value at least. NaN if a value is NaN or
+            infinite, or the shape is wrong.
     """
 
     name: str
@@ -75,12 +76,12 @@ class Verification:
 
     Attributes:
         errors: of each output of the int8 run, against the float model's.
-        departures: likewise, against what the program says, computed op by op in float.
+        departures: likewise, against the simulation: the program computed op by op in float.
         float_seconds: median time of one batch by the float model, folded, on all cores.
         int8_seconds: likewise by the int8 model, in turns with the former.
         speedup: how many times as fast as float the int8 model is, the median of pairs of runs.
         batches: how many batches were run.
-        repairs: what was done about what was found first; empty if nothing was.
+        repairs: what was done about errors; empty if nothing was.
     """
 
     errors: Sequence[OutputDifference]
@@ -105,7 +106,7 @@ class Verification:
 
 
 class Check:
-    """Runs int8 models made from a float one, beside that."""
+    """Runs int8 models beside the float model that they are made from."""
 
     def __init__(self, model: Model, feeds: Sequence[Feed]) -> None:
         """Run the float model, which may be folded, on some batches.
@@ -148,7 +149,11 @@ class Check:
             found = _outputs(predictor, self.feeds, _INT8)
         except PyquantError:
             return [OutputDifference(name, None, math.nan) for name in model.fetches]
-        return self._compared(model, _outputs(self._predictor, self.feeds, _FLOAT), found)
+        return self._compared(model, self._expected, found)
+
+    @cached_property
+    def _expected(self) -> list[list[Array]]:
+        return _outputs(self._predictor, self.feeds, _FLOAT)
 
     def verify(self, model: Model) -> Verification:
         """Check an int8 model.
@@ -196,9 +201,9 @@ def _first_sample(model: Model, feed: Feed) -> Feed:
 
 
 def _suits(predictor: Any, sample: Feed) -> bool:
-    """Return whether a model computes something of one sample, as those do not that cut batches."""
+    """Return whether every output has values for one sample: a model may cut batches."""
     try:
-        return all(array.size for array in _run(predictor, sample, 0, _FLOAT))
+        return all(array.size for array in run_batch(predictor, sample, 0, _FLOAT))
     except PyquantError:
         return False
 
@@ -212,18 +217,11 @@ def _share(sums: ErrorSums, least: float) -> float:
 
 
 def _outputs(predictor: Any, feeds: Sequence[Feed], model: str) -> list[list[Array]]:
-    return [_run(predictor, feed, number, model) for number, feed in enumerate(feeds)]
-
-
-def _run(predictor: Any, feed: Feed, number: int, model: str) -> list[Array]:
-    try:
-        return run_outputs(predictor, feed)
-    except Exception as error:  # Paddle raises many types
-        raise run_failure(feed, number, error, model) from error
+    return [run_batch(predictor, feed, number, model) for number, feed in enumerate(feeds)]
 
 
 class _Turns:
-    """Runs a float and an int8 Predictor in turns, and takes the times."""
+    """Runs a float and an int8 Predictor in turns, and times them."""
 
     def __init__(self, in_float: Any, in_int8: Any) -> None:
         self._predictors = (in_float, _FLOAT), (in_int8, _INT8)
@@ -235,7 +233,7 @@ class _Turns:
         outputs, seconds = [], []
         for predictor, model in self._predictors:
             start = time.perf_counter()
-            outputs.append(_run(predictor, feed, number, model))
+            outputs.append(run_batch(predictor, feed, number, model))
             seconds.append(time.perf_counter() - start)
         self._seconds.append(seconds)
         return outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -256,3 +257,25 @@ def test_outputs_that_cannot_be_right_count_as_wrong() -> None:
         assert np.isnan(compared(wrong, ones).power)
         assert "'y'" in str(compared(wrong, ones))
     assert compared(ones, ones * np.nan).similarity is None  # nothing is known
+
+
+def test_what_pyquant_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 3, -1])
+    added = net.parameter("b", programs.random((1, 3, 8)))
+    both = {"X": x, "Y": added}
+    net.fetch(net.op("elementwise_add", both, ("Out", "y"), [-1, 3, -1], {"axis": -1}))
+    fixed = str(net.save(tmp_path / "fixed"))
+    any_size = str(Net([-1, 3, -1]).act("relu").end().save(tmp_path / "any"))
+    for number, size in enumerate((8, 9)):
+        np.save(tmp_path / f"{number}.npy", programs.random((1, 3, size)))
+    np.save(tmp_path / "none", np.zeros((0, 3, 8), np.float32))
+    for model, data, said in (
+        (fixed, tmp_path / "1.npy", r"batch 0: .*\[1, 3, 9\]"),
+        (any_size, tmp_path / "none.npy", r"none\.npy"),
+    ):
+        assert main(["run", model, "--data", str(data)]) == 1
+        assert re.search(said, capsys.readouterr().err)
+    (tmp_path / "none.npy").unlink()
+    assert main(["run", any_size, "--data", str(tmp_path)]) == 1
+    assert "size" in capsys.readouterr().err

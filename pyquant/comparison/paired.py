@@ -11,7 +11,7 @@ import numpy as np
 
 from ..arrays import view_values
 from ..calibration.data import Feed
-from ..errors import PyquantError
+from ..errors import CalibrationDataError, PyquantError
 from ..program.model import Model
 from ..program.parameters import Array
 from ..program.predictor import (
@@ -20,7 +20,7 @@ from ..program.predictor import (
     all_cores,
     make_int8_predictor,
     make_predictor,
-    run_failure,
+    run_batch,
     run_outputs,
 )
 from ..program.targets.onednn.simulation import simulate
@@ -79,10 +79,9 @@ class PairedRun:
         self._add_outputs(SIMULATED, expected, self._simulation.run(feed, number, reduce))
         if self._int8 is not None:
             try:
-                outputs = run_outputs(self._int8, feed)
-            except Exception as error:
-                failure = run_failure(feed, number, error, str(self._after.model_path))
-                self._without_int8(failure)
+                outputs = run_batch(self._int8, feed, number, str(self._after.model_path))
+            except CalibrationDataError as error:
+                self._without_int8(error)
                 return
             self._add_outputs(INT8_RUN, expected, outputs)
 

@@ -86,6 +86,16 @@ def run_outputs(predictor: Any, feed: Mapping[str, Array]) -> list[Array]:
     return [np.asarray(predictor.get_output_handle(name).copy_to_cpu()) for name in names]
 
 
+def run_batch(
+    predictor: Any, feed: Mapping[str, Array], batch: int, model: str = "the model"
+) -> list[Array]:
+    """As `run_outputs`; raise CalibrationDataError if Paddle fails to run the batch."""
+    try:
+        return run_outputs(predictor, feed)
+    except Exception as error:  # Paddle raises many types
+        raise run_failure(feed, batch, error, model) from error
+
+
 def run_failure(
     feed: Mapping[str, Array], batch: int, error: Exception, model: str = "the model"
 ) -> CalibrationDataError:

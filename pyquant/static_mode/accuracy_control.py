@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import SettingError
-from ..program.model import Model, load_model, save_model
-from ..program.output_files import temporary_directory
+from ..program.model import Model
 from ..program.predictor import Optimization, all_cores, make_int8_predictor, make_predictor
 from ..program.quantizable import WeightedOp
 from .options import Metric
@@ -79,7 +78,7 @@ def control(
     def holds(kept: int) -> bool:
         known = [trial for trial in trials if trial.kept == kept]
         if not known:
-            known = [_try(kept, metric, write(ops[kept:]))]
+            known = [_evaluated(kept, metric, make_int8_predictor(write(ops[kept:]), all_cores()))]
             trials.extend(known)
         return known[0].metric >= reference.metric - max_drop
 
@@ -100,13 +99,6 @@ def fewest(holds: Callable[[int], bool], most: int) -> int:
         middle = (too_few + enough) // 2
         too_few, enough = (too_few, middle) if holds(middle) else (middle, enough)
     return enough
-
-
-def _try(kept: int, metric: Metric, model: Model) -> Trial:
-    with temporary_directory() as directory:
-        save_model(model, directory, "model.pdmodel", "model.pdiparams")
-        predictor = make_int8_predictor(load_model(directory), all_cores())
-    return _evaluated(kept, metric, predictor)
 
 
 def _evaluated(kept: int, metric: Metric, predictor: Any) -> Trial:

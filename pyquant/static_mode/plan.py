@@ -53,6 +53,15 @@ class Plan:
         """Return the plan for a copy of its model."""
         return replace(self, int8=replace(self.int8, model=model))
 
+    def without(self, erring: Collection[tuple[WeightedOp, float]], why: str) -> Plan:
+        """Return the plan with some ops in float; with each is the error of its output."""
+        kept = [
+            FloatOp(op.op_type, op.output, f"{why}: its integers err by {error:.2%}")
+            for op, error in erring
+        ]
+        others = {op for op, _ in erring}
+        return self.of([op for op in self.ops if op not in others], kept)
+
     def of(self, ops: Sequence[WeightedOp], kept: Sequence[FloatOp] = ()) -> Plan:
         """Return the plan with fewer int8 ops; ``kept`` are the others."""
         if len(ops) == len(self.ops):

@@ -1,4 +1,4 @@
-"""Which ops' outputs err most by their integers: the first ones to keep in float."""
+"""Ranks ops by the errors that their own integers cause in their outputs."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .plan import Plan
 
 
 def ranked_by_error(plan: Plan, decisions: Decisions, feed: Feed) -> list[tuple[WeightedOp, float]]:
-    """Return the int8 ops with the errors of their outputs by their own integers, worst first.
+    """Return the int8 ops, worst first, with the errors that their own integers cause.
 
-    An error is relative, rms, the mean over the outputs. One batch, run in float op by op, finds
-    those of all ops.
+    An error is a relative rms, over the channels of the op's output. One batch is run in float, op
+    by op, for all of them.
     """
     model = plan.int8.model
     axes = channel_axes(model, plan.ops)
@@ -42,7 +42,7 @@ def ranked_by_error(plan: Plan, decisions: Decisions, feed: Feed) -> list[tuple[
     ranked = []
     for op in plan.ops:
         error = 0.0
-        if op.activation in squares:  # it may be in a branch that was not run, or of no channels
+        if op.activation in squares:  # not if its branch did not run, or its channels are unknown
             error = _output_error(model, op, decisions, *squares[op.activation])
         ranked.append((op, error))
     return sorted(ranked, key=lambda pair: -pair[1])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from ..errors import PyquantError
 from ..program.model import copy_model
-from ..program.quantizable import FloatOp
 from ..result import Stopwatch
 from ..verification import Check, OutputDifference, Verification, worst
 from .accuracy_control import fewest
@@ -69,18 +69,15 @@ def check_and_repair(
     ranked = ranked_by_error(plan, decisions, check.feeds[0])
     ops = [op for op, _ in ranked]
 
+    @cache
     def holds(kept: int) -> bool:
-        return _holds(worst(check.errors(emit(plan.of(ops[kept:]), decisions).model)))
+        return kept > 0 and _holds(worst(check.errors(emit(plan.of(ops[kept:]), decisions).model)))
 
     kept = fewest(holds, len(ops))
     if kept == len(ops) and not holds(kept):
         repair = f"nothing, for without any int8 op it is no better: {reason}"
         return plan, emitted, replace(check.verify(emitted.model), repairs=(repair,))
-    reasons = [
-        FloatOp(op.op_type, op.output, f"check: its integers err by {error:.2%}")
-        for op, error in ranked[:kept]
-    ]
-    plan = plan.of([op for op in plan.ops if op not in ops[:kept]], reasons)
+    plan = plan.without(ranked[:kept], "check")
     emitted = emit(plan, decisions)
     repair = f"{kept} op(s) kept in float, as otherwise {reason}"
     return plan, emitted, replace(check.verify(emitted.model), repairs=(repair,))

@@ -6,7 +6,7 @@ that read it, so that nothing else changes (cross-layer equalization, arXiv 1906
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,6 +108,17 @@ def make_division(graph: Graph, name: str, factors: Array, reader: WeightedOp) -
     parameter = graph.shared_parameter(f"{name}{RECIPROCALS}", reciprocals)
     output = graph.add_variable(f"{name}{EQUALIZED}", name, block=reader.block)
     return make_elementwise("elementwise_mul", name, parameter, output), output
+
+
+def divide(
+    graph: Graph, name: str, factors: Mapping[str, Array], ops: Iterable[WeightedOp]
+) -> tuple[list[Op], str]:
+    """Return the op that divides what ``ops`` read, if ``name`` has factors, and its output."""
+    reader = next((op for op in ops if op.activation == name), None)
+    if reader is None or name not in factors:
+        return [], name
+    op, output = make_division(graph, name, factors[name], reader)
+    return [op], output
 
 
 def store_factors(model: Model, factors: Mapping[str, Array]) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from .. import proto
 from ..folding.addition import add_to_outputs
-from ..folding.cross_layer_equalization import make_division
+from ..folding.cross_layer_equalization import divide
 from ..graph import Graph
 from ..matrix_products import PRODUCTS, Bias, find_biases
 from ..misfusion import keep_apart
@@ -149,18 +149,11 @@ class _Emitter:
             writes = bisect_left(self._writes.get((block, name), ()), position)
             key = (block, name, writes)
             if key not in dequantized:
-                before, source = self._divided(name)
+                factors, ops = self._choices.factors, self._plan.ops
+                before, source = divide(self._graph, name, factors, ops)
                 made, dequantized[key] = _qdq(self._graph, block, source, writes, threshold)
                 self._graph.insert_before(number, [*before, *made])
             self._graph.rename_input(number, name, dequantized[key])
-
-    def _divided(self, name: str) -> tuple[list[Op], str]:
-        """Return the op that divides a tensor by its factors, if it has any, and its output."""
-        reader = next((op for op in self._plan.ops if op.activation == name), None)
-        if reader is None or name not in self._choices.factors:
-            return [], name
-        op, output = make_division(self._graph, name, self._choices.factors[name], reader)
-        return [op], output
 
     def _equalize_products(self, ops: Sequence[WeightedOp]) -> None:
         """Let matrix products read weights whose columns are all of magnitude 1.

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ...folding.cross_layer_equalization import make_division
+from ...folding.cross_layer_equalization import divide
 from ...graph import Graph
 from ...matrix_products import PRODUCTS
 from ...misfusion import keep_apart
@@ -180,7 +180,8 @@ class _Emitter:
         if name in self._flow.scale_groups:
             shifted, self._quantized[name] = self._add_zero_point(name, grid)
             return [shifted], self._quantized[name]
-        divided, source = self._divided(name)
+        ops = (one.op for one in self._fused)
+        divided, source = divide(self._graph, name, self._choices.factors, ops)
         quantized, self._quantized[name] = self._quantize(source, name, grid)
         return [*divided, quantized], self._quantized[name]
 
@@ -303,14 +304,6 @@ class _Emitter:
         """Return an op that adds the zero point to integers without one, and its output."""
         output = self._graph.add_variable(f"{name}.shifted", name, data_type(grid))
         return make_requantize(name, output, grid), output
-
-    def _divided(self, name: str) -> tuple[list[Op], str]:
-        """Return the op that divides ``name`` by its factors, if it has any, and its output."""
-        if name not in self._choices.factors:
-            return [], name
-        reader = next(one.op for one in self._fused if one.op.activation == name)
-        op, output = make_division(self._graph, name, self._choices.factors[name], reader)
-        return [op], output
 
     def _dequantize(self, name: str) -> list[Op]:
         """Return ops that dequantize ``name`` for its readers in float."""
