@@ -266,7 +266,12 @@ def test_what_pyquant_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[
     both = {"X": x, "Y": added}
     net.fetch(net.op("elementwise_add", both, ("Out", "y"), [-1, 3, -1], {"axis": -1}))
     fixed = str(net.save(tmp_path / "fixed"))
-    any_size = str(Net([-1, 3, -1]).act("relu").end().save(tmp_path / "any"))
+    any_net = programs.ProgramBuilder()
+    x = any_net.feed("x", [-1, 3, -1])
+    added = any_net.parameter("b", programs.random((1, 3, 1)))
+    both = {"X": x, "Y": added}
+    any_net.fetch(any_net.op("elementwise_add", both, ("Out", "y"), [-1, 3, -1], {"axis": -1}))
+    any_size = str(any_net.save(tmp_path / "any"))
     for number, size in enumerate((8, 9)):
         np.save(tmp_path / f"{number}.npy", programs.random((1, 3, size)))
     np.save(tmp_path / "none", np.zeros((0, 3, 8), np.float32))
