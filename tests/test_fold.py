@@ -223,6 +223,18 @@ def test_a_weight_of_two_ops_gets_two_values(tmp_path: Path) -> None:
     assert folded(net, tmp_path / "chain", FEED) == {"conv2d": 2, "sigmoid": 1}
 
 
+def test_a_weight_that_is_yet_to_be_made_is_not_read_as_it_was(tmp_path: Path) -> None:
+    net = Net(IMAGES).conv(5).constant("elementwise_mul", [2.0]).end()
+    model = load_model(net.save(tmp_path / "float"))
+    stored = model.parameters["w1"]
+    fold(model, settle=False)
+    assert model.parameters["w1"].shape == stored.shape
+    assert np.isnan(model.parameters["w1"]).all()
+    np.testing.assert_array_equal(model.made("w1"), 2 * stored)
+    model.settle()
+    np.testing.assert_array_equal(model.parameters["w1"], 2 * stored)
+
+
 def test_outputs_and_kept_tensors_stay(tmp_path: Path) -> None:
     net = Net(IMAGES).conv(4).constant("elementwise_mul", [3.0])
     net.fetch(net.last)

@@ -148,7 +148,7 @@ def model_fingerprint(model: Model) -> str:
     """
     digest = hashlib.sha256(program_bytes(model.program))
     for name in sorted(model.parameters):
-        array = np.ascontiguousarray(model.parameters[name])
+        array = np.ascontiguousarray(model.yet_to_be_made(name).stored)
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from google.protobuf.message import DecodeError
 
 from ..errors import ModelFileError, SettingError
@@ -19,6 +19,7 @@ from .parameters import (
     Array,
     DerivedTensor,
     Tensor,
+    forget_pages,
     read_combined,
     read_separate,
     write_combined,
@@ -53,6 +54,23 @@ class Origin(NamedTuple):
     parameters: Mapping[str, Array]
 
 
+class Pending(NamedTuple):
+    """A parameter that is made each time it is needed, so that it takes no memory until then."""
+
+    stored: Array  # what it is made from
+    compute: Callable[[], Array]
+
+    def make(self) -> Array:
+        """Return the values; free the pages of the file that they are made from."""
+        values = self.compute()
+        forget_pages(self.stored)
+        return values
+
+    def multiplied(self, factors: Array) -> Pending:
+        """Return the parameter times ``factors``."""
+        return Pending(self.stored, lambda: self.compute() * factors)
+
+
 @dataclass
 class Model:
     """A Paddle inference model.
@@ -60,7 +78,7 @@ class Model:
     Attributes:
         program: the ``ProgramDesc``.
         parameters: every persistable tensor by name. As read, they are read-only views of the
-            mapped file; bfloat16 is raw ``uint16``.
+            mapped file; bfloat16 is raw ``uint16``. A pending one reads as NaN: see `made`.
         model_path: the program's file.
         params_path: the combined parameter file, or None if each parameter has a file of its own
             beside the program.
@@ -69,7 +87,7 @@ class Model:
         derived: tensors that replace the parameters of their names, and are made while the model is
             written.
         folded: how the model was folded; None if it was not.
-        pending: functions that make new values of parameters; `settle` calls them.
+        pending: parameters that are yet to be made, by `settle` for good or by `made` for a call.
         origin: what was read from its files, to tell which of them still hold it.
     """
 
@@ -81,7 +99,7 @@ class Model:
     pir: PirProgram | None = None
     derived: dict[str, DerivedTensor] = field(default_factory=dict)
     folded: Folding | None = None
-    pending: dict[str, Callable[[], Array]] = field(default_factory=dict)
+    pending: dict[str, Pending] = field(default_factory=dict)
     origin: Origin | None = None
 
     @property
@@ -131,22 +149,31 @@ class Model:
         return len(stored) == len(self.parameters) and all(is_same)
 
     def settle(self) -> None:
-        """Make the pending parameters that are not replaced; until then they take no memory."""
-        for name, make in self.pending.items():
+        """Make the pending parameters that are not replaced."""
+        for name, pending in self.pending.items():
             if name not in self.derived:
-                self.parameters[name] = make()
+                self.parameters[name] = pending.make()
         self.pending.clear()
 
     def made(self, name: str) -> Array:
         """Return a parameter, made for this call if it is pending."""
-        make = self.pending.get(name)
-        return self.parameters[name] if make is None else make()
+        pending = self.pending.get(name)
+        return self.parameters[name] if pending is None else pending.make()
+
+    def postpone(self, name: str, pending: Pending) -> None:
+        """Replace a parameter by one of its shape and type that is yet to be made."""
+        stored = self.parameters[name]
+        self.parameters[name] = np.broadcast_to(np.full((), np.nan, stored.dtype), stored.shape)
+        self.pending[name] = pending
+
+    def yet_to_be_made(self, name: str) -> Pending:
+        """Return a parameter as one that is made when it is needed."""
+        stored = self.parameters[name]
+        return self.pending.get(name) or Pending(stored, lambda: stored)
 
     def multiply(self, name: str, factors: Array) -> None:
         """Multiply a parameter, once it is made."""
-        self.pending[name] = partial(
-            multiplied, self.parameters[name], self.pending.get(name), factors
-        )
+        self.postpone(name, self.yet_to_be_made(name).multiplied(factors))
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the tensors to write: the parameters, or what replaces them."""
@@ -185,12 +212,6 @@ class Model:
     def producers(self) -> dict[str, Op]:
         """The last op that writes each variable, by the variable's name."""
         return {name: op for op in self.ops() for name in op.writes()}
-
-
-def multiplied(stored: Array, make: Callable[[], Array] | None, factors: Array) -> Array:
-    """Return ``factors`` times a parameter, which ``make`` makes if it is pending."""
-    product: Array = (stored if make is None else make()) * factors
-    return product
 
 
 def copy_model(model: Model) -> Model:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
 from .. import kernels
 from ..errors import NonFiniteWeightError
-from .model import Model, multiplied
+from .model import Model, Pending
 from .parameters import Array, DerivedTensor, forget_pages, row_chunks
 from .quantizable import WeightedOp
 
@@ -27,15 +27,13 @@ class QuantizedWeight:
     """A weight as integers, which are made when they are written."""
 
     name: str  # of the float parameter
-    # The parameter, or one of its shape and type if it is pending (see `Model.pending`). ``uint16``
-    # is raw bfloat16.
-    stored: Array
+    stored: Array  # the parameter; of its shape and type alone if pending. ``uint16`` is bfloat16.
     axis: int  # of the channels; -1 for one threshold per tensor
     bits: int  # of the integers, which are stored in 8 or 16
     file: Path  # where the parameter was read from, for messages
     rounded: Array | None = None  # the integers, if already made or not just the nearest ones
     known: Array | None = None  # the threshold, if it is known already
-    make: Callable[[], Array] | None = None  # makes the parameter, if it is pending
+    pending: Pending | None = None  # the parameter, if it is yet to be made
     # Whether the threshold also covers the sum of two neighbouring inputs of an output channel
     # (see `saturation`).
     fits_in_pairs: bool = False
@@ -43,11 +41,11 @@ class QuantizedWeight:
     @property
     def source(self) -> Array:
         """The float parameter; a pending one is made anew each time, so that it takes no memory."""
-        return self.stored if self.make is None else self.make()
+        return self.stored if self.pending is None else self.pending.make()
 
     def made(self) -> QuantizedWeight:
         """Return the same weight with its float values in memory."""
-        return self if self.make is None else replace(self, stored=self.make(), make=None)
+        return self if self.pending is None else replace(self, stored=self.source, pending=None)
 
     def keeping(self, made: QuantizedWeight) -> QuantizedWeight:
         """Return the same weight with the integers of ``made``; free the pages of its floats."""
@@ -170,7 +168,7 @@ class QuantizedWeight:
 
     def _of_integers(self, integers: Array, threshold: Array) -> QuantizedWeight:
         stored = np.broadcast_to(np.float32(0), integers.shape)
-        return replace(self, stored=stored, rounded=integers, known=threshold, make=None)
+        return replace(self, stored=stored, rounded=integers, known=threshold, pending=None)
 
     @cached_property
     def _magnitude(self) -> Array:
@@ -239,12 +237,12 @@ def quantize_weights(
     weights: dict[str, QuantizedWeight] = {}
     for op in ops:
         if op.weight not in weights:
-            stored, make = model.parameters[op.weight], model.pending.get(op.weight)
+            pending = model.pending.get(op.weight)
             if factors and op.weight in factors:
-                make = partial(multiplied, stored, make, factors[op.weight])
-            axis = op.channel_axis if per_channel else -1
+                pending = model.yet_to_be_made(op.weight).multiplied(factors[op.weight])
+            stored, axis = model.parameters[op.weight], op.channel_axis if per_channel else -1
             weights[op.weight] = QuantizedWeight(
-                op.weight, stored, axis, bits, model.parameters_path, make=make
+                op.weight, stored, axis, bits, model.parameters_path, pending=pending
             )
     return weights
 

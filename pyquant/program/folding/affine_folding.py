@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..graph import Graph
+from ..model import Pending
 from ..op import Op
 from ..parameters import Array
 from .addition import make_addition
@@ -244,12 +245,11 @@ def _emit(graph: Graph, position: int, linear: LinearOp, rescaled: set[str]) -> 
 
 
 def _store(graph: Graph, position: int, linear: LinearOp, op: Op) -> None:
-    name = linear.weight
+    name, stored = linear.weight, graph.model.yet_to_be_made(linear.weight).stored
     if graph.only_reader(name) != position:
-        old = graph.model.parameters[name]
-        name = graph.add_parameter(f"{name}.{linear.output}", old)
+        name = graph.add_parameter(f"{name}.{linear.output}", stored)
         op.rename_inputs({linear.weight: name})
-    graph.model.pending[name] = lambda: linear.values
+    graph.model.postpone(name, Pending(stored, lambda: linear.values))
 
 
 def _affine(graph: Graph, position: int, channel_axis: int) -> AffineOp | None:

@@ -172,8 +172,7 @@ def _pointwise(graph: Graph, link: _Link, source: str, output: str) -> Op:
     The pixels of a block are channels in the order of pixel_shuffle: channel, row, column.
     """
     name = graph.ops[link.position].input("Filter")
-    make = graph.model.pending.get(name)
-    weight = graph.model.parameters[name] if make is None else make()
+    weight = graph.model.made(name)
     same = np.eye(math.isqrt(link.blocks), dtype=np.float32)
     spread = np.einsum("coij,pa,qb->opiqjcab", weight, same, same)
     shape = (link.outputs * link.blocks_behind, link.inputs * link.blocks, 1, 1)
