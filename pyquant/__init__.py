@@ -32,7 +32,7 @@ from .program.model import Model, load_model, save_model
 from .program.quantizable import FloatOp
 from .result import QuantizationResult, QuantizedTensor
 from .static import quant_post, quant_post_static
-from .verification import Verification
+from .verification.outcome import Verification
 
 __version__ = "0.1.0"
 

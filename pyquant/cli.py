@@ -28,7 +28,7 @@ from .program.folding.fold import fold
 from .program.misfusion import keep_apart
 from .program.model import Model, load_model, save_model
 from .program.output_files import OutputFiles
-from .program.predictor import run_batch
+from .program.predictor import all_cores, run_batch
 from .program.quantizable import (
     ACTIVATION_OP_TYPES,
     QUANTIZABLE_OPS,
@@ -40,6 +40,7 @@ from .program.targets.saturation import ANY, PROCESSORS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import quant_post_static
 from .static_mode.options import ROUND_TYPES
+from .verification.kernel_times import KernelTime, kernel_times, shares
 
 _INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
@@ -122,13 +123,16 @@ def _run(
     batch_nums: int | None,
     threads: int | None,
     output: Path | None,
+    kernels: bool,
     **source: Any,
 ) -> None:
     data = CalibrationData({"sample_generator": str(sample_generator)}, batch_size, batch_nums)
     model = load_model(**source)
     predictor = deployed(model, threads)
-    seconds, outputs = [], list[Any]()
+    seconds, outputs, times = [], list[Any](), list[KernelTime]()
     for number, feed in enumerate(data.feeds(model)):
+        if kernels and not number:
+            times = kernel_times(model, feed, threads or all_cores())
         start = time.perf_counter()
         outputs.append(run_batch(predictor, feed, number, str(model.model_path)))
         seconds.append(time.perf_counter() - start)
@@ -138,6 +142,11 @@ def _run(
     for name, array in joined.items():
         print(f"output {name} {array.dtype}{list(array.shape)} {_spread(array)}")
     print(f"{1e3 * median(seconds):.2f} ms a batch, median of {len(seconds)}")
+    for one in times:
+        name = f"{one.primitive} {one.implementation}"
+        print(f"{one.milliseconds:9.3f} ms {one.runs:4} x {name:44} {one.types}")
+    if times:
+        print(f"kernels of the first batch: {shares(times)}")
     if output is not None:
         with OutputFiles(output.parent) as files, files.open(output) as stream:
             np.savez(stream, **joined)
@@ -311,6 +320,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_samples(run, run, required=True)
     run.add_argument("--threads", type=_positive, metavar="N", help="of the CPU (all)")
     run.add_argument("-o", "--output", type=Path, help="also write the outputs, an .npz file")
+    run.add_argument(
+        "--kernels", action="store_true", help="also show which oneDNN kernels ran, and their times"
+    )
     run.set_defaults(run=_run)
 
     merge = commands.add_parser("merge", help="join several calibrations of a model")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .program.quantizable import FloatOp, WeightedOp
 from .program.weights import QuantizedWeight
-from .verification import Verification
+from .verification.outcome import Verification
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ from .static_mode.options import (
 from .static_mode.plan import plan_static
 from .static_mode.ranking import ranked_by_error
 from .static_mode.repair import check_and_repair, keep_settings_that_help
-from .verification import Check
+from .verification.check import Check
 
 
 def quant_post_static(
@@ -253,9 +253,8 @@ def quant_post_static(
         watch.lap("accuracy control")
     verification = None
     if check is not None:
-        plan, emitted, verification = check_and_repair(
-            plan, decisions, check, eval_function is None
-        )
+        checked = check_and_repair(plan, decisions, check, eval_function is None)
+        plan, emitted, verification = checked.plan, checked.emitted, checked.verification
         watch.lap("check")
     else:
         emitted = emit(plan, decisions)

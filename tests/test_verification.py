@@ -29,8 +29,13 @@ from pyquant.calibration.kept import MOST_BATCHES, MOST_BYTES, KeptBatches
 from pyquant.calibration.moments import InputMoments
 from pyquant.cli import main
 from pyquant.errors import SettingError
+from pyquant.program.model import Model, copy_model
+from pyquant.program.targets.onednn.simulation import simulate
 from pyquant.static_mode import repair
-from pyquant.verification import Check, OutputDifference
+from pyquant.verification.check import Check
+from pyquant.verification.kernel_times import KernelTime, parsed, shares
+from pyquant.verification.outcome import OutputDifference
+from pyquant.verification.turns import Times
 
 IMAGES = programs.random((8, 4, 10, 10), 3)
 
@@ -92,6 +97,70 @@ def test_ops_that_err_too_much_stay_in_float(tmp_path: Path, backend: str | None
     assert len(result.thresholds()) == len(convolutions) - len(kept)
     assert result.verification is not None
     assert f"{len(kept)} op(s)" in result.verification.repairs[0]
+
+
+def test_an_op_whose_run_departs_from_the_program_stays_in_float(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The simulation says something else of one op, as if oneDNN's kernel were wrong there."""
+    source = plain_net().save(tmp_path / "in")
+    static(source, tmp_path / "right")
+    wrong = [op for op in load_model(tmp_path / "right").ops() if op.type == "fused_conv2d"][1]
+
+    def says_otherwise(model: Model) -> Model:
+        copied = copy_model(model)
+        for op in copied.ops():
+            if op.type == wrong.type and op.output() == wrong.output():
+                (bias,) = op.inputs("Bias")
+                copied.parameters[bias] = copied.parameters[bias] + np.float32(1)
+        return simulate(copied)
+
+    for module in ("check", "departures"):
+        monkeypatch.setattr(f"pyquant.verification.{module}.simulate", says_otherwise)
+    result = static(source, tmp_path / "out")
+    assert result.verification is not None
+    assert result.verification.departures[0].power < 1e-6
+    (repair,) = result.verification.repairs
+    assert wrong.output() in repair
+    (kept,) = [op for op in result.kept_float if op.reason.startswith("check")]
+    assert kept.op_type == "conv2d"
+    assert len(result.thresholds()) == 2
+    told = static(source, tmp_path / "told", processors="vnni").verification
+    assert told is not None
+    assert told.departures[0].power > 1e-3
+    assert f"fused_conv2d '{wrong.output()}'" in told.repairs[0]
+
+
+def test_a_result_that_is_slower_than_float_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyquant.verification.check.in_turns", lambda *_: Times(0.001, 0.01, 0.1))
+    found = static(plain_net().save(tmp_path / "in"), tmp_path / "out").verification
+    assert found is not None
+    convolutions = [one for one in found.kernels if one.primitive == "convolution"]
+    assert sum(one.runs for one in convolutions) == 3
+    assert {one.kind for one in convolutions} == {"int8 kernels"}
+    assert "0.10 x as fast" in str(found)
+    assert re.search(r"int8 kernels \d+%", str(found))
+
+
+def test_a_log_of_kernels() -> None:
+    lines = (
+        "onednn_verbose,v1,info,oneDNN v3.6.2",
+        "onednn_verbose,v1,primitive,exec,cpu,matmul,ref:any,undef,src:f32::blocked:ab::f0 "
+        "dst:f32:a:blocked:ab::f0,attr-post-ops:binary_add:f32:15,,4x8,2.5",
+        "onednn_verbose,exec,cpu,reorder,jit:uni,undef,src_u8::blocked:ab::f0 "
+        "dst_f32::blocked:ab::f0,,,4x8,0.25",
+        "onednn_verbose,exec,cpu,reorder,jit:uni,undef,src_u8::blocked:ab::f0 "
+        "dst_f32::blocked:ab::f0,,,4x8,0.25",
+        "something else,exec,cpu,that,is,no,kernel,1,2",
+    )
+    expected = [
+        KernelTime("matmul", "ref:any", "f32 -> f32", 1, 2.5),
+        KernelTime("reorder", "jit:uni", "u8 -> f32", 2, 0.5),
+    ]
+    assert parsed(lines) == expected
+    assert shares(expected) == "reference kernels 83%, reorders 17%"
 
 
 def test_a_metric_of_the_user_decides_alone(tmp_path: Path) -> None:
@@ -166,7 +235,7 @@ def test_a_net_that_paddle_cannot_run_as_int8_is_refused(
     def fails(*_: Any) -> Any:
         raise CalibrationDataError("batch 0: Paddle cannot run the int8 model")
 
-    monkeypatch.setattr("pyquant.verification.make_int8_predictor", fails)
+    monkeypatch.setattr("pyquant.verification.check.make_int8_predictor", fails)
     source = plain_net().save(tmp_path / "in")
     with pytest.raises(CalibrationDataError, match="int8 model"):
         static(source, tmp_path / "out")
@@ -200,9 +269,11 @@ def test_the_command_line_runs_a_model(tmp_path: Path, capsys: pytest.CaptureFix
     source = plain_net().save(tmp_path / "in")
     np.save(tmp_path / "x.npy", IMAGES)
     data = ["--data", str(tmp_path / "x.npy"), "--batch-size", "3"]
-    outputs = ["-o", str(tmp_path / "y.npz"), "--threads", "1"]
+    outputs = ["-o", str(tmp_path / "y.npz"), "--threads", "1", "--kernels"]
     assert main(["run", str(source), *data, *outputs]) == 0
     text = capsys.readouterr().out
+    assert re.search(r"ms +\d x convolution \S+ +f32 -> f32", text)
+    assert re.search(r"kernels of the first batch: .*float kernels \d+%", text)
     assert "float32[8, 4, 10, 10]" in text
     assert "median of 3" in text
     (output,) = np.load(tmp_path / "y.npz").values()

@@ -34,7 +34,7 @@ class Outliers(NamedTuple):
 
 # In ResNet50 and PP-OCRv4, nearly all activations have ratios of 1.0 to 5.5 and cost 1e-5 to 2e-3.
 # Recognition has one or two at 10 to 17 that cost 5e-3; it loses no lines once they are divided.
-OF_IMAGES = Outliers(5, 5e-3)
+OF_FEATURE_MAPS = Outliers(5, 5e-3)
 
 # In a MiniLM, 14 of 24 activations have ratios of 4 to 17 and cost 2e-3 to 1e-2. One more pass over
 # few values makes that 4 to 26 times less. In recognition they cost at most 4e-4.

@@ -20,7 +20,7 @@ from .data import Feed
 from .layouts import Layout, found_layout
 from .statistic import Statistics
 
-# oneDNN stores an image in blocks of up to this many channels and pads the last one with zeros.
+# oneDNN stores feature maps in blocks of up to this many channels, the last padded with zeros.
 _CHANNELS_PER_BLOCK = 16
 
 
@@ -71,7 +71,7 @@ class Forward:
         self._batch = 0
         self._seen: set[str] = set()
         self._predictor: Any = None
-        # oneDNN keeps images channels-first, and hooks show them so even if the program is
+        # oneDNN keeps feature maps channels-first, and hooks show them so even if the program is
         # channels-last. The shape does not tell which it is.
         self._rest = [Optimization.NONE] if _is_channels_last(model) else list(Optimization)
         if self._written_again:  # a fused op may hide one of several writes of a name
@@ -216,7 +216,9 @@ def _in_sample_order(model: Model, names: Collection[str]) -> set[str]:
     others: set[str] = set()
     for op in model.ops():
         keeps_order = has(op.type, Fact.KEEPS_ORDER)
-        is_image = has(op.type, Fact.WRITES_IMAGES) and not keeps_order
-        keeps = is_image or op.type == "feed" or (keeps_order and in_order.issuperset(op.reads()))
+        is_feature_map = has(op.type, Fact.WRITES_BLOCKS) and not keeps_order
+        keeps = (
+            is_feature_map or op.type == "feed" or (keeps_order and in_order.issuperset(op.reads()))
+        )
         (in_order if keeps else others).update(op.writes())
     return in_order.difference(others).intersection(names)

@@ -1,4 +1,4 @@
-"""The order in which images lie in memory.
+"""The order in which feature maps lie in memory.
 
 oneDNN chooses it for each op, and Paddle does not report it. A plain copy of the values reveals it.
 """
@@ -23,7 +23,7 @@ class Layout:
     block: int  # how many channels lie side by side at each position; 0 stands for all
 
     def fits(self, shape: tuple[int, ...]) -> bool:
-        """Return whether images of this shape can have this layout."""
+        """Return whether feature maps of this shape can have this layout."""
         return shape[1] % (self.block or shape[1]) == 0
 
     def blocks(self, array: Array) -> Array:

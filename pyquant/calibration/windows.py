@@ -1,4 +1,4 @@
-"""The window of an image that a convolution reads at each position."""
+"""The window of a feature map that a convolution reads at each position."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ class Window:
     def of(cls, desc: Op, kernel: tuple[int, ...]) -> Window:
         return cls(kernel, desc.geometry())
 
-    def over(self, images: Array) -> Array:
-        """Return the windows of NCHW images: [N, C, positions down, across, taps down, across]."""
-        padding = [self._padding(axis, size) for axis, size in enumerate(images.shape[2:])]
-        padded = np.pad(images, ((0, 0), (0, 0), *padding))
+    def over(self, feature_maps: Array) -> Array:
+        """Return the windows of NCHW arrays: [N, C, positions down, across, taps down, across]."""
+        padding = [self._padding(axis, size) for axis, size in enumerate(feature_maps.shape[2:])]
+        padded = np.pad(feature_maps, ((0, 0), (0, 0), *padding))
         spans = [self._span(axis) for axis in range(2)]
         windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=(2, 3))
         windows = windows[:, :, :: self.geometry.strides[0], :: self.geometry.strides[1]]
         return windows[..., :: self.geometry.dilations[0], :: self.geometry.dilations[1]]
 
     def inside(self, sizes: tuple[int, ...]) -> Array:
-        """Return, for each tap, the share of positions at which it is inside the image: [taps].
+        """Return the share of positions at which each tap is inside the feature map: [taps].
 
         Along an unknown height or width, below 1, every tap counts as inside.
         """

@@ -39,15 +39,15 @@ def is_fc(op: WeightedOp, desc: Op, rank: int, weight_rank: int) -> bool:
     return op.op_type != "mul" or bool(desc.attr("x_num_col_dims", 1) == rank - 1)
 
 
-def _misreads_image(op: WeightedOp, producers: Mapping[str, Op], dims: Sequence[int]) -> bool:
+def _misreads_feature_map(op: WeightedOp, producers: Mapping[str, Op], dims: Sequence[int]) -> bool:
     """Return whether a product is wrong under oneDNN if its weight is computed.
 
     If the weight is a parameter, Paddle uses another op. Otherwise the kernel of ``matmul_v2``
-    reads an image as if it lay in order, although convolutions write the channels of a position
-    beside one another (3.3.1; it does so even if the weight is a parameter read transposed).
+    reads a feature map as if it lay in order, although convolutions write the channels of a
+    position beside one another (3.3.1; even if the weight is a parameter read transposed).
     ``dims`` are those of the activation.
     """
-    if op.op_type not in PRODUCTS or len(dims) < _IMAGE_RANK:
+    if op.op_type not in PRODUCTS or len(dims) < _FEATURE_MAP_RANK:
         return False
     pending, seen = [op.activation], set()
     while pending:
@@ -55,7 +55,7 @@ def _misreads_image(op: WeightedOp, producers: Mapping[str, Op], dims: Sequence[
         producer = producers.get(name)
         if name in seen or producer is None or has(producer.type, Fact.WRITES_IN_ORDER):
             continue
-        if has(producer.type, Fact.WRITES_IMAGES):
+        if has(producer.type, Fact.WRITES_BLOCKS):
             return True
         seen.add(name)
         pending += producer.reads()
@@ -66,13 +66,13 @@ def why_misread(model: Model, ops: Iterable[WeightedOp]) -> dict[WeightedOp, str
     """Return why some of ``ops`` have to keep their weight as a float parameter."""
     producers, dims = model.producers(), model.dims()
     return {
-        op: f"oneDNN would read '{op.activation}', an image, wrongly if its weight were computed"
+        op: f"oneDNN would read feature map '{op.activation}' wrongly if its weight were computed"
         for op in ops
-        if _misreads_image(op, producers, dims.get(op.activation, ()))
+        if _misreads_feature_map(op, producers, dims.get(op.activation, ()))
     }
 
 
-_IMAGE_RANK = 4
+_FEATURE_MAP_RANK = 4
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ class Geometry(NamedTuple):
 
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    paddings: tuple[Padding, Padding] | None  # None if they depend on the image's size ("SAME")
+    paddings: tuple[Padding, Padding] | None  # None if they depend on the input's size ("SAME")
     groups: int
-    is_channels_last: bool  # whether images are [samples, height, width, channels]
+    is_channels_last: bool  # whether feature maps are [samples, height, width, channels]
 
     @property
     def pads(self) -> bool:
@@ -30,7 +30,7 @@ class Geometry(NamedTuple):
 
     @property
     def is_dense(self) -> bool:
-        """Whether it moves by one place, has one group, and reads images with channels first."""
+        """Whether it moves by one place, has one group, and reads channels first."""
         return set(self.strides) == {1} and self.groups == 1 and not self.is_channels_last
 
 
@@ -106,7 +106,7 @@ class Op:
 
     @property
     def is_channels_last(self) -> bool:
-        """Whether images are [samples, height, width, channels], as a layout attribute says."""
+        """Whether it reads [samples, height, width, channels], as a layout attribute says."""
         return "NHWC" in (self.attr("data_format", ""), self.attr("data_layout", ""))
 
     def geometry(self) -> Geometry:

@@ -31,8 +31,8 @@ class Fact(Flag):
     """Paddle's int8 passes look through it to find a relu."""
     KEEPS_ORDER = auto()
     """Its oneDNN kernel writes dimensions in the order in which it reads them."""
-    WRITES_IMAGES = auto()
-    """Its oneDNN kernel writes images with the samples outermost, maybe in blocks of channels."""
+    WRITES_BLOCKS = auto()
+    """Its oneDNN kernel writes samples outermost, and may write channels in blocks."""
     WRITES_IN_ORDER = auto()
     """Writes dimensions in their order."""
     IN_PLACE = auto()
@@ -51,8 +51,8 @@ _F = Fact
 _ARITHMETIC = _F.ARITHMETIC | _F.KEEPS_ORDER | _F.COMPUTABLE
 _FLOATING = _F.PER_VALUE | _F.KEEPS_ORDER
 _OWNED = _FLOATING | _F.OWNS_OUTPUT
-_CONVOLUTION = _F.WRITES_IMAGES | _F.OWNS_OUTPUT
-_ENLARGING = _F.WRITES_IMAGES | _F.KEEPS_ORDER
+_CONVOLUTION = _F.WRITES_BLOCKS | _F.OWNS_OUTPUT
+_ENLARGING = _F.WRITES_BLOCKS | _F.KEEPS_ORDER
 _NEAREST = _ENLARGING | _F.OWNS_OUTPUT | _F.CHANNELWISE | _F.CARRIES_SCALE
 _MOVING = _F.COMPUTABLE | _F.RESHAPES
 _PRODUCT = _F.WRITES_IN_ORDER
@@ -61,15 +61,15 @@ FACTS: Mapping[str, Fact] = {
     "conv2d": _CONVOLUTION,
     "depthwise_conv2d": _CONVOLUTION,
     "fused_conv2d": _F.OWNS_OUTPUT,
-    "conv2d_transpose": _F.WRITES_IMAGES,
+    "conv2d_transpose": _F.WRITES_BLOCKS,
     "mul": _PRODUCT,
     "matmul": _PRODUCT,
     "matmul_v2": _PRODUCT,
-    "batch_norm": _F.WRITES_IMAGES | _F.MAY_PRECEDE_RELU,
+    "batch_norm": _F.WRITES_BLOCKS | _F.MAY_PRECEDE_RELU,
     "layer_norm": _F.WRITES_IN_ORDER,
     "lookup_table": _F.WRITES_IN_ORDER,
     "lookup_table_v2": _F.WRITES_IN_ORDER,
-    "pool2d": _F.WRITES_IMAGES
+    "pool2d": _F.WRITES_BLOCKS
     | _F.CHANNELWISE
     | _F.HOMOGENEOUS
     | _F.CARRIES_SCALE

@@ -53,7 +53,7 @@ QUANTIZABLE_OPS = {
 }
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
-"""The op types that convolve an image with a filter [outputs, inputs / groups, height, width]."""
+"""The op types whose filter is [outputs, inputs / groups, height, width]."""
 
 WEIGHT_ONLY_OP_TYPES = list(QUANTIZABLE_OPS)
 ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.is_weight_only]

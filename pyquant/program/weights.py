@@ -251,7 +251,7 @@ def _pair_maxima(weight: Array) -> Array:
     """Return the greatest magnitude of two neighbouring inputs together: float32[output channels].
 
     The weight is float32: a matrix [inputs, outputs], or a filter [outputs, inputs, height, width].
-    With an odd number of inputs, kernels that first copy images (im2col) or rows of them may pair
+    With an odd number of inputs, kernels that first copy their input (im2col) or its rows may pair
     the last input of a tap with the first input of the next tap.
     """
     if weight.ndim == 2:

@@ -8,7 +8,7 @@ from functools import partial
 
 from ..calibration.channel_factors import (
     LEAST_GAIN,
-    OF_IMAGES,
+    OF_FEATURE_MAPS,
     OF_ROWS,
     Outliers,
     channel_factors,
@@ -101,7 +101,7 @@ def _grid(name: str, plan: Int8Plan, ranges: ActivationRanges, statistic: Activa
 
 def _outliers(readers: Sequence[WeightedOp]) -> Outliers:
     """Return the outliers for which an activation is divided by default."""
-    return OF_ROWS if all(op.op_type in PRODUCTS for op in readers) else OF_IMAGES
+    return OF_ROWS if all(op.op_type in PRODUCTS for op in readers) else OF_FEATURE_MAPS
 
 
 def _equalizable(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache
 
 from ..errors import PyquantError
+from ..program.graph import Graph
 from ..program.model import copy_model
+from ..program.quantizable import FloatOp, WeightedOp
+from ..program.targets.onednn.fusion import fuse
+from ..program.targets.saturation import ANY
 from ..result import Stopwatch
-from ..verification import Check, OutputDifference, Verification, worst
+from ..verification.check import Check
+from ..verification.departures import Departure, first_departure, most_departure
+from ..verification.outcome import Verification, worst
 from .accuracy_control import fewest
 from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
@@ -18,6 +24,23 @@ from .ranking import ranked_by_error
 
 MOST_ERROR = 0.05
 """The share of an output's power that its error by int8 may have."""
+
+_MOST_DEPARTURES = 8
+"""How many departures are looked for, each in a run of its own."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A plan, the int8 program that it becomes, and what running that showed."""
+
+    plan: Plan
+    emitted: Emitted
+    verification: Verification
+
+    def repaired(self, repair: str) -> Checked:
+        """Return the same with one repair more."""
+        repairs = (*self.verification.repairs, repair)
+        return replace(self, verification=replace(self.verification, repairs=repairs))
 
 
 def keep_settings_that_help(
@@ -45,12 +68,11 @@ def keep_settings_that_help(
     return best[1:]
 
 
-def check_and_repair(
-    plan: Plan, decisions: Decisions, check: Check, repairs: bool
-) -> tuple[Plan, Emitted, Verification]:
-    """Return the int8 program of a plan, or of one with fewer int8 ops where it errs too much.
+def check_and_repair(plan: Plan, decisions: Decisions, check: Check, repairs: bool) -> Checked:
+    """Check the int8 program of a plan, and keep ops in float where it is wrong.
 
-    ``repairs`` is whether ops may be kept in float.
+    First those at which a run departs from the program, then those that err most, until the outputs
+    are near the float model's. ``repairs`` is whether ops may be kept in float.
 
     Raises:
         ModelFileError: Paddle cannot load the result.
@@ -58,30 +80,89 @@ def check_and_repair(
     """
     emitted = emit(plan, decisions)
     try:
-        found = check.verify(emitted.model)
-        reason = str(worst(found.errors))
-        if not repairs or _holds(worst(found.errors)):
-            return plan, emitted, found
+        checked = Checked(plan, emitted, check.verify(emitted.model))
     except PyquantError as error:
         if not repairs:
             raise
-        reason = str(error)
+        return _with_fewer_errors(plan, decisions, check, str(error))
+    is_right = _is_near(checked) and not _departs(checked)
+    if not is_right and check.replace_wrong_float(emitted.model):
+        checked = replace(checked, verification=check.verify(emitted.model))
+    checked = _without_departures(checked, decisions, check, repairs)
+    if not repairs or _is_near(checked):
+        return checked
+    reason = str(worst(checked.verification.errors))
+    fewer = _with_fewer_errors(checked.plan, decisions, check, reason)
+    earlier = checked.verification.repairs
+    repairs_of_all = (*earlier, *fewer.verification.repairs)
+    return replace(fewer, verification=replace(fewer.verification, repairs=repairs_of_all))
+
+
+def _without_departures(
+    checked: Checked, decisions: Decisions, check: Check, repairs: bool
+) -> Checked:
+    """Keep ops in float at which the run departs from the program; name what cannot be helped."""
+    kept = list[str]()
+    # Integers for processors with VNNI may depart on this one; that is what was asked for.
+    may_keep = repairs and decisions.options.processors == ANY
+    departure: Departure | None = None
+    while _departs(checked):
+        departure = first_departure(checked.emitted.model, check.sample)
+        plan = _without_op_at(checked.plan, departure) if may_keep else None
+        if departure is None or plan is None or len(kept) == _MOST_DEPARTURES:
+            where = f" at {departure}" if departure else ""
+            return checked.repaired(f"not that the run departs from the program{where}")
+        kept.append(departure.name)
+        emitted = emit(plan, decisions)
+        checked = Checked(plan, emitted, check.verify(emitted.model))
+    if not kept:
+        return checked
+    return checked.repaired(
+        f"{len(kept)} op(s) kept in float, where the run departed from the program: '{kept[0]}'"
+    )
+
+
+def _without_op_at(plan: Plan, departure: Departure | None) -> Plan | None:
+    """Return the plan with the int8 op in float that computes a tensor; None if there is none."""
+    if departure is None:
+        return None
+    graph = Graph(plan.int8.model)
+    others, found = list[WeightedOp](), list[FloatOp]()
+    for op in plan.ops:
+        if departure.name in (op.output, fuse(graph, op).output):
+            reason = f"check: its int8 run departs from the program at {departure}"
+            found.append(FloatOp(op.op_type, op.output, reason))
+        else:
+            others.append(op)
+    return plan.of(others, found) if found and others else None
+
+
+def _with_fewer_errors(plan: Plan, decisions: Decisions, check: Check, reason: str) -> Checked:
+    """Keep the fewest of the ops that err most in float, for the outputs to be near."""
     ranked = ranked_by_error(plan, decisions, check.feeds[0])
     ops = [op for op, _ in ranked]
 
     @cache
     def holds(kept: int) -> bool:
-        return kept > 0 and _holds(worst(check.errors(emit(plan.of(ops[kept:]), decisions).model)))
+        if not kept:  # known already
+            return False
+        model = emit(plan.of(ops[kept:]), decisions).model
+        return worst(check.errors(model)).power <= MOST_ERROR
 
     kept = fewest(holds, len(ops))
     if kept == len(ops) and not holds(kept):
         repair = f"nothing, for without any int8 op it is no better: {reason}"
-        return plan, emitted, replace(check.verify(emitted.model), repairs=(repair,))
-    plan = plan.without(ranked[:kept], "check")
+    else:
+        plan = plan.without(ranked[:kept], "check")
+        repair = f"{kept} op(s) kept in float, as otherwise {reason}"
     emitted = emit(plan, decisions)
-    repair = f"{kept} op(s) kept in float, as otherwise {reason}"
-    return plan, emitted, replace(check.verify(emitted.model), repairs=(repair,))
+    return Checked(plan, emitted, check.verify(emitted.model)).repaired(repair)
 
 
-def _holds(error: OutputDifference) -> bool:
-    return error.power <= MOST_ERROR  # which NaN is not
+def _is_near(checked: Checked) -> bool:
+    return worst(checked.verification.errors).power <= MOST_ERROR  # which NaN is not
+
+
+def _departs(checked: Checked) -> bool:
+    most = most_departure(checked.emitted.model)
+    return not worst(checked.verification.departures).power <= most

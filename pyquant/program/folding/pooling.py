@@ -18,27 +18,27 @@ _CHANNEL_AXIS = 1
 
 
 class Pooled(NamedTuple):
-    """A pointwise convolution of ``source`` whose output, ``image``, is pooled."""
+    """A pointwise convolution of ``source`` whose output, ``feature_map``, is pooled."""
 
     ops: list[int]  # the positions of the convolution and of the addition of its bias, if any
     pooling: int  # the position
     source: str
-    image: str
+    feature_map: str
 
 
 def move_poolings(
-    model: Model, untouched: Collection[str], images: Collection[str] | None = None
+    model: Model, untouched: Collection[str], feature_maps: Collection[str] | None = None
 ) -> set[str]:
     """Pool the inputs of pointwise convolutions instead of their outputs; return the new tensors.
 
-    The program is changed, but for ops that read or write a tensor of ``untouched``. ``images`` are
-    the outputs that are no longer to be pooled; None for all.
+    The program is changed, but for ops that read or write a tensor of ``untouched``.
+    ``feature_maps`` are the outputs that are no longer to be pooled; None for all.
     """
     graph = Graph(model, untouched)
     made: set[str] = set()
     for position in sorted(graph.ops):
         pooled = _pooled(graph, position)
-        if pooled is None or (images is not None and pooled.image not in images):
+        if pooled is None or (feature_maps is not None and pooled.feature_map not in feature_maps):
             continue
         if _names(graph, [*pooled.ops, pooled.pooling]).isdisjoint(untouched):
             made |= _pool_first(graph, pooled)
@@ -59,7 +59,7 @@ def _pool_first(graph: Graph, pooled: Pooled) -> set[str]:
     channels = (graph.dims(pooled.source) or [])[:2]
     last = graph.add_tensor(f"{output}.before", [*channels, 1, 1])
     made, made_names = [pooling], {last}
-    pooling.rename_inputs({pooled.image: pooled.source})
+    pooling.rename_inputs({pooled.feature_map: pooled.source})
     pooling.rename_outputs({output: last})
     source = pooled.source
     for position in pooled.ops:
@@ -80,17 +80,17 @@ def _pooled(graph: Graph, position: int) -> Pooled | None:
     op = graph.ops[position]
     if not _is_pointwise(graph, op):
         return None
-    source, image = op.input("Input"), op.output()
+    source, feature_map = op.input("Input"), op.output()
     ops = [position]
-    addition = graph.only_reader(image)
-    if addition is not None and _adds_bias(graph, addition, image):
+    addition = graph.only_reader(feature_map)
+    if addition is not None and _adds_bias(graph, addition, feature_map):
         ops.append(addition)
-        image = graph.ops[addition].output()
-    inputs, outputs = graph.dims(source), graph.dims(image)
-    if graph.is_kept(image) or inputs is None or outputs is None or inputs[1] >= outputs[1]:
+        feature_map = graph.ops[addition].output()
+    inputs, outputs = graph.dims(source), graph.dims(feature_map)
+    if graph.is_kept(feature_map) or inputs is None or outputs is None or inputs[1] >= outputs[1]:
         return None
-    poolings = [reader for reader in graph.readers(image) if _pools_all(graph.ops[reader])]
-    return Pooled(ops, poolings[0], source, image) if len(poolings) == 1 else None
+    poolings = [reader for reader in graph.readers(feature_map) if _pools_all(graph.ops[reader])]
+    return Pooled(ops, poolings[0], source, feature_map) if len(poolings) == 1 else None
 
 
 def _is_pointwise(graph: Graph, op: Op) -> bool:
@@ -100,11 +100,11 @@ def _is_pointwise(graph: Graph, op: Op) -> bool:
     return weight is not None and tuple(weight.shape[2:]) == (1, 1) and op.geometry().is_dense
 
 
-def _adds_bias(graph: Graph, position: int, image: str) -> bool:
+def _adds_bias(graph: Graph, position: int, feature_map: str) -> bool:
     op = graph.ops[position]
     if op.type != "elementwise_add":
         return False
-    return affine_reader(graph, position, image, _CHANNEL_AXIS) is not None
+    return affine_reader(graph, position, feature_map, _CHANNEL_AXIS) is not None
 
 
 def _pools_all(op: Op) -> bool:

@@ -360,8 +360,8 @@ ONEDNN = Target(
         _BEHIND_BLOCKS,
         Rule(
             _has_one_position,
-            "its activation is one position of an image, and quantizing it takes longer than int8 "
-            "saves (bench/ocr)",
+            "its activation is one position of a feature map, and quantizing it takes longer than "
+            "int8 saves (bench/ocr)",
             is_choice=True,
         ),
         _DEPTHWISE_ON_OTHERS,

@@ -69,7 +69,7 @@ def _adds_halved_neighbours(desc: Op, shape: Sequence[int]) -> bool:
     """Return whether a convolution may be computed as an inner product, which halves nothing.
 
     It may if it has one position, more than 27 taps, and no padding (``ip_convolution.hpp``). With
-    the algorithm "SAME", the padding depends on the image, and there may be none.
+    the algorithm "SAME", the padding depends on the feature map, and there may be none.
     """
     paddings = desc.geometry().paddings
     is_padded = paddings is not None and any(map(any, paddings))

@@ -15,14 +15,14 @@ from ...graph import Graph
 
 
 class Accumulation(NamedTuple):
-    """Computes scaled = image * factor, which has a value per channel, and output = scaled + base.
+    """Computes scaled = feature_map * factor, one per channel, and output = scaled + base.
 
     ``product`` and ``sum`` are the positions of the ops. Only the sum reads ``scaled``.
     """
 
     product: int
     sum: int
-    image: str
+    feature_map: str
     factor: str
     scaled: str
     base: str
@@ -42,7 +42,7 @@ def _accumulation(graph: Graph, position: int) -> Accumulation | None:
         product = graph.producer(scaled)
         if product is None or graph.only_reader(scaled) != position:
             continue
-        if not _is_computed_image(graph, base) or graph.dims(base) != graph.dims(scaled):
+        if not _is_computed_feature_map(graph, base) or graph.dims(base) != graph.dims(scaled):
             continue
         factors = _factors(graph, product)
         if factors is not None and not graph.is_kept(output):
@@ -51,20 +51,24 @@ def _accumulation(graph: Graph, position: int) -> Accumulation | None:
 
 
 def _factors(graph: Graph, position: int) -> tuple[str, str] | None:
-    """Return the image that the op at a position multiplies, and its factors per channel."""
+    """Return the feature map that the op at a position multiplies, and its factors per channel."""
     op = graph.ops[position]
     if op.type != "elementwise_mul":
         return None
-    for image, factor in permutations(op.operands()):
-        dims = graph.dims(image)
-        if dims is None or not _is_computed_image(graph, image) or graph.producer(factor) is None:
+    for feature_map, factor in permutations(op.operands()):
+        dims = graph.dims(feature_map)
+        if (
+            dims is None
+            or not _is_computed_feature_map(graph, feature_map)
+            or graph.producer(factor) is None
+        ):
             continue
         if dims[1] > 0 and graph.dims(factor) == [*dims[:2], 1, 1] != dims:
-            return image, factor
+            return feature_map, factor
     return None
 
 
-def _is_computed_image(graph: Graph, name: str) -> bool:
+def _is_computed_feature_map(graph: Graph, name: str) -> bool:
     return graph.producer(name) is not None and len(graph.dims(name) or ()) == _RANK
 
 

@@ -145,7 +145,7 @@ class _Emitter:
         self._put(one.position, before, made, after)
 
     def _multiply(self, one: Accumulation) -> None:
-        names = one.image, one.factor, one.scaled
+        names = one.feature_map, one.factor, one.scaled
         self._emit_binary(one.product, "fused_elementwise_mul", names)
 
     def _add(self, one: Accumulation) -> None:
@@ -190,7 +190,7 @@ class _Emitter:
 
         The integers 0 that it pads do not stand for zero. So channels of zeros are added, whose
         weights make the sum of the weights of each tap zero. Then padding does not matter: a tap
-        adds that sum times the zero point inside the image, and nothing outside.
+        adds that sum times the zero point inside the feature map, and nothing outside.
         """
         name, linear = one.op.activation, self._linear[one.op.position]
         weight = self._weights[linear.weight].with_sums_of_zero(grid.zero_point)
@@ -211,7 +211,7 @@ class _Emitter:
         return [*made, *added, make_concat((source, others), output)], output
 
     def _make_room(self) -> None:
-        """Give images that bordered convolutions read their channels of zeros from the start."""
+        """Give what bordered convolutions read its channels of zeros from the start."""
         bordered = {
             one.op.position: one
             for one in self._fused
@@ -221,7 +221,7 @@ class _Emitter:
         for one in bordered.values():
             family = self._family(one, bordered.keys())
             if family is not None:
-                key = frozenset(family.images)
+                key = frozenset(family.feature_maps)
                 others = families[key][1] if key in families else 0
                 zero_point = self._grids.of_input(one.op).zero_point
                 needed = self._weights[one.op.weight].inputs_for_sums_of_zero(zero_point)
@@ -231,17 +231,17 @@ class _Emitter:
             widening.widen(family, count, bordered.keys())
 
     def _family(self, one: FusedOp, bordered: Collection[int]) -> Family | None:
-        """Return the images that are to get channels of zeros for a bordered convolution."""
+        """Return the feature maps that are to get channels of zeros for a bordered convolution."""
         name, end, others = one.op.activation, None, []
         position = self._flow.computed_as_integers.get(name)
         if position is not None and self._is_of_channels(position) and self._is_alone(name):
             *others, name = self._flow.carriers[position].inputs
             end = position
         family = find_family(self._graph, self._flow.fused_at, bordered, name, end)
-        if family is None or not family.images.isdisjoint([*others, *self._choices.factors]):
+        if family is None or not family.feature_maps.isdisjoint([*others, *self._choices.factors]):
             return None
         if end is not None:
-            family.images.add(one.op.activation)
+            family.feature_maps.add(one.op.activation)
         return family
 
     def _is_of_channels(self, position: int) -> bool:

@@ -120,7 +120,9 @@ class Flow:
 
         It saves none if it has to quantize a tensor as large as the sum.
         """
-        if one.image not in self.int8_outputs or self.is_unsigned(one.image, self.scale_groups):
+        if one.feature_map not in self.int8_outputs or self.is_unsigned(
+            one.feature_map, self.scale_groups
+        ):
             return False
         if one.base in self.scale_groups:
             is_read = not self.is_unsigned(self.scale_groups[one.base], self.scale_groups)
@@ -155,7 +157,7 @@ class Flow:
             return adds.residual == name and adds.activation.function.is_relu
         for one in self.accumulations:
             if position in (one.product, one.sum):
-                return name == (one.image if position == one.product else one.base)
+                return name == (one.feature_map if position == one.product else one.base)
         found = self.carriers.get(position)
         return (
             found is not None

@@ -13,7 +13,7 @@ from ...op_facts import Fact, has
 
 
 def write_in_place(model: Model) -> None:
-    """Let ops of the main block overwrite images that nothing reads behind them.
+    """Let ops of the main block overwrite feature maps that nothing reads behind them.
 
     Only in int8 programs: too few passes are known to handle this correctly in others.
     """

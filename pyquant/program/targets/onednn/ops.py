@@ -80,7 +80,7 @@ def make_binary(op_type: str, names: Sequence[str], grids: Sequence[Grid]) -> Op
 
 
 def make_concat(sources: Sequence[str], output: str) -> Op:
-    """Return an op that concatenates channels of images."""
+    """Return an op that concatenates channels of feature maps."""
     return make_op("concat", {"X": list(sources)}, {"Out": [output]}, {**ENABLED, "axis": 1})
 
 

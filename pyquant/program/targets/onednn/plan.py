@@ -38,14 +38,14 @@ class OneDnnPlan:
             if is_sum or names.keys().isdisjoint(self.flow.carried_from(name)):
                 names[name] = None
         for accumulation in self.flow.accumulations:
-            _, _, image, factor, scaled, base, output = accumulation
-            names |= dict.fromkeys((image, factor, scaled, self.flow.source_of(base), output))
+            _, _, feature_map, factor, scaled, base, output = accumulation
+            names |= dict.fromkeys((feature_map, factor, scaled, self.flow.source_of(base), output))
         return list(names)
 
     @property
     def accumulated(self) -> set[str]:
-        """The images that are multiplied and added as integers."""
-        return {one.image for one in self.flow.accumulations}
+        """The feature maps that are multiplied and added as integers."""
+        return {one.feature_map for one in self.flow.accumulations}
 
     def bits(self, name: str, given: Range) -> int:
         """Return the bits of signed integers with as fine a step; ``given`` is not clipped."""

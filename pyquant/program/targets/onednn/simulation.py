@@ -25,6 +25,8 @@ from .read_scales import CARRIERS, read_grids
 # A float32 of this magnitude has no bits for a fraction: adding it rounds to nearest, ties to even.
 _WITHOUT_FRACTION = 1.5 * 2**23
 
+_INTEGERS = ".integers"
+
 
 def simulate(model: Model) -> Model:
     """Return a float program that computes what the int8 ops of ``model`` do.
@@ -40,6 +42,13 @@ def simulate(model: Model) -> Model:
     simulated = copy_model(model)
     _Simulation(simulated, grids).write()
     return simulated
+
+
+def integers_of(simulation: Model, name: str) -> str:
+    """Return the name under which a simulation has the integers of a tensor, or the tensor."""
+    integers = f"{name}{_INTEGERS}"
+    is_new = any(var.name == integers for var in simulation.program.blocks[0].vars)
+    return integers if is_new else name
 
 
 class _Simulation:
@@ -112,7 +121,7 @@ class _Simulation:
 
     def write_integers(self, name: str) -> None:
         """Round what the last op wrote to whole numbers, under a name of their own."""
-        self.integers[name] = self.declare(f"{name}.integers", name)
+        self.integers[name] = self.declare(f"{name}{_INTEGERS}", name)
         self.round(name, self.grids[name], self.integers[name])
 
     def unknown(self, op: Op, what: str) -> UnsupportedError:

@@ -1,4 +1,4 @@
-"""Feature maps ("images") with room for the channels of zeros by which convolutions pad integers.
+"""Feature maps with room for the channels of zeros by which convolutions pad integers.
 
 Concatenating channels to a convolution's input copies all of it. If convolutions computed that
 input, and only ops that keep channels apart lie between, they can write more channels instead, with
@@ -27,7 +27,7 @@ _RANK, _CHANNEL_AXIS = 4, 1
 
 @dataclass
 class Family:
-    """Images of the same channels: all of them get more, or none.
+    """Feature maps of the same channels: all of them get more, or none.
 
     Attributes:
         written_by: the positions of the convolutions that compute them.
@@ -36,7 +36,7 @@ class Family:
             channel.
     """
 
-    images: set[str] = field(default_factory=set)
+    feature_maps: set[str] = field(default_factory=set)
     written_by: set[int] = field(default_factory=set)
     read_by: set[int] = field(default_factory=set)
     constants: dict[int, str] = field(default_factory=dict)
@@ -49,21 +49,21 @@ def find_family(
     name: str,
     end: int | None = None,
 ) -> Family | None:
-    """Return the family of an image if its added channels can be zeros, None if they cannot.
+    """Return the family of a feature map if its added channels can be zeros, None if they cannot.
 
     ``fused`` maps the position of each op to the int8 op that it joins. ``bordered`` are the
     positions of the convolutions that read channels of zeros, ``end`` is that of an op that takes
-    more channels of the image without belonging to the family.
+    more channels of the feature map without belonging to the family.
     """
     search = _Search(graph, fused, end)
     if not search.take(name) or not search.is_zero(name):
         return None
     gaining = len(search.family.read_by.intersection(bordered)) + (end is not None)
-    return search.family if len(search.whole_images) <= _MOST_WIDENED * gaining else None
+    return search.family if len(search.whole_feature_maps) <= _MOST_WIDENED * gaining else None
 
 
 class _Search:
-    """A family that grows until no op ties one of its images to one outside."""
+    """A family that grows until no op ties one of its feature maps to one outside."""
 
     def __init__(self, graph: Graph, fused: Mapping[int, FusedOp], end: int | None) -> None:
         self.family = Family()
@@ -72,16 +72,16 @@ class _Search:
         self._end = end
 
     def take(self, name: str) -> bool:
-        """Add an image and all that are tied to it; return whether that is possible."""
+        """Add a feature map and all that are tied to it; return whether that is possible."""
         pending = [name]
         while pending:
             name = pending.pop()
-            if name in self.family.images:
+            if name in self.family.feature_maps:
                 continue
             producer = self._graph.producer(name)
             if producer is None or self._channels(name) <= 0 or self._graph.is_kept(name):
                 return False
-            self.family.images.add(name)
+            self.family.feature_maps.add(name)
             for position in {producer, *self._graph.readers(name)} - {self._end}:
                 tied = self._tied(position, name)
                 if tied is None:
@@ -90,7 +90,7 @@ class _Search:
         return True
 
     def is_zero(self, name: str) -> bool:
-        """Return whether the channels added to an image of the family would be zeros."""
+        """Return whether the channels added to a feature map of the family would be zeros."""
         position = self._graph.producer(name)
         assert position is not None
         fused, op = self._fused.get(position), self._graph.ops[position]
@@ -98,17 +98,17 @@ class _Search:
             return fused.activation.keeps_zero
         if position in self.family.written_by:
             return True
-        images = self._images(op)
+        feature_maps = self._feature_maps(op)
         if op.type == "elementwise_mul":
-            return len(images) == 1 or any(map(self.is_zero, images))
-        is_added_to_all = op.type == "elementwise_add" and len(images) == 1
+            return len(feature_maps) == 1 or any(map(self.is_zero, feature_maps))
+        is_added_to_all = op.type == "elementwise_add" and len(feature_maps) == 1
         if is_added_to_all and position not in self.family.constants:
             return False
-        return _keeps_zero(op) and all(map(self.is_zero, images))
+        return _keeps_zero(op) and all(map(self.is_zero, feature_maps))
 
     @property
-    def whole_images(self) -> list[str]:
-        """The images that convolutions would compute more of, except those of one position."""
+    def whole_feature_maps(self) -> list[str]:
+        """What convolutions would compute more of, except feature maps of one position."""
         ops = (self._graph.ops[position] for position in self.family.written_by)
         outputs = (op.output() for op in ops)
         return [name for name in outputs if (self._graph.dims(name) or [])[2:] != [1, 1]]
@@ -122,14 +122,14 @@ class _Search:
             return self._tied_by_convolution(position, name)
         if not has(op.type, Fact.CHANNELWISE) or not _is_of_channels_first(op):
             return None
-        images, operands = self._images(op), 2 if has(op.type, Fact.ARITHMETIC) else 1
-        if len(op.reads()) != operands or not images:
+        feature_maps, operands = self._feature_maps(op), 2 if has(op.type, Fact.ARITHMETIC) else 1
+        if len(op.reads()) != operands or not feature_maps:
             return None
-        if len(images) != operands and not self._take_constant(position, images[0]):
+        if len(feature_maps) != operands and not self._take_constant(position, feature_maps[0]):
             return None
-        if len({self._channels(image) for image in images}) != 1:
+        if len({self._channels(feature_map) for feature_map in feature_maps}) != 1:
             return None
-        return [*images, *op.writes()]
+        return [*feature_maps, *op.writes()]
 
     def _tied_by_convolution(self, position: int, name: str) -> list[str] | None:
         fused = self._fused.get(position)
@@ -144,17 +144,17 @@ class _Search:
         (self.family.read_by if is_read else self.family.written_by).add(place)
         return []
 
-    def _take_constant(self, position: int, image: str) -> bool:
-        """Take what an op adds to an image or multiplies it by; return whether that is possible."""
+    def _take_constant(self, position: int, feature_map: str) -> bool:
+        """Take what an op adds to a feature map, or multiplies it by; return whether it can."""
         op, parameters = self._graph.ops[position], self._graph.model.parameters
-        if affine_reader(self._graph, position, image, _CHANNEL_AXIS) is None:
+        if affine_reader(self._graph, position, feature_map, _CHANNEL_AXIS) is None:
             return False
         name = next(name for name in op.reads() if name in parameters)
         if parameters[name].size > 1:
             self.family.constants[position] = name
         return True
 
-    def _images(self, op: Op) -> list[str]:
+    def _feature_maps(self, op: Op) -> list[str]:
         return [name for name in op.reads() if name not in self._graph.model.parameters]
 
     def _channels(self, name: str) -> int:
@@ -171,7 +171,7 @@ class Linear:
 
 
 class Widening:
-    """Gives families of images more channels, and changes all its arguments by that.
+    """Gives families of feature maps more channels, and changes all its arguments by that.
 
     ``linear`` has the int8 ops by position; ``weights`` gets the new weights; ``in_float`` are the
     float ops whose weights are stored as integers, by number, which get the new weights.
@@ -190,12 +190,12 @@ class Widening:
         self._in_float = in_float
 
     def widen(self, family: Family, count: int, bordered: Collection[int]) -> None:
-        """Give the images of a family ``count`` more channels, of zeros.
+        """Give the feature maps of a family ``count`` more channels, of zeros.
 
         Their readers ignore these, except for the convolutions at the positions ``bordered``, whose
         weights are to come.
         """
-        for name in family.images:
+        for name in family.feature_maps:
             self._graph.add_channels(name, count)
         for position, name in family.constants.items():
             longer = _with_zeros(self._graph.model.parameters[name], count)
@@ -259,4 +259,4 @@ def _keeps_zero(op: Op) -> bool:
 
 
 _MOST_WIDENED = 2
-"""How many convolutions of whole images may get more outputs, for each one that reads zeros."""
+"""How many convolutions may get more outputs for each one that reads zeros."""

@@ -1,0 +1,173 @@
+"""Runs what was written as it is deployed, against its simulation and against the float model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+
+from ..calibration.data import Feed
+from ..comparison.similarity import ErrorSums, as_float
+from ..errors import PyquantError
+from ..program import proto
+from ..program.model import Model, copy_model
+from ..program.parameters import Array
+from ..program.predictor import (
+    Optimization,
+    all_cores,
+    make_int8_predictor,
+    make_predictor,
+    run_batch,
+)
+from ..program.targets.onednn.simulation import simulate
+from .kernel_times import kernel_times
+from .outcome import OutputDifference, Verification, worst
+from .turns import in_turns
+
+# What Paddle's optimization may change in the outputs of a float model, as a share of their power.
+_MOST_OF_OPTIMIZATION = 1e-4
+
+# Seconds by which int8 may be slower than float before it is looked why, which takes seconds.
+_MUCH_LONGER = 1e-3
+
+_FLOAT, _INT8 = "the float model", "the int8 model"
+
+LEAST_POWER = 1e-4
+"""A hundredth of the range of a sigmoid, squared."""
+
+
+class Check:
+    """Runs int8 models beside the float model that they are made from."""
+
+    def __init__(self, model: Model, feeds: Sequence[Feed]) -> None:
+        """Load the float model, which may be folded; ``feeds`` are the batches to run.
+
+        Raises ModelFileError if Paddle cannot load the model.
+        """
+        producers = model.producers()
+        sigmoids = {name for name, op in producers.items() if op.type == "sigmoid"}
+        self._least = [LEAST_POWER if name in sigmoids else 0.0 for name in model.fetches]
+        self.feeds = feeds
+        # Of copies, in which the weights of a folded model are made.
+        self._load: Callable[[Optimization], Any] = lambda optimization: make_predictor(
+            copy_model(model), optimization, all_cores()
+        )
+        self._predictor = self._first_that_loads()
+        self.sample = first_sample(model, feeds[0])
+        if not _suits(self._predictor, self.sample):
+            self.sample = feeds[0]
+
+    def _first_that_loads(self) -> Any:
+        try:
+            return self._load(Optimization.FUSED)
+        except PyquantError:
+            return self._load(Optimization.NONE)
+
+    def replace_wrong_float(self, model: Model) -> bool:
+        """Run the float model in another way if Paddle's optimization changes what it computes.
+
+        Returns whether it does. It is only asked if an int8 model seems wrong: this takes long.
+        """
+        expected = _outputs(self._load(Optimization.NONE), [self.sample], _FLOAT)
+        compared = partial(self._compared, model, expected)
+
+        def is_right(predictor: Any) -> bool:
+            found = compared(_outputs(predictor, [self.sample], _FLOAT))
+            return worst(found).power < _MOST_OF_OPTIMIZATION
+
+        if is_right(self._predictor):
+            return False
+        self._predictor = None  # frees its memory
+        self.__dict__.pop("_expected", None)
+        for optimization in (Optimization.UNFUSED, Optimization.NONE):
+            try:
+                self._predictor = self._load(optimization)
+                if is_right(self._predictor):
+                    break
+            except PyquantError:
+                continue
+        return True
+
+    def errors(self, model: Model) -> list[OutputDifference]:
+        """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
+        expected = self._expected
+        try:
+            found = _outputs(make_int8_predictor(model, all_cores()), self.feeds, _INT8)
+        except PyquantError:
+            return [OutputDifference(name, None, math.nan) for name in model.fetches]
+        return self._compared(model, expected, found)
+
+    @cached_property
+    def _expected(self) -> list[list[Array]]:
+        return _outputs(self._predictor, self.feeds, _FLOAT)
+
+    def verify(self, model: Model) -> Verification:
+        """Check an int8 model.
+
+        Raises:
+            ModelFileError: Paddle cannot load it.
+            CalibrationDataError: it cannot run it.
+        """
+        simulation = make_predictor(simulate(model), Optimization.NONE, all_cores())
+        says = _outputs(simulation, [self.sample], _INT8)
+        del simulation  # and its memory
+        predictor = make_int8_predictor(model, all_cores())
+        errors = self._compared(model, self._expected, _outputs(predictor, self.feeds, _INT8))
+        departures = self._compared(model, says, _outputs(predictor, [self.sample], _INT8))
+        run_batch(self._predictor, self.sample, 0, _FLOAT)
+        times = in_turns(self._predictor, predictor, self.sample)
+        found = Verification(errors, departures, *times, len(self.feeds))
+        if times.second - times.first < _MUCH_LONGER:
+            return found
+        return replace(found, kernels=kernel_times(model, self.sample, all_cores()))
+
+    def _compared(
+        self, model: Model, expected: Sequence[list[Array]], found: Sequence[list[Array]]
+    ) -> list[OutputDifference]:
+        sums = [ErrorSums() for _ in model.fetches]
+        for references, outputs in zip(expected, found):
+            for one, reference, output in zip(sums, references, outputs):
+                reference, output = as_float(reference), as_float(output)
+                if reference.shape != output.shape:
+                    one.noise = math.nan
+                elif np.isfinite(reference).all():
+                    one.add(reference, output)
+        return [
+            OutputDifference(name, one.similarity, _share(one, least))
+            for name, one, least in zip(model.fetches, sums, self._least)
+        ]
+
+
+def first_sample(model: Model, feed: Feed) -> Feed:
+    """Return a batch of one sample, for slow kernels; all if the model fixes how many there are."""
+    free = all(list(proto.tensor_desc(var).dims)[:1] == [-1] for var in model.feeds)
+    lengths = {len(array) if array.ndim else 0 for array in feed.values()}
+    if not free or len(lengths) != 1:
+        return feed
+    return {name: array[:1] for name, array in feed.items()}
+
+
+def _suits(predictor: Any, sample: Feed) -> bool:
+    """Return whether every output has values for one sample: a model may cut batches."""
+    try:
+        return all(array.size for array in run_batch(predictor, sample, 0, _FLOAT))
+    except PyquantError:
+        return False
+
+
+def _share(sums: ErrorSums, least: float) -> float:
+    """Return the power of an error as a share of the signal's."""
+    signal = max(sums.signal, least * sums.values)
+    if math.isnan(sums.noise) or signal > 0:
+        return sums.noise / (signal or 1.0)
+    return float(sums.noise > 0)
+
+
+def _outputs(predictor: Any, feeds: Sequence[Feed], model: str) -> list[list[Array]]:
+    found = [run_batch(predictor, feed, number, model) for number, feed in enumerate(feeds)]
+    predictor.try_shrink_memory()  # what a whole batch took
+    return found

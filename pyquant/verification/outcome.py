@@ -1,0 +1,81 @@
+"""What a check of an int8 model finds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ..comparison.similarity import Similarity
+from ..program.predictor import all_cores
+from .kernel_times import KernelTime, shares
+
+
+class OutputDifference(NamedTuple):
+    """How far an output of the int8 run is from what it should be.
+
+    Attributes:
+        name: of the output.
+        similarity: to what it should be; None if it holds no value.
+        power: of the error, as a share of the output's power. A sigmoid may be near 0 throughout:
+            its power counts as `check.LEAST_POWER` per value at least. NaN if a value is NaN or
+            infinite, or the shape is wrong.
+    """
+
+    name: str
+    similarity: Similarity | None
+    power: float
+
+    def __str__(self) -> str:
+        """Say it in a few words."""
+        if math.isnan(self.power):
+            return f"'{self.name}' holds NaN or infinity, or is of another shape"
+        if self.similarity is None:
+            return f"'{self.name}' holds nothing to compare"
+        rms = 100 * math.sqrt(self.power)
+        return f"'{self.name}' differs by {rms:.2f} % (rms), cosine {self.similarity.cosine:.4f}"
+
+
+def worst(errors: Sequence[OutputDifference]) -> OutputDifference:
+    """Return the error of the largest power, NaN before all others."""
+    return max(errors, key=lambda one: math.inf if math.isnan(one.power) else one.power)
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of an int8 model found, on calibration data, as it is deployed on a CPU.
+
+    Attributes:
+        errors: of each output of the int8 run, against the float model's.
+        departures: likewise, against the simulation: the program computed op by op in float.
+        float_seconds: median time of one sample, or of a batch if the model fixes its size, by the
+            float model, folded, on all cores.
+        int8_seconds: likewise by the int8 model, in turns with the former.
+        speedup: how many times as fast as float the int8 model is, the median of pairs of runs.
+        batches: how many batches were run.
+        repairs: what was done about errors; empty if nothing was.
+        kernels: of one sample in int8, the longest times first, if that takes longer than in float.
+    """
+
+    errors: Sequence[OutputDifference]
+    departures: Sequence[OutputDifference]
+    float_seconds: float
+    int8_seconds: float
+    speedup: float
+    batches: int
+    repairs: tuple[str, ...] = ()
+    kernels: Sequence[KernelTime] = ()
+
+    def __str__(self) -> str:
+        """Say it in four lines."""
+        times = f"{1e3 * self.float_seconds:.1f} ms in float, {1e3 * self.int8_seconds:.1f} in int8"
+        reason = f"; it takes {shares(self.kernels)}" if self.kernels else ""
+        return "\n".join(
+            (
+                f"check  {self.batches} batch(es) against float: {worst(self.errors)}",
+                f"check  the run against the program: {worst(self.departures)}",
+                f"check  {times}: {self.speedup:.2f} x as fast on {all_cores()} core(s){reason}",
+                f"check  repaired: {'; '.join(self.repairs) or 'nothing'}",
+            )
+        )
