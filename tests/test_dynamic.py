@@ -64,8 +64,9 @@ def test_each_weight_is_within_half_a_step(tmp_path: Path, bits: int, kind: str)
     before = load_model(source).parameters
     after = load_model(result.model_path.parent).parameters
     for tensor in result.quantized:
-        step = after[f"{tensor.name}@scale"]
-        values = after[tensor.name]
+        values, step = after[tensor.name], after[f"{tensor.name}@scale"]
+        if tensor.axis == 0:  # by channels along axis 1 of a reshaped weight
+            step = step.reshape([-1, *[1] * (values.ndim - 1)])
         assert values.dtype == (np.int8 if bits == 8 else np.int16)
         error = np.abs(values.astype(np.float64) * step - before[tensor.name])
         assert (error <= step * (0.5 + 2.0 ** (bits - 24) * 2)).all()

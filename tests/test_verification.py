@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import paddle_run
 import programs
 import pytest
 from processors import deployed
-from programs import Net
+from programs import CONV, Net
 from static_runs import model_bytes
 
 from pyquant import (
@@ -29,10 +28,12 @@ from pyquant.calibration.kept import MOST_BATCHES, MOST_BYTES, KeptBatches
 from pyquant.calibration.moments import InputMoments
 from pyquant.cli import main
 from pyquant.errors import SettingError
+from pyquant.program import proto
 from pyquant.program.model import Model, copy_model
 from pyquant.program.targets.onednn.simulation import simulate
 from pyquant.static_mode import repair
 from pyquant.verification.check import Check
+from pyquant.verification.compared import Compared, compared_parts
 from pyquant.verification.kernel_times import KernelTime, parsed, shares
 from pyquant.verification.outcome import OutputDifference
 from pyquant.verification.turns import Times
@@ -316,9 +317,8 @@ def test_settings_that_promise_accuracy_are_left_where_they_cost_some(
 def test_outputs_that_cannot_be_right_count_as_wrong() -> None:
     def compared(output: Any, expected: Any) -> OutputDifference:
         check = Check.__new__(Check)
-        check._least = [0.0]
-        model = SimpleNamespace(fetches=["y"])
-        return check._compared(model, [[expected]], [[output]])[0]  # type: ignore[arg-type]
+        check._parts = [Compared("y")]
+        return check._compared([[expected]], [[output]])[0]
 
     ones = np.ones((2, 3), np.float32)
     assert compared(ones, ones).power == 0
@@ -328,6 +328,38 @@ def test_outputs_that_cannot_be_right_count_as_wrong() -> None:
         assert np.isnan(compared(wrong, ones).power)
         assert "'y'" in str(compared(wrong, ones))
     assert compared(ones, ones * np.nan).similarity is None  # nothing is known
+
+
+def detector() -> programs.ProgramBuilder:
+    """A detector: boxes of a hundred beside scores, of which the best are left."""
+    net = Net([-1, 4, 10, 10]).conv(8).act("relu")
+    x, y = net.last, ["boxes", "logits"]
+    for seed, name in enumerate(y):
+        w = net.parameter(f"{name}.w", (100.0 if not seed else 1.0) * programs.random((4, 8, 3, 3)))
+        net.op("conv2d", {"Input": x, "Filter": w}, ("Output", name), [-1, 4, 10, 10], CONV)
+    net.op("sigmoid", {"X": "logits"}, ("Out", "scores"), [-1, 4, 10, 10])
+    proto.add_var(net.block, "both", proto.FP32, [-1, 8, 10, 10])
+    net._add("concat", {"X": ["boxes", "scores"]}, {"Out": ["both"]}, {"axis": 1})
+    proto.add_var(net.block, "best", proto.data_type_of("int64"), [-1, 10, 10])
+    net._add("arg_max", {"X": ["scores"]}, {"Out": ["best"]}, {"axis": 1, "dtype": 3})
+    net.fetch("both")
+    net.fetch("best")
+    return net
+
+
+def test_what_decides_and_parts_of_other_ranges_are_compared(tmp_path: Path) -> None:
+    source = detector().save(tmp_path / "in")
+    parts = compared_parts(load_model(source))
+    assert [str(part) for part in parts] == ["both[:, 0:4]", "both[:, 4:8]", "scores"]
+    assert [part.least > 0 for part in parts] == [False, True, True]
+    found = static(source, tmp_path / "out").verification
+    assert found is not None
+    both, scores = paddle_run.run(source, {"x": IMAGES})[0], "both[:, 4:8]"
+    output = paddle_run.run(tmp_path / "out", {"x": IMAGES}, "float")[0]
+    power = np.square((output - both)[:, 4:]).sum() / np.square(both[:, 4:]).sum()
+    (error,) = (error for error in found.errors if error.name == scores)
+    assert error.power == pytest.approx(power, rel=1e-3)
+    assert load_model(tmp_path / "out").fetches == ["both", "best"]
 
 
 def test_what_pyquant_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -135,7 +135,7 @@ class _Reader:
         self._writes = model.writes()
         self._written: Counter[str] = Counter()
         self._quantized: dict[str, Activation] = {}
-        self._cast: dict[str, str] = {}
+        self._integers: dict[str, str] = {}
         self._restated: dict[
             str, str
         ] = {}  # weights that are quantized again, as `QdqPlan` writes them
@@ -152,6 +152,7 @@ class _Reader:
             "quantize": self._quantize_by_scale,
             "dequantize": lambda op, source, output: True,
             **dict.fromkeys((*CARRIERS, "requantize"), self._carry),
+            "reshape2": self._reshape,
         }
 
     def read(self, op: Op) -> None:
@@ -204,9 +205,7 @@ class _Reader:
         return output in self._grids
 
     def _cast_integers(self, op: Op, source: str, output: str) -> bool:
-        array = self._model.parameters.get(source)
-        if array is not None and array.dtype in (np.int8, np.int16):
-            self._cast[output] = source
+        if self._take_integers(source, output):
             return True
         if source in self.found.weights:  # a weight in half precision
             weight = self.found.weights.pop(source)
@@ -217,15 +216,32 @@ class _Reader:
             return True
         return False
 
+    def _reshape(self, op: Op, source: str, output: str) -> bool:
+        if source in self.found.weights:
+            self.found.weights[output] = self.found.weights.pop(source)
+            return True
+        return self._take_integers(source, output) or self._carry(op, source, output)
+
+    def _take_integers(self, source: str, output: str) -> bool:
+        """Note that an op reshapes or casts a weight's integers; return whether it does."""
+        name = self._integers.get(source, source)
+        array = self._model.parameters.get(name)
+        if array is None or array.dtype not in (np.int8, np.int16):
+            return False
+        self._integers[output] = name
+        return True
+
     def _scale(self, op: Op, source: str, output: str) -> bool:
         step = self._model.parameters.get(next(iter(op.inputs("Y")), ""))
         if source in self._products and step is not None:
             self._scale_product(source, step, output)
             return True
-        if source not in self._cast or step is None:
+        if source not in self._integers or step is None:
             return False
-        name = self._cast[source]
+        name = self._integers[source]
         integers = self._model.parameters[name]
+        if step.ndim != integers.ndim:  # it was reshaped to have its channels along axis 1
+            step = step.reshape([-1, *[1] * (integers.ndim - 1)])
         self._add_weight(name, integers, step, 8 * integers.dtype.itemsize, output)
         return True
 

@@ -45,6 +45,10 @@ class Fact(Flag):
     """Paddle can compute it from constants on a CPU."""
     SOURCE = auto()
     """Reads nothing, and computes the same each time."""
+    SELECTS = auto()
+    """Returns as many values, and such, as its inputs' values say."""
+    INDEXES = auto()
+    """Returns the values at the places that ``Index`` says."""
 
 
 _F = Fact
@@ -129,6 +133,16 @@ FACTS: Mapping[str, Fact] = {
     "assign_value": _F.SOURCE,
     "linspace": _F.SOURCE,
     "eye": _F.SOURCE,
+    "masked_select": _F.SELECTS,
+    "matrix_nms": _F.SELECTS,
+    "multiclass_nms": _F.SELECTS,
+    "multiclass_nms2": _F.SELECTS,
+    "multiclass_nms3": _F.SELECTS,
+    "gather": _F.INDEXES,
+    "gather_nd": _F.INDEXES,
+    "index_sample": _F.INDEXES,
+    "index_select": _F.INDEXES,
+    "take_along_axis": _F.INDEXES,
 }
 """The ops that carry scales are scale_immutable_ops in compute_propagate_scales_onednn_pass.cc, and
 concat, which gives its scale to its inputs (UpdateScales there)."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from . import proto
 from .graph import Graph
 from .names import DEQUANTIZED, QUANTIZED, SCALE
-from .op import Op, make_cast, make_elementwise
+from .op import Op, make_cast, make_elementwise, make_op
 from .parameters import DerivedTensor
 from .quantizable import WeightedOp
 from .weights import QuantizedWeight
@@ -69,19 +71,40 @@ def _cast_and_scale(
     graph: Graph, block: int, weight: QuantizedWeight, stored: str
 ) -> tuple[list[Op], str]:
     float_type, dims = proto.paddle_dtype(weight.stored.dtype), weight.stored.shape
-    scale = graph.shared_parameter(f"{weight.name}{SCALE}", weight.scale)
-    values = graph.add_tensor(f"{weight.name}.cast", dims, block=block)
+    integer_type = proto.paddle_dtype(weight.values.dtype)
+    shape, scale, ops = dims, weight.scale, list[Op]()
+    if weight.axis == 0 and len(dims) > 1:
+        # Only a reference kernel of oneDNN multiplies by a value for each place of axis 0. It takes
+        # most of the time of loading, and a jitted kernel takes channels along axis 1.
+        shape = 1, dims[0], math.prod(dims[1:])
+        scale = replace(scale, shape=(1, dims[0], 1))
+        rows = graph.add_tensor(f"{weight.name}.rows", shape, integer_type, block)
+        ops.append(_reshape(graph, block, stored, rows, dims, shape))
+        stored = rows
+    values = graph.add_tensor(f"{weight.name}.cast", shape, block=block)
+    factors = graph.shared_parameter(f"{weight.name}{SCALE}", scale)
+    ops.append(make_cast(stored, values, integer_type, proto.FP32))
     scaled = graph.add_tensor(f"{weight.name}{DEQUANTIZED}", dims, block=block)
-    ops = [
-        make_cast(stored, values, proto.paddle_dtype(weight.values.dtype), proto.FP32),
-        make_elementwise("elementwise_mul", values, scale, scaled),
-    ]
+    product = scaled
+    if shape != dims:
+        product = graph.add_tensor(f"{weight.name}.scaled", shape, block=block)
+    ops.append(make_elementwise("elementwise_mul", values, factors, product))
+    if shape != dims:
+        ops.append(_reshape(graph, block, product, scaled, shape, dims))
     if float_type != proto.FP32:
         # A step in half precision would lose bits, or underflow: scale first, then round once.
         half = graph.add_tensor(f"{weight.name}.half", dims, float_type, block)
         ops.append(make_cast(scaled, half, proto.FP32, float_type))
         scaled = half
     return ops, scaled
+
+
+def _reshape(
+    graph: Graph, block: int, source: str, output: str, before: Sequence[int], shape: Sequence[int]
+) -> Op:
+    unused = graph.add_tensor(f"{output}.xshape", [0, *before], block=block)
+    outputs = {"Out": [output], "XShape": [unused]}
+    return make_op("reshape2", {"X": [source]}, outputs, {"shape": list(shape)})
 
 
 def _read_by_others(graph: Graph, ops: Iterable[WeightedOp]) -> set[str]:

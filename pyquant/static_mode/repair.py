@@ -86,7 +86,7 @@ def check_and_repair(plan: Plan, decisions: Decisions, check: Check, repairs: bo
             raise
         return _with_fewer_errors(plan, decisions, check, str(error))
     is_right = _is_near(checked) and not _departs(checked)
-    if not is_right and check.replace_wrong_float(emitted.model):
+    if not is_right and check.replace_wrong_float():
         checked = replace(checked, verification=check.verify(emitted.model))
     checked = _without_departures(checked, decisions, check, repairs)
     if not repairs or _is_near(checked):
@@ -105,13 +105,13 @@ def _without_departures(
     kept = list[str]()
     # Integers for processors with VNNI may depart on this one; that is what was asked for.
     may_keep = repairs and decisions.options.processors == ANY
-    departure: Departure | None = None
     while _departs(checked):
         departure = first_departure(checked.emitted.model, check.sample)
+        if departure is None:
+            break
         plan = _without_op_at(checked.plan, departure) if may_keep else None
-        if departure is None or plan is None or len(kept) == _MOST_DEPARTURES:
-            where = f" at {departure}" if departure else ""
-            return checked.repaired(f"not that the run departs from the program{where}")
+        if plan is None or len(kept) == _MOST_DEPARTURES:
+            return checked.repaired(f"not that the run departs from the program at {departure}")
         kept.append(departure.name)
         emitted = emit(plan, decisions)
         checked = Checked(plan, emitted, check.verify(emitted.model))
@@ -122,10 +122,8 @@ def _without_departures(
     )
 
 
-def _without_op_at(plan: Plan, departure: Departure | None) -> Plan | None:
+def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
     """Return the plan with the int8 op in float that computes a tensor; None if there is none."""
-    if departure is None:
-        return None
     graph = Graph(plan.int8.model)
     others, found = list[WeightedOp](), list[FloatOp]()
     for op in plan.ops:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from ..program.predictor import (
     run_batch,
 )
 from ..program.targets.onednn.simulation import simulate
+from .compared import compared_parts, showing
 from .kernel_times import kernel_times
 from .outcome import OutputDifference, Verification, worst
 from .turns import in_turns
@@ -36,9 +37,6 @@ _MUCH_LONGER = 1e-3
 
 _FLOAT, _INT8 = "the float model", "the int8 model"
 
-LEAST_POWER = 1e-4
-"""A hundredth of the range of a sigmoid, squared."""
-
 
 class Check:
     """Runs int8 models beside the float model that they are made from."""
@@ -48,13 +46,11 @@ class Check:
 
         Raises ModelFileError if Paddle cannot load the model.
         """
-        producers = model.producers()
-        sigmoids = {name for name, op in producers.items() if op.type == "sigmoid"}
-        self._least = [LEAST_POWER if name in sigmoids else 0.0 for name in model.fetches]
+        self._parts = compared_parts(model)
         self.feeds = feeds
         # Of copies, in which the weights of a folded model are made.
         self._load: Callable[[Optimization], Any] = lambda optimization: make_predictor(
-            copy_model(model), optimization, all_cores()
+            self._shown(copy_model(model)), optimization, all_cores()
         )
         self._predictor = self._first_that_loads()
         self.sample = first_sample(model, feeds[0])
@@ -67,17 +63,19 @@ class Check:
         except PyquantError:
             return self._load(Optimization.NONE)
 
-    def replace_wrong_float(self, model: Model) -> bool:
+    def _shown(self, model: Model) -> Model:
+        return showing(model, [part.name for part in self._parts])
+
+    def replace_wrong_float(self) -> bool:
         """Run the float model in another way if Paddle's optimization changes what it computes.
 
         Returns whether it does. It is only asked if an int8 model seems wrong: this takes long.
         """
-        expected = _outputs(self._load(Optimization.NONE), [self.sample], _FLOAT)
-        compared = partial(self._compared, model, expected)
+        expected = self._outputs(self._load(Optimization.NONE), [self.sample], _FLOAT)
 
         def is_right(predictor: Any) -> bool:
-            found = compared(_outputs(predictor, [self.sample], _FLOAT))
-            return worst(found).power < _MOST_OF_OPTIMIZATION
+            found = self._outputs(predictor, [self.sample], _FLOAT)
+            return worst(self._compared(expected, found)).power < _MOST_OF_OPTIMIZATION
 
         if is_right(self._predictor):
             return False
@@ -96,14 +94,15 @@ class Check:
         """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
         expected = self._expected
         try:
-            found = _outputs(make_int8_predictor(model, all_cores()), self.feeds, _INT8)
+            predictor = make_int8_predictor(self._shown(model), all_cores())
+            found = self._outputs(predictor, self.feeds, _INT8)
         except PyquantError:
-            return [OutputDifference(name, None, math.nan) for name in model.fetches]
-        return self._compared(model, expected, found)
+            return [OutputDifference(str(part), None, math.nan) for part in self._parts]
+        return self._compared(expected, found)
 
     @cached_property
     def _expected(self) -> list[list[Array]]:
-        return _outputs(self._predictor, self.feeds, _FLOAT)
+        return self._outputs(self._predictor, self.feeds, _FLOAT)
 
     def verify(self, model: Model) -> Verification:
         """Check an int8 model.
@@ -112,12 +111,13 @@ class Check:
             ModelFileError: Paddle cannot load it.
             CalibrationDataError: it cannot run it.
         """
-        simulation = make_predictor(simulate(model), Optimization.NONE, all_cores())
-        says = _outputs(simulation, [self.sample], _INT8)
+        shown = self._shown(model)
+        simulation = make_predictor(simulate(shown), Optimization.NONE, all_cores())
+        says = self._outputs(simulation, [self.sample], _INT8)
         del simulation  # and its memory
-        predictor = make_int8_predictor(model, all_cores())
-        errors = self._compared(model, self._expected, _outputs(predictor, self.feeds, _INT8))
-        departures = self._compared(model, says, _outputs(predictor, [self.sample], _INT8))
+        predictor = make_int8_predictor(shown, all_cores())
+        errors = self._compared(self._expected, self._outputs(predictor, self.feeds, _INT8))
+        departures = self._compared(says, self._outputs(predictor, [self.sample], _INT8))
         run_batch(self._predictor, self.sample, 0, _FLOAT)
         times = in_turns(self._predictor, predictor, self.sample)
         found = Verification(errors, departures, *times, len(self.feeds))
@@ -125,10 +125,19 @@ class Check:
             return found
         return replace(found, kernels=kernel_times(model, self.sample, all_cores()))
 
+    def _outputs(self, predictor: Any, feeds: Sequence[Feed], model: str) -> list[list[Array]]:
+        """Return the parts that are compared, for each feed."""
+        names, found = predictor.get_output_names(), []
+        for number, feed in enumerate(feeds):
+            outputs = dict(zip(names, run_batch(predictor, feed, number, model)))
+            found.append([part.of(outputs[part.name]) for part in self._parts])
+        predictor.try_shrink_memory()  # what a whole batch took
+        return found
+
     def _compared(
-        self, model: Model, expected: Sequence[list[Array]], found: Sequence[list[Array]]
+        self, expected: Sequence[list[Array]], found: Sequence[list[Array]]
     ) -> list[OutputDifference]:
-        sums = [ErrorSums() for _ in model.fetches]
+        sums = [ErrorSums() for _ in self._parts]
         for references, outputs in zip(expected, found):
             for one, reference, output in zip(sums, references, outputs):
                 reference, output = as_float(reference), as_float(output)
@@ -137,8 +146,8 @@ class Check:
                 elif np.isfinite(reference).all():
                     one.add(reference, output)
         return [
-            OutputDifference(name, one.similarity, _share(one, least))
-            for name, one, least in zip(model.fetches, sums, self._least)
+            OutputDifference(str(part), one.similarity, _share(one, part.least))
+            for part, one in zip(self._parts, sums)
         ]
 
 
@@ -165,9 +174,3 @@ def _share(sums: ErrorSums, least: float) -> float:
     if math.isnan(sums.noise) or signal > 0:
         return sums.noise / (signal or 1.0)
     return float(sums.noise > 0)
-
-
-def _outputs(predictor: Any, feeds: Sequence[Feed], model: str) -> list[list[Array]]:
-    found = [run_batch(predictor, feed, number, model) for number, feed in enumerate(feeds)]
-    predictor.try_shrink_memory()  # what a whole batch took
-    return found

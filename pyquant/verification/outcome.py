@@ -13,13 +13,13 @@ from .kernel_times import KernelTime, shares
 
 
 class OutputDifference(NamedTuple):
-    """How far an output of the int8 run is from what it should be.
+    """How far an output of the int8 run, or a part of it, is from what it should be.
 
     Attributes:
-        name: of the output.
+        name: of the output, with the part.
         similarity: to what it should be; None if it holds no value.
         power: of the error, as a share of the output's power. A sigmoid may be near 0 throughout:
-            its power counts as `check.LEAST_POWER` per value at least. NaN if a value is NaN or
+            its power counts as `compared.LEAST_POWER` per value at least. NaN if a value is NaN or
             infinite, or the shape is wrong.
     """
 
@@ -47,7 +47,8 @@ class Verification:
     """What a check of an int8 model found, on calibration data, as it is deployed on a CPU.
 
     Attributes:
-        errors: of each output of the int8 run, against the float model's.
+        errors: of each output of the int8 run, or of what decides it, against the float model's
+            (see `compared.compared_parts`).
         departures: likewise, against the simulation: the program computed op by op in float.
         float_seconds: median time of one sample, or of a batch if the model fixes its size, by the
             float model, folded, on all cores.

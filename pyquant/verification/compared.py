@@ -1,0 +1,142 @@
+"""Which tensors of a model tell how near its int8 run is, and which parts of them by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
+from typing import NamedTuple
+
+from ..program import proto
+from ..program.model import Model, copy_model
+from ..program.op import Op, make_op
+from ..program.op_facts import Fact, has
+from ..program.parameters import Array
+
+LEAST_POWER = 1e-4
+"""A hundredth of the range of a sigmoid, squared."""
+
+
+class Compared(NamedTuple):
+    """A part of a tensor whose error is taken by itself.
+
+    Attributes:
+        name: of the tensor.
+        axis: along which the part lies.
+        start: of the part along that axis.
+        stop: None for the end.
+        least: the power that each value counts as at least. A sigmoid may be near 0 throughout.
+    """
+
+    name: str
+    axis: int = 0
+    start: int = 0
+    stop: int | None = None
+    least: float = 0.0
+
+    def of(self, array: Array) -> Array:
+        """Return the part of the tensor's values."""
+        if (self.start, self.stop) == (0, None):
+            return array
+        part: Array = array.take(range(self.start, self.stop or array.shape[self.axis]), self.axis)
+        return part
+
+    def __str__(self) -> str:
+        """Name the part."""
+        if (self.start, self.stop) == (0, None):
+            return self.name
+        return f"{self.name}[{':, ' * self.axis}{self.start}:{self.stop}]"
+
+
+def compared_parts(model: Model) -> list[Compared]:
+    """Return what is to be compared of a float model and of the int8 models made from it.
+
+    These are its outputs. In the place of an output that values decide, such as the boxes that are
+    left or the index of the largest value, it is what they are decided by: a small error may change
+    such an output wholly. The parts of a concatenation are compared one by one: a hundred large
+    coordinates would hide the errors of scores beside them.
+    """
+    reader = _Reader(model)
+    found = [part for name in reader.deciding(model.fetches) for part in reader.parts(name)]
+    return found or [Compared(name) for name in model.fetches]
+
+
+def showing(model: Model, names: Sequence[str]) -> Model:
+    """Return a model with further outputs, those of ``names`` that it does not have."""
+    missing = [name for name in names if name not in model.fetches]
+    if not missing:
+        return model
+    shown, outputs = copy_model(model), len(model.fetches)
+    block = shown.program.blocks[0]
+    (holder,) = {op.output() for op in shown.ops() if op.type == "fetch"}
+    for column, name in enumerate(missing, outputs):
+        op = make_op("fetch", {"X": [name]}, {"Out": [holder]}, {"col": column})
+        block.ops.add().CopyFrom(op.desc)
+    return shown
+
+
+class _Reader:
+    def __init__(self, model: Model) -> None:
+        self._producers, self._dims = model.producers(), model.dims()
+        self._computed = {name for op in model.ops() for name in op.reads()} - set(model.parameters)
+        self._floats = {
+            var.name
+            for block in model.program.blocks
+            for var in block.vars
+            if (desc := proto.tensor_desc(var)) is not None and proto.is_float(desc.data_type)
+        }
+        self._decided: set[str] = set()  # tensors that are decided by values
+        for op in model.ops():
+            self._decided.update(name for name in op.writes() if self._is_decided(op, name))
+
+    def _is_decided(self, op: Op, name: str) -> bool:
+        read = {source for source in op.reads() if source in self._computed}
+        if name not in self._floats:
+            return op.type != "shape" and not read.isdisjoint(self._floats | self._decided)
+        indices = read.intersection(op.inputs("Index") if has(op.type, Fact.INDEXES) else ())
+        if has(op.type, Fact.SELECTS) or not indices.isdisjoint(self._decided):
+            return True
+        return not read.isdisjoint(self._decided & self._floats)
+
+    def deciding(self, outputs: Sequence[str]) -> Iterator[str]:
+        """Yield the outputs that are of floats, and what decides the others."""
+        names, seen = list(reversed(outputs)), set[str]()
+        while names:
+            name = names.pop()
+            producer = self._producers.get(name)
+            if name in seen or producer is None or producer.type == "feed":
+                continue
+            seen.add(name)
+            if name in self._decided:
+                names += [source for source in producer.reads() if source in self._computed]
+            elif name in self._floats:
+                yield name
+
+    def parts(self, name: str) -> Iterator[Compared]:
+        """Yield the parts of a tensor."""
+        joined = self._producers[name]
+        sizes = self._sizes(joined)
+        if not sizes:
+            yield Compared(name, least=self._least(name))
+            return
+        axis = joined.attr("axis", 0) % len(self._dims[name])
+        ends = list(accumulate(sizes))
+        for source, start, stop in zip(joined.inputs("X"), [0, *ends], ends):
+            yield Compared(name, axis, start, stop, self._least(source))
+
+    def _sizes(self, op: Op) -> list[int]:
+        """Return the sizes of what an op concatenates; none if it does not, or if one may vary."""
+        if op.type != "concat" or op.inputs("AxisTensor"):
+            return []
+        axis = op.attr("axis", 0)
+        sizes = [self._dims[name][axis] for name in op.inputs("X") if self._dims.get(name)]
+        return sizes if len(sizes) == len(op.inputs("X")) and min(sizes) > 0 else []
+
+    def _least(self, name: str) -> float:
+        producer = self._producers.get(name)
+        while producer is not None and _moves(producer):
+            producer = self._producers.get(producer.reads()[0])
+        return LEAST_POWER if producer is not None and producer.type == "sigmoid" else 0.0
+
+
+def _moves(op: Op) -> bool:
+    return has(op.type, Fact.RESHAPES) or has(op.type, Fact.CARRIES_SCALE)
