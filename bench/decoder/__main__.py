@@ -21,34 +21,15 @@ from numpy.typing import NDArray
 
 import pyquant
 
-from ..child import in_child
 from ..predictor import make_predictor, run_batch
 from ..timing import median_seconds
 from .model import exported
 from .text import TOKENS, Texts, texts
+from .variants import VARIANTS, Quantized, quantized_as
 
 _CACHE = Path.home() / ".cache" / "pyquant-bench" / "decoder"
 
 Logits = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Quantized:
-    """A quantized decoder.
-
-    Attributes:
-        paths: its two files.
-        calibrating: the seconds that calibration took, 0 if there was none.
-        total: the seconds that the whole call took.
-        megabytes: its peak of memory, with Paddle.
-        summary: what the call has to say.
-    """
-
-    paths: tuple[Path, Path]
-    calibrating: float
-    total: float
-    megabytes: float
-    summary: str
 
 
 @dataclass(frozen=True)
@@ -76,7 +57,7 @@ def main() -> None:
     calibration, test = texts(options.calibration_texts, options.test_texts)
     with tempfile.TemporaryDirectory() as temporary:
         quantized = {
-            name: _quantized(name, options.cache, Path(temporary), _batches(calibration, options))
+            name: quantized_as(name, options.cache, Path(temporary), _batches(calibration, options))
             for name in options.variants
         }
         for name, one in quantized.items():
@@ -85,41 +66,6 @@ def main() -> None:
         runs = _runs(paths, _batches(test, options))
         seconds = median_seconds({name: one.run for name, one in runs.items()}, options.rounds)
     print(_table(runs, seconds, quantized))
-
-
-def _quantized(name: str, source: Path, directory: Path, batches: Sequence[Texts]) -> Quantized:
-    result, megabytes = in_child(_quantize, name, source, directory / name, batches)
-    return Quantized(*result[:3], megabytes, result[3])
-
-
-def _quantize(
-    name: str, source: Path, output: Path, batches: Sequence[Texts]
-) -> tuple[tuple[Path, Path], float, float, str]:
-    started = time.perf_counter()
-    result = _VARIANTS[name](source, output, batches)
-    total = time.perf_counter() - started
-    assert result.params_path is not None
-    paths = result.model_path, result.params_path
-    return paths, result.seconds.get("calibrate", 0.0), total, str(result)
-
-
-def _dynamic(source: Path, output: Path, batches: Sequence[Texts]) -> pyquant.QuantizationResult:
-    return pyquant.quant_post_dynamic(source, output, weight_bits=8)
-
-
-def _static(
-    source: Path, output: Path, batches: Sequence[Texts], **settings: Any
-) -> pyquant.QuantizationResult:
-    data = [{"ids": batch} for batch in batches]
-    return pyquant.quant_post_static(None, source, output, data_loader=data, **settings)
-
-
-_VARIANTS: Mapping[str, Callable[..., pyquant.QuantizationResult]] = {
-    "dynamic": _dynamic,
-    "static": _static,
-    "abs_max": partial(_static, algo="abs_max"),
-    "equalized": partial(_static, algo="abs_max", equalize=True),
-}
 
 
 def _runs(paths: Mapping[str, tuple[Path, Path]], batches: Sequence[Texts]) -> dict[str, Runs]:
@@ -192,9 +138,9 @@ def _options() -> argparse.Namespace:
         "--variants",
         nargs="*",
         default=["dynamic", "static", "abs_max"],
-        choices=_VARIANTS,
+        choices=VARIANTS,
         metavar="NAME",
-        help=", ".join(_VARIANTS),
+        help=", ".join(VARIANTS),
     )
     parser.add_argument("--cache", type=Path, default=_CACHE, help="where the decoder is kept")
     texts_help = f"texts of {TOKENS} tokens"

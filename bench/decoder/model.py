@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,21 @@ def exported(directory: Path) -> tuple[Path, Path]:
     float32[batch, tokens, words].
     """
     paths = directory / "model.json", directory / "model.pdiparams"
-    if not paths[0].exists():  # Paddle writes it last
-        paddle.disable_static()
-        decoder = Decoder()
-        _load_weights(decoder)
-        decoder.eval()
-        ids = paddle.static.InputSpec([None, None], "int64", "ids")
-        paddle.jit.save(decoder, str(directory / "model"), input_spec=[ids])
+    if not paths[0].exists():
+        with tempfile.TemporaryDirectory(dir=directory) as temporary:
+            _export(Path(temporary) / "model")
+            for path in reversed(paths):  # the program last: then both are there
+                (Path(temporary) / path.name).replace(path)
     return paths
+
+
+def _export(prefix: Path) -> None:
+    paddle.disable_static()
+    decoder = Decoder()
+    _load_weights(decoder)
+    decoder.eval()
+    ids = paddle.static.InputSpec([None, None], "int64", "ids")
+    paddle.jit.save(decoder, str(prefix), input_spec=[ids])
 
 
 class Decoder(nn.Layer):  # type: ignore[misc]
