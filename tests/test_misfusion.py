@@ -29,6 +29,7 @@ from pyquant.cli import main
 from pyquant.program import proto
 from pyquant.program.misfusion import misfused
 from pyquant.program.op_facts import ACTIVATIONS
+from pyquant.verification.kernel_times import kernel_times
 
 ATTRIBUTES: dict[str, dict[str, Any]] = {
     "relu6": {"threshold": 6.0},
@@ -275,3 +276,33 @@ def test_compare_takes_what_is_kept_apart(tmp_path: Path) -> None:
     errors = [tensor.error for tensor in found.worst("simulated", "int8 run")]
     assert len(errors) == 52
     assert all(error is not None and error.sqnr > 80 for error in errors)
+
+
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_mask_is_added_in_no_reference_kernel(scaled: bool, tmp_path: Path) -> None:
+    net = ProgramBuilder()
+    x, mask = net.feed("x", [-1, 4, 8, 16]), net.feed("mask", [-1, 1, -1, 8])
+    w = net.parameter("w", programs.random((16, 16)))
+    keys = net.op("matmul_v2", {"X": x, "Y": w}, ("Out", "keys"), [-1, 4, 8, 16], STRAIGHT)
+    y = net.op(
+        "matmul_v2",
+        {"X": x, "Y": keys},
+        ("Out", "y"),
+        [-1, 4, 8, 8],
+        {"trans_x": False, "trans_y": True},
+    )
+    if scaled:
+        scale = {"scale": 0.25, "bias": 0.0, "bias_after_scale": True}
+        y = net.op("scale", {"X": y}, ("Out", "scaled"), [-1, 4, 8, 8], scale)
+    both = {"X": y, "Y": mask}
+    net.fetch(net.op("elementwise_add", both, ("Out", "sum"), [-1, 4, 8, 8], {"axis": -1}))
+    source = net.save(tmp_path / "float")
+    feed = {"x": programs.random((2, 4, 8, 16)), "mask": programs.random((1, 1, 8, 8))}
+    expected = paddle_run.run(source, feed)
+    assert main(["fold", str(source), str(tmp_path / "folded")]) == 0
+    check(tmp_path / "folded", feed, "float", expected)
+    found = kernel_times(load_model(tmp_path / "folded"), feed, 1)
+    products = [one for one in found if one.primitive in ("matmul", "inner_product")]
+    assert products
+    assert not [one for one in products if one.implementation.startswith("ref")]
+    assert misfused(load_model(source)) == []

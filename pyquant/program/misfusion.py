@@ -1,4 +1,6 @@
-"""Pairs of ops that Paddle's passes for oneDNN fuse wrongly: the fused op computes something else.
+"""Pairs of ops that Paddle's passes for oneDNN should not fuse.
+
+Some fused ops compute something else.
 
 The passes take one type of activation after another. They fuse each activation into the kernel in
 front of it, even if that has one already, which is then lost
@@ -7,6 +9,10 @@ wrongly if it follows one of an earlier type. If a kernel of the program has an 
 any that follows is fused wrongly, as is a bias (``conv_bias_onednn_fuse_pass.cc``).
 Convolutions take the activation behind their concatenation, whatever else reads their outputs
 (``FuseConvConcatAct``).
+
+Others are slow. Where a mask is added to a product of four dimensions, and is broadcast, the fused
+kernel is a reference kernel of oneDNN: it takes ten times as long as all else in a decoder
+(``matmul_elementwise_add_onednn_fuse_pass.cc``).
 
 The passes do not fuse two ops if a third one reads the tensor between them (``ValidateByNodeRole``
 in ``graph_pattern_detector.cc``).
@@ -23,6 +29,14 @@ from .model import Model, copy_model
 from .op import Op, make_op, ops_of, replace_ops
 
 
+class _Unfit(NamedTuple):
+    """An op that should not be fused into the kernel in front of it."""
+
+    position: int
+    source: str  # the tensor between them
+    is_wrong: bool  # otherwise it is slow
+
+
 class _Kernel(NamedTuple):
     """What the passes fuse into a kernel."""
 
@@ -35,47 +49,48 @@ class _Fused(NamedTuple):
 
     kernel: str
     first_lost: int | None = None  # the first of its activations that is fused wrongly
+    is_of_heads: bool = False  # whether all that the kernel reads has four dimensions
     is_read_once: bool = False  # whether one op reads the tensor, and reads it once
 
 
 def misfused(model: Model) -> list[str]:
     """Return the tensors between ops that Paddle fuses wrongly under oneDNN."""
-    return [name for found in _misfusions(model) for name in found.values()]
+    return [one.source for found in _unfit(model) for one in found if one.is_wrong]
 
 
 def keep_apart(model: Model) -> None:
-    """Change the program of ``model`` so that Paddle fuses no ops wrongly under oneDNN.
+    """Change the program of ``model`` so that Paddle's passes for oneDNN fuse well.
 
     An op that takes its shape reads the tensor between them as well. It costs a microsecond and
     runs everywhere.
     """
     dims = model.dims()
-    for block, found in zip(model.program.blocks, _misfusions(model)):
+    for block, found in zip(model.program.blocks, _unfit(model)):
         if found:
             _read_shapes(block, found, dims)
 
 
 def kept_apart(model: Model) -> Model:
     """Return a copy that `keep_apart` has changed, or ``model`` if there is nothing to change."""
-    if not misfused(model):
+    if not any(_unfit(model)):
         return model
     made = copy_model(model)
     keep_apart(made)
     return made
 
 
-def _misfusions(model: Model) -> list[dict[int, str]]:
-    """Return the tensor in front of each wrongly fused op, by the op's position, per block."""
+def _unfit(model: Model) -> list[list[_Unfit]]:
+    """Return the ops that should not be fused, per block."""
     passes = _Passes(model)
-    return [dict(passes.misfusions(block)) for block in model.program.blocks]
+    return [list(passes.unfit(block)) for block in model.program.blocks]
 
 
-def _read_shapes(block: Any, found: Mapping[int, str], dims: Mapping[str, Sequence[int]]) -> None:
-    """Put an op that reads the shape of a tensor before each op at a position of ``found``."""
-    ops = []
+def _read_shapes(block: Any, found: Sequence[_Unfit], dims: Mapping[str, Sequence[int]]) -> None:
+    """Put an op that reads the shape of the tensor in front of each op of ``found``."""
+    ops, sources = [], {one.position: one.source for one in found}
     for position, op in enumerate(ops_of(block)):
-        if position in found:
-            name = found[position]
+        if position in sources:
+            name = sources[position]
             output = f"{name}.kept_apart"
             proto.add_var(block, output, proto.INT32, [len(dims[name])])
             ops.append(make_op("shape", {"Input": [name]}, {"Out": [output]}, {}))
@@ -90,9 +105,10 @@ class _Passes:
         self._constants = {
             var.name for block in model.program.blocks for var in block.vars if var.persistable
         }
+        self._dims = model.dims()
 
-    def misfusions(self, block: Any) -> Iterator[tuple[int, str]]:
-        """Yield the position of each wrongly fused op, and the tensor in front of it."""
+    def unfit(self, block: Any) -> Iterator[_Unfit]:
+        """Yield the ops that should not be fused into the kernels in front of them."""
         reads = _reads(block)
         fused: dict[str, _Fused] = {}
         for position, op in enumerate(ops_of(block)):
@@ -102,7 +118,9 @@ class _Passes:
                 if before is None or not before.is_read_once:
                     continue
                 if self._is_misfused(op, before):
-                    yield position, name
+                    yield _Unfit(position, name, is_wrong=True)
+                elif self._is_slow(op, name, before):
+                    yield _Unfit(position, name, is_wrong=False)
                 else:
                     made = self._taken(op, before) or made
             for name in op.writes():
@@ -117,7 +135,9 @@ class _Passes:
         if op.type not in _STARTS:
             return None
         # The relu of an fc is an attribute of its own, and comes in front of the activation.
-        return _Fused(_STARTS[op.type], 0 if op.attr("fuse_activation", "") else None)
+        first_lost = 0 if op.attr("fuse_activation", "") else None
+        ranks = {len(self._dims.get(name, ())) for name in op.reads()}
+        return _Fused(_STARTS[op.type], first_lost, ranks == {_WITH_HEADS})
 
     def _taken(self, op: Op, before: _Fused) -> _Fused | None:
         """Return the kernel with an op fused into it, None if the op is not fused."""
@@ -125,7 +145,7 @@ class _Passes:
         if before.first_lost is not None:
             return None
         if op.type in kernel.takes:
-            return _Fused(kernel.takes[op.type])
+            return before._replace(kernel=kernel.takes[op.type])
         if op.type in kernel.activations:
             return before._replace(first_lost=kernel.activations.index(op.type) + 1)
         return None
@@ -139,6 +159,14 @@ class _Passes:
             return kernel.activations.index(op.type) >= before.first_lost
         is_bias = op.type in kernel.takes and self._adds_constant(op)
         return before.first_lost == 0 and is_bias
+
+    def _is_slow(self, op: Op, source: str, before: _Fused) -> bool:
+        """Return whether a fused product would be one of oneDNN's reference kernels."""
+        is_product = before.kernel in ("product", "scaled product") and before.is_of_heads
+        if op.type != "elementwise_add" or not is_product:
+            return False
+        others = [self._dims.get(name) for name in op.reads() if name != source]
+        return others != [self._dims.get(source)]
 
     def _adds_constant(self, op: Op) -> bool:
         is_constant = not self._constants.isdisjoint(op.reads())
@@ -165,6 +193,9 @@ def _joined(parts: Sequence[_Fused | None]) -> _Fused | None:
     return _Fused("concatenation", None if is_right else max(lost))
 
 
+_WITH_HEADS = 4
+"""The dimensions of attention's products: samples, heads, rows, columns."""
+
 # GetSupportedActivations in activation_onednn_fuse_pass.h. The pass for convolutions leaves out
 # sqrt, and refuses mish, since it does not know one of its attributes.
 _ACTIVATIONS = (
@@ -177,7 +208,10 @@ _KERNELS = {
         _OF_CONVOLUTIONS, dict.fromkeys(("elementwise_add", "batch_norm"), "convolution")
     ),
     "concatenation": _Kernel(_OF_CONVOLUTIONS, {}),
-    "product": _Kernel((), {"elementwise_add": "biased product"}),
+    # matmul_v2_scale_fuse_pass.cc: a bias or an activation is not fused behind a scale.
+    "product": _Kernel((), {"elementwise_add": "biased product", "scale": "scaled product"}),
+    "scaled product": _Kernel((), {"elementwise_add": "sum"}),
+    "sum": _Kernel((), {}),
     "biased product": _Kernel(_ACTIVATIONS, {"relu": "fc"}),  # fc_fuse_pass.cc
     "fc": _Kernel(_ACTIVATIONS, {}),
 }

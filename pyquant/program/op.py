@@ -164,13 +164,20 @@ class Op:
         _rename(self.desc.outputs, names)
 
     def remove_input(self, slot: str) -> None:
-        for index in reversed(range(len(self.desc.inputs))):
-            if self.desc.inputs[index].parameter == slot:
-                del self.desc.inputs[index]
+        _remove(self.desc.inputs, slot)
+
+    def remove_output(self, slot: str) -> None:
+        _remove(self.desc.outputs, slot)
 
 
 def _arguments(slots: Any, slot: str) -> list[str]:
     return next((list(one.arguments) for one in slots if one.parameter == slot), [])
+
+
+def _remove(slots: Any, slot: str) -> None:
+    for index in reversed(range(len(slots))):
+        if slots[index].parameter == slot:
+            del slots[index]
 
 
 def _rename(slots: Any, names: Mapping[str, str]) -> None:

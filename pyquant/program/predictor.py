@@ -17,12 +17,20 @@ from ..errors import CalibrationDataError, ModelFileError
 from . import proto
 from .misfusion import kept_apart
 from .model import Model
-from .op import ops_of
+from .op import Op, ops_of
 from .output_files import temporary_directory
 from .parameters import Array, write_combined
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
-
+# Its time grows with the square of the number of ops: 5 s for a decoder of 30 layers. Without it,
+# models take as long to run. In 3.x, and in 2.6.
+_SLOW_PASSES = (
+    "matmul_transpose_reshape_onednn_fuse_pass",
+    "matmul_transpose_reshape_mkldnn_fuse_pass",
+)
+# They make an op of a product that has no kernel in oneDNN, which takes twice as long. Where a bias
+# follows, they make an fc of both, which takes 10 % less.
+_PRODUCT_PASSES = ("gpu_cpu_map_matmul_v2_to_mul_pass", "gpu_cpu_map_matmul_v2_to_matmul_pass")
 
 See = Callable[[str, str, Any], None]
 """Takes an op's type, and the name and tensor of its output, whose memory must be read at once."""
@@ -199,6 +207,7 @@ def _configure(config: Any, model: Model, optimization: Optimization) -> None:
     else:
         _either(config, "enable_onednn", "enable_mkldnn")()
         _keep_from_onednn(config, model.program)
+        _leave_out(config, (*_SLOW_PASSES, *(_PRODUCT_PASSES if _has_few_biases(model) else ())))
     if optimization is Optimization.UNFUSED:
         passes = config.pass_builder()
         for name in passes.all_passes():
@@ -211,6 +220,29 @@ def _configure_int8(config: Any, model: Model) -> None:
     # Some int8 passes fuse oneDNN's int8 ops into others that do not run.
     if any(op.type == "dequantize_linear" for op in model.ops()):
         _either(config, "enable_onednn_int8", "enable_mkldnn_int8")()
+    else:  # the int8 passes cannot be chosen once one was left out
+        _leave_out(config, _SLOW_PASSES)
+
+
+def _leave_out(config: Any, passes: Collection[str]) -> None:
+    for name in passes:
+        config.delete_pass(name)
+
+
+def _has_few_biases(model: Model) -> bool:
+    """Return whether no constant is added to most of what products with weights compute."""
+    reads: dict[str, list[Op]] = {}
+    for op in model.ops():
+        for name in op.reads():
+            reads.setdefault(name, []).append(op)
+    sizes = {True: 0, False: 0}
+    for op in model.ops():
+        weight = model.parameters.get(next(iter(op.inputs("Y")), ""))
+        if op.type == "matmul_v2" and weight is not None:
+            after = reads.get(op.output(), [])
+            added = [name for one in after if one.type == "elementwise_add" for name in one.reads()]
+            sizes[any(name in model.parameters for name in added)] += weight.size
+    return sizes[False] > sizes[True]
 
 
 def _either(config: Any, name: str, older: str) -> Any:

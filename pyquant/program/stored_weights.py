@@ -79,7 +79,7 @@ def _cast_and_scale(
         shape = 1, dims[0], math.prod(dims[1:])
         scale = replace(scale, shape=(1, dims[0], 1))
         rows = graph.add_tensor(f"{weight.name}.rows", shape, integer_type, block)
-        ops.append(_reshape(graph, block, stored, rows, dims, shape))
+        ops.append(_reshape(stored, rows, shape))
         stored = rows
     values = graph.add_tensor(f"{weight.name}.cast", shape, block=block)
     factors = graph.shared_parameter(f"{weight.name}{SCALE}", scale)
@@ -90,7 +90,7 @@ def _cast_and_scale(
         product = graph.add_tensor(f"{weight.name}.scaled", shape, block=block)
     ops.append(make_elementwise("elementwise_mul", values, factors, product))
     if shape != dims:
-        ops.append(_reshape(graph, block, product, scaled, shape, dims))
+        ops.append(_reshape(product, scaled, dims))
     if float_type != proto.FP32:
         # A step in half precision would lose bits, or underflow: scale first, then round once.
         half = graph.add_tensor(f"{weight.name}.half", dims, float_type, block)
@@ -99,12 +99,9 @@ def _cast_and_scale(
     return ops, scaled
 
 
-def _reshape(
-    graph: Graph, block: int, source: str, output: str, before: Sequence[int], shape: Sequence[int]
-) -> Op:
-    unused = graph.add_tensor(f"{output}.xshape", [0, *before], block=block)
-    outputs = {"Out": [output], "XShape": [unused]}
-    return make_op("reshape2", {"X": [source]}, outputs, {"shape": list(shape)})
+def _reshape(source: str, output: str, shape: Sequence[int]) -> Op:
+    """Return a ``reshape2`` that keeps no shape for a backward pass."""
+    return make_op("reshape2", {"X": [source]}, {"Out": [output]}, {"shape": list(shape)})
 
 
 def _read_by_others(graph: Graph, ops: Iterable[WeightedOp]) -> set[str]:

@@ -13,7 +13,7 @@ from ..program.targets.onednn.fusion import fuse
 from ..program.targets.saturation import ANY
 from ..result import Stopwatch
 from ..verification.check import Check
-from ..verification.departures import Departure, first_departure, most_departure
+from ..verification.departures import Departure, first_departure
 from ..verification.outcome import Verification, worst
 from .accuracy_control import fewest
 from .decisions import Decisions, Emitted, decide, emit
@@ -85,7 +85,7 @@ def check_and_repair(plan: Plan, decisions: Decisions, check: Check, repairs: bo
         if not repairs:
             raise
         return _with_fewer_errors(plan, decisions, check, str(error))
-    is_right = _is_near(checked) and not _departs(checked)
+    is_right = _is_near(checked) and not checked.verification.departs
     if not is_right and check.replace_wrong_float():
         checked = replace(checked, verification=check.verify(emitted.model))
     checked = _without_departures(checked, decisions, check, repairs)
@@ -105,7 +105,7 @@ def _without_departures(
     kept = list[str]()
     # Integers for processors with VNNI may depart on this one; that is what was asked for.
     may_keep = repairs and decisions.options.processors == ANY
-    while _departs(checked):
+    while checked.verification.departs:
         departure = first_departure(checked.emitted.model, check.sample)
         if departure is None:
             break
@@ -159,8 +159,3 @@ def _with_fewer_errors(plan: Plan, decisions: Decisions, check: Check, reason: s
 
 def _is_near(checked: Checked) -> bool:
     return worst(checked.verification.errors).power <= MOST_ERROR  # which NaN is not
-
-
-def _departs(checked: Checked) -> bool:
-    most = most_departure(checked.emitted.model)
-    return not worst(checked.verification.departures).power <= most

@@ -50,6 +50,8 @@ class Verification:
         errors: of each output of the int8 run, or of what decides it, against the float model's
             (see `compared.compared_parts`).
         departures: likewise, against the simulation: the program computed op by op in float.
+        departs: whether the run departs from the simulation by more than rounding explains, and is
+            farther from the float model.
         float_seconds: median time of one sample, or of a batch if the model fixes its size, by the
             float model, folded, on all cores.
         int8_seconds: likewise by the int8 model, in turns with the former.
@@ -61,6 +63,7 @@ class Verification:
 
     errors: Sequence[OutputDifference]
     departures: Sequence[OutputDifference]
+    departs: bool
     float_seconds: float
     int8_seconds: float
     speedup: float

@@ -52,7 +52,28 @@ def emit(model: Model, fused: Sequence[FusedOp], flow: Flow, choices: Choices) -
     _Emitter(Graph(written), fused, flow, choices).emit()
     write_in_place(written)
     keep_apart(written)
+    _drop_unread_shapes(written)
     return written
+
+
+def _drop_unread_shapes(model: Model) -> None:
+    """Drop the shapes that ops keep for a backward pass, as reshape2 does.
+
+    The time of ``matmul_transpose_reshape_onednn_fuse_pass`` grows with their number, and with the
+    square of the number of ops.
+    """
+    reads, dropped = model.reads(), set[str]()
+    for op in model.ops():
+        names = op.outputs("XShape")
+        if names and not any(reads[name] for name in names):
+            op.remove_output("XShape")
+            dropped.update(names)
+    for block in model.program.blocks:
+        kept = [var for var in block.vars if var.name not in dropped]
+        if len(kept) < len(block.vars):
+            copies = [type(var).FromString(var.SerializeToString()) for var in kept]
+            del block.vars[:]
+            block.vars.extend(copies)
 
 
 class _Emitter:
