@@ -90,7 +90,7 @@ def test_ops_that_err_too_much_stay_in_float(tmp_path: Path, backend: str | None
     assert paddle_run.relative_error(wrong, expected) > 0.25
     result = static(source, tmp_path / "2", **options)
     right = paddle_run.run(tmp_path / "2", {"x": IMAGES}, how)[0]
-    assert paddle_run.relative_error(right, expected) < 0.05**0.5
+    assert paddle_run.relative_error(right, expected) < 0.1
     kept = [op.name for op in result.kept_float if op.reason.startswith("check")]
     convolutions = [op.output() for op in load_model(source).ops() if op.type == "conv2d"]
     assert 0 < len(kept) < len(convolutions) == len(unchecked.thresholds())
@@ -322,7 +322,7 @@ def test_outputs_that_cannot_be_right_count_as_wrong() -> None:
         check._parts = [Compared("y")]
         return check._compared([[expected]], [[output]])[0]
 
-    ones = np.ones((2, 3), np.float32)
+    ones = np.resize([1, -1], (2, 3)).astype(np.float32)
     assert compared(ones, ones).power == 0
     assert compared(0 * ones, ones).power == 1
     assert compared(ones, 0 * ones).power == 1
@@ -358,7 +358,7 @@ def test_what_decides_and_parts_of_other_ranges_are_compared(tmp_path: Path) -> 
     assert found is not None
     both, scores = paddle_run.run(source, {"x": IMAGES})[0], "both[:, 4:8]"
     output = paddle_run.run(tmp_path / "out", {"x": IMAGES}, "float")[0]
-    power = np.square((output - both)[:, 4:]).sum() / np.square(both[:, 4:]).sum()
+    power = np.square((output - both)[:, 4:]).mean() / both[:, 4:].var()
     (error,) = (error for error in found.errors if error.name == scores)
     assert error.power == pytest.approx(power, rel=1e-3)
     assert load_model(tmp_path / "out").fetches == ["both", "best"]

@@ -30,6 +30,7 @@ class Similarity(NamedTuple):
 class ErrorSums:
     """Sums over all values, in float64, of a reference x and of another tensor y."""
 
+    total: float = 0.0  # of x
     signal: float = 0.0  # of x^2
     noise: float = 0.0  # of (x - y)^2
     other: float = 0.0  # of y^2
@@ -46,6 +47,7 @@ class ErrorSums:
                 self._add(x_values[part].astype(np.float64), y_values[part].astype(np.float64))
 
     def _add(self, x: Array, y: Array) -> None:
+        self.total += float(x.sum())
         self.signal += _dot(x, x)
         self.other += _dot(y, y)
         self.product += _dot(x, y)
@@ -58,6 +60,11 @@ class ErrorSums:
         if not self.values:
             return None
         return Similarity(self._sqnr(), self._cosine())
+
+    @property
+    def variation(self) -> float:
+        """The sum of (x - mean)^2."""
+        return self.signal - self.total**2 / self.values if self.values else 0.0
 
     def _sqnr(self) -> float:
         if self.noise == 0:

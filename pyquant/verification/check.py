@@ -37,6 +37,8 @@ _MOST_OF_OPTIMIZATION = 1e-4
 # in a deep network. It is as near to float then: its error has at most this share of the power.
 _AS_FAR = 1.5
 
+_LEAST_VARIATION = 0.01
+
 # Seconds by which int8 may be slower than float before it is looked why, which takes seconds.
 _MUCH_LONGER = 1e-3
 
@@ -180,8 +182,12 @@ def _suits(predictor: Any, sample: Feed) -> bool:
 
 
 def _share(sums: ErrorSums, least: float) -> float:
-    """Return the power of an error as a share of the signal's."""
-    signal = max(sums.signal, least * sums.values)
+    """Return the power of an error as a share of the signal's around its mean.
+
+    A score of 3 to 4 is told by its fraction. A signal that hardly varies counts as one that varies
+    by a tenth of its magnitude.
+    """
+    signal = max(sums.variation, _LEAST_VARIATION * sums.signal, least * sums.values)
     if math.isnan(sums.noise) or signal > 0:
         return sums.noise / (signal or 1.0)
     return float(sums.noise > 0)

@@ -18,9 +18,9 @@ class OutputDifference(NamedTuple):
     Attributes:
         name: of the output, with the part.
         similarity: to what it should be; None if it holds no value.
-        power: of the error, as a share of the output's power. A sigmoid may be near 0 throughout:
-            its power counts as `compared.LEAST_POWER` per value at least. NaN if a value is NaN or
-            infinite, or the shape is wrong.
+        power: of the error, as a share of the output's power around its mean. A sigmoid may be near
+            0 throughout: its power counts as `compared.LEAST_POWER` per value at least. NaN if a
+            value is NaN or infinite, or the shape is wrong.
     """
 
     name: str
@@ -34,7 +34,8 @@ class OutputDifference(NamedTuple):
         if self.similarity is None:
             return f"'{self.name}' holds nothing to compare"
         rms = 100 * math.sqrt(self.power)
-        return f"'{self.name}' differs by {rms:.2f} % (rms), cosine {self.similarity.cosine:.4f}"
+        cosine = self.similarity.cosine
+        return f"'{self.name}' differs by {rms:.2f} % of its variation (rms), cosine {cosine:.4f}"
 
 
 def worst(errors: Sequence[OutputDifference]) -> OutputDifference:
