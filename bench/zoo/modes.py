@@ -1,0 +1,97 @@
+"""The ways to treat a network: a row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyquant
+
+from .. import paddle_ptq
+from ..methods import ACCURATE_OPTIONS, Paths
+from .networks import Feed
+
+Result = tuple[Paths, Any]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to treat a network.
+
+    Attributes:
+        treat: writes the files of a model into a directory, given the float files and batches;
+            returns their paths, and what pyquant says of them.
+        run: how they run, as in `bench.predictor`.
+    """
+
+    treat: Callable[[Paths, list[Feed], Path], Result]
+    run: str = "float"
+
+
+def _original(paths: Paths, _: list[Feed], __: Path) -> Result:
+    return paths, None
+
+
+def _folded(paths: Paths, _: list[Feed], directory: Path) -> Result:
+    model = _load(paths)
+    pyquant.fold(model)
+    return pyquant.save_model(model, directory, "model.pdmodel", "model.pdiparams"), None
+
+
+def _dynamic(bits: int, paths: Paths, _: list[Feed], directory: Path) -> Result:
+    names = [path.name for path in paths]
+    result = pyquant.quant_post_dynamic(paths[0].parent, directory, *names, weight_bits=bits)
+    return _of(result)
+
+
+def _static(options: Mapping[str, Any], paths: Paths, feeds: list[Feed], directory: Path) -> Result:
+    result = pyquant.quant_post_static(
+        None,
+        paths[0].parent,
+        directory,
+        data_loader=feeds,
+        model_filename=paths[0].name,
+        params_filename=paths[1].name,
+        **options,
+    )
+    return _of(result)
+
+
+def _paddle(paths: Paths, feeds: list[Feed], directory: Path) -> Result:
+    return paddle_ptq.quantize_feeds(_legacy(paths, directory), feeds, directory, "avg"), None
+
+
+def _legacy(paths: Paths, directory: Path) -> Paths:
+    """Return a ``.pdmodel`` that Paddle's PTQ takes."""
+    if paths[0].suffix != ".json":
+        return paths
+    model = _load(paths)
+    for op in model.ops():
+        op.set_attr("op_role", 0)  # Paddle's PTQ needs it, and pyquant leaves it out
+    return pyquant.save_model(model, directory / "legacy", "model.pdmodel", "model.pdiparams")
+
+
+def _load(paths: Paths) -> pyquant.Model:
+    return pyquant.load_model(paths[0].parent, paths[0].name, paths[1].name)
+
+
+def _of(result: pyquant.QuantizationResult) -> Result:
+    assert result.params_path is not None
+    return (result.model_path, result.params_path), result
+
+
+FLOAT, FOLD = "float", "fold"
+
+MODES: Mapping[str, Mode] = {
+    FLOAT: Mode(_original),
+    FOLD: Mode(_folded),
+    "dynamic8": Mode(partial(_dynamic, 8)),
+    "dynamic16": Mode(partial(_dynamic, 16)),
+    "qdq": Mode(partial(_static, {"deploy_backend": "QDQ"}), "int8"),
+    "default": Mode(partial(_static, {})),
+    "accurate": Mode(partial(_static, ACCURATE_OPTIONS)),
+    "paddle": Mode(_paddle, "int8"),
+}
