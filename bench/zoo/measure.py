@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import time
 import traceback
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-import pyquant
 from pyquant.result import file_bytes
 
 from ..child import in_child
@@ -22,7 +22,7 @@ from ..methods import Paths
 from ..predictor import make_predictor
 from ..timing import median_seconds
 from .metrics import Outputs
-from .modes import FLOAT, FOLD, MODES
+from .modes import FLOAT, FOLD, MODES, PADDLE, load, save
 from .networks import NETWORKS, Data, Feed
 
 Array = NDArray[Any]
@@ -77,7 +77,9 @@ def measure(name: str, modes: Sequence[str], cache: Path, timeout: float) -> dic
     return {mode: _in_child(prepared, mode, timeout) for mode in chosen}
 
 
-def seconds(name: str, outcomes: Mapping[str, Outcome], cache: Path, rounds: int) -> dict[str, float]:
+def seconds(
+    name: str, outcomes: Mapping[str, Outcome], cache: Path, rounds: int
+) -> dict[str, float]:
     """Return the median time of a batch by each variant that runs, on one thread."""
     paths = {mode: outcome.paths for mode, outcome in outcomes.items() if not outcome.failure}
     return in_child(_time, cache / name / "prepared.pickle", paths, rounds)[0]
@@ -102,11 +104,12 @@ def _runnable(paths: Paths, folder: Path) -> Paths:
     """Return the network as ``.pdmodel``, since Paddle runs some as ``.json`` only by Python."""
     if paths[0].suffix != ".json":
         return paths
-    model = pyquant.load_model(paths[0].parent, paths[0].name, paths[1].name)
-    return pyquant.save_model(model, folder / "plain", "model.pdmodel", "model.pdiparams")
+    return save(load(paths), folder / "plain")
 
 
 def _in_child(prepared: Path, mode: str, timeout: float) -> Outcome:
+    # Paddle's PTQ runs .pdmodel, which its Executor reads only without the newer program form.
+    os.environ.update(FLAGS_enable_pir_api="0" if mode == PADDLE else "1")
     try:
         return in_child(_treat, prepared, mode, timeout=timeout)[0]
     except (ChildProcessError, TimeoutError) as error:
@@ -172,7 +175,9 @@ def _check(result: Any) -> str:
     check = getattr(result, "verification", None)
     if check is None:
         return ""
-    errors, departures = (max(one.power for one in part) for part in (check.errors, check.departures))
+    errors, departures = (
+        max(one.power for one in part) for part in (check.errors, check.departures)
+    )
     words = [f"error {100 * errors**0.5:.2g} %, departs {100 * departures**0.5:.2g} %"]
     words.append(f"{check.speedup:.2f}x")
     return ", ".join([*words, *(repair[:_REASON] for repair in check.repairs)])

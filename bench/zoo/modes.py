@@ -36,15 +36,18 @@ def _original(paths: Paths, _: list[Feed], __: Path) -> Result:
 
 
 def _folded(paths: Paths, _: list[Feed], directory: Path) -> Result:
-    model = _load(paths)
+    model = load(paths)
     pyquant.fold(model)
-    return pyquant.save_model(model, directory, "model.pdmodel", "model.pdiparams"), None
+    return save(model, directory), None
 
 
 def _dynamic(bits: int, paths: Paths, _: list[Feed], directory: Path) -> Result:
-    names = [path.name for path in paths]
-    result = pyquant.quant_post_dynamic(paths[0].parent, directory, *names, weight_bits=bits)
-    return _of(result)
+    model, params = paths
+    return _of(
+        pyquant.quant_post_dynamic(
+            model.parent, directory, model.name, params.name, weight_bits=bits
+        )
+    )
 
 
 def _static(options: Mapping[str, Any], paths: Paths, feeds: list[Feed], directory: Path) -> Result:
@@ -68,14 +71,21 @@ def _legacy(paths: Paths, directory: Path) -> Paths:
     """Return a ``.pdmodel`` that Paddle's PTQ takes."""
     if paths[0].suffix != ".json":
         return paths
-    model = _load(paths)
+    model = load(paths)
     for op in model.ops():
         op.set_attr("op_role", 0)  # Paddle's PTQ needs it, and pyquant leaves it out
-    return pyquant.save_model(model, directory / "legacy", "model.pdmodel", "model.pdiparams")
+    return save(model, directory / "legacy")
 
 
-def _load(paths: Paths) -> pyquant.Model:
+def load(paths: Paths) -> pyquant.Model:
+    """Read a model."""
     return pyquant.load_model(paths[0].parent, paths[0].name, paths[1].name)
+
+
+def save(model: pyquant.Model, directory: Path) -> Paths:
+    """Write a model as ``.pdmodel``."""
+    program, params = pyquant.save_model(model, directory, "model.pdmodel", "model.pdiparams")
+    return program, params
 
 
 def _of(result: pyquant.QuantizationResult) -> Result:
@@ -83,7 +93,7 @@ def _of(result: pyquant.QuantizationResult) -> Result:
     return (result.model_path, result.params_path), result
 
 
-FLOAT, FOLD = "float", "fold"
+FLOAT, FOLD, PADDLE = "float", "fold", "paddle"
 
 MODES: Mapping[str, Mode] = {
     FLOAT: Mode(_original),
@@ -93,5 +103,5 @@ MODES: Mapping[str, Mode] = {
     "qdq": Mode(partial(_static, {"deploy_backend": "QDQ"}), "int8"),
     "default": Mode(partial(_static, {})),
     "accurate": Mode(partial(_static, ACCURATE_OPTIONS)),
-    "paddle": Mode(_paddle, "int8"),
+    PADDLE: Mode(_paddle, "int8"),
 }

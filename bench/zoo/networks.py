@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import signal
+from scipy import ndimage, signal
 
 from ..accuracy.data import fashion_mnist
 from ..accuracy.networks import RECIPES
@@ -136,9 +136,7 @@ def _words(_: RunFeed) -> Data:
 
 
 def _scaled(images: Array, factor: float) -> Array:
-    from scipy import ndimage
-
-    return ndimage.zoom(images, (1, 1, factor, factor), order=1).astype(np.float32)
+    return np.asarray(ndimage.zoom(images, (1, 1, factor, factor), order=1), np.float32)
 
 
 def _faces(name: str, size: int, _: RunFeed) -> Data:

@@ -39,7 +39,10 @@ def convert(source: Path, directory: Path, shapes: Shapes) -> tuple[Path, Path]:
         raise ValueError(f"{source}: onnxsim changes what it computes")
     paddle.enable_static()
     program, startup = paddle.static.Program(), paddle.static.Program()
-    with paddle.static.program_guard(program, startup), paddle.static.scope_guard(paddle.static.Scope()):
+    with (
+        paddle.static.program_guard(program, startup),
+        paddle.static.scope_guard(paddle.static.Scope()),
+    ):
         network = _Network(model.graph, shapes)
         executor = paddle.static.Executor(paddle.CPUPlace())
         executor.run(startup)
@@ -117,9 +120,13 @@ class _Network:
         directions, _, features = arrays[0].shape
         direction = "bidirect" if directions == 2 else "forward"
         layer = make(features, attributes["hidden_size"], direction=direction, time_major=True)
-        self._dropout_state = layer._dropout_state = layer._dropout_state if self._dropout_state is None else self._dropout_state
+        self._dropout_state = layer._dropout_state = (
+            layer._dropout_state if self._dropout_state is None else self._dropout_state
+        )
         for index in range(directions):
-            self._set_gates(layer, "_reverse" if index else "", order, [one[index] for one in arrays])
+            self._set_gates(
+                layer, "_reverse" if index else "", order, [one[index] for one in arrays]
+            )
         states = [self._tensor(name) for name in node.input[5:7]]
         given = None if None in states or not states else states[0] if len(states) == 1 else states
         y, last = layer(self._values[node.input[0]], given)
@@ -295,8 +302,8 @@ def _prelu(_: Attributes, x: Any, slope: Any) -> Any:
 _ARITHMETIC = {"Add", "Div", "Equal", "Mul", "Pow", "Sub"}
 
 _ON_CONSTANTS = {
-    "Clip", "Expand", "Gather", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum", "Reshape",
-    "Resize", "Slice", "Split", "Squeeze", "Unsqueeze",
+    "Clip", "Expand", "Gather", "Pad", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceSum",
+    "Reshape", "Resize", "Slice", "Split", "Squeeze", "Unsqueeze",
 }  # fmt: skip
 """Their inputs from the second on are shapes, axes and limits."""
 

@@ -56,7 +56,7 @@ def spectra(sound: Array, window: Array, hop: int) -> Array:
     count = 1 + (len(sound) - len(window)) // hop
     frames = np.stack([sound[hop * index :][: len(window)] for index in range(count)])
     power = np.abs(np.fft.rfft(frames * window)) ** 2
-    return np.log10(np.maximum(power, 1e-12)).astype(np.float32)
+    return np.asarray(np.log10(np.maximum(power, 1e-12)), np.float32)
 
 
 def _spoken(text: str, voice: str, rate: int) -> Array:
@@ -73,4 +73,4 @@ def _resampled(path: Path, rate: int) -> Array:
         values = values.reshape(-1, file.getnchannels()).mean(1)
         original = file.getframerate()
     centred = values - 128 if kind is np.uint8 else values / 256
-    return signal.resample_poly(centred / 128, rate, original).astype(np.float32)
+    return np.asarray(signal.resample_poly(centred / 128, rate, original), np.float32)
