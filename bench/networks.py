@@ -32,7 +32,12 @@ def export_legacy(name: str, directory: Path) -> tuple[Path, Path]:
     export(vision_network(name), directory / "json" / "model", [3, 224, 224])
     model = pyquant.load_model(directory / "json")
     paths = pyquant.save_model(model, directory, "model.pdmodel", "model.pdiparams")
-    for op in model.ops():
-        op.set_attr("op_role", 0)  # Paddle's PTQ needs it, and pyquant leaves it out
-    paths[0].write_bytes(model.program.SerializeToString())
+    add_op_roles(model, paths[0])
     return paths[0], paths[1]
+
+
+def add_op_roles(model: pyquant.Model, path: Path) -> None:
+    """Write a model's program again with what Paddle's PTQ needs and pyquant leaves out."""
+    for op in model.ops():
+        op.set_attr("op_role", 0)
+    path.write_bytes(model.program.SerializeToString())

@@ -72,7 +72,7 @@ def measure(name: str, modes: Sequence[str], cache: Path, timeout: float) -> dic
     folder = cache / name
     prepared = folder / "prepared.pickle"
     if not prepared.exists():
-        in_child(_prepare, name, folder, timeout=timeout)
+        _spawn(FLOAT, _prepare, name, folder, timeout=timeout)
     chosen = [*_BASELINE, *(mode for mode in modes if mode not in _BASELINE)]
     return {mode: _in_child(prepared, mode, timeout) for mode in chosen}
 
@@ -82,7 +82,8 @@ def seconds(
 ) -> dict[str, float]:
     """Return the median time of a batch by each variant that runs, on one thread."""
     paths = {mode: outcome.paths for mode, outcome in outcomes.items() if not outcome.failure}
-    return in_child(_time, cache / name / "prepared.pickle", paths, rounds)[0]
+    times: dict[str, float] = _spawn(FLOAT, _time, cache / name / "prepared.pickle", paths, rounds)
+    return times
 
 
 def _prepare(name: str, folder: Path) -> None:
@@ -108,12 +109,20 @@ def _runnable(paths: Paths, folder: Path) -> Paths:
 
 
 def _in_child(prepared: Path, mode: str, timeout: float) -> Outcome:
-    # Paddle's PTQ runs .pdmodel, which its Executor reads only without the newer program form.
-    os.environ.update(FLAGS_enable_pir_api="0" if mode == PADDLE else "1")
     try:
-        return in_child(_treat, prepared, mode, timeout=timeout)[0]
+        outcome: Outcome = _spawn(mode, _treat, prepared, mode, timeout=timeout)
     except (ChildProcessError, TimeoutError) as error:
         return Outcome(f"process ended: {error}")
+    return outcome
+
+
+def _spawn(mode: str, function: Any, *arguments: Any, timeout: float | None = None) -> Any:
+    """Call a function in a process of its own.
+
+    Paddle's PTQ runs a .pdmodel, which its Executor reads only without the newer program form.
+    """
+    os.environ.update(FLAGS_enable_pir_api="0" if mode == PADDLE else "1")
+    return in_child(function, *arguments, timeout=timeout)[0]
 
 
 def _treat(path: Path, mode: str) -> Outcome:

