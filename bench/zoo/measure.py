@@ -59,12 +59,11 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A network's files and data, and the folder of all that is made of them."""
+    """A network's files and data."""
 
     name: str
     paths: Paths
     data: Data
-    folder: Path
 
 
 def measure(name: str, modes: Sequence[str], cache: Path, timeout: float) -> dict[str, Outcome]:
@@ -97,7 +96,7 @@ def _prepare(name: str, folder: Path) -> None:
             predictors.append(make_predictor(*_runnable(paths, folder), "plain"))
         return run_feed(predictors[0], feed)
 
-    prepared = Prepared(name, paths, network.data(run), folder)
+    prepared = Prepared(name, paths, network.data(run))
     (folder / "prepared.pickle").write_bytes(pickle.dumps(prepared))
 
 
@@ -127,7 +126,7 @@ def _spawn(mode: str, function: Any, *arguments: Any, timeout: float | None = No
 
 def _treat(path: Path, mode: str) -> Outcome:
     network: Prepared = pickle.loads(path.read_bytes())
-    directory = network.folder / mode
+    directory = path.parent / mode
     directory.mkdir(exist_ok=True)
     try:
         start = time.perf_counter()
@@ -135,7 +134,7 @@ def _treat(path: Path, mode: str) -> Outcome:
         taken = time.perf_counter() - start
         if result is not None:
             (directory / "result.txt").write_text(str(result), "utf-8")
-        reference = _reference(network)
+        reference = _reference(network, path.parent)
         predictor = make_predictor(*paths, MODES[mode].run)
         outputs = [run_feed(predictor, feed) for feed in network.data.test]
         scores = {
@@ -148,11 +147,11 @@ def _treat(path: Path, mode: str) -> Outcome:
         return Outcome(_short(error))
 
 
-def _reference(network: Prepared) -> Outputs:
+def _reference(network: Prepared, folder: Path) -> Outputs:
     """Return the outputs by Paddle's own kernels, without optimization, which a file keeps."""
-    path = network.folder / "reference.pickle"
+    path = folder / "reference.pickle"
     if not path.exists():
-        predictor = make_predictor(*_runnable(network.paths, network.folder), "plain")
+        predictor = make_predictor(*_runnable(network.paths, folder), "plain")
         found = [run_feed(predictor, feed) for feed in network.data.test]
         path.write_bytes(pickle.dumps(found))
     outputs: Outputs = pickle.loads(path.read_bytes())

@@ -81,13 +81,13 @@ def boxes_of_map(batch: Sequence[Array]) -> list[Any]:
     return [find_boxes(one[0]) for one in batch[0]]
 
 
-def masks(level: float) -> Metric:
-    """Return the intersection over union of what is above ``level``, over all outputs."""
+def masks(level: float, outputs: slice = slice(None)) -> Metric:
+    """Return the intersection over union of what is above ``level`` in some of the outputs."""
 
-    def score(outputs: Outputs, reference: Outputs, _: Any) -> float:
+    def score(found: Outputs, reference: Outputs, _: Any) -> float:
         common = either = 0
-        for batch, expected in zip(outputs, reference):
-            for one, other in zip(batch, expected):
+        for batch, expected in zip(found, reference):
+            for one, other in zip(batch[outputs], expected[outputs]):
                 common += int(((one > level) & (other > level)).sum())
                 either += int(((one > level) | (other > level)).sum())
         return 100 * common / max(either, 1)

@@ -322,7 +322,7 @@ NETWORKS: Mapping[str, Network] = {
         "is it speech? (STFT, LSTM)",
         of_onnx("silero_vad", "data/silero_vad_openvino_16k.onnx"),
         _voices,
-        {"speech IoU to float": metrics.masks(0.5), "within 0.05": metrics.within(0.05)},
+        {"speech IoU to float": metrics.masks(0.5, slice(1)), "within 0.05": metrics.within(0.05)},
     ),
     "dnsmos": Network(
         "rates speech (STFT, CNN)",
