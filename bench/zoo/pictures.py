@@ -52,14 +52,14 @@ def pages(part: str, count: int) -> list[Image.Image]:
 
 
 def page_corners(part: str, count: int, size: int = 224) -> tuple[Array, Array]:
-    """Return parts of pages turned by 0, 90, 180 or 270 degrees, normalised, and their turns."""
+    """Return upper parts of pages, turned clockwise by quarters, normalised; and how many."""
     generator = np.random.default_rng(_SEEDS[part])
     turns = np.arange(count) % 4
     squares = []
     for page, turn in zip(pages(part, count), turns):
-        left, top = (int(generator.integers(0, side - 400)) for side in page.size)
+        left, top = (int(value) for value in generator.integers(0, (page.width - 400, 60)))
         square = page.crop((left, top, left + 400, top + 400)).resize((size, size))
-        squares.append(normalized(square.rotate(90 * int(turn))))
+        squares.append(normalized(square.rotate(-90 * int(turn))))
     return np.stack(squares), turns
 
 
