@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from .calibration.data import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .program.misfusion import misfused
-from .program.model import Model, check_targets, load_model, save_model
+from .program.model import Model, check_targets, copy_model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, with_large_parameters
 from .program.targets.saturation import ANY
 from .result import (
@@ -234,10 +235,17 @@ def quant_post_static(
     ]
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
-    check = None
+    check, decide_anew = None, None
     if verify and plan.target.runs_here and observations.feeds:
         check = Check(model, observations.feeds)
         watch.lap("check")
+        accurate = options.with_accuracy_settings
+        if accurate is not None:
+            # The parameters of a plan's model may take factors in.
+            as_planned = plan.on(copy_model(plan.int8.model))
+            decide_anew = partial(
+                keep_settings_that_help, as_planned, observations, accurate, watch, check
+            )
         plan, decisions = keep_settings_that_help(plan, observations, options, watch, check)
         notes += _settings_left_out(options, decisions.options)
     else:
@@ -253,7 +261,9 @@ def quant_post_static(
         watch.lap("accuracy control")
     verification = None
     if check is not None:
-        checked = check_and_repair(plan, decisions, check, eval_function is None)
+        repairs = eval_function is None
+        checked = check_and_repair(plan, decisions, check, repairs, decide_anew)
+        decisions = checked.decisions
         plan, emitted, verification = checked.plan, checked.emitted, checked.verification
         watch.lap("check")
     else:

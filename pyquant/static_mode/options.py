@@ -161,6 +161,13 @@ class Options(CalibrationOptions):
         return {name: getattr(self, name) for name, is_asked in asked.items() if is_asked}
 
     @property
+    def with_accuracy_settings(self) -> Options | None:
+        """The same with those that need no more data; None if others than defaults were given."""
+        if self.accuracy_settings or self.algo != "mse" or self.equalize is not None:
+            return None
+        return replace(self, algo=AUTO, equalize=True)
+
+    @property
     def without_accuracy_settings(self) -> Options:
         """The same with the defaults in place of `accuracy_settings`."""
         plain: dict[str, Any] = {"round_type": ROUND_TYPES[0], "algo": "mse", "equalize": None}

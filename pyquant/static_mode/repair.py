@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -38,12 +39,19 @@ class Checked:
     """A plan, the int8 program that it becomes, and what running that showed."""
 
     plan: Plan
+    decisions: Decisions
     emitted: Emitted
     verification: Verification
 
     def repaired(self, repair: str) -> Checked:
         """Return the same with one repair more."""
-        repairs = (*self.verification.repairs, repair)
+        return self._with((*self.verification.repairs, repair))
+
+    def after(self, earlier: Checked) -> Checked:
+        """Return the same with the repairs that were made before."""
+        return self._with((*earlier.verification.repairs, *self.verification.repairs))
+
+    def _with(self, repairs: tuple[str, ...]) -> Checked:
         return replace(self, verification=replace(self.verification, repairs=repairs))
 
 
@@ -72,11 +80,19 @@ def keep_settings_that_help(
     return best[1:]
 
 
-def check_and_repair(plan: Plan, decisions: Decisions, check: Check, repairs: bool) -> Checked:
-    """Check the int8 program of a plan, and keep ops in float where it is wrong.
+Decide = Callable[[], tuple[Plan, Decisions]]
+"""Decides anew, by settings that may be more accurate."""
 
-    First those at which a run departs from the program, then those that err most, until the outputs
-    are near the float model's. ``repairs`` is whether ops may be kept in float.
+
+def check_and_repair(
+    plan: Plan, decisions: Decisions, check: Check, repairs: bool, decide_anew: Decide | None
+) -> Checked:
+    """Check the int8 program of a plan, and repair it where it is wrong.
+
+    Ops at which the run departs from the program stay in float. Then, until the outputs are near
+    the float model's: other settings, which cost no time, and float for the ops that err most.
+    ``repairs`` is whether ops may be kept in float; ``decide_anew`` is None if the settings were
+    given.
 
     Raises:
         ModelFileError: Paddle cannot load the result.
@@ -84,7 +100,7 @@ def check_and_repair(plan: Plan, decisions: Decisions, check: Check, repairs: bo
     """
     emitted = emit(plan, decisions)
     try:
-        checked = Checked(plan, emitted, check.verify(emitted.model))
+        checked = Checked(plan, decisions, emitted, check.verify(emitted.model))
     except PyquantError as error:
         if not repairs:
             raise
@@ -92,21 +108,30 @@ def check_and_repair(plan: Plan, decisions: Decisions, check: Check, repairs: bo
     is_right = _is_near(checked) and not checked.verification.departs
     if not is_right and check.replace_wrong_float():
         checked = replace(checked, verification=check.verify(emitted.model))
-    checked = _without_departures(checked, decisions, check, repairs)
+    if repairs and decide_anew is not None and not _is_near(checked):
+        checked = _by_other_settings(checked, check, decide_anew)
+    checked = _without_departures(checked, check, repairs)
     if not repairs or _is_near(checked):
         return checked
     reason = str(worst(checked.verification.errors))
-    fewer = _with_fewer_errors(checked.plan, decisions, check, reason)
-    earlier = checked.verification.repairs
-    repairs_of_all = (*earlier, *fewer.verification.repairs)
-    return replace(fewer, verification=replace(fewer.verification, repairs=repairs_of_all))
+    fewer = _with_fewer_errors(checked.plan, checked.decisions, check, reason)
+    return fewer.after(checked)
 
 
-def _without_departures(
-    checked: Checked, decisions: Decisions, check: Check, repairs: bool
-) -> Checked:
+def _by_other_settings(checked: Checked, check: Check, decide_anew: Decide) -> Checked:
+    """Decide by settings with which the outputs err less, if there are any."""
+    plan, decisions = decide_anew()
+    taken = [f"{name}={value!r}" for name, value in decisions.options.accuracy_settings.items()]
+    if not taken:
+        return checked
+    emitted, reason = emit(plan, decisions), worst(checked.verification.errors)
+    found = Checked(plan, decisions, emitted, check.verify(emitted.model))
+    return found.repaired(f"{' and '.join(taken)} taken, as otherwise {reason}")
+
+
+def _without_departures(checked: Checked, check: Check, repairs: bool) -> Checked:
     """Keep ops in float at which the run departs from the program; name what cannot be helped."""
-    kept = list[str]()
+    kept, decisions = list[str](), checked.decisions
     # Integers for processors with VNNI may depart on this one; that is what was asked for.
     may_keep = repairs and decisions.options.processors == ANY
     while checked.verification.departs:
@@ -118,7 +143,8 @@ def _without_departures(
             return checked.repaired(f"not that the run departs from the program at {departure}")
         kept.append(departure.name)
         emitted = emit(plan, decisions)
-        checked = Checked(plan, emitted, check.verify(emitted.model))
+        made = Checked(plan, decisions, emitted, check.verify(emitted.model))
+        checked = made.after(checked)
     if not kept:
         return checked
     return checked.repaired(
@@ -158,7 +184,7 @@ def _with_fewer_errors(plan: Plan, decisions: Decisions, check: Check, reason: s
         plan = plan.without(ranked[:kept], "check")
         repair = f"{kept} op(s) kept in float, as otherwise {reason}"
     emitted = emit(plan, decisions)
-    return Checked(plan, emitted, check.verify(emitted.model)).repaired(repair)
+    return Checked(plan, decisions, emitted, check.verify(emitted.model)).repaired(repair)
 
 
 def _is_near(checked: Checked) -> bool:
