@@ -156,11 +156,12 @@ def quant_post_static(
             right results only on processors with VNNI.
         verify: check the result at the end, on a few batches of the data, as it runs on a CPU. The
             check compares it with its simulation and with the float model, and times both. If the
-            error of an output exceeds 5 % of its power, the ops whose outputs err most stay in
-            float, as few as possible. ``algo="auto"``, ``equalize=True`` and
-            ``round_type="adaround"`` are left out if the outputs err more with them. The result's
-            ``verification`` reports what was found. Results for ``"TensorRT"`` and ``"ARM"`` do
-            not run on a CPU, and are not checked.
+            error of an output exceeds 1 % of its variation, ``algo="auto"`` and ``equalize=True``
+            are tried, unless others were given; then the ops whose outputs err most stay in float,
+            as few as possible. ``algo="auto"``, ``equalize=True`` and ``round_type="adaround"`` are
+            left out if the outputs err more with them. The result's ``verification`` reports what
+            was found. Results for ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not
+            checked.
 
     Returns:
         What was quantized and with which threshold, and what stays in float and why.
@@ -237,7 +238,7 @@ def quant_post_static(
         notes.append(_fusion_note(lost))
     check, decide_anew = None, None
     if verify and plan.target.runs_here and observations.feeds:
-        check = Check(model, observations.feeds)
+        check = Check(model, observations.feeds, observations.batches)
         watch.lap("check")
         accurate = options.with_accuracy_settings
         if accurate is not None:

@@ -30,7 +30,7 @@ from pyquant.cli import main
 from pyquant.errors import SettingError
 from pyquant.program import proto
 from pyquant.program.model import Model, copy_model
-from pyquant.program.predictor import make_int8_predictor
+from pyquant.program.predictor import make_int8_predictor, run_outputs
 from pyquant.static_mode import repair
 from pyquant.verification.check import Check
 from pyquant.verification.compared import Compared, compared_parts
@@ -330,6 +330,24 @@ def test_outputs_that_cannot_be_right_count_as_wrong() -> None:
         assert np.isnan(compared(wrong, ones).power)
         assert "'y'" in str(compared(wrong, ones))
     assert compared(ones, ones * np.nan).similarity is None  # nothing is known
+
+
+def test_pads_run_by_paddles_own_kernel(tmp_path: Path) -> None:
+    """OneDNN's writes outside of its memory, which kills the process or changes other tensors."""
+    net = programs.ProgramBuilder()
+    x, w = net.feed("x", [-1, 4, 4000]), net.parameter("w", programs.random((4254, 16)))
+    pads: dict[str, Any] = {"paddings": [0, 0, 0, 0, 127, 127], "pad_value": 0.0}
+    padded = net.op("pad", {"X": x}, ("Out", "padded"), [-1, 4, 4254], pads)
+    product = {"X": padded, "Y": w}
+    net.fetch(net.op("matmul_v2", product, ("Out", "y"), [-1, 4, 16], programs.STRAIGHT))
+    source, feed = net.save(tmp_path / "in"), {"x": programs.random((2, 4, 4000), 1)}
+    result = static(source, tmp_path / "out", data_loader=[feed])
+    assert result.verification is not None
+    assert result.verification.errors[0].power < 1e-3
+    (expected,) = paddle_run.run(source, feed)
+    for directory in (source, tmp_path / "out"):
+        (output,) = run_outputs(make_predictor(directory, threads=1), feed)
+        assert paddle_run.relative_error(output, expected) < 0.03
 
 
 def detector() -> programs.ProgramBuilder:

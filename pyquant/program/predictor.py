@@ -217,6 +217,7 @@ def _configure(config: Any, model: Model, optimization: Optimization) -> None:
 
 def _configure_int8(config: Any, model: Model) -> None:
     _either(config, "enable_onednn", "enable_mkldnn")()
+    _keep_from_onednn(config, model.program)
     # Some int8 passes fuse oneDNN's int8 ops into others that do not run.
     if any(op.type == "dequantize_linear" for op in model.ops()):
         _either(config, "enable_onednn_int8", "enable_mkldnn_int8")()
@@ -256,9 +257,11 @@ def _keep_from_onednn(config: Any, program: Any) -> None:
     tensors = ((var.name, proto.tensor_desc(var)) for block in program.blocks for var in block.vars)
     ranks = {name: len(desc.dims) for name, desc in tensors if desc is not None}
     multiplied = [name for op in ops if op.type == "mul" for name in op.inputs("X")]
-    if any(ranks.get(name, 0) > 2 for name in multiplied):
-        others = {op.type for op in ops} - {"mul"}
-        _either(config, "set_onednn_op", "set_mkldnn_op")(others)
+    wrong = {"mul"} if any(ranks.get(name, 0) > 2 for name in multiplied) else set()
+    wrong.add("pad")  # it writes outside of its memory, which may kill the process (2.6 and 3.3)
+    types = {op.type for op in ops}
+    if not types.isdisjoint(wrong):
+        _either(config, "set_onednn_op", "set_mkldnn_op")(types - wrong)
 
 
 def _summary(error: Exception) -> str:

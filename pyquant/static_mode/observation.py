@@ -32,8 +32,6 @@ from ..program.quantizable import FloatOp
 from .options import CalibrationOptions, Options
 from .plan import Plan
 
-_BATCHES_FOR_ONE = 8  # batches of data for each one that the result is checked on
-
 
 @dataclass(frozen=True)
 class Observations:
@@ -46,6 +44,7 @@ class Observations:
         samples: of each activation of known channels, if anything is chosen by them.
         notes: what the user should know about how they were observed.
         feeds: a few batches of the data.
+        batches: how many there were.
     """
 
     statistics: Statistics
@@ -54,6 +53,7 @@ class Observations:
     samples: Mapping[str, ActivationSample]
     notes: tuple[str, ...] = ()
     feeds: Sequence[Feed] = ()
+    batches: int = 0
 
     def divided(self, factors: Mapping[str, Array]) -> Observations:
         """Return what is seen of the activations divided by factors, one per channel."""
@@ -93,13 +93,8 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
         means = {name: one.sums.means for name, one in channels.items()}
     if options.needs_samples:
         samples = {name: one.sample for name, one in channels.items()}
-    notes, feeds = _notes(statistics), _to_check(batches, kept)
-    return Observations(statistics, means, moments, samples, notes, feeds)
-
-
-def _to_check(batches: int, kept: KeptBatches) -> list[Feed]:
-    """Return the batches to check the result on: few, for a check to take less than calibration."""
-    return kept.feeds[: max(1, batches // _BATCHES_FOR_ONE)]
+    notes, feeds = _notes(statistics), kept.feeds
+    return Observations(statistics, means, moments, samples, notes, feeds, batches)
 
 
 def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:

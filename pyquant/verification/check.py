@@ -33,6 +33,8 @@ from .turns import in_turns
 # What Paddle's optimization may change in the outputs of a float model, as a share of their power.
 _MOST_OF_OPTIMIZATION = 1e-4
 
+_BATCHES_FOR_ONE = 8  # batches of data for each one that a result is checked on
+
 # A run may differ from its simulation by what integers that are rounded to the other side become
 # in a deep network. It is as near to float then: its error has at most this share of the power.
 _AS_FAR = 1.5
@@ -48,13 +50,15 @@ _FLOAT, _INT8 = "the float model", "the int8 model"
 class Check:
     """Runs int8 models beside the float model that they are made from."""
 
-    def __init__(self, model: Model, feeds: Sequence[Feed]) -> None:
-        """Load the float model, which may be folded; ``feeds`` are the batches to run.
+    def __init__(self, model: Model, feeds: Sequence[Feed], batches: int) -> None:
+        """Load the float model, which may be folded.
 
+        ``feeds`` are a few of the ``batches`` of data. A result is checked on one for eight of the
+        data, so that it takes less than calibration; what is chosen is chosen on all ``feeds``.
         Raises ModelFileError if Paddle cannot load the model.
         """
         self._parts = compared_parts(model)
-        self.feeds = feeds
+        self.feeds, self._checked = feeds, max(1, min(len(feeds), batches // _BATCHES_FOR_ONE))
         # Of copies, in which the weights of a folded model are made.
         self._load: Callable[[Optimization], Any] = lambda optimization: make_predictor(
             self._shown(copy_model(model)), optimization, all_cores()
@@ -87,7 +91,8 @@ class Check:
         if is_right(self._predictor):
             return False
         self._predictor = None  # frees its memory
-        self.__dict__.pop("_expected", None)
+        for name in ("_expected", "_expected_of_checked"):
+            self.__dict__.pop(name, None)
         for optimization in (Optimization.UNFUSED, Optimization.NONE):
             try:
                 self._predictor = self._load(optimization)
@@ -111,6 +116,10 @@ class Check:
     def _expected(self) -> list[list[Array]]:
         return self._outputs(self._predictor, self.feeds, _FLOAT)
 
+    @cached_property
+    def _expected_of_checked(self) -> list[list[Array]]:
+        return self._outputs(self._predictor, self.feeds[: self._checked], _FLOAT)
+
     def verify(self, model: Model) -> Verification:
         """Check an int8 model.
 
@@ -123,7 +132,8 @@ class Check:
         says = self._outputs(simulation, [self.sample], _INT8)
         del simulation  # and its memory
         predictor = make_int8_predictor(shown, all_cores())
-        errors = self._compared(self._expected, self._outputs(predictor, self.feeds, _INT8))
+        found = self._outputs(predictor, self.feeds[: self._checked], _INT8)
+        errors = self._compared(self._expected_of_checked, found)
         runs = self._outputs(predictor, [self.sample], _INT8)
         departures = self._compared(says, runs)
         in_float = self._outputs(self._predictor, [self.sample], _FLOAT)
@@ -133,10 +143,10 @@ class Check:
         is_rounding = worst(departures).power <= most_departure(model)
         departs = not is_rounding and not as_it_runs <= _AS_FAR * as_it_says
         times = in_turns(self._predictor, predictor, self.sample)
-        found = Verification(errors, departures, departs, *times, len(self.feeds))
+        result = Verification(errors, departures, departs, *times, self._checked)
         if times.second - times.first < _MUCH_LONGER:
-            return found
-        return replace(found, kernels=kernel_times(model, self.sample, all_cores()))
+            return result
+        return replace(result, kernels=kernel_times(model, self.sample, all_cores()))
 
     def _outputs(self, predictor: Any, feeds: Sequence[Feed], model: str) -> list[list[Array]]:
         """Return the parts that are compared, for each feed."""
