@@ -40,6 +40,7 @@ from .program.targets.saturation import ANY, PROCESSORS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
 from .static import quant_post_static
 from .static_mode.options import ROUND_TYPES
+from .static_mode.placement import HERE
 from .verification.kernel_times import KernelTime, kernel_times, shares
 
 _INTERRUPTED = 130  # 128 + SIGINT, as in shells
@@ -298,6 +299,11 @@ def _parser() -> argparse.ArgumentParser:
         dest="verify",
         action="store_false",
         help="do not run the result, nor keep ops in float that err too much",
+    )
+    static.add_argument(
+        "--plan-for",
+        choices=[HERE],
+        help="keep ops in float where that is faster on this machine, as measured (by rules alone)",
     )
     static.add_argument("--hist-percent", type=float, default=0.9999)
     static.set_defaults(run=_static)

@@ -27,7 +27,7 @@ from pyquant import (
 from pyquant.calibration.kept import MOST_BATCHES, MOST_BYTES, KeptBatches
 from pyquant.calibration.moments import InputMoments
 from pyquant.cli import main
-from pyquant.errors import SettingError
+from pyquant.errors import SettingError, UnsupportedError
 from pyquant.program import proto
 from pyquant.program.model import Model, copy_model
 from pyquant.program.predictor import make_int8_predictor, run_outputs
@@ -145,6 +145,32 @@ def test_a_result_that_is_slower_than_float_says_why(
     assert {one.kind for one in convolutions} == {"int8 kernels"}
     assert "0.10 x as fast" in str(found)
     assert re.search(r"int8 kernels \d+%", str(found))
+
+
+def test_what_is_faster_here_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last two convolutions do nine tenths of the work; the times are given."""
+    net = Net([-1, 4, 10, 10]).conv(8).act("relu").conv(64).act("relu").conv(4).end()
+    source, timed = net.save(tmp_path / "in"), list[float]()
+    for expected, speedups in ((3, [2, 1, 1, 1]), (2, [1, 2, 1, 1]), (0, [0.5, 0.5, 0.5, 1])):
+        timed[:] = speedups
+        monkeypatch.setattr(
+            "pyquant.verification.check.in_turns", lambda *_: Times(1, 1, timed.pop(0))
+        )
+        result = static(source, tmp_path / str(expected), plan_for="here")
+        assert len(result.thresholds()) == expected
+        assert result.verification is not None
+        assert result.verification.speedup == max(speedups)
+        kept = [op for op in result.kept_float if op.reason.startswith("plan_for")]
+        assert len(kept) == 3 - expected
+    output = paddle_run.run(tmp_path / "0", {"x": IMAGES}, "float")[0]
+    right = paddle_run.run(source, {"x": IMAGES})[0]
+    assert paddle_run.relative_error(output, right) < 1e-3
+    with pytest.raises(SettingError, match="verify"):
+        static(source, tmp_path / "no", plan_for="here", verify=False)
+    with pytest.raises(SettingError, match="there"):
+        static(source, tmp_path / "no", plan_for="there")
+    with pytest.raises(UnsupportedError, match="ARM"):
+        static(source, tmp_path / "no", plan_for="here", deploy_backend="ARM")
 
 
 def test_a_log_of_kernels() -> None:

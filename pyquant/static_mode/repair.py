@@ -43,6 +43,11 @@ class Checked:
     emitted: Emitted
     verification: Verification
 
+    @property
+    def is_near(self) -> bool:
+        """Whether the outputs are near the float model's."""
+        return worst(self.verification.errors).power <= MOST_ERROR  # which NaN is not
+
     def repaired(self, repair: str) -> Checked:
         """Return the same with one repair more."""
         return self._with((*self.verification.repairs, repair))
@@ -105,13 +110,13 @@ def check_and_repair(
         if not repairs:
             raise
         return _with_fewer_errors(plan, decisions, check, str(error))
-    is_right = _is_near(checked) and not checked.verification.departs
+    is_right = checked.is_near and not checked.verification.departs
     if not is_right and check.replace_wrong_float():
         checked = replace(checked, verification=check.verify(emitted.model))
-    if repairs and decide_anew is not None and not _is_near(checked):
+    if repairs and decide_anew is not None and not checked.is_near:
         checked = _by_other_settings(checked, check, decide_anew)
     checked = _without_departures(checked, check, repairs)
-    if not repairs or _is_near(checked):
+    if not repairs or checked.is_near:
         return checked
     reason = str(worst(checked.verification.errors))
     fewer = _with_fewer_errors(checked.plan, checked.decisions, check, reason)
@@ -185,7 +190,3 @@ def _with_fewer_errors(plan: Plan, decisions: Decisions, check: Check, reason: s
         repair = f"{kept} op(s) kept in float, as otherwise {reason}"
     emitted = emit(plan, decisions)
     return Checked(plan, decisions, emitted, check.verify(emitted.model)).repaired(repair)
-
-
-def _is_near(checked: Checked) -> bool:
-    return worst(checked.verification.errors).power <= MOST_ERROR  # which NaN is not

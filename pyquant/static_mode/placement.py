@@ -1,0 +1,60 @@
+"""Places ops in int8 or in float by the time that they take on this machine."""
+
+from __future__ import annotations
+
+import math
+
+from ..program.quantizable import FloatOp, WeightedOp
+from ..verification.check import Check
+from .decisions import emit
+from .plan import Plan
+from .repair import Checked
+
+HERE = "here"
+PLACES = (None, HERE)
+"""For which machine a plan may be made: for none, by rules, or for this one, by measured time."""
+
+# The shares of the multiplications that are left in int8, in the plans that are timed.
+_SHARES = (0.9, 0.5, 0.0)
+
+# How much less time one of them must take: less than this may be noise.
+_GAIN = 1.03
+
+
+def fastest(checked: Checked, check: Check) -> Checked:
+    """Return the fastest of a few plans: all int8, that in which the largest ops are, and float."""
+    best = checked
+    for share in _SHARES:
+        plan = _with_share(checked.plan, share)
+        if len(plan.ops) == len(checked.plan.ops):
+            continue
+        emitted = emit(plan, checked.decisions)
+        found = Checked(plan, checked.decisions, emitted, check.verify(emitted.model))
+        is_faster = found.verification.speedup > _GAIN * best.verification.speedup
+        if is_faster and (found.is_near or not best.is_near):
+            moved = len(checked.plan.ops) - len(plan.ops)
+            best = found.after(checked).repaired(
+                f"{moved} op(s) kept in float, which is faster here"
+            )
+    return best
+
+
+def _with_share(plan: Plan, share: float) -> Plan:
+    """Return the plan with the fewest int8 ops that do a share of the multiplications."""
+    model = plan.int8.model
+    dims, counts = model.dims(), dict[WeightedOp, float]()
+    for op in plan.ops:
+        positions = math.prod(abs(size) for size in dims.get(op.output, ()))
+        weight = model.parameters[op.weight]
+        counts[op] = positions * weight.size / weight.shape[op.channel_axis]
+    left, enough = set[WeightedOp](), share * sum(counts.values())
+    for op in sorted(plan.ops, key=lambda op: -counts[op]):
+        if sum(counts[one] for one in left) >= enough:
+            break
+        left.add(op)
+    kept = [
+        FloatOp(op.op_type, op.output, "plan_for='here': int8 saves no time on this machine")
+        for op in plan.ops
+        if op not in left
+    ]
+    return plan.of([op for op in plan.ops if op in left], kept)
