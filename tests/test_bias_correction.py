@@ -85,7 +85,7 @@ def test_the_means_of_outputs_are_kept(tmp_path: Path, name: str, backend: str) 
 
     def mean_error(**options: Any) -> float:
         batches = [data[:2], data[2:]]
-        options = {"data_loader": batches, **deployed(backend), **options}
+        options = {"data_loader": batches, "verify": False, **deployed(backend), **options}
         wrong = wrong_by(source, tmp_path / "out", data, RUN[backend], **options)
         channels = np.moveaxis(wrong, 1 if wrong.ndim == 4 else -1, 0)
         return float(np.abs(channels.reshape(len(channels), -1).mean(axis=1)).mean())

@@ -51,7 +51,8 @@ def test_static(
         np.savez(data / "0.npz", x=IMAGES[:2])
         np.savez(data / "1.npz", x=IMAGES[2:])
     out = tmp_path / "out"
-    assert main(["static", str(source), "-o", str(out), "--data", str(data), "--algo", "KL"]) == 0
+    options = ["--algo", "KL", "--no-verify"]
+    assert main(["static", str(source), "-o", str(out), "--data", str(data), *options]) == 0
     text = capsys.readouterr().out
     for name in ("x", "b", "f"):
         assert re.search(rf"^threshold +\d+\.\d+ +{name}$", text, re.MULTILINE)

@@ -625,3 +625,17 @@ def test_names_that_the_float_model_has_for_something_else(tmp_path: Path) -> No
     for how in ("plain", "int8"):
         actual = predict(result.model_path, result.params_path, feed, how)
         assert max(map(relative_error, actual, expected)) < 0.03
+
+
+def test_batches_that_become_other_channels_are_refused(tmp_path: Path) -> None:
+    """Calibration has seen all before the product, which Paddle could not run."""
+    net = programs.ProgramBuilder()
+    x, w = net.feed("x", [-1, 16]), net.parameter("w", programs.random((16, 4)))
+    flat = net.op("reshape2", {"X": x}, ("Out", "flat"), [1, 16], {"shape": [1, -1]})
+    product = {"X": flat, "Y": w}
+    net.fetch(net.op("matmul_v2", product, ("Out", "y"), [1, 4], programs.STRAIGHT))
+    source = net.save(tmp_path / "in")
+    whole, single = programs.random((4, 16)), programs.random((1, 16))
+    assert quant_post_static(None, source, tmp_path / "1", data_loader=[single]).quantized
+    with pytest.raises(CalibrationDataError, match=r"'flat' has 64 .*'w' takes 16"):
+        quant_post_static(None, source, tmp_path / "2", data_loader=[whole])

@@ -24,7 +24,7 @@ from ..calibration.statistic import (
 )
 from ..calibration.thresholds import statistic_of
 from ..errors import ActivationError, CalibrationDataError
-from ..program.folding.linear import channel_axes
+from ..program.folding.linear import channel_axes, weight_layout
 from ..program.model import Model
 from ..program.output_files import remove_leftovers
 from ..program.parameters import Array
@@ -88,6 +88,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
                 "Give data that reaches it, or name it in skip_tensor_list."
             )
     channels = channels_of(statistics)
+    _check_channels(model, plan, {name: one.sums.whole.size for name, one in channels.items()})
     means, samples = {}, {}
     if options.bias_correction:
         means = {name: one.sums.means for name, one in channels.items()}
@@ -95,6 +96,23 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
         samples = {name: one.sample for name, one in channels.items()}
     notes, feeds = _notes(statistics), kept.feeds
     return Observations(statistics, means, moments, samples, notes, feeds, batches)
+
+
+def _check_channels(model: Model, plan: Plan, counts: Mapping[str, int]) -> None:
+    """Refuse data of a shape that ops reshape into other channels than the weights have.
+
+    Calibration stops once all is seen, which may be before an op that Paddle would refuse to run.
+    """
+    for op in plan.ops:
+        if op.activation not in counts:
+            continue
+        inputs = weight_layout(op.desc(model), model.parameters[op.weight].shape).inputs
+        if counts[op.activation] != inputs:
+            raise CalibrationDataError(
+                f"calibration data: activation '{op.activation}' has {counts[op.activation]} "
+                f"channels with it, where weight '{op.weight}' takes {inputs}. Does the model take "
+                "batches of this size?"
+            )
 
 
 def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:
