@@ -114,8 +114,24 @@ def quant_post_dynamic(
         bytes_before=bytes_before,
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,
+        notes=_notes(model, filename),
         test_model_path=test_path,
     )
+
+
+def _notes(model: Model, filename: str) -> list[str]:
+    """Note what Paddle does not run in the format that is written."""
+    resized = [op for op in model.ops() if op.type in _RESIZING and op.floats("scale")]
+    if not filename.endswith(".json") or not resized:
+        return []
+    return [
+        f"oneDNN does not run {resized[0].type} '{resized[0].output()}' of a .json, in float either: "
+        "Paddle cannot read its scale (ConvertPirAttribute2RuntimeAttribute). Run it without "
+        "oneDNN, or name the result .pdmodel by save_model_filename"
+    ]
+
+
+_RESIZING = ("nearest_interp_v2", "bilinear_interp_v2")
 
 
 def _default_filename(model: Model, lite_format: bool) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,15 @@ from pyquant import load_model, quant_post_dynamic, quant_post_static
 # How far each form may be from the original: some probabilities round differently.
 V5_ERRORS = {"convert": 1e-4, "fold": 1e-4, "QDQ": 0.4, "OneDNN": 0.3}
 DENORMAL = 1.2e-38  # Paddle's Predictor keeps denormals, its Executor flushes them to zero
+
+
+def test_what_onednn_does_not_run_as_json_is_noted(tmp_path: Path) -> None:
+    source = models.json_path(models.V5_DETECTION)
+    (note,) = quant_post_dynamic(source, tmp_path / "1").notes
+    assert re.search(r"nearest_interp_v2 '.+' of a \.json.*save_model_filename", note)
+    given = {"save_model_filename": "model.pdmodel"}
+    assert quant_post_dynamic(source, tmp_path / "2", **given).notes == []
+    assert quant_post_dynamic(models.model_dir(models.DETECTION), tmp_path / "3").notes == []
 
 
 @pytest.mark.parametrize("name", RENDERERS)
