@@ -125,9 +125,9 @@ def _notes(model: Model, filename: str) -> list[str]:
     if not filename.endswith(".json") or not resized:
         return []
     return [
-        f"oneDNN does not run {resized[0].type} '{resized[0].output()}' of a .json, in float either: "
-        "Paddle cannot read its scale (ConvertPirAttribute2RuntimeAttribute). Run it without "
-        "oneDNN, or name the result .pdmodel by save_model_filename"
+        f"oneDNN does not run {resized[0].type} '{resized[0].output()}' of a .json, in float "
+        "either: Paddle cannot read its scale (ConvertPirAttribute2RuntimeAttribute). Run it "
+        "without oneDNN, or name the result .pdmodel by save_model_filename"
     ]
 
 

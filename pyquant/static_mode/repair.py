@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import accumulate
 
 from ..errors import PyquantError
 from ..program.graph import Graph
@@ -29,6 +31,9 @@ MOST_ERROR = 0.01
 It was chosen by the networks of `bench.zoo` and `bench.decoder`: 1.6 % cost a decoder 4.5 % of its
 perplexity, 1.2 % a transcriber of music 16 points, 2.6 % a reader of text 0.8 points.
 """
+
+_SLACK = 1 / 8
+"""The share of the ops that are kept in float that need not be: fewer trials find it."""
 
 _MOST_DEPARTURES = 8
 """How many departures are looked for, each in a run of its own."""
@@ -118,8 +123,8 @@ def check_and_repair(
     checked = _without_departures(checked, check, repairs)
     if not repairs or checked.is_near:
         return checked
-    reason = str(worst(checked.verification.errors))
-    fewer = _with_fewer_errors(checked.plan, checked.decisions, check, reason)
+    left = worst(checked.verification.errors)
+    fewer = _with_fewer_errors(checked.plan, checked.decisions, check, str(left), left.power)
     return fewer.after(checked)
 
 
@@ -170,8 +175,23 @@ def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
     return plan.of(others, found) if found and others else None
 
 
-def _with_fewer_errors(plan: Plan, decisions: Decisions, check: Check, reason: str) -> Checked:
-    """Keep the fewest of the ops that err most in float, for the outputs to be near."""
+def _guess(errors: Sequence[float], power: float) -> int:
+    """Return how many of the worst ops to keep in float, if errors of ops add up in the outputs."""
+    if not power > 0:  # NaN
+        return 1
+    squares = [error**2 for error in errors]
+    bearable = MOST_ERROR / power * sum(squares)
+    left = accumulate(reversed(squares), initial=0.0)
+    return len(errors) - max(count for count, rest in enumerate(left) if rest <= bearable)
+
+
+def _with_fewer_errors(
+    plan: Plan, decisions: Decisions, check: Check, reason: str, power: float = math.nan
+) -> Checked:
+    """Keep the fewest of the ops that err most in float, for the outputs to be near.
+
+    ``power`` is that of the error now; NaN if it is not known.
+    """
     ranked = ranked_by_error(plan, decisions, check.feeds[0])
     ops = [op for op, _ in ranked]
 
@@ -182,7 +202,7 @@ def _with_fewer_errors(plan: Plan, decisions: Decisions, check: Check, reason: s
         model = emit(plan.of(ops[kept:]), decisions).model
         return worst(check.errors(model)).power <= MOST_ERROR
 
-    kept = fewest(holds, len(ops))
+    kept = fewest(holds, len(ops), _guess([error for _, error in ranked], power), _SLACK)
     if kept == len(ops) and not holds(kept):
         repair = f"nothing, for without any int8 op it is no better: {reason}"
     else:
