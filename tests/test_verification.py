@@ -131,7 +131,7 @@ def test_an_op_whose_run_departs_from_the_program_stays_in_float(
     assert told is not None
     assert told.departs
     assert told.departures[0].power > 1e-3
-    assert f"fused_conv2d '{wrong.output()}'" in told.repairs[0]
+    assert "departs from the program at fused_conv2d" in told.repairs[0]
 
 
 def test_a_result_that_is_slower_than_float_says_why(

@@ -118,6 +118,8 @@ def check_and_repair(
     is_right = checked.is_near and not checked.verification.departs
     if not is_right and check.replace_wrong_float():
         checked = replace(checked, verification=check.verify(emitted.model))
+    # Integers for processors with VNNI may depart on this one; that is what was asked for.
+    repairs = repairs and not (checked.verification.departs and decisions.options.processors != ANY)
     if repairs and decide_anew is not None and not checked.is_near:
         checked = _by_other_settings(checked, check, decide_anew)
     checked = _without_departures(checked, check, repairs)
@@ -142,13 +144,11 @@ def _by_other_settings(checked: Checked, check: Check, decide_anew: Decide) -> C
 def _without_departures(checked: Checked, check: Check, repairs: bool) -> Checked:
     """Keep ops in float at which the run departs from the program; name what cannot be helped."""
     kept, decisions = list[str](), checked.decisions
-    # Integers for processors with VNNI may depart on this one; that is what was asked for.
-    may_keep = repairs and decisions.options.processors == ANY
     while checked.verification.departs:
         departure = first_departure(checked.emitted.model, check.sample)
         if departure is None:
             break
-        plan = _without_op_at(checked.plan, departure) if may_keep else None
+        plan = _without_op_at(checked.plan, departure) if repairs else None
         if plan is None or len(kept) == _MOST_DEPARTURES:
             return checked.repaired(f"not that the run departs from the program at {departure}")
         kept.append(departure.name)
