@@ -33,7 +33,8 @@ from .turns import in_turns
 # What Paddle's optimization may change in the outputs of a float model, as a share of their power.
 _MOST_OF_OPTIMIZATION = 1e-4
 
-_BATCHES_FOR_ONE = 8  # batches of data for each one that a result is checked on
+# Batches of data for each one that a result is checked on. One alone may be unlike the others.
+_BATCHES_FOR_ONE, _LEAST_BATCHES = 8, 2
 
 # A run may differ from its simulation by what integers that are rounded to the other side become
 # in a deep network. It is as near to float then: its error has at most this share of the power.
@@ -54,11 +55,12 @@ class Check:
         """Load the float model, which may be folded.
 
         ``feeds`` are a few of the ``batches`` of data. A result is checked on one for eight of the
-        data, so that it takes less than calibration; what is chosen is chosen on all ``feeds``.
+        data, but two at least, to take less than calibration; what is chosen is chosen on all.
         Raises ModelFileError if Paddle cannot load the model.
         """
         self._parts = compared_parts(model)
-        self.feeds, self._checked = feeds, max(1, min(len(feeds), batches // _BATCHES_FOR_ONE))
+        self.feeds = feeds
+        self._checked = min(len(feeds), max(_LEAST_BATCHES, batches // _BATCHES_FOR_ONE))
         # Of copies, in which the weights of a folded model are made.
         self._load: Callable[[Optimization], Any] = lambda optimization: make_predictor(
             self._shown(copy_model(model)), optimization, all_cores()
