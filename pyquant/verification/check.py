@@ -40,7 +40,7 @@ _BATCHES_FOR_ONE, _LEAST_BATCHES = 8, 2
 # in a deep network. It is as near to float then: its error has at most this share of the power.
 _AS_FAR = 1.5
 
-_LEAST_VARIATION = 0.01
+_LEAST_VARIATION = 0.01  # of an output, as a share of its power
 
 # Seconds by which int8 may be slower than float before it is looked why, which takes seconds.
 _MUCH_LONGER = 1e-3

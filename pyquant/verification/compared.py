@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
+import numpy as np
+
 from ..program import proto
 from ..program.model import Model, copy_model
 from ..program.op import Op, make_op
@@ -36,8 +38,8 @@ class Compared(NamedTuple):
     def of(self, array: Array) -> Array:
         """Return the part of the tensor's values."""
         if (self.start, self.stop) == (0, None):
-            return array
-        part: Array = array.take(range(self.start, self.stop or array.shape[self.axis]), self.axis)
+            return array  # which may have no axis
+        part: Array = np.moveaxis(array, self.axis, 0)[self.start : self.stop]
         return part
 
     def __str__(self) -> str:
