@@ -409,18 +409,16 @@ def test_what_decides_and_parts_of_other_ranges_are_compared(tmp_path: Path) -> 
 
 
 def test_what_pyquant_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    net = programs.ProgramBuilder()
-    x = net.feed("x", [-1, 3, -1])
-    added = net.parameter("b", programs.random((1, 3, 8)))
-    both = {"X": x, "Y": added}
-    net.fetch(net.op("elementwise_add", both, ("Out", "y"), [-1, 3, -1], {"axis": -1}))
-    fixed = str(net.save(tmp_path / "fixed"))
-    any_net = programs.ProgramBuilder()
-    x = any_net.feed("x", [-1, 3, -1])
-    added = any_net.parameter("b", programs.random((1, 3, 1)))
-    both = {"X": x, "Y": added}
-    any_net.fetch(any_net.op("elementwise_add", both, ("Out", "y"), [-1, 3, -1], {"axis": -1}))
-    any_size = str(any_net.save(tmp_path / "any"))
+    def adding(size: int) -> str:
+        net = programs.ProgramBuilder()
+        both = {
+            "X": net.feed("x", [-1, 3, -1]),
+            "Y": net.parameter("b", programs.random((1, 3, size))),
+        }
+        net.fetch(net.op("elementwise_add", both, ("Out", "y"), [-1, 3, -1], {"axis": -1}))
+        return str(net.save(tmp_path / f"{size}"))
+
+    fixed, any_size = adding(8), adding(1)
     for number, size in enumerate((8, 9)):
         np.save(tmp_path / f"{number}.npy", programs.random((1, 3, size)))
     np.save(tmp_path / "none", np.zeros((0, 3, 8), np.float32))

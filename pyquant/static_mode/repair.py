@@ -99,8 +99,9 @@ def check_and_repair(
 ) -> Checked:
     """Check the int8 program of a plan, and repair it where it is wrong.
 
-    Ops at which the run departs from the program stay in float. Then, until the outputs are near
-    the float model's: other settings, which cost no time, and float for the ops that err most.
+    If the outputs are far from the float model's, other settings are tried first, which cost no
+    time. Then ops stay in float: those at which the run departs from the program, and, until the
+    outputs are near, those that err most.
     ``repairs`` is whether ops may be kept in float; ``decide_anew`` is None if the settings were
     given.
 

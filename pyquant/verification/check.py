@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -36,13 +35,13 @@ _MOST_OF_OPTIMIZATION = 1e-4
 # Batches of data for each one that a result is checked on. One alone may be unlike the others.
 _BATCHES_FOR_ONE, _LEAST_BATCHES = 8, 2
 
-# A run may differ from its simulation by what integers that are rounded to the other side become
-# in a deep network. It is as near to float then: its error has at most this share of the power.
+# Integers may be rounded to either side, and a deep network makes such differences large. The run
+# is as near to float as its simulation then: its error has at most this many times the power.
 _AS_FAR = 1.5
 
 _LEAST_VARIATION = 0.01  # of an output, as a share of its power
 
-# Seconds by which int8 may be slower than float before it is looked why, which takes seconds.
+# If int8 is slower than float by this many seconds, the kernels are looked up. That takes seconds.
 _MUCH_LONGER = 1e-3
 
 _FLOAT, _INT8 = "the float model", "the int8 model"
@@ -54,12 +53,13 @@ class Check:
     def __init__(self, model: Model, feeds: Sequence[Feed], batches: int) -> None:
         """Load the float model, which may be folded.
 
-        ``feeds`` are a few of the ``batches`` of data. A result is checked on one for eight of the
-        data, but two at least, to take less than calibration; what is chosen is chosen on all.
+        ``feeds`` are a few of the ``batches`` of data. `verify` runs an eighth as many as there are
+        batches, but two at least, since it should take less than calibration. `errors` runs all.
         Raises ModelFileError if Paddle cannot load the model.
         """
         self._parts = compared_parts(model)
         self.feeds = feeds
+        self._known: list[list[Array]] = []  # outputs of the float model
         self._checked = min(len(feeds), max(_LEAST_BATCHES, batches // _BATCHES_FOR_ONE))
         # Of copies, in which the weights of a folded model are made.
         self._load: Callable[[Optimization], Any] = lambda optimization: make_predictor(
@@ -93,8 +93,7 @@ class Check:
         if is_right(self._predictor):
             return False
         self._predictor = None  # frees its memory
-        for name in ("_expected", "_expected_of_checked"):
-            self.__dict__.pop(name, None)
+        self._known = []
         for optimization in (Optimization.UNFUSED, Optimization.NONE):
             try:
                 self._predictor = self._load(optimization)
@@ -106,7 +105,7 @@ class Check:
 
     def errors(self, model: Model) -> list[OutputDifference]:
         """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
-        expected = self._expected
+        expected = self._expected(len(self.feeds))
         try:
             predictor = make_int8_predictor(self._shown(model), all_cores())
             found = self._outputs(predictor, self.feeds, _INT8)
@@ -114,13 +113,11 @@ class Check:
             return [OutputDifference(str(part), None, math.nan) for part in self._parts]
         return self._compared(expected, found)
 
-    @cached_property
-    def _expected(self) -> list[list[Array]]:
-        return self._outputs(self._predictor, self.feeds, _FLOAT)
-
-    @cached_property
-    def _expected_of_checked(self) -> list[list[Array]]:
-        return self._outputs(self._predictor, self.feeds[: self._checked], _FLOAT)
+    def _expected(self, count: int) -> list[list[Array]]:
+        """Return the float model's outputs for the first ``count`` feeds; each is run once."""
+        missing = self.feeds[len(self._known) : count]
+        self._known += self._outputs(self._predictor, missing, _FLOAT)
+        return self._known[:count]
 
     def verify(self, model: Model) -> Verification:
         """Check an int8 model.
@@ -135,7 +132,7 @@ class Check:
         del simulation  # and its memory
         predictor = make_int8_predictor(shown, all_cores())
         found = self._outputs(predictor, self.feeds[: self._checked], _INT8)
-        errors = self._compared(self._expected_of_checked, found)
+        errors = self._compared(self._expected(self._checked), found)
         runs = self._outputs(predictor, [self.sample], _INT8)
         departures = self._compared(says, runs)
         in_float = self._outputs(self._predictor, [self.sample], _FLOAT)
@@ -196,8 +193,8 @@ def _suits(predictor: Any, sample: Feed) -> bool:
 def _share(sums: ErrorSums, least: float) -> float:
     """Return the power of an error as a share of the signal's around its mean.
 
-    A score of 3 to 4 is told by its fraction. A signal that hardly varies counts as one that varies
-    by a tenth of its magnitude.
+    The mean says nothing where all scores lie between 3 and 4. A signal that hardly varies counts
+    as one that varies by a tenth of its magnitude.
     """
     signal = max(sums.variation, _LEAST_VARIATION * sums.signal, least * sums.values)
     if math.isnan(sums.noise) or signal > 0:
