@@ -256,7 +256,7 @@ def quant_post_static(
             decide_anew = partial(
                 keep_settings_that_help, as_planned, observations, accurate, watch, check
             )
-        plan, decisions = keep_settings_that_help(plan, observations, options, watch, check)
+        _, plan, decisions = keep_settings_that_help(plan, observations, options, watch, check)
         notes += _settings_left_out(options, decisions.options)
     else:
         decisions = decide(plan, observations, options, watch)
@@ -276,7 +276,7 @@ def quant_post_static(
         if plan_for == HERE:
             checked = fastest(checked, check)
         decisions = checked.decisions
-        plan, emitted, verification = checked.plan, checked.emitted, checked.verification
+        plan, emitted, verification = checked.plan, checked.emitted, checked.verification(check)
         watch.lap("check")
     else:
         emitted = emit(plan, decisions)

@@ -36,6 +36,7 @@ from pyquant.verification.check import Check
 from pyquant.verification.compared import Compared, compared_parts
 from pyquant.verification.kernel_times import KernelTime, parsed, shares
 from pyquant.verification.outcome import OutputDifference
+from pyquant.verification.output_sums import OutputSums
 from pyquant.verification.turns import Times
 
 IMAGES = programs.random((8, 4, 10, 10), 3)
@@ -348,14 +349,29 @@ def test_outputs_that_cannot_be_right_count_as_wrong() -> None:
         check._parts = [Compared("y")]
         return check._compared([[expected]], [[output]])[0]
 
-    ones = np.resize([1, -1], (2, 3)).astype(np.float32)
+    ones = np.resize([1, -1], (1, 2, 3)).astype(np.float32)
     assert compared(ones, ones).power == 0
     assert compared(0 * ones, ones).power == 1
     assert compared(ones, 0 * ones).power == 1
-    for wrong in (ones * np.nan, ones[:1]):
+    for wrong in (ones * np.nan, ones[:, :1]):
         assert np.isnan(compared(wrong, ones).power)
         assert "'y'" in str(compared(wrong, ones))
     assert compared(ones, ones * np.nan).similarity is None  # nothing is known
+
+
+def test_scores_vary_from_row_to_row_not_from_column_to_column() -> None:
+    """Scores of 1, 5 and 9 beside one another: what they say is how they vary between samples."""
+    scores = np.array([1, 5, 9]) + programs.random((64, 3), 1)
+    errors = programs.random(scores.shape, 2) / 100
+    sums = OutputSums(least=0)
+    for rows in (slice(0, 60), slice(60, 61), slice(61, 64)):
+        sums.add(scores[rows], scores[rows] + errors[rows])
+    variation = scores.var(axis=0, ddof=1).mean()
+    assert sums.power == pytest.approx(np.square(errors).mean() / variation, rel=1e-2)
+    sums = OutputSums(least=0)
+    for columns in (2, 3):  # they cannot be told apart
+        sums.add(scores[:, :columns], scores[:, :columns] + errors[:, :columns])
+    assert sums.power < 1e-3
 
 
 def test_pads_run_by_paddles_own_kernel(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ..program.model import Model
 from ..program.predictor import Optimization, all_cores, make_int8_predictor, make_predictor
 from ..program.quantizable import WeightedOp
 from .options import Metric
+from .search import fewest
 
 
 @dataclass(frozen=True)
@@ -85,21 +86,6 @@ def control(
     enough = fewest(holds, len(ops))
     errors = [error for _, error in ranked[:enough]]
     return Control(ops[:enough], errors, trials, holds(enough))
-
-
-def fewest(holds: Callable[[int], bool], most: int, guess: int = 1, slack: float = 0.0) -> int:
-    """Return the least number from 0 to ``most`` that holds, if all greater ones do.
-
-    It is doubled until it holds, and then halved in between. ``guess`` is tried after 0. The answer
-    may be too great by the share ``slack`` of it. It is ``most`` if none holds.
-    """
-    too_few, enough = -1, 0
-    while not holds(enough) and enough < most:
-        too_few, enough = enough, min(most, max(guess, 2 * enough))
-    while enough - too_few > 1 + int(slack * enough):
-        middle = (too_few + enough) // 2
-        too_few, enough = (too_few, middle) if holds(middle) else (middle, enough)
-    return enough
 
 
 def _evaluated(kept: int, metric: Metric, predictor: Any) -> Trial:

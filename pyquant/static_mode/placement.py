@@ -6,7 +6,6 @@ import math
 
 from ..program.quantizable import FloatOp, WeightedOp
 from ..verification.check import Check
-from .decisions import emit
 from .plan import Plan
 from .repair import Checked
 
@@ -23,20 +22,22 @@ _GAIN = 1.03
 
 def fastest(checked: Checked, check: Check) -> Checked:
     """Return the fastest of a few plans: all int8, that in which the largest ops are, and float."""
-    best = checked
+    best = checked.timed(check)
     for share in _SHARES:
         plan = _with_share(checked.plan, share)
         if len(plan.ops) == len(checked.plan.ops):
             continue
-        emitted = emit(plan, checked.decisions)
-        found = Checked(plan, checked.decisions, emitted, check.verify(emitted.model))
-        is_faster = found.verification.speedup > _GAIN * best.verification.speedup
-        if is_faster and (found.is_near or not best.is_near):
+        found = Checked.of(plan, checked.decisions, check, checked.repairs).timed(check)
+        if _is_faster(found, best) and (found.is_near or not best.is_near):
             moved = len(checked.plan.ops) - len(plan.ops)
-            best = found.after(checked).repaired(
-                f"{moved} op(s) kept in float, which is faster here"
-            )
+            best = found.repaired(f"{moved} op(s) kept in float, which is faster here")
     return best
+
+
+def _is_faster(found: Checked, best: Checked) -> bool:
+    assert found.times is not None
+    assert best.times is not None
+    return found.times.ratio > _GAIN * best.times.ratio
 
 
 def _with_share(plan: Plan, share: float) -> Plan:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
-from itertools import accumulate
+from typing import NamedTuple
 
 from ..errors import PyquantError
 from ..program.graph import Graph
@@ -17,13 +16,14 @@ from ..program.targets.saturation import ANY
 from ..result import Stopwatch
 from ..verification.check import Check
 from ..verification.departures import Departure, first_departure
-from ..verification.outcome import Verification, worst
-from .accuracy_control import fewest
+from ..verification.outcome import Findings, OutputDifference, Verification, worst
+from ..verification.turns import Times
 from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
 from .options import Options
 from .plan import Plan
 from .ranking import ranked_by_error
+from .search import fewest_in_float
 
 MOST_ERROR = 0.01
 """The share of an output's power, around its mean, that its error by int8 may have.
@@ -31,9 +31,6 @@ MOST_ERROR = 0.01
 It was chosen by the networks of `bench.zoo` and `bench.decoder`: 1.6 % cost a decoder 4.5 % of its
 perplexity, 1.2 % a transcriber of music 16 points, 2.6 % a reader of text 0.8 points.
 """
-
-_SLACK = 1 / 8
-"""The share of the ops that are kept in float that need not be: fewer trials find it."""
 
 _MOST_DEPARTURES = 8
 """How many departures are looked for, each in a run of its own."""
@@ -46,51 +43,96 @@ class Checked:
     plan: Plan
     decisions: Decisions
     emitted: Emitted
-    verification: Verification
+    findings: Findings
+    repairs: tuple[str, ...] = ()
+    times: Times | None = None
+
+    @classmethod
+    def of(
+        cls,
+        plan: Plan,
+        decisions: Decisions,
+        check: Check,
+        repairs: tuple[str, ...] = (),
+        emitted: Emitted | None = None,
+    ) -> Checked:
+        """Run the int8 program of a plan, which may have been emitted.
+
+        Raises:
+            ModelFileError: Paddle cannot load it.
+            CalibrationDataError: it cannot run it.
+        """
+        emitted = emitted or emit(plan, decisions)
+        return cls(plan, decisions, emitted, check.judge(emitted.model), repairs)
+
+    @property
+    def worst(self) -> OutputDifference:
+        """The worst error of an output."""
+        return worst(self.findings.errors)
 
     @property
     def is_near(self) -> bool:
         """Whether the outputs are near the float model's."""
-        return worst(self.verification.errors).power <= MOST_ERROR  # which NaN is not
+        return self.worst.power <= MOST_ERROR  # which NaN is not
 
     def repaired(self, repair: str) -> Checked:
         """Return the same with one repair more."""
-        return self._with((*self.verification.repairs, repair))
+        return replace(self, repairs=(*self.repairs, repair))
 
-    def after(self, earlier: Checked) -> Checked:
-        """Return the same with the repairs that were made before."""
-        return self._with((*earlier.verification.repairs, *self.verification.repairs))
+    def timed(self, check: Check) -> Checked:
+        """Return the same with the times of the program and of the float model."""
+        return replace(self, times=self.times or check.times(self.emitted.model))
 
-    def _with(self, repairs: tuple[str, ...]) -> Checked:
-        return replace(self, verification=replace(self.verification, repairs=repairs))
+    def verification(self, check: Check) -> Verification:
+        """Return what the check found, with the times."""
+        found, times = self.findings, self.times or check.times(self.emitted.model)
+        kernels = check.kernels(self.emitted.model, times)
+        return Verification(
+            found.errors,
+            found.departures,
+            found.departs,
+            found.batches,
+            *times,
+            self.repairs,
+            kernels,
+        )
+
+
+class Trial(NamedTuple):
+    """Decisions for a plan, and the error that they cost on all kept batches."""
+
+    power: float
+    plan: Plan
+    decisions: Decisions
 
 
 def keep_settings_that_help(
     plan: Plan, observations: Observations, options: Options, watch: Stopwatch, check: Check
-) -> tuple[Plan, Decisions]:
+) -> Trial:
     """Decide by the defaults, then try each accuracy setting: keep it if the outputs err less.
 
-    The settings judge each op by itself; a run shows what their choices do to the outputs.
+    The settings judge each op by itself; a run shows what their choices do to the outputs. Without
+    such settings, nothing is run, and the power is NaN.
     """
     if not options.accuracy_settings:
-        return plan, decide(plan, observations, options, watch)
+        return Trial(math.nan, plan, decide(plan, observations, options, watch))
 
-    def tried(settings: Options) -> tuple[float, Plan, Decisions]:
+    def tried(settings: Options) -> Trial:
         copied = plan.on(copy_model(plan.int8.model))  # the parameters may take factors in
         decisions = decide(copied, observations, settings, watch)
         power = worst(check.errors(emit(copied, decisions).model)).power
         watch.lap("check")
-        return power, copied, decisions
+        return Trial(power, copied, decisions)
 
     best = tried(options.without_accuracy_settings)
     for name, value in options.accuracy_settings.items():
-        trial = tried(replace(best[2].options, **{name: value}))
-        if trial[0] < best[0]:
+        trial = tried(replace(best.decisions.options, **{name: value}))
+        if trial.power < best.power:
             best = trial
-    return best[1:]
+    return best
 
 
-Decide = Callable[[], tuple[Plan, Decisions]]
+Decide = Callable[[], Trial]
 """Decides anew, by settings that may be more accurate."""
 
 
@@ -109,43 +151,46 @@ def check_and_repair(
         ModelFileError: Paddle cannot load the result.
         CalibrationDataError: it cannot run it.
     """
-    emitted = emit(plan, decisions)
     try:
-        checked = Checked(plan, decisions, emitted, check.verify(emitted.model))
+        checked = Checked.of(plan, decisions, check)
     except PyquantError as error:
         if not repairs:
             raise
-        return _with_fewer_errors(plan, decisions, check, str(error))
-    is_right = checked.is_near and not checked.verification.departs
-    if not is_right and check.replace_wrong_float():
-        checked = replace(checked, verification=check.verify(emitted.model))
+        return _with_fewer_errors(plan, decisions, check, (), str(error))
+    departs = checked.findings.departs
+    if (departs or not checked.is_near) and check.replace_wrong_float():
+        checked = replace(checked, findings=check.judge(checked.emitted.model))
     # Integers for processors with VNNI may depart on this one; that is what was asked for.
-    repairs = repairs and not (checked.verification.departs and decisions.options.processors != ANY)
+    repairs = repairs and not (checked.findings.departs and decisions.options.processors != ANY)
     if repairs and decide_anew is not None and not checked.is_near:
         checked = _by_other_settings(checked, check, decide_anew)
     checked = _without_departures(checked, check, repairs)
     if not repairs or checked.is_near:
         return checked
-    left = worst(checked.verification.errors)
-    fewer = _with_fewer_errors(checked.plan, checked.decisions, check, str(left), left.power)
-    return fewer.after(checked)
+    return _with_fewer_errors(
+        checked.plan,
+        checked.decisions,
+        check,
+        checked.repairs,
+        str(checked.worst),
+        checked.worst.power,
+    )
 
 
 def _by_other_settings(checked: Checked, check: Check, decide_anew: Decide) -> Checked:
     """Decide by settings with which the outputs err less, if there are any."""
-    plan, decisions = decide_anew()
+    _, plan, decisions = decide_anew()
     taken = [f"{name}={value!r}" for name, value in decisions.options.accuracy_settings.items()]
     if not taken:
         return checked
-    emitted, reason = emit(plan, decisions), worst(checked.verification.errors)
-    found = Checked(plan, decisions, emitted, check.verify(emitted.model))
-    return found.repaired(f"{' and '.join(taken)} taken, as otherwise {reason}")
+    found = Checked.of(plan, decisions, check)
+    return found.repaired(f"{' and '.join(taken)} taken, as otherwise {checked.worst}")
 
 
 def _without_departures(checked: Checked, check: Check, repairs: bool) -> Checked:
     """Keep ops in float at which the run departs from the program; name what cannot be helped."""
-    kept, decisions = list[str](), checked.decisions
-    while checked.verification.departs:
+    kept = list[str]()
+    while checked.findings.departs:
         departure = first_departure(checked.emitted.model, check.sample)
         if departure is None:
             break
@@ -153,9 +198,7 @@ def _without_departures(checked: Checked, check: Check, repairs: bool) -> Checke
         if plan is None or len(kept) == _MOST_DEPARTURES:
             return checked.repaired(f"not that the run departs from the program at {departure}")
         kept.append(departure.name)
-        emitted = emit(plan, decisions)
-        made = Checked(plan, decisions, emitted, check.verify(emitted.model))
-        checked = made.after(checked)
+        checked = Checked.of(plan, checked.decisions, check, checked.repairs)
     if not kept:
         return checked
     return checked.repaired(
@@ -176,38 +219,33 @@ def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
     return plan.of(others, found) if found and others else None
 
 
-def _guess(errors: Sequence[float], power: float) -> int:
-    """Return how many of the worst ops to keep in float, if errors of ops add up in the outputs."""
-    if not power > 0:  # NaN
-        return 1
-    squares = [error**2 for error in errors]
-    bearable = MOST_ERROR / power * sum(squares)
-    left = accumulate(reversed(squares), initial=0.0)
-    return len(errors) - max(count for count, rest in enumerate(left) if rest <= bearable)
-
-
 def _with_fewer_errors(
-    plan: Plan, decisions: Decisions, check: Check, reason: str, power: float = math.nan
+    plan: Plan,
+    decisions: Decisions,
+    check: Check,
+    repairs: tuple[str, ...],
+    reason: str,
+    power: float = math.nan,
 ) -> Checked:
     """Keep the fewest of the ops that err most in float, for the outputs to be near.
 
-    ``power`` is that of the error now; NaN if it is not known.
+    ``power`` is that of the error so far; NaN if it is not known.
     """
     ranked = ranked_by_error(plan, decisions, check.feeds[0])
     ops = [op for op, _ in ranked]
 
-    @cache
-    def holds(kept: int) -> bool:
-        if not kept:  # known already
-            return False
-        model = emit(plan.of(ops[kept:]), decisions).model
-        return worst(check.errors(model)).power <= MOST_ERROR
+    last: tuple[int, Emitted] | None = None
 
-    kept = fewest(holds, len(ops), _guess([error for _, error in ranked], power), _SLACK)
-    if kept == len(ops) and not holds(kept):
-        repair = f"nothing, for without any int8 op it is no better: {reason}"
-    else:
+    def power_with(kept: int) -> float:
+        nonlocal last
+        last = kept, emit(plan.of(ops[kept:]), decisions)
+        return worst(check.errors(last[1].model)).power
+
+    kept, is_near = fewest_in_float(power_with, [error for _, error in ranked], power, MOST_ERROR)
+    emitted = last[1] if last is not None and is_near and last[0] == kept else None
+    if is_near:
         plan = plan.without(ranked[:kept], "check")
         repair = f"{kept} op(s) kept in float, as otherwise {reason}"
-    emitted = emit(plan, decisions)
-    return Checked(plan, decisions, emitted, check.verify(emitted.model)).repaired(repair)
+    else:
+        repair = f"nothing, for without any int8 op it is no better: {reason}"
+    return Checked.of(plan, decisions, check, repairs, emitted).repaired(repair)

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from ..calibration.data import Feed
-from ..comparison.similarity import ErrorSums, as_float
+from ..comparison.similarity import as_float
 from ..errors import PyquantError
 from ..program import proto
 from ..program.model import Model, copy_model
@@ -25,9 +22,10 @@ from ..program.predictor import (
 from ..program.targets.onednn.simulation import simulate
 from .compared import compared_parts, showing
 from .departures import most_departure
-from .kernel_times import kernel_times
-from .outcome import OutputDifference, Verification, worst
-from .turns import in_turns
+from .kernel_times import KernelTime, kernel_times
+from .outcome import Findings, OutputDifference, worst
+from .output_sums import OutputSums
+from .turns import Times, in_turns
 
 # What Paddle's optimization may change in the outputs of a float model, as a share of their power.
 _MOST_OF_OPTIMIZATION = 1e-4
@@ -38,8 +36,6 @@ _BATCHES_FOR_ONE, _LEAST_BATCHES = 8, 2
 # Integers may be rounded to either side, and a deep network makes such differences large. The run
 # is as near to float as its simulation then: its error has at most this many times the power.
 _AS_FAR = 1.5
-
-_LEAST_VARIATION = 0.01  # of an output, as a share of its power
 
 # If int8 is slower than float by this many seconds, the kernels are looked up. That takes seconds.
 _MUCH_LONGER = 1e-3
@@ -53,19 +49,20 @@ class Check:
     def __init__(self, model: Model, feeds: Sequence[Feed], batches: int) -> None:
         """Load the float model, which may be folded.
 
-        ``feeds`` are a few of the ``batches`` of data. `verify` runs an eighth as many as there are
+        ``feeds`` are a few of the ``batches`` of data. `judge` runs an eighth as many as there are
         batches, but two at least, since it should take less than calibration. `errors` runs all.
         Raises ModelFileError if Paddle cannot load the model.
         """
         self._parts = compared_parts(model)
         self.feeds = feeds
-        self._known: list[list[Array]] = []  # outputs of the float model
         self._checked = min(len(feeds), max(_LEAST_BATCHES, batches // _BATCHES_FOR_ONE))
         # Of copies, in which the weights of a folded model are made.
         self._load: Callable[[Optimization], Any] = lambda optimization: make_predictor(
             self._shown(copy_model(model)), optimization, all_cores()
         )
         self._predictor = self._first_that_loads()
+        self._known: list[list[Array]] = []  # the float model's outputs for the first feeds
+        self._int8: tuple[Model, Any] | None = None  # the last int8 model, with its Predictor
         self.sample = first_sample(model, feeds[0])
         if not _suits(self._predictor, self.sample):
             self.sample = feeds[0]
@@ -84,11 +81,11 @@ class Check:
 
         Returns whether it does. It is only asked if an int8 model seems wrong: this takes long.
         """
-        expected = self._outputs(self._load(Optimization.NONE), [self.sample], _FLOAT)
+        (expected,) = self._outputs(self._load(Optimization.NONE), [self.sample], _FLOAT)
 
         def is_right(predictor: Any) -> bool:
             found = self._outputs(predictor, [self.sample], _FLOAT)
-            return worst(self._compared(expected, found)).power < _MOST_OF_OPTIMIZATION
+            return worst(self._compared([expected], found)).power < _MOST_OF_OPTIMIZATION
 
         if is_right(self._predictor):
             return False
@@ -105,70 +102,74 @@ class Check:
 
     def errors(self, model: Model) -> list[OutputDifference]:
         """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
-        expected = self._expected(len(self.feeds))
         try:
-            predictor = make_int8_predictor(self._shown(model), all_cores())
-            found = self._outputs(predictor, self.feeds, _INT8)
+            return self._errors(model, len(self.feeds))
         except PyquantError:
             return [OutputDifference(str(part), None, math.nan) for part in self._parts]
-        return self._compared(expected, found)
 
-    def _expected(self, count: int) -> list[list[Array]]:
-        """Return the float model's outputs for the first ``count`` feeds; each is run once."""
-        missing = self.feeds[len(self._known) : count]
-        self._known += self._outputs(self._predictor, missing, _FLOAT)
-        return self._known[:count]
-
-    def verify(self, model: Model) -> Verification:
-        """Check an int8 model.
+    def judge(self, model: Model) -> Findings:
+        """Compare an int8 model with the float model, and with its own simulation.
 
         Raises:
             ModelFileError: Paddle cannot load it.
             CalibrationDataError: it cannot run it.
         """
-        shown = self._shown(model)
-        simulation = make_predictor(simulate(shown), Optimization.NONE, all_cores())
-        says = self._outputs(simulation, [self.sample], _INT8)
+        simulation = make_predictor(simulate(self._shown(model)), Optimization.NONE, all_cores())
+        says = list(self._outputs(simulation, [self.sample], _INT8))
         del simulation  # and its memory
-        predictor = make_int8_predictor(shown, all_cores())
-        found = self._outputs(predictor, self.feeds[: self._checked], _INT8)
-        errors = self._compared(self._expected(self._checked), found)
-        runs = self._outputs(predictor, [self.sample], _INT8)
+        errors = self._errors(model, self._checked)
+        runs = list(self._outputs(self._int8_predictor(model), [self.sample], _INT8))
         departures = self._compared(says, runs)
-        in_float = self._outputs(self._predictor, [self.sample], _FLOAT)
+        in_float = list(self._outputs(self._predictor, [self.sample], _FLOAT))
         as_it_says, as_it_runs = (
             worst(self._compared(in_float, outputs)).power for outputs in (says, runs)
         )
         is_rounding = worst(departures).power <= most_departure(model)
         departs = not is_rounding and not as_it_runs <= _AS_FAR * as_it_says
-        times = in_turns(self._predictor, predictor, self.sample)
-        result = Verification(errors, departures, departs, *times, self._checked)
-        if times.second - times.first < _MUCH_LONGER:
-            return result
-        return replace(result, kernels=kernel_times(model, self.sample, all_cores()))
+        return Findings(errors, departures, departs, self._checked)
 
-    def _outputs(self, predictor: Any, feeds: Sequence[Feed], model: str) -> list[list[Array]]:
-        """Return the parts that are compared, for each feed."""
-        names, found = predictor.get_output_names(), []
+    def times(self, model: Model) -> Times:
+        """Time an int8 model in turns with the float model, by one sample that both have run."""
+        return in_turns(self._predictor, self._int8_predictor(model), self.sample)
+
+    def kernels(self, model: Model, times: Times) -> Sequence[KernelTime]:
+        """Return the kernels that an int8 model runs, if it takes much longer than float."""
+        if times.second - times.first < _MUCH_LONGER:
+            return ()
+        return kernel_times(model, self.sample, all_cores())
+
+    def _int8_predictor(self, model: Model) -> Any:
+        """Return the Predictor of an int8 model; that of the last one is kept."""
+        if self._int8 is None or self._int8[0] is not model:
+            self._int8 = None  # frees its memory
+            self._int8 = model, make_int8_predictor(self._shown(model), all_cores())
+        return self._int8[1]
+
+    def _errors(self, model: Model, count: int) -> list[OutputDifference]:
+        missing = self.feeds[len(self._known) : count]  # each is run once in float
+        self._known += self._outputs(self._predictor, missing, _FLOAT)
+        predictor = self._int8_predictor(model)
+        return self._compared(
+            self._known[:count], self._outputs(predictor, self.feeds[:count], _INT8)
+        )
+
+    def _outputs(self, predictor: Any, feeds: Sequence[Feed], model: str) -> Iterator[list[Array]]:
+        """Yield the parts that are compared, for each feed."""
+        names = predictor.get_output_names()
         for number, feed in enumerate(feeds):
             outputs = dict(zip(names, run_batch(predictor, feed, number, model)))
-            found.append([part.of(outputs[part.name]) for part in self._parts])
+            yield [part.of(outputs[part.name]) for part in self._parts]
         predictor.try_shrink_memory()  # what a whole batch took
-        return found
 
     def _compared(
-        self, expected: Sequence[list[Array]], found: Sequence[list[Array]]
+        self, expected: Iterable[list[Array]], found: Iterable[list[Array]]
     ) -> list[OutputDifference]:
-        sums = [ErrorSums() for _ in self._parts]
-        for references, outputs in zip(expected, found):
+        sums = [OutputSums(part.least) for part in self._parts]
+        for outputs, references in zip(found, expected):
             for one, reference, output in zip(sums, references, outputs):
-                reference, output = as_float(reference), as_float(output)
-                if reference.shape != output.shape:
-                    one.noise = math.nan
-                elif np.isfinite(reference).all():
-                    one.add(reference, output)
+                one.add(as_float(reference), as_float(output))
         return [
-            OutputDifference(str(part), one.similarity, _share(one, part.least))
+            OutputDifference(str(part), one.similarity, one.power)
             for part, one in zip(self._parts, sums)
         ]
 
@@ -188,15 +189,3 @@ def _suits(predictor: Any, sample: Feed) -> bool:
         return all(array.size for array in run_batch(predictor, sample, 0, _FLOAT))
     except PyquantError:
         return False
-
-
-def _share(sums: ErrorSums, least: float) -> float:
-    """Return the power of an error as a share of the signal's around its mean.
-
-    The mean says nothing where all scores lie between 3 and 4. A signal that hardly varies counts
-    as one that varies by a tenth of its magnitude.
-    """
-    signal = max(sums.variation, _LEAST_VARIATION * sums.signal, least * sums.values)
-    if math.isnan(sums.noise) or signal > 0:
-        return sums.noise / (signal or 1.0)
-    return float(sums.noise > 0)

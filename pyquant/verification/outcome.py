@@ -44,8 +44,8 @@ def worst(errors: Sequence[OutputDifference]) -> OutputDifference:
 
 
 @dataclass(frozen=True)
-class Verification:
-    """What a check of an int8 model found, on calibration data, as it is deployed on a CPU.
+class Findings:
+    """What the outputs of an int8 model show, on calibration data, as it is deployed on a CPU.
 
     Attributes:
         errors: of each output of the int8 run, or of what decides it, against the float model's
@@ -53,24 +53,33 @@ class Verification:
         departures: likewise, against the simulation: the program computed op by op in float.
         departs: whether the run departs from the simulation by more than rounding explains, and is
             farther from the float model.
-        float_seconds: median time of one sample, or of a batch if the model fixes its size, by the
-            float model, folded, on all cores.
-        int8_seconds: likewise by the int8 model, in turns with the former.
-        speedup: how many times as fast as float the int8 model is, the median of pairs of runs.
         batches: how many batches were run.
-        repairs: what was done about errors; empty if nothing was.
-        kernels: of one sample in int8, the longest times first, if that takes longer than in float.
     """
 
     errors: Sequence[OutputDifference]
     departures: Sequence[OutputDifference]
     departs: bool
+    batches: int
+
+
+@dataclass(frozen=True)
+class Verification(Findings):
+    """What a check of an int8 model found: its outputs and its time.
+
+    Attributes:
+        float_seconds: median time of one sample, or of a batch if the model fixes its size, by the
+            float model, folded, on all cores.
+        int8_seconds: likewise by the int8 model, in turns with the former.
+        speedup: how many times as fast as float the int8 model is, the median of pairs of runs.
+        repairs: what was done about errors; empty if nothing was.
+        kernels: of one sample in int8, the longest times first, if that takes longer than in float.
+    """
+
     float_seconds: float
     int8_seconds: float
     speedup: float
-    batches: int
-    repairs: tuple[str, ...] = ()
-    kernels: Sequence[KernelTime] = ()
+    repairs: Sequence[str]
+    kernels: Sequence[KernelTime]
 
     def __str__(self) -> str:
         """Say it in four lines."""
