@@ -33,8 +33,7 @@ from .program.quantizable import FloatOp
 from .result import QuantizationResult, QuantizedTensor
 from .static import quant_post, quant_post_static
 from .verification.outcome import Verification
-
-__version__ = "0.1.0"
+from .version import __version__
 
 __all__ = [
     "ActivationError",
@@ -56,6 +55,7 @@ __all__ = [
     "Similarity",
     "UnsupportedError",
     "Verification",
+    "__version__",
     "calibrate",
     "compare",
     "fold",

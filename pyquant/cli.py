@@ -42,6 +42,7 @@ from .static import quant_post_static
 from .static_mode.options import ROUND_TYPES
 from .static_mode.placement import HERE
 from .verification.kernel_times import KernelTime, kernel_times, shares
+from .version import __version__
 
 _INTERRUPTED = 130  # 128 + SIGINT, as in shells
 
@@ -184,7 +185,7 @@ def _engine(address: str | None) -> Any:
         import ray
     except ImportError as error:
         raise UnsupportedError(
-            f"--ray {address}: Ray is not installed. Install it: pip install 'pyquant[ray]'"
+            f"--ray {address}: Ray is not installed. Install it: pip install 'pyquant-paddle[ray]'"
         ) from error
     try:
         ray.init(address=address, ignore_reinit_error=True, log_to_driver=False)
@@ -252,6 +253,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="pyquant", description="Quantize PaddlePaddle inference models after training."
     )
+    parser.add_argument("--version", action="version", version=f"pyquant {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     inspect = commands.add_parser("inspect", help="inputs, outputs, ops and weights of a model")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import programs
 import pytest
 from static_runs import model_bytes
 
+import pyquant
 from pyquant import quant_post_static
 from pyquant.cli import main
 
@@ -25,6 +27,17 @@ def test_inspect_lists_inputs_ops_and_weights(
     assert "x FP32[-1, 3, 8, 8]" in text
     assert "2 conv2d" in text
     assert "first.w" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"pyquant {pyquant.__version__}\n"
+
+
+def test_the_installed_distribution_has_this_version() -> None:
+    assert metadata.version("pyquant-paddle") == pyquant.__version__
 
 
 def test_dynamic(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]) -> None:
