@@ -27,6 +27,10 @@ class SettingError(PyquantError, ValueError):
     """An argument has a value that makes no sense for this model."""
 
 
+class NothingQuantizedError(SettingError):
+    """No op of the model can be quantized as was asked."""
+
+
 class CalibrationDataError(PyquantError, ValueError):
     """Calibration data is absent, or does not fit the model's inputs."""
 

@@ -6,14 +6,17 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .plain import plain
 from .program.quantizable import FloatOp, WeightedOp
 from .program.weights import QuantizedWeight
+from .progress import logger
 from .verification.outcome import Verification
 
 
@@ -48,9 +51,11 @@ class QuantizedTensor:
         return step
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuantizationResult:
     """The outcome of `quant_post_dynamic` or `quant_post_static`.
+
+    ``print`` shows a summary; ``to_dict`` has all of it for a file.
 
     Attributes:
         model_path: the quantized program.
@@ -80,11 +85,9 @@ class QuantizationResult:
 
     def __str__(self) -> str:
         """Return a summary of a few lines."""
-        kinds = Counter(tensor.kind for tensor in self.quantized)
-        counted = ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) or "nothing"
         kept = len({(op.op_type, op.name) for op in self.kept_float})
         lines = [
-            f"quantized {counted}; {kept} ops kept in float",
+            f"quantized {self._counted}; {kept} ops kept in float",
             f"size {self.bytes_before:,} -> {self.bytes_after:,} bytes "
             f"({self.bytes_after / self.bytes_before:.2f})",
             "time " + ", ".join(f"{stage} {value:.2f} s" for stage, value in self.seconds.items()),
@@ -99,6 +102,26 @@ class QuantizationResult:
             lines.append(str(self.verification))
         lines += [f"note  {note}" for note in self.notes]
         return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        """Say in one line what it is; ``print`` says it all."""
+        return f"<QuantizationResult: {self._counted}, {self.model_path}>"
+
+    def _repr_html_(self) -> str:
+        """Show the summary in a notebook."""
+        return f"<pre>{escape(str(self))}</pre>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON has it: paths as strings, arrays as lists, NaN as None."""
+        found: dict[str, Any] = plain(self)
+        if self.verification is not None:
+            found["verification"] = self.verification.to_dict()
+        return found
+
+    @property
+    def _counted(self) -> str:
+        kinds = Counter(tensor.kind for tensor in self.quantized)
+        return ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) or "nothing"
 
     def _kept_by_reason(self) -> dict[tuple[str, str], list[FloatOp]]:
         kept: dict[tuple[str, str], list[FloatOp]] = {}
@@ -126,6 +149,7 @@ class Stopwatch:
         """Add the time since the last lap to ``stage``."""
         now = time.perf_counter()
         self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        logger.info("%s: %.2f s", stage, now - self._last)
         self._last = now
 
 

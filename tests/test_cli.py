@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,7 +17,17 @@ from static_runs import model_bytes
 
 import pyquant
 from pyquant import quant_post_static
-from pyquant.cli import main
+from pyquant.calibration.run import CHECKPOINT_EVERY
+from pyquant.calibration.thresholds import ALGORITHMS, AUTO
+from pyquant.cli import choices, main
+from pyquant.cli.arguments import CHECKPOINT_EVERY as CLI_CHECKPOINT_EVERY
+from pyquant.cli.words import in_cli_words
+from pyquant.dynamic import WEIGHT_BITS
+from pyquant.program.quantizable import ACTIVATION_OP_TYPES, WEIGHT_ONLY_OP_TYPES
+from pyquant.program.targets.profiles import DEPLOY_BACKENDS
+from pyquant.program.targets.saturation import PROCESSORS
+from pyquant.program.weights import WEIGHT_QUANTIZE_TYPES
+from pyquant.static_mode.options import ROUND_TYPES
 
 IMAGES = programs.random((6, 3, 8, 8), 9)
 
@@ -64,7 +77,7 @@ def test_static(
         np.savez(data / "0.npz", x=IMAGES[:2])
         np.savez(data / "1.npz", x=IMAGES[2:])
     out = tmp_path / "out"
-    options = ["--algo", "KL", "--no-verify"]
+    options = ["--algo", "kl", "--no-verify", "--verbose"]
     assert main(["static", str(source), "-o", str(out), "--data", str(data), *options]) == 0
     text = capsys.readouterr().out
     for name in ("x", "b", "f"):
@@ -122,3 +135,160 @@ def test_errors_go_to_stderr_in_one_line(
         assert said in message
         assert message.startswith("pyquant: ")
         assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["import pyquant", "from pyquant.cli import main; main(['--help'])"]
+)
+def test_neither_import_nor_help_takes_paddle_or_numpy(code: str) -> None:
+    ends = f"import sys\ntry:\n  {code}\nexcept SystemExit: pass\nprint(sorted(sys.modules))"
+    ran = subprocess.run([sys.executable, "-c", ends], capture_output=True, text=True, check=True)
+    modules = ran.stdout.splitlines()[-1]
+    assert "'pyquant.version'" in modules
+    assert "'paddle'" not in modules
+    assert "'numpy'" not in modules
+
+
+def test_a_function_is_not_hidden_by_a_module() -> None:
+    code = "import pyquant.cli.compare, pyquant.comparing, pyquant; pyquant.compare.__call__"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_name_can_be_imported() -> None:
+    assert {type(getattr(pyquant, name)).__name__ for name in pyquant.__all__} <= {
+        *("str", "module", "function", "type", "ABCMeta")
+    }
+
+
+def test_choices_are_those_of_the_functions() -> None:
+    assert set(choices.ALGORITHMS) == {*ALGORITHMS, AUTO}
+    assert tuple(ACTIVATION_OP_TYPES) == choices.ACTIVATION_OP_TYPES
+    assert tuple(WEIGHT_ONLY_OP_TYPES) == choices.WEIGHT_ONLY_OP_TYPES
+    assert tuple(filter(None, DEPLOY_BACKENDS)) == choices.DEPLOY_BACKENDS
+    assert choices.PROCESSORS == PROCESSORS
+    assert choices.ROUND_TYPES == ROUND_TYPES
+    assert choices.WEIGHT_QUANTIZE_TYPES == WEIGHT_QUANTIZE_TYPES
+    assert tuple(map(str, WEIGHT_BITS)) == choices.WEIGHT_BITS
+    assert CLI_CHECKPOINT_EVERY == CHECKPOINT_EVERY
+
+
+def test_paddle_says_nothing(
+    tmp_path: Path, source: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*static_arguments(source, tmp_path), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--deploy-backend", "qdq"]) == 0
+    assert capfd.readouterr().err == ""
+
+
+def test_what_takes_time_is_logged(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dynamic", str(source), "-o", str(tmp_path / "out"), "--verbose"]) == 0
+    assert re.search(r"^pyquant: save: \d+\.\d+ s$", capsys.readouterr().err, re.MULTILINE)
+
+
+def answered(capsys: pytest.CaptureFixture[str], *arguments: object, code: int = 0) -> Any:
+    """Run a command; return the JSON that it prints."""
+    capsys.readouterr()
+    assert main([*map(str, arguments), "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_command_answers_in_json(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = tmp_path / "data.npz", tmp_path / "out"
+    np.savez(data, x=IMAGES)
+    samples = ["--data", data]
+    static = answered(capsys, "static", source, "-o", out, *samples)
+    assert static["model_path"] == str(out / "model.pdmodel")
+    assert static["verification"]["error_percent"] < 10
+    assert {one["kind"] for one in static["quantized"]} == {"activation", "weight"}
+    assert answered(capsys, "inspect", source)["ops"]["conv2d"] == 2
+    assert len(answered(capsys, "convert", source, tmp_path / "c")["files"]) == 2
+    folded = answered(capsys, "fold", source, tmp_path / "f")
+    assert folded["ops_after"] <= folded["ops_before"]
+    dynamic = answered(capsys, "dynamic", source, "-o", tmp_path / "d", "--test-model")
+    assert Path(dynamic["test_model_path"]).is_file()
+    verified = answered(capsys, "verify", source, out, *samples)
+    assert verified["met"]
+    assert verified["errors"][0]["name"] == "y"
+    compared = answered(capsys, "compare", source, out, *samples)
+    assert compared["least_sqnr"] == min(
+        one["error"]["sqnr"] for one in compared["tensors"] if one["kind"] in RUNS
+    )
+    run = answered(capsys, "run", out, *samples)
+    assert run["outputs"][0]["shape"] == [6, 10]
+    shard = answered(capsys, "calibrate", source, *samples, "-o", tmp_path / "s.npz")
+    assert shard == {"calibration": str(tmp_path / "s.npz"), "batches": 1, "activations": 3}
+    merged = answered(capsys, "merge", tmp_path / "s.npz", "-o", tmp_path / "m.npz")
+    assert merged["batches"] == 1
+    wrong = answered(capsys, "inspect", tmp_path / "nowhere", code=1)
+    assert wrong["error"] == "ModelFileError"
+    assert "nowhere" in wrong["message"]
+
+
+RUNS = ("simulated", "int8 run")
+
+
+def test_bars_have_an_exit_code(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments, out = static_arguments(source, tmp_path), str(tmp_path / "out")
+    assert main([*arguments, "-o", out]) == 0
+    samples = ["--data", str(tmp_path / "data.npz")]
+    pair = [str(source), out, *samples]
+    for passes, fails, option in (("20", "80", "--fail-below"), ("20", "0.01", "--max-error")):
+        command = "compare" if option == "--fail-below" else "verify"
+        assert main([command, *pair, option, passes]) == 0
+        assert "\nmet: " in capsys.readouterr().out
+        assert main([command, *pair, option, fails]) == 3
+        assert "\nmissed: " in capsys.readouterr().out
+    assert main(["dynamic", str(source), "-o", out, "--op-types", "lookup_table"]) == 3
+    with pytest.raises(SystemExit) as end:
+        main(["static", str(source)])
+    assert end.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 2  # one line each
+
+
+def test_quiet_prints_nothing(
+    tmp_path: Path, source: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["dynamic", str(source), "-o", str(tmp_path / "out"), "--quiet"]) == 0
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ("batch_size: 0 is less than 1.", "--batch-size: 0 is less than 1."),
+        ("Leave out verify=False.", "Leave out --no-verify."),
+        ("by skip_tensor_list or eval_function.", "by --skip or --eval."),
+        ("choose algo='KL' or equalize=True", "choose --algo KL or --equalize"),
+        ("the data and the algorithm of a/batch_size/x", None),
+        ("'batch_size' is not an input of the model", None),
+    ],
+)
+def test_messages_name_options(said: str, expected: str | None) -> None:
+    assert in_cli_words(said) == (expected or said)
+
+
+def test_eval_and_thresholds_come_from_files(
+    tmp_path: Path,
+    source: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cli_metric.py").write_text("def rate(predictor):\n    return 1.0\n")
+    Path("scales.json").write_text('{"x": 2.5}')
+    arguments = [*static_arguments(source, tmp_path), "-o", str(tmp_path / "out")]
+    scales = ["--scale-dict", "scales.json", "--same-scale", "b", "f", "--weight-bits", "7"]
+    found = answered(capsys, *arguments, "--eval", "cli_metric:rate", "--max-drop", "0", *scales)
+    thresholds = {one["name"]: one["threshold"] for one in found["quantized"]}
+    assert thresholds["x"] == 2.5
+    assert thresholds["b"] == thresholds["f"]
+    assert any(note.startswith("accuracy control") for note in found["notes"])
+    for wrong, said in (("cli_metric:none", "cannot be imported"), ("nothing", "MODULE:FUNCTION")):
+        assert main([*arguments, "--eval", wrong]) == 1
+        assert said in capsys.readouterr().err

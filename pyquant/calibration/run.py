@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from ..errors import (
     CalibrationDataError,
     CalibrationFileError,
@@ -19,6 +17,7 @@ from ..errors import (
     SettingError,
 )
 from ..program.model import Model
+from ..progress import progress_bar
 from .data import Feed, Feeds
 from .forward import Forward, Observers
 from .kept import KeptBatches
@@ -28,6 +27,8 @@ from .statistic import Statistics
 NumberedFeed = tuple[int, Feed]
 Engine = Callable[[Model, Statistics, Iterator[NumberedFeed]], Iterator[NumberedFeed]]
 """Runs feeds through the model; yields each once the statistics include it and all before it."""
+
+_CALIBRATING = "calibrating"
 
 CHECKPOINT_EVERY = 50
 """Default number of batches between two saves."""
@@ -84,7 +85,8 @@ def collect_statistics(
         ClusterError: the engine is Ray's, and Ray failed to run a feed.
     """
     done, kept = 0, KeptBatches()
-    for _, feed in _progress_bar(engine(model, statistics, enumerate(feeds)), total):
+    numbered = engine(model, statistics, enumerate(feeds))
+    for _, feed in progress_bar(numbered, _CALIBRATING, total):
         done += 1
         kept.add(feed)
     _refuse_nothing(done)
@@ -108,7 +110,8 @@ def resume(
     """
     seen = _skip(feeds, calibration.progress, checkpoint)
     numbered = enumerate(feeds, seen.batches)
-    done = _progress_bar(engine(model, calibration.statistics, numbered), total, seen.batches)
+    running = engine(model, calibration.statistics, numbered)
+    done = progress_bar(running, _CALIBRATING, total, seen.batches)
     with _interrupt_deferred(checkpoint is not None) as interrupt:
         for _, feed in done:
             seen = seen.after(feed)
@@ -131,14 +134,6 @@ def resume(
 def _refuse_nothing(batches: int) -> None:
     if not batches:
         raise CalibrationDataError("calibration data: it yields nothing. Give at least one batch.")
-
-
-def _progress_bar(
-    done: Iterator[NumberedFeed], total: int | None, initial: int = 0
-) -> Iterator[NumberedFeed]:
-    yield from tqdm(
-        done, desc="calibrating", unit="batch", total=total, initial=initial, disable=None
-    )
 
 
 def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None) -> Progress:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.statistic import ActivationHistogram
+from ..plain import plain
 from .similarity import Similarity
 
 SIMULATED, INT8_RUN = "simulated", "int8 run"
@@ -76,7 +78,7 @@ class ComparedTensor:
         return (1 if self.error else 2), known.sqnr
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """The outcome of `pyquant.compare`.
 
@@ -100,6 +102,27 @@ class Comparison:
         """Return the tensors of ``kinds``, of all kinds if none is given, worst first."""
         wanted = [tensor for tensor in self.tensors if not kinds or tensor.kind in kinds]
         return sorted(wanted, key=lambda tensor: tensor.badness)
+
+    @property
+    def least_sqnr(self) -> float:
+        """The least SQNR of the outputs, in dB; minus infinity if an output is not comparable."""
+        outputs = [one for one in self.tensors if one.kind in (SIMULATED, INT8_RUN)]
+        known = [one.error.sqnr if one.error else math.nan for one in outputs]
+        return min((-math.inf if math.isnan(sqnr) else sqnr for sqnr in known), default=-math.inf)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON has it, without the histograms."""
+        tensors = [replace(tensor, histogram=None) for tensor in self.tensors]
+        return {**plain(replace(self, tensors=tensors)), "least_sqnr": plain(self.least_sqnr)}
+
+    def __repr__(self) -> str:
+        """Say in one line what it is; ``print`` says it all."""
+        outputs = f"outputs from {self.least_sqnr:.1f} dB"
+        return f"<Comparison: {len(self.tensors)} tensors, {outputs}, {self.quantized_path}>"
+
+    def _repr_html_(self) -> str:
+        """Show the worst of each table in a notebook."""
+        return f"<pre>{escape(self.table(top=10))}</pre>"
 
     def table(self, top: int | None = None) -> str:
         """Return the report as text, with the ``top`` worst lines of each table or all."""

@@ -20,6 +20,7 @@ from .model import Model
 from .op import Op, ops_of
 from .output_files import temporary_directory
 from .parameters import Array, write_combined
+from .silence import silenced
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
 # Its time grows with the square of the number of ops: 5 s for a decoder of 30 layers. Without it,
@@ -67,7 +68,8 @@ def make_int8_predictor(model: Model, threads: int) -> Any:
 
     As in deployment, Paddle applies every pass for the model's form. Otherwise as `make_predictor`.
     """
-    return _make(model, partial(_configure_int8, model=model), threads)
+    with silenced():
+        return _make(model, partial(_configure_int8, model=model), threads)
 
 
 def cpu_config(model_path: Path, params_path: Path) -> Any:

@@ -6,11 +6,15 @@ The message classes come with Paddle (``paddle/phi/core/framework/framework.prot
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any, Union
 
 import numpy as np
-from paddle.base.proto import framework_pb2
+
+with warnings.catch_warnings():  # no extension is compiled here, with ccache or without
+    warnings.filterwarnings("ignore", "No ccache found", UserWarning)
+    from paddle.base.proto import framework_pb2
 
 ProgramDesc = framework_pb2.ProgramDesc
 OpDesc = framework_pb2.OpDesc

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..errors import SettingError, UnsupportedError
+from ..errors import NothingQuantizedError, SettingError, UnsupportedError
 from ..settings import check_list
 from .model import Model
 from .names import SCALE, stems
@@ -146,11 +146,11 @@ def refuse_nothing(
     weighted: Collection[WeightedOp],
     kept: Sequence[FloatOp],
 ) -> None:
-    """Raise SettingError if no op of ``op_types`` has a weight left to quantize."""
+    """Raise NothingQuantizedError if no op of ``op_types`` has a weight left to quantize."""
     if weighted:
         return
     why = f" The first of {len(kept)}: {kept[0].reason}." if kept else ""
-    raise SettingError(
+    raise NothingQuantizedError(
         f"{model.model_path}: no op of type {', '.join(op_types)} has a weight that can be "
         f"quantized.{why} Look at the model by 'pyquant inspect'."
     )

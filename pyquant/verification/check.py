@@ -46,16 +46,20 @@ _FLOAT, _INT8 = "the float model", "the int8 model"
 class Check:
     """Runs int8 models beside the float model that they are made from."""
 
-    def __init__(self, model: Model, feeds: Sequence[Feed], batches: int) -> None:
+    def __init__(
+        self, model: Model, feeds: Sequence[Feed], batches: int, runs_all: bool = False
+    ) -> None:
         """Load the float model, which may be folded.
 
         ``feeds`` are a few of the ``batches`` of data. `judge` runs an eighth as many as there are
-        batches, but two at least, since it should take less than calibration. `errors` runs all.
+        batches, but two at least, since it should take less than calibration. `errors` runs all,
+        and `judge` too with ``runs_all``.
         Raises ModelFileError if Paddle cannot load the model.
         """
         self._parts = compared_parts(model)
         self.feeds = feeds
-        self._checked = min(len(feeds), max(_LEAST_BATCHES, batches // _BATCHES_FOR_ONE))
+        few = min(len(feeds), max(_LEAST_BATCHES, batches // _BATCHES_FOR_ONE))
+        self._checked = len(feeds) if runs_all else few
         # Of copies, in which the weights of a folded model are made.
         self._load: Callable[[Optimization], Any] = lambda optimization: make_predictor(
             self._shown(copy_model(model)), optimization, all_cores()

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ..comparison.similarity import Similarity
+from ..plain import plain
 from ..program.predictor import all_cores
 from .kernel_times import KernelTime, shares
 
@@ -80,6 +81,16 @@ class Verification(Findings):
     speedup: float
     repairs: Sequence[str]
     kernels: Sequence[KernelTime]
+
+    @property
+    def error_percent(self) -> float:
+        """The rms of the worst error, in percent of the output's variation; infinite for NaN."""
+        power = worst(self.errors).power
+        return math.inf if math.isnan(power) else 100 * math.sqrt(power)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as JSON has it, with ``error_percent``."""
+        return {**plain(self), "error_percent": plain(self.error_percent)}
 
     def __str__(self) -> str:
         """Say it in four lines."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from tqdm import tqdm
 
 from .calibration.data import Feed, Source
 from .calibration.source import CalibrationData
@@ -20,6 +18,7 @@ from .errors import CalibrationDataError, SettingError
 from .program import proto
 from .program.folding.fold import fold
 from .program.model import Model, copy_model, load_model
+from .progress import progress_bar
 
 _FOLDED = "the float model was folded first, as the quantized one was"
 _EQUALIZED = "the float model was equalized first, as the quantized one was"
@@ -81,10 +80,7 @@ def compare(
     weights = _compared_weights(before, quantization)
     run = PairedRun(before, after, quantization)
     batches = samples = 0
-    feeds: Iterable[Feed] = tqdm(
-        data.feeds(before), desc="comparing", unit="batch", total=data.batches(), disable=None
-    )
-    for feed in feeds:
+    for feed in progress_bar(data.feeds(before), "comparing", data.batches()):
         run.batch(feed, batches)
         batches += 1
         samples += _samples(feed)

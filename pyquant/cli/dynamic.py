@@ -1,0 +1,37 @@
+"""``pyquant dynamic``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .answer import Answer
+from .arguments import add_model, add_result, renamed
+from .choices import WEIGHT_BITS, WEIGHT_ONLY_OP_TYPES, one_of
+
+HELP = "weights to int8 or int16, without data"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_model(parser)
+    add_result(parser, WEIGHT_ONLY_OP_TYPES)
+    parser.add_argument(
+        "--weight-bits",
+        default="8",
+        type=one_of(WEIGHT_BITS),
+        metavar="BITS",
+        help=f"of the integers: {' or '.join(WEIGHT_BITS)} (8)",
+    )
+    parser.add_argument("--test-model", action="store_true", help="also write the float twin")
+    parser.add_argument("--lite", action="store_true", help="Paddle-Lite's form, by attributes")
+
+
+def answer(options: dict[str, Any]) -> Answer:
+    """Quantize, and say what was done."""
+    from ..dynamic import quant_post_dynamic
+
+    options["weight_bits"] = int(options["weight_bits"])
+    options["save_model_dir"] = options.pop("output")
+    result = quant_post_dynamic(**renamed(options))
+    return Answer(str(result), result.to_dict())

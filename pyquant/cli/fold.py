@@ -1,0 +1,35 @@
+"""``pyquant fold``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .answer import Answer
+from .arguments import add_model, renamed
+from .convert import write
+
+HELP = "a float model with fewer ops and the same outputs"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_model(parser)
+    parser.add_argument("output", type=Path, metavar="OUT", help="directory of the result")
+
+
+def answer(options: dict[str, Any]) -> Answer:
+    """Fold the model, and write it."""
+    from ..program.folding.fold import fold
+    from ..program.model import load_model
+    from ..program.quantizable import refuse_quantized
+
+    output = options.pop("output")
+    model = load_model(**renamed(options))
+    refuse_quantized(model)
+    before = sum(1 for _ in model.ops())
+    fold(model)
+    paths, after = write(model, output), sum(1 for _ in model.ops())
+    text = "\n".join([*paths, f"{before} ops -> {after}"])
+    return Answer(text, {"files": paths, "ops_before": before, "ops_after": after})

@@ -1,0 +1,38 @@
+"""``pyquant verify``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from .answer import Answer
+from .arguments import add_pair, add_samples, load_pair, renamed, take_data
+
+HELP = "run a quantized model beside its float one: errors of the outputs, and times"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    add_pair(parser)
+    add_samples(parser)
+    parser.add_argument(
+        "--max-error",
+        type=float,
+        default=10.0,
+        metavar="PERCENT",
+        help="end with exit code 3 if an output errs by more, as rms in percent of its variation "
+        "(10)",
+    )
+
+
+def answer(options: dict[str, Any]) -> Answer:
+    """Run both models, and say how far they are apart."""
+    from ..verifying import verify
+
+    bar = options.pop("max_error")
+    options.update(take_data(options))
+    found = verify(*load_pair(options), **renamed(options))
+    is_met = found.error_percent <= bar
+    outcome = f"{'met' if is_met else 'missed'}: the bar is {bar:g} %"
+    data = {**found.to_dict(), "max_error_percent": bar, "met": is_met}
+    return Answer(f"{found}\n{outcome}", data, is_met=is_met)
