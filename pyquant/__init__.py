@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .comparison.similarity import Similarity as Similarity
     from .deployment import make_predictor as make_predictor
     from .dynamic import quant_post_dynamic as quant_post_dynamic
+    from .dynamic import quant_post_only_weight as quant_post_only_weight
     from .errors import ActivationError as ActivationError
     from .errors import CalibrationDataError as CalibrationDataError
     from .errors import CalibrationFileError as CalibrationFileError
@@ -59,7 +60,7 @@ _NAMES_BY_MODULE = {
     "comparison.report": ("ComparedTensor", "Comparison"),
     "comparison.similarity": ("Similarity",),
     "deployment": ("make_predictor",),
-    "dynamic": ("quant_post_dynamic",),
+    "dynamic": ("quant_post_dynamic", "quant_post_only_weight"),
     "errors": (
         "ActivationError",
         "CalibrationDataError",
@@ -91,10 +92,19 @@ def __getattr__(name: str) -> Any:
     if name == "kernels":
         return import_module(".kernels", __name__)
     if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return _of_paddleslim(name)
     value = getattr(import_module(f".{_MODULES[name]}", __name__), name)
     globals()[name] = value
     return value
+
+
+def _of_paddleslim(name: str) -> Any:
+    from .paddleslim import refusal
+
+    refused = refusal(name)
+    if refused is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return refused
 
 
 def __dir__() -> list[str]:

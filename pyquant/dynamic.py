@@ -42,8 +42,8 @@ def quant_post_dynamic(
     save_params_filename: str | None = None,
     quantizable_op_type: Collection[str] = tuple(WEIGHT_ONLY_OP_TYPES),
     weight_bits: int = 8,
-    weight_quantize_type: str = "channel_wise_abs_max",
     generate_test_model: bool = False,
+    weight_quantize_type: str = "channel_wise_abs_max",
     lite_format: bool = False,
     skip_tensor_list: Collection[str] | None = None,
 ) -> QuantizationResult:
@@ -66,8 +66,8 @@ def quant_post_dynamic(
             and simple RNN), all matrices are quantized, by their rows. PaddleSlim's default is
             ``conv2d`` and ``mul``.
         weight_bits: 8 or 16.
-        weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
         generate_test_model: also write a float model with the dequantized weights.
+        weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
         lite_format: write Paddle-Lite's form instead: integer weights, and their scales as
             attributes of the ops. Paddle itself cannot run it. Paddle-Lite takes integer weights of
             ``conv2d``, ``depthwise_conv2d``, ``mul`` and ``lookup_table``; others stay float.
@@ -117,6 +117,10 @@ def quant_post_dynamic(
         notes=_notes(model, filename),
         test_model_path=test_path,
     )
+
+
+quant_post_only_weight = quant_post_dynamic
+"""PaddleSlim's old name for `quant_post_dynamic`."""
 
 
 def _notes(model: Model, filename: str) -> list[str]:

@@ -70,9 +70,9 @@ def quant_post_static(
     optimize_model: bool = True,
     onnx_format: bool = True,
     skip_tensor_list: Collection[str] | None = None,
+    deploy_backend: str | None = None,
     same_scale_tensor_list: Sequence[Sequence[str]] | None = None,
     scale_dict: Mapping[str, float] | None = None,
-    deploy_backend: str | None = None,
     is_use_cache_file: bool = False,
     cache_dir: str | None = None,
     calibration: Calibration | str | Path | None = None,
@@ -132,12 +132,12 @@ def quant_post_static(
             of neighbouring ops first (see `pyquant.fold`). PaddleSlim's default is False.
         onnx_format: True; the older fake-op form is not supported.
         skip_tensor_list: weights, or inputs or outputs of ops; these ops stay in float.
-        same_scale_tensor_list: lists of activations; each list shares its largest threshold.
-        scale_dict: thresholds of activations, by name, to use as they are.
         deploy_backend: None, ``"OneDNN"`` and ``"MKLDNN"`` write oneDNN's own int8 ops, which the
             Predictor runs on a CPU as they are; ``"QDQ"`` writes quantize_linear and
             dequantize_linear for its int8 passes; ``"TensorRT"`` and ``"ARM"`` (Paddle-Lite) write
             QDQ as their passes expect it. Case is ignored. In PaddleSlim, None writes QDQ.
+        same_scale_tensor_list: lists of activations; each list shares its largest threshold.
+        scale_dict: thresholds of activations, by name, to use as they are.
         is_use_cache_file: not needed; nothing is cached on disk.
         cache_dir: not needed.
         calibration: what `pyquant.calibrate` returned or saved, instead of data.

@@ -53,7 +53,11 @@ _SUPPORTED = {
         "and Paddle's int8 passes refuse them (quant_dequant_onednn_pass.cc). Keep in float what "
         "8 bits harm, by skip_tensor_list or eval_function.",
     ),
-    "onnx_format": ((True,), "the older form of fake ops is not written; it must be True."),
+    "onnx_format": (
+        (True,),
+        "the older form, of fake_quantize ops, is not written. Leave it out: Paddle's Predictor, "
+        "TensorRT engine and Paddle-Lite of 2023 or later run what deploy_backend writes instead.",
+    ),
 }
 
 
