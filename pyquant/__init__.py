@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .errors import PyquantError as PyquantError
     from .errors import SettingError as SettingError
     from .errors import UnsupportedError as UnsupportedError
+    from .images import Images as Images
     from .program.folding.fold import fold as fold
     from .program.model import Model as Model
     from .program.model import load_model as load_model
@@ -74,6 +75,7 @@ _NAMES_BY_MODULE = {
         "SettingError",
         "UnsupportedError",
     ),
+    "images": ("Images",),
     "program.folding.fold": ("fold",),
     "program.model": ("Model", "load_model", "save_model"),
     "program.quantizable": ("FloatOp",),

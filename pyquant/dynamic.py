@@ -11,7 +11,7 @@ from .errors import NonFiniteWeightError, SettingError
 from .program.graph import Graph
 from .program.matrix_products import why_misread
 from .program.misfusion import keep_apart
-from .program.model import Model, copy_model, load_model, write_model
+from .program.model import QUANTIZED, Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
 from .program.quantizable import (
     WEIGHT_ONLY_OP_TYPES,
@@ -27,7 +27,15 @@ from .program.rewrite_json import JsonProgram, write_json
 from .program.stored_weights import dequantize_by_scale, store_weights
 from .program.targets.paddle_lite import ops_for_lite, store_for_lite
 from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights
-from .result import QuantizationResult, Stopwatch, file_bytes, weight_tensors
+from .record import count_tensors, write_record
+from .result import (
+    FLOAT,
+    PADDLE_LITE,
+    QuantizationResult,
+    Stopwatch,
+    file_bytes,
+    weight_tensors,
+)
 from .settings import check_choice, check_op_types
 
 WEIGHT_BITS = (8, 16)
@@ -96,7 +104,16 @@ def quant_post_dynamic(
     filename = save_model_filename or _default_filename(model, lite_format)
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
-    result = _Result(Path(save_model_dir), filename, params, generate_test_model, lite_format)
+    settings = {
+        "quantizable_op_type": quantizable_op_type,
+        "weight_bits": weight_bits,
+        "weight_quantize_type": weight_quantize_type,
+        "lite_format": lite_format,
+        "skip_tensor_list": skip_tensor_list,
+    }
+    result = _Result(
+        Path(save_model_dir), filename, params, generate_test_model, lite_format, settings
+    )
     try:
         paths, test_path = result.write(model, weights, ops)
     except NonFiniteWeightError:
@@ -116,6 +133,7 @@ def quant_post_dynamic(
         seconds=watch.seconds,
         notes=_notes(model, filename),
         test_model_path=test_path,
+        target=result.target,
     )
 
 
@@ -181,6 +199,12 @@ class _Result:
     params: str
     with_twin: bool
     lite_format: bool
+    settings: Mapping[str, Any]  # the arguments, for the record
+
+    @property
+    def target(self) -> str:
+        """What runs the result."""
+        return PADDLE_LITE if self.lite_format else FLOAT
 
     def write(
         self, model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
@@ -199,8 +223,10 @@ class _Result:
             quantized, twin = _models(model, weights, ops, self.with_twin, self.lite_format)
         test_path = None
         with OutputFiles(self.directory) as files:
-            into = self.directory / "quantized_model"
+            into = self.directory / QUANTIZED
             paths = write(files, quantized, into, self.filename, self.params)
+            found = {"quantized": count_tensors(weight_tensors(weights, ops))}
+            write_record(files, paths[0], model, self.target, self.settings, found)
             if twin is not None:
                 into = self.directory / "test_model"
                 test_path = write(files, twin, into, self.filename, self.params)[0]

@@ -9,6 +9,8 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 logger = logging.getLogger("pyquant")
+if logger.level == logging.NOTSET:
+    logger.setLevel(logging.WARNING)  # Paddle prints all that is of level INFO
 
 
 def progress_bar(

@@ -19,6 +19,25 @@ from .program.weights import QuantizedWeight
 from .progress import logger
 from .verification.outcome import Verification
 
+FLOAT, PADDLE_LITE = "Paddle", "Paddle-Lite"
+"""Targets of dynamic mode: Paddle's Predictor, which computes in float, and Paddle-Lite."""
+
+_BY_PADDLE = """\
+pyquant run {program} --data DATA
+predictor = pyquant.make_predictor("{program}")  # in Python"""
+_BY_LITE = """\
+paddle_lite_opt --model_file={program} --param_file={parameters} --valid_targets=arm \
+--optimize_out=model"""
+_TO_RUN = {
+    "TensorRT": """\
+config = paddle.inference.Config("{program}", "{parameters}")
+config.enable_use_gpu(1000, 0)
+config.enable_tensorrt_engine(1 << 30, 1, 3, paddle.inference.PrecisionType.Int8, False, False)
+predictor = paddle.inference.create_predictor(config)""",
+    "ARM": _BY_LITE,
+    PADDLE_LITE: _BY_LITE,
+}
+
 
 @dataclass(frozen=True)
 class QuantizedTensor:
@@ -70,6 +89,7 @@ class QuantizationResult:
         notes: remarks on the arguments and the data.
         test_model_path: the float twin's program, if one was asked for.
         verification: what running the quantized model showed, if it was run.
+        target: what runs the result: a ``deploy_backend``, "Paddle-Lite", or "Paddle", in float.
     """
 
     model_path: Path
@@ -82,6 +102,15 @@ class QuantizationResult:
     notes: list[str] = field(default_factory=list)
     test_model_path: Path | None = None
     verification: Verification | None = None
+    target: str = FLOAT
+
+    @property
+    def how_to_run(self) -> str:
+        """Lines to paste that run the result."""
+        return _TO_RUN.get(self.target, _BY_PADDLE).format(
+            program=self.model_path,
+            parameters=self.params_path or self.model_path.parent,
+        )
 
     def __str__(self) -> str:
         """Return a summary of a few lines."""
@@ -101,6 +130,7 @@ class QuantizationResult:
         if self.verification is not None:
             lines.append(str(self.verification))
         lines += [f"note  {note}" for note in self.notes]
+        lines += ["To run:", *(f"  {line}" for line in self.how_to_run.splitlines())]
         return "\n".join(lines)
 
     def __repr__(self) -> str:

@@ -12,9 +12,12 @@ from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .errors import SettingError, UnsupportedError
 from .program.misfusion import misfused
-from .program.model import Model, check_targets, copy_model, load_model, save_model
+from .program.model import Model, check_targets, copy_model, load_model, write_model
+from .program.output_files import OutputFiles
 from .program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, with_large_parameters
+from .program.targets.profiles import canonical_backend
 from .program.targets.saturation import ANY
+from .record import count_tensors, write_record
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -281,24 +284,35 @@ def quant_post_static(
     else:
         emitted = emit(plan, decisions)
         watch.lap("quantize")
-    paths = save_model(
-        emitted.model, quantize_model_path, save_model_filename, save_params_filename
-    )
-    watch.lap("save")
     written = [*plan.ops, *plan.weight_only]
+    quantized = [
+        *_activation_tensors(emitted, plan.ops, activation_bits),
+        *weight_tensors({op.weight: decisions.weights[op.weight] for op in written}, written),
+    ]
+    target = canonical_backend(deploy_backend)
+    directory = Path(quantize_model_path)
+    with OutputFiles(directory) as files:
+        paths = write_model(
+            files, emitted.model, directory, save_model_filename, save_params_filename
+        )
+        measured = {
+            "quantized": count_tensors(quantized),
+            "verification": verification and verification.to_dict(),
+            "notes": notes,
+        }
+        write_record(files, paths[0], model, target, decisions.options.settings, measured)
+    watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
         params_path=None if save_params_filename is None else paths[1],
-        quantized=[
-            *_activation_tensors(emitted, plan.ops, activation_bits),
-            *weight_tensors({op.weight: decisions.weights[op.weight] for op in written}, written),
-        ],
+        quantized=quantized,
         kept_float=with_large_parameters(model, written, plan.kept),
         bytes_before=file_bytes(model.source_files),
         bytes_after=file_bytes(paths),
         seconds=watch.seconds,
         notes=notes,
         verification=verification,
+        target=target,
     )
 
 

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from html import escape
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,35 @@ def test_static_for_accuracy(tmp_path: Path, source: Path) -> None:
     written = model_bytes(tmp_path / "out")
     assert written == model_bytes(tmp_path / "accurate")
     assert written != model_bytes(tmp_path / "plain")
+
+
+def test_ctrl_c_is_named(
+    source: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for raised, code, said in (
+        (KeyboardInterrupt, 130, "pyquant: interrupted\n"),
+        (MemoryError, 1, "pyquant: there is not enough memory. Give a smaller --batch-size.\n"),
+    ):
+
+        def stop(*_: object, raised: type[BaseException] = raised) -> None:
+            raise raised
+
+        monkeypatch.setattr("pyquant.program.model._read_bytes", stop)
+        assert main(["inspect", str(source)]) == code
+        assert capsys.readouterr().err == said
+
+
+def test_results_show_themselves(source: Path, tmp_path: Path) -> None:
+    result = quant_post_static(None, source, tmp_path / "out", data_loader=[IMAGES])
+    path = tmp_path / "out" / "model.pdmodel"
+    assert repr(result) == f"<QuantizationResult: 3 activations, 3 weights, {path}>"
+    assert result._repr_html_() == f"<pre>{escape(str(result))}</pre>"
+    comparison = pyquant.compare(source, tmp_path / "out", data_loader=[IMAGES])
+    assert re.fullmatch(
+        rf"<Comparison: \d+ tensors, outputs from \d+\.\d dB, {path}>", repr(comparison)
+    )
+    assert "activations: 3, worst first" in comparison._repr_html_()
+    assert json.loads(json.dumps(comparison.to_dict()))["samples"] == 6
 
 
 def test_errors_go_to_stderr_in_one_line(
@@ -292,3 +322,36 @@ def test_eval_and_thresholds_come_from_files(
     for wrong, said in (("cli_metric:none", "cannot be imported"), ("nothing", "MODULE:FUNCTION")):
         assert main([*arguments, "--eval", wrong]) == 1
         assert said in capsys.readouterr().err
+
+
+def test_inspect_says_how_a_model_was_quantized(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*static_arguments(source, tmp_path), "-o", str(tmp_path / "int8")]
+    assert main([*arguments, "--algo", "KL", "--deploy-backend", "qdq"]) == 0
+    said = capsys.readouterr().out
+    assert f"pyquant run {tmp_path}/int8/model.pdmodel --data {tmp_path}/data.npz\n" in said
+    assert main(["inspect", str(tmp_path / "int8")]) == 0
+    text = capsys.readouterr().out
+    version = re.escape(pyquant.__version__)
+    assert re.match(r"int8   1 activations of 8 bits, 2 weights of 16 bits, 1 weights", text)
+    assert re.search(rf"^by     pyquant {version} for QDQ, .* from \w+\.pdmodel", text, re.M)
+    assert re.search(r"^with   .*algo='KL'", text, re.M)
+    assert re.search(r"^check  outputs within \d\.\d\d % of float's", text, re.M)
+    (tmp_path / "int8" / "pyquant.json").unlink()
+    assert main(["inspect", str(tmp_path / "int8")]) == 0
+    assert "it has no pyquant.json beside it" in capsys.readouterr().out
+
+
+def test_what_dynamic_wrote_is_found_by_its_directory(
+    tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, data = tmp_path / "out", tmp_path / "data.npz"
+    np.savez(data, x=IMAGES)
+    assert main(["dynamic", str(source), "-o", str(out), "--test-model"]) == 0
+    found = answered(capsys, "inspect", out)
+    assert found["model"] == str(out / "quantized_model" / "model.pdmodel")
+    assert found["record"]["target"] == "Paddle"
+    assert found["quantized"] == {"weights of 8 bits": 3}
+    assert answered(capsys, "run", out, "--data", data)["batches"] == 1
+    assert answered(capsys, "compare", source, out, "--data", data)["least_sqnr"] > 30

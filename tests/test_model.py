@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_inputs_and_outputs(tmp_path: Path) -> None:
 def test_two_programs_in_a_directory_must_be_told_apart(tmp_path: Path) -> None:
     conv_net().save(tmp_path)
     conv_net().save(tmp_path, "n.pdmodel", "n.pdiparams")
-    with pytest.raises(ModelFileError, match=r"m\.pdmodel, n\.pdmodel.*model_filename"):
+    with pytest.raises(ModelFileError, match=r"m\.pdmodel and n\.pdmodel.*model_filename"):
         load_model(tmp_path)
 
 
@@ -151,3 +152,28 @@ def test_parameters_are_written_into_the_directory_alone(
     with pytest.raises(SettingError, match="save_params_filename"):
         save_model(model, tmp_path / "deep" / "out", "m.pdmodel", None)
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_a_directory_of_two_models_is_refused(tmp_path: Path, source: Path) -> None:
+    shutil.copytree(source, tmp_path / "two")
+    for name, kind in (("other.pdmodel", "pdmodel"), ("__model__", "__model__")):
+        other = tmp_path / "two" / name
+        shutil.copy(next(source.glob("*.pdmodel")), other)
+        with pytest.raises(ModelFileError, match=rf"two: .*there is m\.pdmodel and .*{kind}"):
+            load_model(tmp_path / "two")
+        other.unlink()
+    (tmp_path / "two" / "pyquant.json").write_text("{}")
+    (tmp_path / "two" / "config.json").write_text("{}")
+    assert load_model(tmp_path / "two").model_path.name == "m.pdmodel"
+
+
+def test_parameters_are_no_model(source: Path) -> None:
+    with pytest.raises(ModelFileError, match=r"m\.pdiparams: holds parameters.*Give .*m\.pdmodel"):
+        load_model(source / "m.pdiparams")
+
+
+def test_a_result_beside_its_source_is_refused(source: Path) -> None:
+    before = sorted(path.name for path in source.iterdir())
+    with pytest.raises(SettingError, match=r"in: it holds m\.pdmodel.*Choose another directory"):
+        save_model(load_model(source), source, "other.pdmodel", "other.pdiparams")
+    assert sorted(path.name for path in source.iterdir()) == before

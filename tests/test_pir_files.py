@@ -75,7 +75,7 @@ def test_other_json_files_beside_the_model(small: Path) -> None:
     (small.parent / "config.json").write_text("{}")
     assert load_model(small.parent).model_path == small
     small.with_suffix(".pdiparams").rename(small.parent / "weights")
-    with pytest.raises(ModelFileError, match=r"config\.json, small\.json.*model_filename"):
+    with pytest.raises(ModelFileError, match=r"config\.json and small\.json.*model_filename"):
         load_model(small.parent)
     assert len(load_model(small.parent, "small.json", "weights").parameters) == 9
 

@@ -98,7 +98,12 @@ class SampleFiles:
     def __init__(self, path: Path) -> None:
         self._files = sorted(path.glob("*.np[yz]")) if path.is_dir() else [path]
         if not self._files:
-            raise CalibrationDataError(f"{path}: there is no .npz or .npy file in it.")
+            raise CalibrationDataError(
+                f"{path}: there is no .npz or .npy file in it, nor an image. Write samples with "
+                "numpy.savez."
+            )
+        if not path.exists():
+            raise CalibrationDataError(f"{path}: there is no such file. Check the path.")
 
     def __iter__(self) -> Iterator[Any]:
         for file in self._files:
@@ -110,6 +115,8 @@ class SampleFiles:
 
 
 def _samples(file: Path, arrays: dict[str, Array]) -> Iterator[Any]:
+    if not arrays:
+        raise CalibrationDataError(f"{file}: it holds no array. Write it with numpy.savez.")
     lengths = {name: array.shape[0] if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1:
         raise CalibrationDataError(
@@ -123,6 +130,11 @@ def _samples(file: Path, arrays: dict[str, Array]) -> Iterator[Any]:
 
 
 def _read(file: Path) -> dict[str, Array]:
+    if file.suffix not in (".npz", ".npy"):
+        raise CalibrationDataError(
+            f"{file}: samples are read from .npz and .npy files, and images from directories. "
+            "Convert it, as with numpy.savez('samples.npz', numpy.loadtxt(...))."
+        )
     try:
         loaded = np.load(file, mmap_mode="r")
         if isinstance(loaded, np.ndarray):

@@ -89,6 +89,10 @@ class Calibration:
         Raises:
             CalibrationFileError: the file is missing, damaged or of another format.
         """
+        if not Path(path).exists():
+            raise CalibrationFileError(
+                f"{path}: there is no such file. Give what calibrate, merge or a checkpoint wrote."
+            )
         try:
             with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
                 return _calibration(Path(path), {name: arrays[name] for name in arrays.files})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from types import ModuleType
@@ -48,11 +49,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missed = isinstance(error, NothingQuantizedError)
         return _failed(error, in_cli_words(str(error)), as_json, MISSED if missed else ERROR)
     if as_json:
-        print(json.dumps(answer.data, indent=2, allow_nan=False))
+        _print(json.dumps(answer.data, indent=2, allow_nan=False))
     elif not quiet:
-        lines = [answer.text, *([answer.details] if verbose and answer.details else [])]
-        print(in_cli_words("\n".join(lines)))
+        _print("\n".join([answer.text, *([answer.details] if verbose and answer.details else [])]))
     return MET if answer.is_met else MISSED
+
+
+def _print(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:  # as behind "| head"; what is left goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _failed(error: BaseException, text: str, as_json: bool, code: int) -> int:

@@ -7,7 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .choices import DEPLOY_BACKENDS, PROCESSORS, WEIGHT_QUANTIZE_TYPES, one_of
+from .choices import (
+    CHANNELS,
+    DEPLOY_BACKENDS,
+    LAYOUTS,
+    PROCESSORS,
+    WEIGHT_QUANTIZE_TYPES,
+    one_of,
+)
 from .words import PARAMETERS
 
 CHECKPOINT_EVERY = 50
@@ -112,11 +119,19 @@ def add_samples(
     parser.add_argument(
         "--batches", type=positive, metavar="N", help="use at most this many batches"
     )
-
-
-def take_data(options: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of `add_samples` out; return the argument that is the source of the data."""
-    return {"sample_generator": options.pop("data")}
+    images = parser.add_argument_group(
+        "images", "how the images of a directory become samples, unless inference.yml says it"
+    )
+    images.add_argument(
+        "--image-size", type=positive, nargs="+", metavar="PIXELS", help="height and width, or both"
+    )
+    images.add_argument("--mean", type=float, nargs="+", help="of scaled pixels, one or three")
+    images.add_argument("--std", type=float, nargs="+", help="likewise")
+    images.add_argument("--scale", type=float, help="of pixels from 0 to 255 (1/255)")
+    images.add_argument("--layout", type=one_of(LAYOUTS), metavar="ORDER", help="CHW or HWC (CHW)")
+    images.add_argument(
+        "--channels", type=one_of(CHANNELS), metavar="ORDER", help="RGB or BGR (RGB)"
+    )
 
 
 def add_calibration(

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .answer import Answer
-from .arguments import add_calibration, add_model, add_ops, renamed, take_data, take_engine
+from .arguments import add_calibration, add_model, add_ops, renamed, take_engine
 from .choices import ACTIVATION_OP_TYPES
+from .data import take_data
 
 if TYPE_CHECKING:
     from ..calibration.state import Calibration
@@ -36,7 +37,7 @@ def answer(options: dict[str, Any]) -> Answer:
 
     output = options.pop("output")
     options["engine"] = take_engine(options)
-    options.update(take_data(options))
+    options.update(take_data(options, options["model"]))
     calibration = calibrate(**renamed(options))
     calibration.save(output)
     return saved(output, calibration)

@@ -21,6 +21,7 @@ PROCESSORS = ("any", "vnni")
 ROUND_TYPES = ("round", "adaround")
 WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")
 WEIGHT_BITS = ("8", "16")
+LAYOUTS, CHANNELS = ("CHW", "HWC"), ("RGB", "BGR")
 
 
 def one_of(choices: Iterable[str]) -> Callable[[str], str]:

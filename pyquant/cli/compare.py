@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_pair, add_samples, load_pair, positive, renamed, take_data
+from .arguments import add_pair, add_samples, load_pair, positive, renamed
+from .data import take_data
 
 HELP = "a float model and its quantized one, tensor by tensor, over data"
 
@@ -34,7 +35,7 @@ def answer(options: dict[str, Any]) -> Answer:
     from ..comparison.page import save_page
 
     html, top, bar = (options.pop(name) for name in ("html", "top", "fail_below"))
-    options.update(take_data(options))
+    options.update(take_data(options, options["float_model"]))
     comparison = compare(*load_pair(options), **renamed(options))
     lines = [comparison.table(top)]
     if html is not None:

@@ -8,6 +8,7 @@ from typing import Any
 from .answer import Answer
 from .arguments import add_model, add_result, renamed
 from .choices import WEIGHT_BITS, WEIGHT_ONLY_OP_TYPES, one_of
+from .words import in_cli_words
 
 HELP = "weights to int8 or int16, without data"
 
@@ -34,4 +35,4 @@ def answer(options: dict[str, Any]) -> Answer:
     options["weight_bits"] = int(options["weight_bits"])
     options["save_model_dir"] = options.pop("output")
     result = quant_post_dynamic(**renamed(options))
-    return Answer(str(result), result.to_dict())
+    return Answer(in_cli_words(str(result)), result.to_dict())

@@ -25,6 +25,7 @@ def answer(options: dict[str, Any]) -> Answer:
     """Say what a model holds."""
     from ..program.model import load_model
     from ..program.quantizable import QUANTIZABLE_OPS
+    from ..record import read_record
 
     model = load_model(**renamed(options))
     sizes = [array.nbytes for array in model.parameters.values()]
@@ -32,6 +33,8 @@ def answer(options: dict[str, Any]) -> Answer:
         "model": str(model.model_path),
         "inputs": [*_tensors(model, [var.name for var in model.feeds])],
         "outputs": [*_tensors(model, model.fetches)],
+        "quantized": _quantized(model),
+        "record": read_record(model.model_path),
         "parameters": len(sizes),
         "parameter_bytes": sum(sizes),
         "ops": dict(Counter(op.type for op in model.ops()).most_common()),
@@ -44,7 +47,44 @@ def answer(options: dict[str, Any]) -> Answer:
     return Answer("\n".join(_lines(data)), data)
 
 
+def _quantized(model: Model) -> dict[str, int]:
+    """Count what a model holds and computes as integers, by kind and bits; nothing if in float."""
+    from ..comparison.quantization import read_quantization
+    from ..errors import UnsupportedError
+
+    try:
+        found = read_quantization(model)
+    except UnsupportedError:  # Paddle-Lite's form, which its record tells
+        return {}
+    kinds = Counter(f"activations of {one.bits} bits" for one in found.activations.values())
+    kinds.update(f"weights of {one.bits} bits" for one in found.weights.values())
+    return dict(kinds)
+
+
+def _history(data: dict[str, Any]) -> Iterator[str]:
+    """Say that a model is quantized, and what was done to it."""
+    record, counts = data["record"], data["quantized"]
+    if counts:
+        what = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        yield f"int8   {what}{'' if record else '; it has no pyquant.json beside it'}"
+    if record:
+        source = record["source"]
+        yield (
+            f"by     pyquant {record['pyquant']} for {record['target']}, with Paddle "
+            f"{record['paddle']}, from {source['program']} (SHA-256 {source['sha256'][:12]})"
+        )
+        yield "with   " + ", ".join(f"{k}={v!r}" for k, v in record["settings"].items() if v)
+        checked = record.get("verification")
+        if checked:
+            error, speedup = checked["error_percent"], checked["speedup"]
+            yield (
+                f"check  outputs within {error:.2f} % of float's variation (rms), "
+                f"{speedup:.2f} x as fast as float"
+            )
+
+
 def _lines(data: dict[str, Any]) -> Iterator[str]:
+    yield from _history(data)
     for title in ("input", "output"):
         for one in data[f"{title}s"]:
             yield f"{title:6} {one['name']} {one['dtype']}{one['shape']}"

@@ -10,7 +10,8 @@ from statistics import median
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_model, add_samples, positive, renamed, take_data
+from .arguments import add_model, add_samples, positive, renamed
+from .data import take_data
 
 HELP = "the outputs of a model, quantized or not, and its time"
 
@@ -37,7 +38,9 @@ def answer(options: dict[str, Any]) -> Answer:
     from ..verification.kernel_times import KernelTime, kernel_times
 
     where = options["data"]
-    data = CalibrationData(take_data(options), options.pop("batch_size"), options.pop("batches"))
+    data = CalibrationData(
+        take_data(options, options["model"]), options.pop("batch_size"), options.pop("batches")
+    )
     output, threads, kernels = (options.pop(name) for name in ("output", "threads", "kernels"))
     model = load_model(**renamed(options))
     predictor = deployed(model, threads)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_calibration, add_model, add_result, renamed, take_data, take_engine
+from .arguments import add_calibration, add_model, add_result, renamed, take_engine
 from .choices import ACTIVATION_OP_TYPES, ALGORITHMS, ROUND_TYPES, one_of
+from .data import take_data
+from .words import in_cli_words
 
 HELP = "an int8 model, calibrated over data"
 
@@ -108,9 +110,11 @@ def answer(options: dict[str, Any]) -> Answer:
         options["eval"] = load_callable("--eval", options["eval"])
     options["quantize_model_path"] = options.pop("output")
     options["engine"] = take_engine(options)
-    options.update(take_data(options))
+    given = options["data"]
+    options.update(take_data(options, options["model"]))
     result = quant_post_static(None, **renamed(options))
     thresholds = "\n".join(
         f"threshold {threshold:<12.6g} {name}" for name, threshold in result.thresholds().items()
     )
-    return Answer(str(result), result.to_dict(), thresholds, is_met=bool(result.quantized))
+    text = in_cli_words(str(result)).replace("--data DATA", f"--data {given or 'DATA'}")
+    return Answer(text, result.to_dict(), thresholds, is_met=bool(result.quantized))

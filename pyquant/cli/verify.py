@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_pair, add_samples, load_pair, renamed, take_data
+from .arguments import add_pair, add_samples, load_pair, renamed
+from .data import take_data
 
 HELP = "run a quantized model beside its float one: errors of the outputs, and times"
 
@@ -30,7 +31,7 @@ def answer(options: dict[str, Any]) -> Answer:
     from ..verifying import verify
 
     bar = options.pop("max_error")
-    options.update(take_data(options))
+    options.update(take_data(options, options["float_model"]))
     found = verify(*load_pair(options), **renamed(options))
     is_met = found.error_percent <= bar
     outcome = f"{'met' if is_met else 'missed'}: the bar is {bar:g} %"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +27,14 @@ from .parameters import (
 from .pir.importer import PirProgram
 from .pir.importer import read_program as read_pir_program
 from .tensor_inputs import settle_tensor_inputs
+
+RECORD = "pyquant.json"
+"""The file beside a quantized model that says how it was made; no program."""
+
+QUANTIZED = "quantized_model"
+"""The directory of the model below that of a result of dynamic mode, as in PaddleSlim."""
+
+_PROGRAM_SUFFIXES = (".pdmodel", ".json")
 
 # What Paddle's own exporter leaves out with clip_extra: how and where the model was made.
 _EXPORT_ATTRIBUTES = ("op_callstack", "op_namescope", "op_role", "op_role_var", "op_device")
@@ -237,13 +245,14 @@ def load_model(
 
     Args:
         model_dir: the directory of the files, or the program's path with or without its suffix.
-        model_filename: the program's file. None looks for ``__model__``, then for the directory's
-            only ``.pdmodel``, then for its only ``.json``.
+        model_filename: the program's file. None takes the only one: ``__model__``, a ``.pdmodel``,
+            or a ``.json`` with parameters, in the directory or in ``quantized_model`` below it.
         params_filename: the combined parameter file. None takes the ``.pdiparams`` beside the
             program, of the same name, and otherwise one file per parameter.
 
     Raises:
-        ModelFileError: a file is missing, truncated, or does not belong to the other.
+        ModelFileError: a file is missing, truncated, or does not belong to the other, or the
+            directory holds two models.
         UnsupportedError: it is a ``.json`` with control flow or ops that are not known.
     """
     model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
@@ -369,7 +378,8 @@ def _refuse_json(model_filename: str) -> None:
         )
 
 
-def _refuse_overwriting_source(model: Model, targets: Iterable[Path]) -> None:
+def _refuse_overwriting_source(model: Model, targets: Sequence[Path]) -> None:
+    """Refuse to write a model, whose program is the first target, over or beside its source."""
     sources = {path.resolve() for path in model.source_files}
     for target in targets:
         if target.resolve() in sources:
@@ -377,9 +387,14 @@ def _refuse_overwriting_source(model: Model, targets: Iterable[Path]) -> None:
                 f"{target}: the quantized model would overwrite the model that it is made from. "
                 "Choose another directory or file name."
             )
+    if targets[0].parent.resolve() == model.model_path.parent.resolve():
+        raise SettingError(
+            f"{targets[0].parent}: it holds {model.model_path.name}, which the quantized model is "
+            "made from, and a directory of two models cannot be read. Choose another directory."
+        )
 
 
-def _refuse_strange_places(directory: Path, targets: Iterable[Path]) -> None:
+def _refuse_strange_places(directory: Path, targets: Sequence[Path]) -> None:
     """Refuse parameter names that put files outside of ``directory`` or inside one another."""
     root, places = directory.resolve(), {target.resolve() for target in targets}
     for place in places:
@@ -408,29 +423,42 @@ def _locate(
 
 def _find_program(model_dir: Path) -> Path:
     if model_dir.is_file():
+        _refuse_parameters(model_dir)
         return model_dir
-    for suffix in (".pdmodel", ".json"):
-        prefixed = model_dir.with_name(model_dir.name + suffix)
-        if prefixed.is_file():
-            return prefixed
-    if not model_dir.is_dir():
-        raise ModelFileError(f"{model_dir}: there is no such directory. Check model_dir.")
-    if (model_dir / "__model__").is_file():
-        return model_dir / "__model__"
-    found = sorted(model_dir.glob("*.pdmodel")) or _json_programs(model_dir)
+    named = [model_dir.with_name(model_dir.name + suffix) for suffix in _PROGRAM_SUFFIXES]
+    found = [path for path in named if path.is_file()]
+    if not found:
+        if not model_dir.is_dir():
+            raise ModelFileError(f"{model_dir}: there is no such directory. Check model_dir.")
+        found = _programs(model_dir)
     if len(found) == 1:
         return found[0]
-    have = ", ".join(path.name for path in found) or "none"
+    have = " and ".join(path.name for path in found) or "none"
     raise ModelFileError(
         f"{model_dir}: one .pdmodel or .json file (or __model__) is expected, there is {have}. "
         "Name it by model_filename."
     )
 
 
-def _json_programs(directory: Path) -> list[Path]:
-    """Return the .json files that have parameters beside them, or all if none has."""
-    found = sorted(directory.glob("*.json"))
-    return [path for path in found if path.with_suffix(".pdiparams").exists()] or found
+def _programs(directory: Path) -> list[Path]:
+    """Return the programs in a directory, or in the one below it that dynamic mode writes."""
+    found = sorted(path for path in directory.glob("*.pdmodel"))
+    found += [path for path in (directory / "__model__",) if path.is_file()]
+    jsons = sorted(path for path in directory.glob("*.json") if path.name != RECORD)
+    with_parameters = [path for path in jsons if path.with_suffix(".pdiparams").exists()]
+    found += with_parameters or (jsons if not found else [])
+    below = directory / QUANTIZED
+    return _programs(below) if not found and below.is_dir() else found
+
+
+def _refuse_parameters(path: Path) -> None:
+    if path.suffix != ".pdiparams":
+        return
+    beside = [path.with_suffix(suffix) for suffix in _PROGRAM_SUFFIXES]
+    programs = [str(program) for program in beside if program.is_file()] or ["the program"]
+    raise ModelFileError(
+        f"{path}: holds parameters, and no program. Give {' or '.join(programs)}, or the directory."
+    )
 
 
 def _read_bytes(path: Path) -> bytes:

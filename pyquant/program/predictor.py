@@ -111,8 +111,14 @@ def run_failure(
 ) -> CalibrationDataError:
     """Return the error for a batch that Paddle failed to run."""
     shapes = {name: list(array.shape) for name, array in feed.items()}
+    said = _summary(error).rstrip(".")
+    if "ResourceExhausted" in str(error) or "bad_alloc" in str(error):
+        said += ". There is not enough memory: give smaller batches, by batch_size"
+    lengths = {name: len(array) for name, array in feed.items() if array.ndim}
+    if len({*lengths.values()}) > 1:
+        said += f". Its inputs hold different numbers of samples: {lengths}"
     return CalibrationDataError(
-        f"batch {batch}: Paddle cannot run {model} on inputs of shapes {shapes}: {_summary(error)}"
+        f"batch {batch}: Paddle cannot run {model} on inputs of shapes {shapes}: {said}."
     )
 
 

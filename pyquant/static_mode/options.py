@@ -78,6 +78,13 @@ def notes_without_effect(**arguments: Any) -> list[str]:
     ]
 
 
+_SETTINGS = (
+    *("deploy_backend", "processors", "algo", "round_type", "hist_percent", "bias_correction"),
+    *("equalize", "optimize_model", "quantizable_op_type", "is_full_quantize", "weight_bits"),
+    *("weight_quantize_type", "skip_tensor_list", "same_scale_tensor_list", "scale_dict"),
+)
+
+
 @dataclass(frozen=True)
 class CalibrationOptions:
     """The arguments of a calibration, by their names in `calibrate`, except the model's files.
@@ -156,6 +163,11 @@ class Options(CalibrationOptions):
     eval_function: Metric | None
     max_drop: float
     equalize: bool | None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments that are values, by name: what the result depends on beside the data."""
+        return {name: getattr(self, name) for name in _SETTINGS}
 
     @property
     def accuracy_settings(self) -> dict[str, Any]:

@@ -90,13 +90,21 @@ def target_of(deploy_backend: str | None, is_full: bool = False, processors: str
     With ``is_full``, all that can be is int8. ``processors`` is one of `saturation.PROCESSORS`.
     Raises SettingError if there is no such profile.
     """
-    names = {name and name.lower(): name for name in DEPLOY_BACKENDS}
-    lowered = deploy_backend and str(deploy_backend).lower()
-    check_choice("deploy_backend", names.get(lowered, deploy_backend), DEPLOY_BACKENDS)
-    target = DEPLOY_BACKENDS[names[lowered]]
+    target = DEPLOY_BACKENDS[canonical_backend(deploy_backend)]
     if processors == ANY:
         target = replace(target, rules=(*target.rules, *target.saturating))
     return target.in_full() if is_full else target
+
+
+def canonical_backend(deploy_backend: str | None) -> str:
+    """Return the name of a ``deploy_backend``, as ``"OneDNN"`` for None.
+
+    Raises SettingError if there is none of that name.
+    """
+    names = {str(name).lower(): name or "OneDNN" for name in DEPLOY_BACKENDS}
+    found = names.get(str(deploy_backend).lower())
+    check_choice("deploy_backend", found or deploy_backend, DEPLOY_BACKENDS)
+    return str(found)
 
 
 def why_float(

@@ -1,0 +1,79 @@
+"""What pyquant writes beside a quantized model about it: pyquant.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from .plain import plain
+from .program.model import RECORD, Model
+from .program.output_files import OutputFiles
+from .version import __version__
+
+_HASHED_BYTES = 1 << 16  # of each parameter: enough to tell trainings apart
+
+
+def write_record(
+    files: OutputFiles,
+    program: Path,
+    source: Model,
+    target: str,
+    settings: Mapping[str, Any],
+    found: Mapping[str, Any],
+) -> None:
+    """Write the record of a quantized ``program``, together with its ``files``.
+
+    Args:
+        files: among which it appears.
+        program: what was written.
+        source: the model as it was read.
+        target: what runs the result.
+        settings: arguments by their names, as they were taken.
+        found: what was quantized and measured.
+    """
+    import paddle
+
+    record = {
+        "pyquant": __version__,
+        "paddle": paddle.__version__,
+        "model": program.name,
+        "target": target,
+        "source": {
+            "program": source.model_path.name,
+            "parameters": None if source.params_path is None else source.params_path.name,
+            "sha256": source_digest(source),
+        },
+        "settings": settings,
+        **found,
+    }
+    with files.open(program.parent / RECORD) as stream:
+        stream.write((json.dumps(plain(record), indent=2) + "\n").encode())
+
+
+def read_record(program: Path) -> dict[str, Any] | None:
+    """Return the record of a program; None if there is none, or if it is of another one."""
+    try:
+        record = json.loads((program.parent / RECORD).read_text())
+    except (OSError, ValueError):
+        return None
+    is_its = isinstance(record, dict) and record.get("model") == program.name
+    return record if is_its else None
+
+
+def source_digest(model: Model) -> str:
+    """Return the SHA-256 of a program's file and of the first 64 KiB of each parameter."""
+    digest = hashlib.sha256(model.model_path.read_bytes())
+    stored = model.parameters if model.origin is None else model.origin.parameters
+    for name, array in sorted(stored.items()):
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.reshape(-1)[: _HASHED_BYTES // array.itemsize].tobytes())
+    return digest.hexdigest()
+
+
+def count_tensors(tensors: Iterable[Any]) -> dict[str, int]:
+    """Count quantized tensors by kind and bits, as ``{"weights of 8 bits": 3}``."""
+    return dict(Counter(f"{one.kind}s of {one.bits} bits" for one in tensors))
