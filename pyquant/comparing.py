@@ -18,7 +18,10 @@ from .errors import CalibrationDataError, SettingError
 from .program import proto
 from .program.folding.fold import fold
 from .program.model import Model, copy_model, load_model
+from .program.quantizable import ACTIVATION_OP_TYPES
 from .progress import progress_bar
+from .record import read_record
+from .result import file_bytes
 
 _FOLDED = "the float model was folded first, as the quantized one was"
 _EQUALIZED = "the float model was equalized first, as the quantized one was"
@@ -90,7 +93,55 @@ def compare(
     notes = [*run.notes, *([_FOLDED] if before.folded is not None else [])]
     notes += [_EQUALIZED] if alike.names else []
     notes += [_LEFT.format(name) for name in sorted(alike.left)]
-    return Comparison(before.model_path, after.model_path, batches, samples, tensors, notes)
+    paths = [source for source in sources.values() if isinstance(source, (str, Path))]
+    return Comparison(
+        before.model_path,
+        after.model_path,
+        batches,
+        samples,
+        tensors,
+        notes,
+        float_bytes=file_bytes(before.source_files),
+        quantized_bytes=file_bytes(after.source_files),
+        kept_float=_kept_float(after, quantization),
+        weights_of=_weights_of(before, after, quantization),
+        record=read_record(after.model_path),
+        data=str(paths[0]) if paths else "DATA",
+    )
+
+
+def _weights_of(before: Model, after: Model, quantization: Quantization) -> dict[str, str]:
+    """Return the float weight of the op that computes each output, by the output's name."""
+    producers, found = after.producers(), dict[str, str]()
+    for output in quantization.outputs:
+        name: str | None = output.value.name
+        for _ in range(_BEHIND):
+            op = None if name is None else producers.get(name)
+            if op is None:
+                break
+            weights = [
+                quantization.weights[one] for one in op.reads() if one in quantization.weights
+            ]
+            if weights:
+                found[output.value.name] = float_name(before, weights[0].name)
+                break
+            name = next(iter(op.inputs("X")), None)
+    return found
+
+
+_BEHIND = 3  # ops from a product to its output: a scale, a bias, an activation
+
+
+def _kept_float(after: Model, quantization: Quantization) -> tuple[tuple[str, str], ...]:
+    """Return type and output of the ops that read no integers, of a model that has some."""
+    activations = quantization.activations
+    if not activations:
+        return ()
+    return tuple(
+        (op.type, op.writes()[0])
+        for op in after.ops()
+        if op.type in ACTIVATION_OP_TYPES and activations.keys().isdisjoint(op.reads())
+    )
 
 
 def _loaded(model: str | Path | Model) -> Model:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -34,7 +35,8 @@ body {
   font: 15px/1.5 system-ui, sans-serif; color: var(--text); background: var(--page);
   max-width: 1120px; margin: 0 auto; padding: 24px;
 }
-h1 { font-size: 22px; margin: 0 0 12px; }
+* { box-sizing: border-box; }
+h1 { font-size: 22px; margin: 0 0 12px; overflow-wrap: anywhere; }
 h2 { font-size: 18px; margin: 36px 0 4px; }
 p { margin: 4px 0 12px; max-width: 80ch; }
 .faint, .legend { color: var(--faint); }
@@ -49,7 +51,20 @@ th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--line); vertical
 td { text-align: right; white-space: nowrap; }
 th:last-child, td:last-child { text-align: left; white-space: normal; overflow-wrap: anywhere; }
 .note { color: var(--threshold); font-size: 13px; }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(340px, 1fr)); gap: 14px; }
+.cards {
+  display: grid; grid-template-columns: repeat(auto-fill, minmax(min(340px, 100%), 1fr)); gap: 14px;
+}
+.verdict {
+  background: var(--card); border: 1px solid var(--line); border-left: 4px solid var(--own);
+  border-radius: 8px; padding: 12px 16px; margin: 0 0 16px;
+}
+.verdict.far { border-left-color: var(--beyond); }
+.verdict h2 { margin: 0 0 4px; }
+.verdict p { overflow-wrap: anywhere; margin: 2px 0; }
+pre {
+  background: var(--page); border: 1px solid var(--line); border-radius: 6px; padding: 8px 10px;
+  margin: 8px 0 0; font: 13px/1.5 ui-monospace, monospace; overflow-x: auto;
+}
 .card {
   background: var(--card); border: 1px solid var(--line); border-radius: 8px;
   padding: 10px 12px; break-inside: avoid;
@@ -62,7 +77,8 @@ th:last-child, td:last-child { text-align: left; white-space: normal; overflow-w
 }
 .card dd { white-space: nowrap; }
 svg { display: block; width: 100%; height: auto; }
-svg text { font: 10px system-ui, sans-serif; fill: var(--faint); }
+.wide svg { min-width: 720px; }
+svg text { font: 11px system-ui, sans-serif; fill: var(--faint); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .bars { fill: var(--bars); }
 svg .beyond { fill: var(--beyond); }
@@ -73,6 +89,12 @@ svg polyline { fill: none; stroke-width: 1.5; }
 svg circle.total { fill: var(--total); } svg circle.own { fill: var(--own); }
 svg text.total { fill: var(--total); stroke: none; }
 svg text.own { fill: var(--own); stroke: none; }
+@media (max-width: 600px) {
+  body { padding: 14px; }
+  dl.facts { grid-template-columns: 1fr; gap: 0; }
+  dl.facts dd { margin-bottom: 6px; }
+  .card dl { gap: 0 6px; font-size: 12px; }
+}
 </style>
 </head>
 <body>
@@ -108,13 +130,45 @@ def save_page(comparison: Comparison, path: str | Path) -> None:
 
 def html_page(comparison: Comparison) -> str:
     """Return the page. Names from the models are escaped."""
-    title = f"pyquant compare: {comparison.quantized_path.name}"
+    title = f"{comparison.model_name}: int8 against float"
     sections = [_section(comparison, table) for table in TABLES]
     return _PAGE.substitute(
         title=escape(title),
-        summary=_summary(comparison),
+        summary=_verdict(comparison) + _summary(comparison),
         sections="\n".join(filter(None, sections)),
     )
+
+
+def _verdict(comparison: Comparison) -> str:
+    found = comparison.verdict
+    sentences = "".join(f"<p>{escape(one)}</p>" for one in found.sentences)
+    command = f"<pre>{escape(found.command)}</pre>" if found.command else ""
+    kind = "verdict far" if found.headline.startswith("Far") else "verdict"
+    return f'<div class="{kind}"><h2>{escape(found.headline)}</h2>{sentences}{command}</div>\n'
+
+
+def _history(comparison: Comparison) -> list[tuple[str, str]]:
+    """Return how the quantized model was made, by its record, and what stays in float."""
+    facts = []
+    record = comparison.record
+    if record is not None:
+        settings = {
+            name: value
+            for name, value in record["settings"].items()
+            if value and name != "quantizable_op_type"
+        }
+        facts = [
+            ("target", record["target"]),
+            ("settings", ", ".join(f"{name}={value!r}" for name, value in settings.items())),
+            ("versions", f"pyquant {record['pyquant']}, Paddle {record['paddle']}"),
+        ]
+    kept = comparison.kept_float
+    if kept:
+        first = dict(reversed(kept))
+        counts = Counter(op_type for op_type, _ in kept)
+        named = ", ".join(f"{count} {one} (as '{first[one]}')" for one, count in counts.items())
+        facts.append(("ops in float", named))
+    return facts
 
 
 def _summary(comparison: Comparison) -> str:
@@ -122,11 +176,12 @@ def _summary(comparison: Comparison) -> str:
         ("float model", str(comparison.float_path)),
         ("quantized model", str(comparison.quantized_path)),
         ("data", f"{comparison.samples} samples in {comparison.batches} batches"),
+        *_history(comparison),
         *((table.title, _extremes(comparison, table)) for table in TABLES[1:]),
         *(("note", note) for note in comparison.notes),
     ]
     rows = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts if v)
-    return f'<dl>{rows}</dl>\n<p class="legend" style="margin-top:12px">{_LEGEND}</p>'
+    return f'<dl class="facts">{rows}</dl>\n<p class="legend" style="margin-top:12px">{_LEGEND}</p>'
 
 
 def _extremes(comparison: Comparison, table: Table) -> str:
@@ -157,7 +212,8 @@ def _section(comparison: Comparison, table: Table) -> str:
         cards = "".join(_card(table, tensor) for tensor in tensors)
         return (
             f'{heading}<p class="legend">{_ACTIVATIONS_LEGEND}</p>'
-            f'{profile_picture(in_order)}<div class="cards">{cards}</div>'
+            f'<div class="scroll wide">{profile_picture(in_order)}</div>'
+            f'<div class="cards">{cards}</div>'
         )
     return f'{heading}<p class="legend">{escape(table.legend)}</p>{_rows(table, tensors)}'
 

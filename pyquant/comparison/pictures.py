@@ -25,7 +25,7 @@ class _Frame:
     width: int
     height: int
     end: float
-    left: int = 38
+    left: int = 44
     right: int = 8
     top: int = 18
     bottom: int = 18
@@ -115,7 +115,7 @@ def profile_picture(tensors: Sequence[ComparedTensor]) -> str:
         return ""
     lowest = 10 * math.floor(min(0.0, *drawn) / 10)
     highest = 10 * math.ceil(max(10.0, *drawn) / 10)
-    frame = _Frame(1080, 240, float(len(tensors)))
+    frame = _Frame(800, 240, float(len(tensors)))
 
     def y(sqnr: float) -> float:
         return frame.floor - frame.depth * (sqnr - lowest) / (highest - lowest)
@@ -136,7 +136,7 @@ def profile_picture(tensors: Sequence[ComparedTensor]) -> str:
     parts += [
         f'<text class="total" x="{frame.left}" y="11">SQNR</text>',
         f'<text class="own" x="{frame.left + 40}" y="11">own</text>',
-        f'<text x="{frame.left + 75}" y="11">of the activations, in the program\'s order</text>',
+        f'<text x="{frame.left + 70}" y="11">of the activations, in the program\'s order</text>',
     ]
     return frame.svg("SQNR of the activations in the order of the program", parts)
 

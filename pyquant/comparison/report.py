@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,15 @@ from numpy.typing import NDArray
 from ..calibration.statistic import ActivationHistogram
 from ..plain import plain
 from .similarity import Similarity
+from .verdict import Verdict, verdict_of
 
 SIMULATED, INT8_RUN = "simulated", "int8 run"
 """How the quantized model computed an output: op by op as its program says, or by int8 kernels."""
+
+
+_INDENT = " " * 11
+
+_ANY_NAMES = ("inference", "model", "__model__")
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,13 @@ class Comparison:
         samples: how many samples the batches held.
         tensors: the compared tensors, in the order of the quantized program.
         notes: remarks on the comparison as a whole.
+        float_bytes: size of the float model's files.
+        quantized_bytes: size of the quantized model's files.
+        kept_float: of a model with int8 activations, the ops that could have read them and run in
+            float, as type and output.
+        weights_of: the weight of the op that computes each output of a quantized op, by its name.
+        record: what pyquant.json beside the quantized model says; None if there is none.
+        data: where the data are, for commands to paste.
     """
 
     float_path: Path
@@ -97,6 +111,23 @@ class Comparison:
     samples: int
     tensors: list[ComparedTensor]
     notes: list[str]
+    float_bytes: int = 0
+    quantized_bytes: int = 0
+    kept_float: tuple[tuple[str, str], ...] = ()
+    weights_of: Mapping[str, str] = field(default_factory=dict)
+    record: dict[str, Any] | None = None
+    data: str = "DATA"
+
+    @property
+    def verdict(self) -> Verdict:
+        """What it means, in words, and what to do next."""
+        return verdict_of(self)
+
+    @property
+    def model_name(self) -> str:
+        """The float model's name: of its program, or of the directory where that says nothing."""
+        stem = self.float_path.stem
+        return self.float_path.resolve().parent.name if stem in _ANY_NAMES else stem
 
     def worst(self, *kinds: str) -> list[ComparedTensor]:
         """Return the tensors of ``kinds``, of all kinds if none is given, worst first."""
@@ -131,6 +162,13 @@ class Comparison:
             f"quantized  {self.quantized_path}",
             f"data       {self.samples} samples in {self.batches} batches",
             *(f"note       {note}" for note in self.notes),
+            f"verdict    {self.verdict.headline}",
+            *(
+                line
+                for sentence in self.verdict.sentences
+                for line in wrap(sentence, 100, initial_indent=_INDENT, subsequent_indent=_INDENT)
+            ),
+            *([f"  {self.verdict.command}"] if self.verdict.command else []),
         ]
         for table in TABLES:
             tensors = self.worst(*table.kinds)
