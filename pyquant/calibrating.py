@@ -73,6 +73,12 @@ def calibrate(
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
         OutputError: the checkpoint cannot be written.
+
+    Example:
+        >>> calibration = pyquant.calibrate("float", data_loader=batches)
+        >>> calibration.save("calibration.npz")
+        >>> pyquant.quant_post_static(None, "float", "int8", calibration="calibration.npz")
+        <QuantizationResult: 3 activations, 3 weights, int8/model.pdmodel>
     """
     options = CalibrationOptions(
         batch_generator=batch_generator,

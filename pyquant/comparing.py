@@ -69,6 +69,12 @@ def compare(
         UnsupportedError: the quantized model is in Paddle-Lite's form, or has unknown ops, or an
             input holds variable-length sequences (LoD).
         CalibrationDataError: there is no data, or a batch does not fit the models.
+
+    Example:
+        >>> comparison = pyquant.compare("float", "int8", data_loader=batches)
+        >>> comparison.verdict.headline
+        'Close to float'
+        >>> pyquant.save_page(comparison, "report.html")
     """
     sources = {
         "batch_generator": batch_generator,

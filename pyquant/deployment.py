@@ -33,6 +33,13 @@ def make_predictor(
         ModelFileError: the model cannot be read, or Paddle cannot load it.
         SettingError: ``threads`` is less than 1.
         UnsupportedError: it is a ``.json`` with ops that are not known.
+
+    Example:
+        >>> predictor = pyquant.make_predictor("int8", threads=1)
+        >>> predictor.get_input_handle("x").copy_from_cpu(batches[0])
+        >>> done = predictor.run()
+        >>> predictor.get_output_handle("y").copy_to_cpu().shape
+        (6, 10)
     """
     return deployed(load_model(model_dir, model_filename, params_filename), threads)
 

@@ -91,6 +91,10 @@ def quant_post_dynamic(
         SettingError: an argument is wrong, or nothing in the model can be quantized.
         UnsupportedError: the model is already quantized, or has unknown ops.
         OutputError: the result cannot be written; nothing has changed on the disk.
+
+    Example:
+        >>> pyquant.quant_post_dynamic("float", "small", weight_bits=8)
+        <QuantizationResult: 3 weights, small/quantized_model/model.pdmodel>
     """
     check_op_types(quantizable_op_type, WEIGHT_ONLY_OP_TYPES)
     check_choice("weight_bits", weight_bits, WEIGHT_BITS)

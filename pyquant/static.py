@@ -186,6 +186,13 @@ def quant_post_static(
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
         OutputError: the result cannot be written; nothing has changed on the disk.
+
+    Example:
+        >>> result = pyquant.quant_post_static(None, "float", "int8", data_loader=batches)
+        >>> result
+        <QuantizationResult: 3 activations, 3 weights, int8/model.pdmodel>
+        >>> result.verification.error_percent < 10
+        True
     """
     check_supported(
         weight_bits=weight_bits, activation_bits=activation_bits, onnx_format=onnx_format

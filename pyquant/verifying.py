@@ -42,6 +42,10 @@ def verify(
         SettingError: an argument is wrong.
         UnsupportedError: a model has unknown ops, or an input holds sequences (LoD).
         CalibrationDataError: there is no data, or a batch does not fit the models.
+
+    Example:
+        >>> pyquant.verify("float", "int8", data_loader=batches).error_percent < 10
+        True
     """
     sources = {
         "batch_generator": batch_generator,

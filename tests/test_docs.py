@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import doctest
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import programs
 import pytest
 
 import pyquant
@@ -24,6 +26,21 @@ def test_examples_of_docstrings(module: object) -> None:
     results = doctest.testmod(module)  # type: ignore[arg-type]
     assert results.attempted
     assert not results.failed
+
+
+def test_examples_of_the_public_calls(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a directory that holds the float model "float"; each goes on from the one before."""
+    shutil.copytree(source, tmp_path / "float")
+    monkeypatch.chdir(tmp_path)
+    known = {"pyquant": pyquant, "batches": [programs.random((6, 3, 8, 8), 9)]}
+    calls = ("quant_post_static", "quant_post_dynamic", "compare", "verify", "make_predictor")
+    for name in (*calls, "calibrate"):
+        (example,) = doctest.DocTestFinder().find(getattr(pyquant, name), name, globs=known)
+        results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
+        assert results.attempted
+        assert not results.failed
 
 
 def block(text: str, heading: str) -> str:
