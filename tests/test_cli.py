@@ -294,6 +294,10 @@ def test_quiet_prints_nothing(
         ("batch_size: 0 is less than 1.", "--batch-size: 0 is less than 1."),
         ("Leave out verify=False.", "Leave out --no-verify."),
         ("by skip_tensor_list or eval_function.", "by --skip or --eval."),
+        (
+            "one of batch_generator, sample_generator, data_loader is needed",
+            "one of --data is needed",
+        ),
         ("choose algo='KL' or equalize=True", "choose --algo KL or --equalize"),
         ("the data and the algorithm of a/batch_size/x", None),
         ("'batch_size' is not an input of the model", None),

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command, as_json = options.pop("command"), options.pop("json")
     quiet, verbose = options.pop("quiet"), options.pop("verbose")
     try:
-        with _logging(quiet, verbose):
+        with _Logging(quiet, verbose):
             answer = command(options)
     except KeyboardInterrupt as interrupt:
         return _failed(interrupt, str(interrupt) or "interrupted", as_json, INTERRUPTED)
@@ -69,7 +69,7 @@ def _failed(error: BaseException, text: str, as_json: bool, code: int) -> int:
     return code
 
 
-class _logging:  # noqa: N801
+class _Logging:
     """Sends what pyquant logs to stderr while a command runs."""
 
     def __init__(self, quiet: bool, verbose: bool) -> None:

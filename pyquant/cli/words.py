@@ -65,7 +65,7 @@ _NAMES = re.compile(
 
 def in_cli_words(text: str) -> str:
     """Return a message with the names of options in the place of those of parameters."""
-    return _NAMES.sub(_as_option, text)
+    return re.sub("--data(, --data)+", "--data", _NAMES.sub(_as_option, text))
 
 
 def _as_option(match: re.Match[str]) -> str:
