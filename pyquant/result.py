@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,10 @@ FLOAT, PADDLE_LITE = "Paddle", "Paddle-Lite"
 """Targets of dynamic mode: Paddle's Predictor, which computes in float, and Paddle-Lite."""
 
 _BY_PADDLE = """\
-pyquant run {program} --data DATA
+pyquant run {quoted} --data DATA
 predictor = pyquant.make_predictor("{program}")  # in Python"""
 _BY_LITE = """\
-paddle_lite_opt --model_file={program} --param_file={parameters} --valid_targets=arm \
+paddle_lite_opt --model_file={quoted} --param_file={quoted_parameters} --valid_targets=arm \
 --optimize_out=model"""
 _TO_RUN = {
     "TensorRT": """\
@@ -107,9 +108,12 @@ class QuantizationResult:
     @property
     def how_to_run(self) -> str:
         """Lines to paste that run the result."""
+        program, parameters = str(self.model_path), str(self.params_path or self.model_path.parent)
         return _TO_RUN.get(self.target, _BY_PADDLE).format(
-            program=self.model_path,
-            parameters=self.params_path or self.model_path.parent,
+            program=program,
+            parameters=parameters,
+            quoted=quote(program),
+            quoted_parameters=quote(parameters),
         )
 
     def __str__(self) -> str:

@@ -52,6 +52,11 @@ def test_the_command_keeps_the_settings_and_the_op_in_float_where_the_error_grow
     )
 
 
+def test_the_command_can_be_pasted_whatever_the_paths() -> None:
+    command = replace(comparison(10.0, 10.0), data="my data.npz").verdict.command
+    assert shlex.split(command)[5:7] == ["--data", "my data.npz"]
+
+
 def test_the_verdict_tells_the_run_from_the_simulation() -> None:
     assert any("farther from float" in one for one in comparison(20.0, 30.0).verdict.sentences)
     assert any("what the program says" in one for one in comparison(29.0, 30.0).verdict.sentences)

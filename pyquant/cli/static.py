@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .answer import Answer
@@ -116,5 +117,5 @@ def answer(options: dict[str, Any]) -> Answer:
     thresholds = "\n".join(
         f"threshold {threshold:<12.6g} {name}" for name, threshold in result.thresholds().items()
     )
-    text = in_cli_words(str(result)).replace("--data DATA", f"--data {given or 'DATA'}")
+    text = in_cli_words(str(result)).replace("--data DATA", f"--data {quote(given or 'DATA')}")
     return Answer(text, result.to_dict(), thresholds, is_met=bool(result.quantized))

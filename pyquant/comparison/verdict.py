@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .similarity import Similarity
@@ -133,13 +134,13 @@ def _culprit(comparison: Comparison) -> str | None:
 def _command(comparison: Comparison, record: dict[str, Any], culprit: str) -> str:
     """Return the command line that quantizes again, with one more tensor in float."""
     settings = record["settings"]
-    parts = ["pyquant static", str(comparison.float_path)]
+    parts = ["pyquant", "static", str(comparison.float_path)]
     parts += ["-o", str(comparison.quantized_path.parent), "--data", comparison.data]
     for name, default in _OPTIONS.items():
         if settings.get(name) not in (default, None):
             parts += [f"--{name.replace('_', '-')}", str(settings[name])]
     parts += [option for (name, value), option in _SWITCHES.items() if settings.get(name) is value]
-    return " ".join([*parts, "--skip", *(settings.get("skip_tensor_list") or ()), culprit])
+    return shlex.join([*parts, "--skip", *(settings.get("skip_tensor_list") or ()), culprit])
 
 
 _OPTIONS: dict[str, Any] = {
