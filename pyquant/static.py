@@ -38,7 +38,7 @@ from .static_mode.options import (
 )
 from .static_mode.placement import HERE, PLACES, fastest
 from .static_mode.plan import plan_static
-from .static_mode.ranking import ranked_by_error
+from .static_mode.ranking import ranked_by_effect
 from .static_mode.repair import check_and_repair, keep_settings_that_help
 from .verification.check import Check
 
@@ -256,13 +256,15 @@ def quant_post_static(
             decide_anew = partial(
                 keep_settings_that_help, as_planned, observations, accurate, watch, check
             )
-        _, plan, decisions = keep_settings_that_help(plan, observations, options, watch, check)
+    if check is not None and options.accuracy_settings:
+        best = keep_settings_that_help(plan, observations, options, watch, check)
+        plan, decisions = best.plan, best.decisions
         notes += _settings_left_out(options, decisions.options)
     else:
         decisions = decide(plan, observations, options, watch)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        ranked = ranked_by_error(plan, decisions, observations.feeds[0])
+        ranked = ranked_by_effect(plan, decisions, observations.feeds[0])
         found = control(
             source, lambda ops: emit(plan.of(ops), decisions).model, ranked, eval_function, max_drop
         )
