@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import ModelFileError, SettingError
 from . import proto
+from .form import EXPORT_ATTRIBUTES, check_form
 from .op import Op, ops_of
 from .output_files import OutputFiles
 from .parameters import (
@@ -27,9 +28,6 @@ from .parameters import (
 from .pir.importer import PirProgram
 from .pir.importer import read_program as read_pir_program
 from .tensor_inputs import settle_tensor_inputs
-
-# What Paddle's own exporter leaves out with clip_extra: how and where the model was made.
-_EXPORT_ATTRIBUTES = ("op_callstack", "op_namescope", "op_role", "op_role_var", "op_device")
 
 
 class Folding(NamedTuple):
@@ -201,6 +199,15 @@ class Model:
             if (desc := proto.tensor_desc(var)) is not None
         }
 
+    def float32_tensors(self) -> set[str]:
+        """The names of the dense tensors that are declared as float32."""
+        return {
+            var.name
+            for block in self.program.blocks
+            for var in block.vars
+            if (desc := proto.tensor_desc(var)) is not None and desc.data_type == proto.FP32
+        }
+
     def reads(self) -> Counter[str]:
         """How often ops read each variable."""
         return Counter(name for op in self.ops() for name in op.reads())
@@ -250,6 +257,7 @@ def load_model(
     data = _read_bytes(model_path)
     pir = read_pir_program(model_path, data) if model_path.suffix == ".json" else None
     program = pir.program if pir is not None else _parse_program(model_path, data)
+    check_form(model_path, program)
     names = _parameter_names(program)
     if pir is not None and names and params_path is None:
         params_path = model_path.with_suffix(".pdiparams")
@@ -357,7 +365,7 @@ def program_bytes(program: Any) -> bytes:
     stripped.CopyFrom(program)
     for block in stripped.blocks:
         for op in ops_of(block):
-            op.remove_attrs(_EXPORT_ATTRIBUTES)
+            op.remove_attrs(EXPORT_ATTRIBUTES)
     return bytes(stripped.SerializeToString())
 
 
@@ -451,8 +459,6 @@ def _parse_program(path: Path, data: bytes) -> Any:
         raise ModelFileError(
             f"{path}: is not a Paddle program, or is truncated ({error}). Export the model again."
         ) from error
-    if not program.blocks or not program.blocks[0].ops:
-        raise ModelFileError(f"{path}: the program has no ops. Export the model again.")
     return program
 
 

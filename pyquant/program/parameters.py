@@ -9,6 +9,7 @@ raw little-endian values.
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -188,10 +189,11 @@ def _read_tensor(reader: _Reader) -> Array:
         raise reader.fail(f"data type {desc.data_type} is not known")
     if any(dim < 0 for dim in desc.dims):
         raise reader.fail(f"shape {list(desc.dims)} has a negative size")
-    size = 1
-    for dim in desc.dims:
-        size *= dim
-    data = reader.take(size * dtype.itemsize)
+    # numpy multiplies the sizes of an empty array, too.
+    span = math.prod(dim for dim in desc.dims if dim) * dtype.itemsize
+    if len(desc.dims) > proto.MOST_DIMENSIONS or span >= 2**63:
+        raise reader.fail(f"shape {list(desc.dims)} is none that a tensor of Paddle can have")
+    data = reader.take(math.prod(desc.dims) * dtype.itemsize)
     return np.frombuffer(data, dtype=dtype).reshape(tuple(desc.dims))
 
 

@@ -255,6 +255,8 @@ def _why_not(weight: str, array: Any, axis: int | None) -> str | None:
         return f"weight '{weight}' is {array.dtype}, not fp32/fp16/bf16"
     if array.ndim < _MATRIX_RANK:
         return f"weight '{weight}' has {array.ndim} dimension(s)"
+    if not array.size:
+        return f"weight '{weight}' is empty"
     if axis is None:
         return f"the channels of weight '{weight}' are not along one axis before it is reshaped"
     return None
