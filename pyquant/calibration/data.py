@@ -54,6 +54,11 @@ def feeds_of_samples(
         yield _checked(inputs, batch, f"batch {number}")
 
 
+def check_feed(inputs: Sequence[Any], feed: Feed, where: str) -> None:
+    """Raise CalibrationDataError if a batch, by input name, does not fit the inputs."""
+    _checked(inputs, _known(feed, [var.name for var in inputs], where), where)
+
+
 def _group(inputs: Sequence[Any], samples: Iterable[Any], size: int) -> Feeds:
     pending: list[Feed] = []
     for number, sample in enumerate(samples):

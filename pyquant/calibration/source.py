@@ -16,6 +16,7 @@ from ..errors import CalibrationDataError, SettingError, UnsupportedError
 from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array
+from .archive import read_arrays
 from .data import Feeds, Source, feeds_of_batches, feeds_of_samples, source_length
 
 
@@ -124,11 +125,9 @@ def _samples(file: Path, arrays: dict[str, Array]) -> Iterator[Any]:
 
 def _read(file: Path) -> dict[str, Array]:
     try:
-        loaded = np.load(file, mmap_mode="r")
-        if isinstance(loaded, np.ndarray):
-            return {"arr_0": loaded}
-        with loaded:
-            return dict(loaded)
+        if zipfile.is_zipfile(file):
+            return read_arrays(file)
+        return {"arr_0": np.load(file, mmap_mode="r")}
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CalibrationDataError(
             f"{file}: cannot be read as .npz or .npy ({error}). Write it with numpy.savez."

@@ -9,8 +9,11 @@ raw little-endian values.
 
 from __future__ import annotations
 
+import errno
 import math
 import mmap
+import os
+import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -210,10 +213,17 @@ def _lod_levels(reader: _Reader) -> Iterator[int]:
     return iter(range(levels))
 
 
+def open_regular(path: Path) -> BinaryIO:
+    """Open a file for reading; raise OSError for anything else, as a pipe, which could block."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return path.open("rb")
+
+
 def _map(path: Path) -> memoryview:
     try:
-        with path.open("rb") as file:
-            if path.stat().st_size == 0:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size == 0:
                 return memoryview(b"")
             return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
