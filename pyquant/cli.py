@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -38,6 +39,7 @@ from .program.quantizable import (
 from .program.targets.profiles import DEPLOY_BACKENDS
 from .program.targets.saturation import ANY, PROCESSORS
 from .program.weights import WEIGHT_QUANTIZE_TYPES
+from .shown import ShownStream
 from .static import quant_post_static
 from .static_mode.options import ROUND_TYPES
 from .static_mode.placement import HERE
@@ -64,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run = options.pop("run")
     named = {_PARAMETERS.get(name, name): value for name, value in options.items()}
     try:
-        run(**named)
+        with redirect_stdout(ShownStream(sys.stdout)):
+            run(**named)
     except PyquantError as error:
         print(f"pyquant: {error}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from .program.quantizable import FloatOp, WeightedOp
 from .program.weights import QuantizedWeight
+from .shown import shown
 from .verification.outcome import Verification
 
 
@@ -96,9 +97,9 @@ class QuantizationResult:
             of = f" ({size:,} bytes)" if size else ""
             lines.append(f"float {op_type} '{ops[0].name}'{more}{of}: {reason}")
         if self.verification is not None:
-            lines.append(str(self.verification))
+            lines += str(self.verification).split("\n")
         lines += [f"note  {note}" for note in self.notes]
-        return "\n".join(lines)
+        return "\n".join(map(shown, lines))
 
     def _kept_by_reason(self) -> dict[tuple[str, str], list[FloatOp]]:
         kept: dict[tuple[str, str], list[FloatOp]] = {}

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..calibration.statistic import ActivationHistogram
+from ..shown import shown
 from .similarity import Similarity
 
 SIMULATED, INT8_RUN = "simulated", "int8 run"
@@ -116,7 +117,7 @@ class Comparison:
                 lines += _aligned(table, tensors[:top])
                 if top is not None and top < len(tensors):
                     lines.append(f"  and {len(tensors) - top} more")
-        return "\n".join(lines)
+        return "\n".join(map(shown, lines))
 
     def __str__(self) -> str:
         """Return the whole report as text."""
