@@ -57,13 +57,34 @@ def join_openmp(library: Path) -> bool:
     """Run the kernels on another OpenMP runtime's threads from now on; return whether this worked.
 
     A runtime's threads spin for a while after each parallel region and occupy the cores. So kernels
-    that run between the ops of a network are faster on the network's own threads.
+    that run between the ops of a network are faster on the network's own threads. No thread of a
+    runtime survives a fork: in a forked process, the kernels have threads of their own, and join
+    none.
 
     Args:
         library: the runtime's shared library, such as Paddle's ``libiomp5.so``. It must be loaded
             already and have GCC's interface (``GOMP_parallel``).
     """
     return _native.join_openmp(str(library))
+
+
+def watch_mapping(mapped: NDArray[np.uint8]) -> int:
+    """Watch the memory of a mapped file; return a number for `is_mapping_cut`.
+
+    Where the file has been truncated meanwhile, the memory reads as zeros instead of ending the
+    process (SIGBUS). It must be forgotten (`forget_mapping`) before it is unmapped.
+    """
+    return _native.watch_mapping(mapped.__array_interface__["data"][0], mapped.nbytes)
+
+
+def is_mapping_cut(number: int) -> bool:
+    """Return whether something was read behind the end of a watched file."""
+    return _native.is_mapping_cut(number)
+
+
+def forget_mapping(number: int) -> None:
+    """Stop watching."""
+    _native.forget_mapping(number)
 
 
 def abs_max(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> float:
@@ -287,10 +308,11 @@ def quantize(
     """Quantize symmetrically to int8 for up to 8 bits, else to int16, in the shape of `x`.
 
     The threshold is a single one, or float32[channels] with `axis`. The result equals, bit for bit,
-    Paddle's `quantize_linear` (round_type 0): round half to even of x * (levels / threshold),
-    clipped to [-levels - 1, levels]. NaN becomes 0, and so do the zeros of an all-zero channel
-    with threshold 0. If `out` is given, the result is written to it and `out` is returned. It must
-    not overlap `x`. Reusing memory saves the time that the system takes for new memory.
+    Paddle's `quantize_linear` (round_type 0): round half to even of x * (levels * (1 / threshold)),
+    each operation rounded to float32, clipped to [-levels - 1, levels]. NaN becomes 0, and so do
+    the zeros of an all-zero channel with threshold 0. If `out` is given, the result is written to
+    it and `out` is returned. It must not overlap `x`. Reusing memory saves the time that the system
+    takes for new memory.
 
     Raises:
         ValueError: a threshold is negative or not finite, their number differs from that of the
@@ -354,8 +376,8 @@ def mean_errors(
     Raises:
         ValueError: the shapes do not fit.
     """
-    matrix = _contiguous(values), _contiguous(integers), _contiguous(steps)
-    return _native.mean_errors(*matrix, _contiguous(inputs), axis, groups, num_threads)
+    matrix = _contiguous(values), _contiguous(integers), _aligned(steps)
+    return _native.mean_errors(*matrix, _aligned(inputs), axis, groups, num_threads)
 
 
 def add_moments(
@@ -376,7 +398,7 @@ def add_moments(
     Raises:
         ValueError: the shapes do not fit.
     """
-    _native.add_moments(_contiguous(samples), moments, num_threads)
+    _native.add_moments(_aligned(samples), moments, num_threads)
 
 
 def round_by_moments(
@@ -409,13 +431,17 @@ def round_by_moments(
     Raises:
         ValueError: the shapes do not fit, or a step is not finite and positive.
     """
-    arrays = _contiguous(weights), _contiguous(steps), _contiguous(moments)
+    arrays = _aligned(weights), _aligned(steps), _aligned(moments)
     return _native.round_by_moments(*arrays, bits, sweeps, num_threads)
 
 
 def _contiguous(x: NDArray[Any]) -> NDArray[Any]:
     # ascontiguousarray alone would give a 0-D array a dimension.
     return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+
+
+def _aligned(x: NDArray[Any]) -> NDArray[Any]:
+    return _contiguous(x) if x.flags.aligned else x.copy()
 
 
 def _in_memory_order(x: NDArray[Any]) -> NDArray[Any]:
@@ -431,12 +457,12 @@ def _counts(counts: NDArray[Any]) -> NDArray[np.uint64]:
         raise TypeError(f"counts must be a numpy array of integers, got {_type_name(counts)}")
     if counts.dtype.kind == "i" and (counts < 0).any():
         raise ValueError("counts must not be negative")
-    return _contiguous(counts.astype(np.uint64, copy=False))
+    return _aligned(counts.astype(np.uint64, copy=False))
 
 
 def _thresholds(threshold: float | NDArray[np.float32]) -> NDArray[np.float32]:
     if isinstance(threshold, np.ndarray) and threshold.dtype == np.float32:
-        return threshold if threshold.ndim != 0 else threshold.reshape(1)
+        return _aligned(threshold if threshold.ndim != 0 else threshold.reshape(1))
     if isinstance(threshold, float) and abs(threshold) < _FLOAT32_MAX:
         return np.array((threshold,), np.float32)
     with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused

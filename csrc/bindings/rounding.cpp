@@ -10,6 +10,7 @@ namespace pyquant {
 namespace {
 
 void check_moments(const Doubles& moments, py::ssize_t size) {
+  require_aligned(moments, "moments");
   require(moments.ndim() == 2 && moments.shape(0) == size && moments.shape(1) == size,
           "moments must be [{}, {}]", size, size);
 }
@@ -17,6 +18,7 @@ void check_moments(const Doubles& moments, py::ssize_t size) {
 void add_sample_moments(const Floats& samples, Doubles& moments,
                         const OptionalThreads& num_threads) {
   require(samples.ndim() == 2, "samples must have two dimensions");
+  require_aligned(samples, "samples");
   check_moments(moments, samples.shape(1));
   double* sums = moments.mutable_data();
   const int threads = threads_from(num_threads);
@@ -47,6 +49,8 @@ py::array round_to(const Floats& weights, const Floats& steps, const Doubles& mo
 py::array round_weights(const Floats& weights, const Floats& steps, const Doubles& moments,
                         int bits, int sweeps, const OptionalThreads& num_threads) {
   require(weights.ndim() == 2, "weights must have two dimensions");
+  require_aligned(weights, "weights");
+  require_aligned(steps, "steps");
   check_moments(moments, weights.shape(1));
   check_bits(bits);
   require(steps.ndim() == 1 && steps.shape(0) == weights.shape(0),

@@ -10,11 +10,28 @@ from typing import Any
 
 import numpy as np
 
-from ..program.parameters import Array, open_regular
+from ..program.mapped_files import map_file, open_regular
+from ..program.parameters import Array
 
 MOST_EXPANSION = 100
 """How many times larger than the file its arrays may be, besides `FREE_BYTES`."""
 FREE_BYTES = 1 << 26
+
+
+def map_array(path: Path) -> Array:
+    """Return the array of an ``.npy``, mapped; see `map_file`.
+
+    Raises OSError if the file cannot be read, and ValueError if it is damaged.
+    """
+    with open_regular(path) as stream:
+        try:
+            shape, is_fortran, dtype = _header(stream)
+        except Exception as error:  # numpy raises many types
+            raise ValueError(str(error) or type(error).__name__) from error
+        content = map_file(path)[stream.tell() :]
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError(f"it declares {dtype}{list(shape)} in {len(content)} bytes")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def read_arrays(path: Path) -> dict[str, Array]:
@@ -51,12 +68,20 @@ def _check(stream: Any, file_bytes: int) -> None:
 
 def _check_header(content: Any, member: zipfile.ZipInfo) -> None:
     """Check that a header declares as many bytes as its member of the archive has."""
-    read = np.lib.format.read_array_header_1_0
-    if np.lib.format.read_magic(content) > (1, 0):
-        read = np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(content)
+    shape, _, dtype = _header(content)
     declared = content.tell() + math.prod(shape) * dtype.itemsize
-    if dtype.hasobject or min(shape, default=0) < 0 or declared != member.file_size:
+    if dtype.hasobject or declared != member.file_size:
         raise ValueError(
             f"{member.filename} declares {dtype}{list(shape)} in {member.file_size} bytes"
         )
+
+
+def _header(stream: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of an ``.npy``: the shape, whether it is in Fortran's order, and the type."""
+    read = np.lib.format.read_array_header_1_0
+    if np.lib.format.read_magic(stream) > (1, 0):
+        read = np.lib.format.read_array_header_2_0
+    shape, is_fortran, dtype = read(stream)
+    if min(shape, default=0) < 0:
+        raise ValueError(f"it declares the shape {list(shape)}")
+    return shape, is_fortran, dtype

@@ -155,6 +155,7 @@ def model_fingerprint(model: Model) -> str:
         array = np.ascontiguousarray(model.yet_to_be_made(name).stored)
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
+    model.refuse_changed_files()
     return digest.hexdigest()
 
 

@@ -14,15 +14,16 @@ from google.protobuf.message import DecodeError
 from ..errors import ModelFileError, SettingError
 from . import proto
 from .form import EXPORT_ATTRIBUTES, check_form
+from .mapped_files import forget_pages, open_regular
 from .op import Op, ops_of
 from .output_files import OutputFiles
 from .parameters import (
     Array,
     DerivedTensor,
     Tensor,
-    forget_pages,
     read_combined,
     read_separate,
+    refuse_changed,
     write_combined,
 )
 from .pir.importer import PirProgram
@@ -145,6 +146,11 @@ class Model:
         stored = self.origin.parameters
         is_same = (stored.get(name) is array for name, array in self.parameters.items())
         return len(stored) == len(self.parameters) and all(is_same)
+
+    def refuse_changed_files(self) -> None:
+        """Raise ModelFileError if a parameter file has changed since it was read."""
+        if self.origin is not None:
+            refuse_changed(self.origin.parameters.values())
 
     def settle(self) -> None:
         """Make the pending parameters that are not replaced."""
@@ -273,6 +279,7 @@ def load_model(
     model = Model(program, parameters, *paths, pir, origin=origin)
     _check_parameters(model)
     positions = settle_tensor_inputs(program, parameters)
+    model.refuse_changed_files()
     if positions is not None and pir is not None:
         model.pir = pir._replace(positions=[pir.positions[at] for at in positions])
     return model
@@ -353,9 +360,12 @@ def parameter_files(
     targets = (model_path, *contents)
     _refuse_overwriting_source(model, targets)
     _refuse_strange_places(directory, targets)
-    for path, together in contents.items():
-        with files.open(path) as stream:
-            write_combined(stream, together)
+    try:
+        for path, together in contents.items():
+            with files.open(path) as stream:
+                write_combined(stream, together)
+    finally:
+        model.refuse_changed_files()  # also in place of an error of writing what is gone
     return targets
 
 
@@ -443,7 +453,8 @@ def _json_programs(directory: Path) -> list[Path]:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as stream:
+            return stream.read()
     except OSError as error:
         raise ModelFileError(
             f"{path}: the model file cannot be read ({error.strerror}). "

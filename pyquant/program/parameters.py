@@ -9,11 +9,7 @@ raw little-endian values.
 
 from __future__ import annotations
 
-import errno
 import math
-import mmap
-import os
-import stat
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -28,6 +24,7 @@ from tqdm import tqdm
 
 from ..errors import ModelFileError
 from . import proto
+from .mapped_files import changed_file, forget_pages, map_file
 
 Array = NDArray[Any]
 
@@ -57,7 +54,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = 0
-        self.buffer = _map(path)
+        self.buffer = _mapped(path)
         self.name = ""
 
     def fail(self, problem: str) -> ModelFileError:
@@ -158,25 +155,6 @@ def _chunks(array: Array) -> Iterator[Array]:
         yield np.ascontiguousarray(array[part])
 
 
-def forget_pages(array: Array) -> None:
-    """Free the whole pages of a mapped file under ``array``; they are read again if needed."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    file = base.obj if isinstance(base, memoryview) else None
-    if not isinstance(file, mmap.mmap) or not array.flags.c_contiguous:
-        return
-    offset = _address(array) - _address(np.frombuffer(file, np.uint8))
-    first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-    size = (offset + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
-    if size > 0:
-        file.madvise(mmap.MADV_DONTNEED, first, size)
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
-
-
 def _read_tensor(reader: _Reader) -> Array:
     _expect_version(reader)
     for _ in _lod_levels(reader):
@@ -213,19 +191,19 @@ def _lod_levels(reader: _Reader) -> Iterator[int]:
     return iter(range(levels))
 
 
-def open_regular(path: Path) -> BinaryIO:
-    """Open a file for reading; raise OSError for anything else, as a pipe, which could block."""
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "it is no regular file")
-    return path.open("rb")
+def refuse_changed(arrays: Iterable[Array]) -> None:
+    """Raise ModelFileError if a file that arrays are mapped from has changed since."""
+    path = changed_file(arrays)
+    if path is not None:
+        raise ModelFileError(
+            f"{path}: the parameter file was changed while it was being read. Wait until it is "
+            "written, and try again."
+        )
 
 
-def _map(path: Path) -> memoryview:
+def _mapped(path: Path) -> memoryview:
     try:
-        with open_regular(path) as file:
-            if os.fstat(file.fileno()).st_size == 0:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return map_file(path)
     except OSError as error:
         raise ModelFileError(
             f"{path}: the parameter file cannot be read ({error.strerror}). "

@@ -11,8 +11,9 @@ import numpy as np
 
 from .. import kernels
 from ..errors import NonFiniteWeightError
+from .mapped_files import forget_pages
 from .model import Model, Pending
-from .parameters import Array, DerivedTensor, forget_pages, row_chunks
+from .parameters import Array, DerivedTensor, row_chunks
 from .quantizable import WeightedOp
 
 WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")
