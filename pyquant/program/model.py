@@ -16,7 +16,7 @@ from . import proto
 from .form import EXPORT_ATTRIBUTES, check_form
 from .mapped_files import forget_pages, open_regular
 from .op import Op, ops_of
-from .output_files import OutputFiles
+from .output_files import OutputFiles, end_killed_runs
 from .parameters import (
     Array,
     DerivedTensor,
@@ -412,6 +412,8 @@ def _refuse_strange_places(directory: Path, targets: Iterable[Path]) -> None:
 def _locate(
     model_dir: Path, model_filename: str | None, params_filename: str | None
 ) -> tuple[Path, Path | None]:
+    for directory in (model_dir, model_dir.parent):  # where its files are written to
+        end_killed_runs(directory)
     if model_filename is not None:
         model_path = model_dir / model_filename
     else:

@@ -26,7 +26,7 @@ from ..calibration.thresholds import statistic_of
 from ..errors import ActivationError, CalibrationDataError, CalibrationFileError
 from ..program.folding.linear import channel_axes, weight_layout
 from ..program.model import Model
-from ..program.output_files import remove_leftovers
+from ..program.output_files import end_killed_runs
 from ..program.parameters import Array
 from ..program.quantizable import FloatOp
 from .options import CalibrationOptions, Options
@@ -120,7 +120,7 @@ def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Ca
     fingerprint, tensors = model_fingerprint(model), plan.int8.observed
     data, checkpoint = options.data, options.kept_at
     if checkpoint is not None and checkpoint.path.exists():
-        remove_leftovers(checkpoint.path)
+        end_killed_runs(checkpoint.path.parent)
         calibration = Calibration.load(checkpoint.path)
         calibration.check_same(fingerprint, tensors, str(checkpoint.path))
         _check_fits(model, plan, calibration, str(checkpoint.path))
