@@ -81,16 +81,16 @@ def _dynamic(output: Path, **arguments: Any) -> None:
     print(quant_post_dynamic(save_model_dir=output, **arguments))
 
 
-def _static(output: Path, ray: str | None, **arguments: Any) -> None:
-    engine = _engine(ray)
-    result = quant_post_static(None, quantize_model_path=output, engine=engine, **arguments)
+def _static(output: Path, ray: str | None, isolate: bool, **arguments: Any) -> None:
+    arguments |= {"engine": _engine(ray), "isolate": isolate and ray is None}
+    result = quant_post_static(None, quantize_model_path=output, **arguments)
     for name, threshold in result.thresholds().items():
         print(f"threshold {threshold:<12.6g} {name}")
     print(result)
 
 
-def _calibrate(output: Path, ray: str | None, **arguments: Any) -> None:
-    calibration = calibrate(engine=_engine(ray), **arguments)
+def _calibrate(output: Path, ray: str | None, isolate: bool, **arguments: Any) -> None:
+    calibration = calibrate(engine=_engine(ray), isolate=isolate and ray is None, **arguments)
     calibration.save(output)
     _print_calibration(output, calibration)
 
@@ -426,6 +426,12 @@ def _add_data(source: argparse._ActionsContainer, parser: argparse.ArgumentParse
     )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="run the data on a Ray cluster ('local' starts one here)"
+    )
+    parser.add_argument(
+        "--no-isolate",
+        dest="isolate",
+        action="store_false",
+        help="run the model in this process, which it may end, instead of one of its own",
     )
 
 

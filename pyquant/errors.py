@@ -44,6 +44,10 @@ class CalibrationFileError(PyquantError):
     """A saved calibration cannot be read, or is of another model or of other data."""
 
 
+class ModelCrashError(PyquantError):
+    """The process that ran the model died; the message names the op that ran (``isolate=True``)."""
+
+
 class ClusterError(PyquantError):
     """Ray cannot be initialized, or failed to run a batch: its worker died, or memory ran out."""
 

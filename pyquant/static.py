@@ -11,6 +11,7 @@ from .calibration.data import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .errors import SettingError, UnsupportedError
+from .isolation import run_isolated
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, copy_model, load_model, save_model
 from .program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, with_large_parameters
@@ -85,6 +86,7 @@ def quant_post_static(
     processors: str = ANY,
     verify: bool = True,
     plan_for: str | None = None,
+    isolate: bool = False,
 ) -> QuantizationResult:
     """Quantize weights and activations to int8; calibration data gives the activations' ranges.
 
@@ -168,6 +170,9 @@ def quant_post_static(
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine. It needs the check.
+        isolate: do it all in a process of its own, for models that may not be trusted: one that
+            makes Paddle crash then ends that process. Batches are copied to it, activations are
+            not. It starts within seconds.
 
     Returns:
         What was quantized and with which threshold, and what stays in float and why.
@@ -182,8 +187,12 @@ def quant_post_static(
         CalibrationInterrupted: Ctrl-C during a run with a checkpoint, which holds what was seen.
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
+        ModelCrashError: the model ended the process that ran it (``isolate``).
         OutputError: the result cannot be written; nothing has changed on the disk.
     """
+    if isolate:
+        there: QuantizationResult = run_isolated(quant_post_static, {**locals(), "isolate": False})
+        return there
     check_supported(
         weight_bits=weight_bits, activation_bits=activation_bits, onnx_format=onnx_format
     )

@@ -52,7 +52,10 @@ def test_static(
         np.savez(data / "1.npz", x=IMAGES[2:])
     out = tmp_path / "out"
     options = ["--algo", "KL", "--no-verify"]
-    assert main(["static", str(source), "-o", str(out), "--data", str(data), *options]) == 0
+    assert (
+        main(["static", "--no-isolate", str(source), "-o", str(out), "--data", str(data), *options])
+        == 0
+    )
     text = capsys.readouterr().out
     for name in ("x", "b", "f"):
         assert re.search(rf"^threshold +\d+\.\d+ +{name}$", text, re.MULTILINE)
@@ -71,14 +74,18 @@ def test_static_for_another_target(
 ) -> None:
     arguments = static_arguments(source, tmp_path)
     for target, activations in (("ARM", 3), ("TensorRT", 5)):
-        assert main([*arguments, "--deploy-backend", target, "--full-quantize"]) == 0
+        assert (
+            main([*arguments, "--no-isolate", "--deploy-backend", target, "--full-quantize"]) == 0
+        )
         assert f"quantized {activations} activations" in capsys.readouterr().out
 
 
 def test_static_for_accuracy(tmp_path: Path, source: Path) -> None:
     arguments = static_arguments(source, tmp_path)
     arguments += ["-o", str(tmp_path / "out"), "--algo", "auto", "--equalize"]
-    assert main([*arguments, "--round-type", "adaround", "--no-bias-correction"]) == 0
+    assert (
+        main([*arguments, "--no-isolate", "--round-type", "adaround", "--no-bias-correction"]) == 0
+    )
     accurate: dict[str, Any] = {"algo": "auto", "equalize": True, "round_type": "adaround"}
     accurate["bias_correction"] = False
     for name, options in (("accurate", accurate), ("plain", {})):
@@ -98,11 +105,12 @@ def test_errors_go_to_stderr_in_one_line(
     np.savez(uneven, x=IMAGES, y=IMAGES[:2])
     empty = tmp_path / "empty"
     empty.mkdir()
+    files = [str(source), "-o", str(tmp_path), "--no-isolate", "--data"]
     for arguments, said in [
         (["inspect", str(tmp_path / "nowhere")], f"{tmp_path}/nowhere: "),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(bad)], f"{bad}: "),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(uneven)], f"{uneven}: "),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(empty)], f"{empty}: "),
+        (["static", *files, str(bad)], f"{bad}: "),
+        (["static", *files, str(uneven)], f"{uneven}: "),
+        (["static", *files, str(empty)], f"{empty}: "),
     ]:
         assert main(arguments) == 1
         message = capsys.readouterr().err
