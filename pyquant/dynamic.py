@@ -14,10 +14,12 @@ from .program.misfusion import keep_apart
 from .program.model import Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
 from .program.quantizable import (
+    OTHER,
     WEIGHT_ONLY_OP_TYPES,
     FloatOp,
     WeightedOp,
     check_quantizable,
+    find_other_readers,
     find_weighted_ops,
     refuse_nothing,
     stays_float,
@@ -63,8 +65,9 @@ def quant_post_dynamic(
         save_params_filename: None means the program's name with ``.pdiparams``.
         quantizable_op_type: op types whose weights are quantized. A weight may also reach its op
             through ops that only reshape it, as ``conv1d``'s filter does. For ``rnn`` (LSTM, GRU
-            and simple RNN), all matrices are quantized, by their rows. PaddleSlim's default is
-            ``conv2d`` and ``mul``.
+            and simple RNN), all matrices are quantized, by their rows. ``other`` stands for
+            parameters of 64 KiB or more that ops read otherwise, such as tables of positions; they
+            become int16. PaddleSlim's default is ``conv2d`` and ``mul``.
         weight_bits: 8 or 16.
         weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
         generate_test_model: also write a float model with the dequantized weights.
@@ -91,8 +94,15 @@ def quant_post_dynamic(
     model = load_model(model_dir, model_filename, params_filename)
     check_quantizable(model, skip_tensor_list or ())
     ops, kept = _part(model, quantizable_op_type, skip_tensor_list or (), lite_format)
+    per_channel = weight_quantize_type != "abs_max"
+    weights = quantize_weights(model, ops, weight_bits, per_channel)
+    if OTHER in quantizable_op_type and not lite_format:
+        others = find_other_readers(model, ops, kept, skip_tensor_list or ())
+        more, lossy = _as_int16(model, others, weights, per_channel)
+        ops, kept = [*ops, *(op for op in others if op not in lossy)], [*kept, *lossy.values()]
+        weights.update(more)
+    refuse_nothing(model, quantizable_op_type, ops, kept)
     watch.lap("load")
-    weights = quantize_weights(model, ops, weight_bits, weight_quantize_type != "abs_max")
     filename = save_model_filename or _default_filename(model, lite_format)
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
@@ -150,8 +160,30 @@ def _part(
         misread = why_misread(model, ops)
         more = [stays_float(model, op, why) for op, why in misread.items()]
         ops = [op for op in ops if op not in misread]
-    refuse_nothing(model, op_types, ops, kept + more)
     return ops, kept + more
+
+
+def _as_int16(
+    model: Model,
+    others: Sequence[WeightedOp],
+    known: Collection[str],
+    per_channel: bool,
+) -> tuple[dict[str, QuantizedWeight], dict[WeightedOp, FloatOp]]:
+    """Return the large parameters that ``others`` alone read as int16, and what stays in float.
+
+    They may be tables of positions or masks, which 8 bits would harm.
+    """
+    own = [op for op in others if op.weight not in known]
+    weights = quantize_weights(model, own, 16, per_channel)
+    lossy = {}
+    for name, weight in weights.items():
+        if weight.why_float is None and (lost := weight.share_lost) > _MOST_LOST:
+            lossy[name] = f"{lost:.0%} of the values of '{name}' would become zero as int16"
+    kept = {op: stays_float(model, op, lossy[op.weight]) for op in own if op.weight in lossy}
+    return {name: weight for name, weight in weights.items() if name not in lossy}, kept
+
+
+_MOST_LOST = 0.01  # of a normal distribution, int16 loses a ten-thousandth
 
 
 def _without_non_finite(

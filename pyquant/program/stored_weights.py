@@ -105,11 +105,15 @@ def _reshape(source: str, output: str, shape: Sequence[int]) -> Op:
 
 
 def _read_by_others(graph: Graph, ops: Iterable[WeightedOp]) -> set[str]:
-    """Return the tensors that are read other than as the weight of one of ``ops``."""
+    """Return the tensors that are read other than as the weight of one of ``ops``.
+
+    An op that runs a block of its own lists what the ops of the block read; those read it.
+    """
     weights = {(graph.number(op.block, op.read_at), op.weight) for op in ops}
     return {
         name
         for _, number in graph.in_order()
+        if not graph.op(number).has_block()
         for name in graph.op(number).reads()
         if (number, name) not in weights
     }

@@ -129,7 +129,22 @@ class QuantizedWeight:
         """The step between neighbouring integers: float32, in the shape of the threshold."""
         levels = np.float32(2 ** (self.bits - 1) - 1)
         step: Array = (self.threshold / levels).astype(np.float32)
-        return step
+        with np.errstate(over="ignore"):  # as of a mask that holds the least float
+            is_finite = np.isfinite(step * levels)
+        return np.where(is_finite, step, np.nextafter(step, np.float32(0)))
+
+    @property
+    def share_lost(self) -> float:
+        """The share of the values other than zero that become zero; reads the weight."""
+        lost, nonzero, source = 0, 0, self.source
+        for rows in row_chunks(self.stored):
+            part = source[rows]
+            is_nonzero = part & 0x7FFF if part.dtype == np.uint16 else part
+            count = int(np.count_nonzero(is_nonzero))
+            integers = self._round(part, rows, np.empty(part.shape, self.values.dtype))
+            lost += count - int(np.count_nonzero(integers))
+            nonzero += count
+        return lost / max(1, nonzero)
 
     @property
     def dequantized(self) -> DerivedTensor:

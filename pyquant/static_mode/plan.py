@@ -19,6 +19,7 @@ from ..program.quantizable import (
     WeightedOp,
     check_quantizable,
     find_weighted_ops,
+    refuse_nothing,
 )
 from ..program.targets.int8_plan import Int8Plan, plan_int8
 from ..program.targets.onednn.plan import plan_onednn
@@ -127,6 +128,7 @@ def _sorted_ops(
 ) -> _SortedOps:
     """Sort the ops of a model, as it is, by what is done with them."""
     found, kept = find_weighted_ops(model, types, skip_tensors)
+    refuse_nothing(model, types, found, kept)
     int8_names = _names_of_weightless(model, target, skip_tensors)
     kept = [op for op in kept if op.name not in int8_names]
     parts = _SortedOps([], [], kept)

@@ -84,6 +84,17 @@ class Masked(paddle.nn.Layer):
         return paddle.matmul(paddle.nn.functional.softmax(scores), rows)
 
 
+class Positions(paddle.nn.Layer):
+    """The sum of a slice of a table and of its rows by index; no op has a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = self.create_parameter([128, 160])
+
+    def forward(self, words: Any) -> Any:
+        return paddle.gather(self.table, words) + self.table[:5]
+
+
 def recurrent(name: str, layers: int, suffixes: tuple[str, ...] = ("",)) -> dict[str, int]:
     return {
         f"{name}.weight_{kind}_l{layer}{suffix}": 0
@@ -106,7 +117,9 @@ NETWORKS: dict[Callable[[], paddle.nn.Layer], dict[str, int]] = {
         **recurrent("gru", 1),
     },
     Masked: {"embedding.weight": 0},
+    Positions: {"table": 0},
 }
+FIXED_SHAPES = (Masked, Positions)
 
 
 def fake_quantize(weight: Any, axis: int, bits: int) -> None:
@@ -124,7 +137,7 @@ def check(directory: Path, make: Callable[[], Any], axes: dict[str, int], bits: 
     paddle.seed(0)
     network = make()
     network.eval()
-    specs = [InputSpec([len(WORDS) if make is Masked else None], "int64", "words")]
+    specs = [InputSpec([len(WORDS) if make in FIXED_SHAPES else None], "int64", "words")]
     paddle.jit.save(network, str(directory / "network"), input_spec=specs)
     result = pyquant.quant_post_dynamic(
         directory, directory / "out", weight_bits=bits, generate_test_model=True
@@ -132,7 +145,7 @@ def check(directory: Path, make: Callable[[], Any], axes: dict[str, int], bits: 
     assert result.model_path.suffix == ".json"
     for name, weight in network.named_parameters():
         if name in axes:
-            fake_quantize(weight, axes[name], bits)
+            fake_quantize(weight, axes[name], 16 if make is Positions else bits)
     expected = network(paddle.to_tensor(WORDS)).numpy()
     assert len(result.quantized) == len(axes)
     infinite = [op.op_type for op in result.kept_float if "infinity" in op.reason]
