@@ -68,6 +68,9 @@ def dequantize(
     num_threads: int | None,
     out: NDArray[np.float32] | None,
 ) -> NDArray[np.float32]: ...
+def quantize_groups(
+    x: NDArray[Any], bits: int, search: bool, num_threads: int | None
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
 def add_moments(
     samples: NDArray[np.float32], moments: NDArray[np.float64], num_threads: int | None
 ) -> None: ...

@@ -346,6 +346,38 @@ def dequantize(
     return _native.dequantize(_contiguous(q), _thresholds(threshold), axis, bits, num_threads, out)
 
 
+def quantize_groups(
+    x: Values,
+    bits: int = 4,
+    *,
+    search: bool = True,
+    dtype: str | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize values in groups, each with its own step, in one pass.
+
+    Args:
+        x: [outer, size, inner]; the values along the middle axis are a group, of up to 1024.
+        bits: 4, for integers from -8 to 7, or 8, for -128 to 127.
+        search: take the step of least squared error among a few. For the integers that a step
+            gives, the best step follows by least squares. Otherwise, the step maps the greatest
+            magnitude to 7 or 127.
+        dtype: as for the other kernels.
+        num_threads: None uses OpenMP's default.
+
+    Returns:
+        The integers, int8[outer, size, inner], and the steps, float32[outer, 1, inner]. A step may
+        be negative. It is 1 for a group of zeros, and NaN for one that holds NaN or infinity. With
+        4 bits, a byte has two integers, int8[outer, size / 2, inner]: 16 times the one from the
+        second half of its group, plus 8, plus the one from the first half.
+
+    Raises:
+        ValueError: `x` has other dimensions or larger groups, `bits` is neither 4 nor 8, or groups
+            of 4 bits have an odd size.
+    """
+    return _native.quantize_groups(_contiguous(view_values(x, dtype)), bits, search, num_threads)
+
+
 def mean_errors(
     values: NDArray[np.float32],
     integers: NDArray[np.int8],

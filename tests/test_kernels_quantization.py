@@ -382,3 +382,112 @@ def test_bad_mean_errors_are_refused() -> None:
     }.items():
         with pytest.raises(ValueError, match=match):
             kernels.mean_errors(*arguments)
+
+
+def slow_groups(x: Any, bits: int, search: bool) -> tuple[Any, Any]:
+    """Quantize groups as the kernel does it, with its order of float32 operations."""
+    levels = np.float32(levels_of(bits))
+    extreme = np.take_along_axis(x, np.abs(x).argmax(1, keepdims=True), 1)
+    step, gain = np.abs(extreme) / levels, np.zeros_like(extreme)
+    with np.errstate(all="ignore"):
+        for tried in range(7 if search else 0):
+            length = levels + np.float32(tried / 2)
+            multiplier = -length / extreme
+            t = x * multiplier
+            q = np.rint(np.clip(t, -levels - 1, levels))
+            products, squares = (
+                np.add.accumulate(part, 1, np.float32)[:, -1:] for part in (t * q, q * q)
+            )
+            found = products * products / (squares * length * length)
+            step = np.where(found > gain, products / (squares * multiplier), step)
+            gain = np.maximum(gain, found)
+        q = np.rint(np.clip(x * (1 / step), -levels - 1, levels))
+    return q.astype(np.int8), step
+
+
+def unpacked(packed: Any) -> Any:
+    """Return int8[outer, size, inner] of what `kernels.quantize_groups` packs."""
+    high = packed >> 4
+    return np.concatenate([packed - 16 * high - 8, high], axis=1)
+
+
+GROUPS = [(3, 64, 200), (300, 64, 1), (2, 6, 5), (1, 128, 130), (5, 2, 1)]
+
+
+@pytest.mark.parametrize("shape", GROUPS)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("search", [False, True])
+def test_groups(shape: tuple[int, ...], bits: int, search: bool) -> None:
+    x = np.random.default_rng(0).standard_t(3, shape).astype(np.float32)
+    integers, steps = kernels.quantize_groups(x, bits, search=search)
+    assert (integers.dtype, steps.shape) == (np.int8, (shape[0], 1, shape[2]))
+    expected, expected_steps = slow_groups(x, bits, search)
+    found = unpacked(integers) if bits == 4 else integers
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(steps, expected_steps)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_search_for_steps_lessens_the_error_to_near_the_least(bits: int) -> None:
+    x = np.random.default_rng(0).standard_t(3, (20, 64, 40)).astype(np.float32)
+
+    def squared_error(steps: Any) -> Any:
+        q = np.clip(np.rint(x / steps), *(-levels_of(bits) - 1, levels_of(bits)))
+        return ((x - q * steps.astype(np.float64)) ** 2).sum(1)
+
+    def error_of(search: bool) -> Any:
+        return squared_error(kernels.quantize_groups(x, bits, search=search)[1])
+
+    extreme = np.take_along_axis(x, np.abs(x).argmax(1, keepdims=True), 1)
+    finely = (levels_of(bits) + np.linspace(-1, 12, 400)).astype(np.float32)
+    least = np.min([squared_error(-extreme / length) for length in finely], axis=0)
+    searched, nearest = error_of(True), error_of(False)
+    assert searched.sum() < (0.8 if bits == 4 else 0.98) * nearest.sum()
+    assert searched.sum() < 1.02 * least.sum()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_groups_of_zeros_of_extremes_and_of_what_is_not_finite(bits: int) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 64, 7)).astype(np.float32)
+    x[..., 0] = 0
+    x[..., 1] *= 1e-33
+    x[..., 2] *= np.finfo(np.float32).max / np.abs(x[..., 2]).max()
+    x[0, 5, 3] = np.nan
+    x[0, 0, 4] = np.inf
+    x[0, 63, 5] = -np.inf
+    integers, steps = kernels.quantize_groups(x, bits)
+    found = unpacked(integers) if bits == 4 else integers
+    assert (steps[..., :2] == 1).all()
+    assert not found[..., :2].any()
+    assert np.isnan(steps[..., 3:6]).all()
+    assert np.isfinite(steps[..., 6]).all()
+    error = (found[..., 2] * steps[..., 2].astype(np.float64) - x[..., 2]) / x[..., 2].max()
+    assert np.abs(error).max() < {4: 0.2, 8: 0.02}[bits]
+
+
+def test_groups_are_the_same_everywhere_and_for_every_type(restored_isa: None) -> None:
+    x = np.random.default_rng(1).standard_normal((700, 64, 3)).astype(np.float32)
+    half, brain = x.astype(np.float16), (x.view(np.uint32) >> 16).astype(np.uint16)
+    wide = half.astype(np.float32), (brain.astype(np.uint32) << 16).view(np.float32)
+    results = set()
+    for isa in _native.available_isas():
+        _native.set_isa(isa)
+        for threads in (1, 2, 7):
+            found = []
+            for values, dtype in ((half, None), (brain, "bfloat16")):
+                found += kernels.quantize_groups(values, dtype=dtype, num_threads=threads)
+            results.add(tuple(array.tobytes() for array in found))
+    expected = [array.tobytes() for values in wide for array in kernels.quantize_groups(values)]
+    assert results == {tuple(expected)}
+
+
+def test_bad_groups_are_refused() -> None:
+    x = np.zeros((2, 6, 5), np.float32)
+    for arguments, said in (
+        ((x[0],), r"\[outer, size of a group, inner\]"),
+        ((x, 5), "4 or 8, got 5"),
+        ((x[:, :5],), "even .* got 5"),
+        ((np.zeros((1, 1025, 1), np.float32), 8), "1024 values, got 1025"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            kernels.quantize_groups(*arguments)
