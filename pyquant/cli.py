@@ -22,7 +22,7 @@ from .calibration.thresholds import ALGORITHMS, AUTO
 from .compare import compare
 from .comparison.page import save_page
 from .deployment import deployed
-from .dynamic import WEIGHT_BITS, quant_post_dynamic
+from .dynamic import DYNAMIC_QUANTIZE_TYPES, GROUP_SIZES, WEIGHT_BITS, quant_post_dynamic
 from .errors import CalibrationDataError, PyquantError, SettingError, UnsupportedError
 from .program import proto
 from .program.folding.fold import fold
@@ -271,17 +271,24 @@ def _parser() -> argparse.ArgumentParser:
     folding.add_argument("output", type=Path, help="directory of the result")
     folding.set_defaults(run=_fold)
 
-    dynamic = commands.add_parser("dynamic", help="weights to int8 or int16, without data")
+    dynamic = commands.add_parser("dynamic", help="weights to 4, 8 or 16 bits, without data")
     _add_model(dynamic)
-    _add_quantization(dynamic, WEIGHT_ONLY_OP_TYPES)
+    _add_quantization(dynamic, WEIGHT_ONLY_OP_TYPES, DYNAMIC_QUANTIZE_TYPES, None)
     dynamic.add_argument("--weight-bits", type=int, default=8, choices=WEIGHT_BITS)
+    dynamic.add_argument(
+        "--group-size",
+        type=int,
+        choices=GROUP_SIZES,
+        help="give every so many inputs of a channel a step of their own (whole channels; 64 with "
+        "4 bits)",
+    )
     dynamic.add_argument("--test-model", action="store_true", help="also write the float twin")
     dynamic.add_argument("--lite", action="store_true", help="Paddle-Lite's form, by attributes")
     dynamic.set_defaults(run=_dynamic)
 
     static = commands.add_parser("static", help="an int8 model, calibrated over data")
     _add_model(static)
-    _add_quantization(static, ACTIVATION_OP_TYPES)
+    _add_quantization(static, ACTIVATION_OP_TYPES, WEIGHT_QUANTIZE_TYPES, WEIGHT_QUANTIZE_TYPES[0])
     _add_data(static.add_mutually_exclusive_group(required=True), static)
     static.add_argument("--algo", default="mse", choices=(*ALGORITHMS, AUTO))
     static.add_argument("--round-type", default="round", choices=ROUND_TYPES)
@@ -367,14 +374,15 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--params-filename", help="the combined parameter file, likewise")
 
 
-def _add_quantization(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None:
+def _add_quantization(
+    parser: argparse.ArgumentParser,
+    op_types: Sequence[str],
+    kinds: Sequence[str],
+    kind: str | None,
+) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory of the result")
     _add_ops(parser, op_types)
-    parser.add_argument(
-        "--weight-quantize-type",
-        default="channel_wise_abs_max",
-        choices=WEIGHT_QUANTIZE_TYPES,
-    )
+    parser.add_argument("--weight-quantize-type", default=kind, choices=kinds)
 
 
 def _add_ops(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .program.grouped_weights import AnyWeight, GroupedWeight
 from .program.quantizable import FloatOp, WeightedOp
-from .program.weights import QuantizedWeight
 from .shown import shown
 from .verification.outcome import Verification
 
@@ -30,6 +30,8 @@ class QuantizedTensor:
         axis: the axis of the channels; None for one threshold per tensor.
         threshold: the magnitude beyond which values are clipped: a float, or float32[channels].
         step: between neighbouring integers, if they do not map the threshold to 2^(bits-1)-1.
+        group_size: how many inputs of a channel share a step; None for whole channels. The
+            threshold is then the greatest of all groups.
     """
 
     name: str
@@ -39,6 +41,7 @@ class QuantizedTensor:
     axis: int | None
     threshold: float | NDArray[Any]
     step: float | None = None
+    group_size: int | None = None
 
     @property
     def scale(self) -> float | NDArray[Any]:
@@ -131,14 +134,20 @@ class Stopwatch:
 
 
 def weight_tensors(
-    weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+    weights: Mapping[str, AnyWeight], ops: Iterable[WeightedOp]
 ) -> list[QuantizedTensor]:
     """Describe ``weights`` and the ``ops`` that read them."""
     readers = readers_by_tensor((op.weight, op.op_type) for op in ops)
-    return [
-        QuantizedTensor(name, "weight", readers[name], weight.bits, *_axis_and_threshold(weight))
-        for name, weight in weights.items()
-    ]
+    return [_weight_tensor(weight, readers[name]) for name, weight in weights.items()]
+
+
+def _weight_tensor(weight: AnyWeight, op_types: tuple[str, ...]) -> QuantizedTensor:
+    described = weight.name, "weight", op_types, weight.bits
+    if isinstance(weight, GroupedWeight):
+        return QuantizedTensor(*described, None, weight.threshold, group_size=weight.groups.size)
+    if weight.axis < 0:
+        return QuantizedTensor(*described, None, float(weight.threshold[0]))
+    return QuantizedTensor(*described, weight.axis, weight.threshold)
 
 
 def readers_by_tensor(reads: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
@@ -151,9 +160,3 @@ def readers_by_tensor(reads: Iterable[tuple[str, str]]) -> dict[str, tuple[str, 
 
 def file_bytes(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in paths)
-
-
-def _axis_and_threshold(weight: QuantizedWeight) -> tuple[int | None, float | NDArray[Any]]:
-    if weight.axis < 0:
-        return None, float(weight.threshold[0])
-    return weight.axis, weight.threshold

@@ -32,6 +32,11 @@ def test_dynamic(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str
     assert main(["dynamic", str(source), "-o", str(out), "--weight-bits", "16"]) == 0
     assert "quantized 3 weights" in capsys.readouterr().out
     assert (out / "quantized_model" / "model.pdiparams").is_file()
+    in_groups = ["--weight-bits", "4", "--group-size", "32", "--weight-quantize-type", "mse"]
+    assert main(["dynamic", str(source), "-o", str(tmp_path / "small"), *in_groups]) == 0
+    files = (at / "quantized_model" / "model.pdiparams" for at in (out, tmp_path / "small"))
+    sizes = [file.stat().st_size for file in files]
+    assert sizes[1] < sizes[0]
 
 
 @pytest.mark.parametrize("form", ["npz", "unnamed npz", "npy", "directory"])

@@ -184,7 +184,7 @@ def test_skipped_tensors_keep_their_op_in_float(tmp_path: Path) -> None:
 def test_bad_arguments_say_what_is_possible(tmp_path: Path) -> None:
     source = programs.conv_net().save(tmp_path / "in")
     for name, value, said in [
-        ("weight_bits", 4, "8, 16"),
+        ("weight_bits", 5, "4, 8, 16"),
         ("weight_quantize_type", "kl", "channel_wise_abs_max"),
         ("quantizable_op_type", ["softmax"], "conv2d"),
         ("quantizable_op_type", "conv2d", r"\['conv2d'\]"),

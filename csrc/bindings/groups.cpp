@@ -11,8 +11,8 @@ py::tuple quantize(const py::array& x, int bits, bool search, const OptionalThre
   require(bits == 8 || bits == kPackedBits, "bits must be 4 or 8, got {}", bits);
   const GroupShape shape{static_cast<std::size_t>(x.shape(0)), static_cast<std::size_t>(x.shape(1)),
                          static_cast<std::size_t>(x.shape(2))};
-  require(1 <= shape.size && shape.size <= kMaxGroupSize, "a group must have 1 to {} values, got {}",
-          kMaxGroupSize, shape.size);
+  require(1 <= shape.size && shape.size <= kMaxGroupSize,
+          "a group must have 1 to {} values, got {}", kMaxGroupSize, shape.size);
   const py::ssize_t in_a_byte = bits == kPackedBits ? 2 : 1;
   require(x.shape(1) % in_a_byte == 0, "a group must have an even number of values, got {}",
           shape.size);

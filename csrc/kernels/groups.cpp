@@ -20,8 +20,7 @@ class Tile {
   void read_columns(const Tensor& tensor, std::size_t begin, std::size_t stride) {
     for (std::size_t row = 0; row < size_; ++row) {
       float* target = &values_[row * columns_];
-      const float* source =
-          read_floats(kernels(), tensor, begin + row * stride, columns_, target);
+      const float* source = read_floats(kernels(), tensor, begin + row * stride, columns_, target);
       if (source != target) std::copy_n(source, columns_, target);
     }
   }
@@ -30,8 +29,7 @@ class Tile {
   void read_rows(const Tensor& tensor, std::size_t begin) {
     float buffer[kMaxGroupSize];
     for (std::size_t column = 0; column < columns_; ++column) {
-      const float* source =
-          read_floats(kernels(), tensor, begin + column * size_, size_, buffer);
+      const float* source = read_floats(kernels(), tensor, begin + column * size_, size_, buffer);
       for (std::size_t row = 0; row < size_; ++row) values_[row * columns_ + column] = source[row];
     }
   }

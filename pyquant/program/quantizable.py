@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import SettingError, UnsupportedError
 from ..settings import check_list
 from .model import Model
-from .names import SCALE, stems
+from .names import QUANTIZED, SCALE, stems
 from .op import Op
 from .reshaped import Axes, ReshapedParameter, reshaped_parameters
 
@@ -233,9 +233,10 @@ def check_quantizable(model: Model, skip_tensors: Collection[str]) -> None:
 
 
 def refuse_quantized(model: Model) -> None:
-    scaled = stems(model.parameters, SCALE)
+    names = stems(model.parameters, SCALE)
+    scaled = names.union(f"{name}{QUANTIZED}" for name in names)
     for op in model.ops():
-        is_of_integers = op.type == "cast" and not scaled.isdisjoint(op.reads())
+        is_of_integers = op.type in _READ_INTEGERS and not scaled.isdisjoint(op.reads())
         if is_of_integers or op.type in INT8_OP_TYPES or op.type.startswith("fake_"):
             raise UnsupportedError(
                 f"{model.model_path}: it has '{op.type}' ops"
@@ -243,6 +244,9 @@ def refuse_quantized(model: Model) -> None:
                 "Give the float model."
             )
 
+
+_READ_INTEGERS = ("cast", "bitwise_and")
+"""The op types by which dynamic mode begins to dequantize weights."""
 
 INT8_OP_TYPES = ("quantize_linear", "dequantize_linear", "quantize", "dequantize")
 """The op types by which a model with int8 activations is known."""

@@ -202,7 +202,7 @@ class QuantizedWeight:
         return maximum
 
     def _part_abs_max(self, part: Array) -> Array:
-        dtype = _bfloat16(part)
+        dtype = bfloat16_name(part)
         if self.axis < 0:
             return np.array([kernels.abs_max(part, dtype=dtype)], np.float32)
         return kernels.channel_abs_max(part, self.axis, dtype=dtype)
@@ -224,7 +224,9 @@ class QuantizedWeight:
     def _round(self, part: Array, rows: slice, out: Array) -> Array:
         axis = None if self.axis < 0 else self.axis
         threshold = self.threshold[rows] if axis == 0 else self.threshold
-        return kernels.quantize(part, threshold, axis, self.bits, dtype=_bfloat16(part), out=out)
+        return kernels.quantize(
+            part, threshold, axis, self.bits, dtype=bfloat16_name(part), out=out
+        )
 
     def _floats(self) -> Iterator[Array]:
         shape = [1] * self.stored.ndim
@@ -285,7 +287,8 @@ def _pair_maxima(weight: Array) -> Array:
     return maxima
 
 
-def _bfloat16(array: Array) -> str | None:
+def bfloat16_name(array: Array) -> str | None:
+    """Return the kernels' name of the type of raw ``uint16``, None for other types."""
     return "bfloat16" if array.dtype == np.uint16 else None
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.static import InputSpec
-from paddle_run import execute, predict
+from paddle_run import execute, predict, relative_error
 
 import pyquant
 
@@ -161,8 +161,36 @@ def check(directory: Path, make: Callable[[], Any], axes: dict[str, int], bits: 
             np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+def check_groups(directory: Path, make: Callable[[], Any], bits: int) -> None:
+    """Check that weights in groups are those of the float twin, whose weights are near."""
+    paddle.disable_static()
+    paddle.seed(0)
+    network = make()
+    network.eval()
+    specs = [InputSpec([None], "int64", "words")]
+    paddle.jit.save(network, str(directory / "network"), input_spec=specs)
+    result = pyquant.quant_post_dynamic(
+        directory, directory / "out", weight_bits=bits, group_size=32, generate_test_model=True
+    )
+    assert sum(tensor.group_size is not None for tensor in result.quantized) >= 1
+    feed = {"words": WORDS}
+    params, twin = result.model_path.with_suffix(".pdiparams"), result.test_model_path
+    assert twin is not None
+    expected = predict(twin, twin.with_suffix(".pdiparams"), feed)[0]
+    np.testing.assert_array_equal(predict(result.model_path, params, feed)[0], expected)
+    np.testing.assert_array_equal(execute(result.model_path, params, feed)[0], expected)
+    for how in ("optimized", "unfused", "float"):
+        actual = predict(result.model_path, params, feed, how)[0]
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    exact = network(paddle.to_tensor(WORDS)).numpy()
+    assert 0 < relative_error(expected, exact) < {4: 0.2, 8: 0.02}[bits]
+
+
 if __name__ == "__main__":
     paddle.set_flags({"FLAGS_use_mkldnn": False})
     for bits in (8, 16):
         for make, axes in NETWORKS.items():
             check(Path(sys.argv[1]) / f"{make.__name__}{bits}", make, axes, bits)
+    for bits in (4, 8):
+        for make in (Images, Signals, Steps):
+            check_groups(Path(sys.argv[1]) / f"{make.__name__}{bits}groups", make, bits)
