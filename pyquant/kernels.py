@@ -359,9 +359,10 @@ def quantize_groups(
     Args:
         x: [outer, size, inner]; the values along the middle axis are a group, of up to 1024.
         bits: 4, for integers from -8 to 7, or 8, for -128 to 127.
-        search: take the step of least squared error among a few. For the integers that a step
-            gives, the best step follows by least squares. Otherwise, the step maps the greatest
-            magnitude to 7 or 127.
+        search: take the step of least squared error among a few, where an error weighs the square
+            of its value plus the mean of these squares. For the integers that a step gives, the
+            best step follows by least squares. Otherwise, the step maps the greatest magnitude to
+            7 or 127.
         dtype: as for the other kernels.
         num_threads: None uses OpenMP's default.
 

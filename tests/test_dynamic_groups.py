@@ -190,9 +190,7 @@ def test_the_result_is_not_quantized_again(tmp_path: Path, bits: int, is_json: b
 def test_json_read_again_equals_the_pdmodel(tmp_path: Path, bits: int) -> None:
     settings = {"weight_bits": bits, "group_size": 32}
     made = quant_post_dynamic(SMALL, tmp_path / "a", **settings)
-    other = quant_post_dynamic(
-        SMALL, tmp_path / "b", save_model_filename="m.pdmodel", **settings
-    )
+    other = quant_post_dynamic(SMALL, tmp_path / "b", save_model_filename="m.pdmodel", **settings)
     path = save_model(load_model(made.model_path), tmp_path / "c", "m.pdmodel", "m.pdiparams")[0]
     feed = {"image": programs.random((2, 3, 8, 12), 9)}
     np.testing.assert_array_equal(run(path, feed)[0], run(other.model_path, feed)[0])

@@ -137,9 +137,9 @@ struct KernelTable {
   // rest = values - integers * steps, with a single step if `uniform`.
   void (*subtract_integers)(const float* values, const std::int8_t* integers, std::size_t size,
                             const float* steps, bool uniform, float* rest);
-  // The step of each column's integers, of -levels - 1 to levels: the one of least squared error
-  // among a few, if `search`; otherwise it maps the greatest magnitude to `levels`. It is 1 for a
-  // column of zeros, NaN for one that holds NaN or infinity.
+  // The step of each column's integers, of -levels - 1 to levels: the one of least weighted
+  // squared error among a few, if `search`; otherwise it maps the greatest magnitude to `levels`.
+  // It is 1 for a column of zeros, NaN for one that holds NaN or infinity.
   void (*find_steps)(const float* values, std::size_t rows, std::size_t columns, float levels,
                      bool search, float* steps);
   // Adds to `sums` the products of column `of` with columns [begin, begin + width) of each sample.
