@@ -453,7 +453,8 @@ def round_by_moments(
         weights: float32[rows, size], a row for each output channel.
         steps: float32[rows], the step between integers.
         moments: float64[size, size] of the inputs, symmetric, as from `add_moments`. Weights of an
-            input whose moment is zero keep the nearest integers.
+            input whose moment is zero keep the nearest integers. Nothing is factorised, so a
+            singular matrix is as good as any.
         bits: of the integers, 2 to 16.
         sweeps: how many times each integer may move.
         num_threads: None uses OpenMP's default.
@@ -462,7 +463,8 @@ def round_by_moments(
         int8[rows, size], or int16 for more than 8 bits.
 
     Raises:
-        ValueError: the shapes do not fit, or a step is not finite and positive.
+        ValueError: the shapes do not fit, a step is not finite and positive, or a moment is not
+            finite.
     """
     arrays = _aligned(weights), _aligned(steps), _aligned(moments)
     return _native.round_by_moments(*arrays, bits, sweeps, num_threads)

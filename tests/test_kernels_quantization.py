@@ -317,6 +317,19 @@ def test_bad_moments_are_refused() -> None:
         kernels.round_by_moments(weights, steps * 0, moments)
     with pytest.raises(ValueError, match="dimensions"):
         kernels.add_moments(weights[0], moments)
+    for bad in (np.nan, np.inf):
+        moments[2, 3] = bad
+        with pytest.raises(ValueError, match="moments must be finite"):
+            kernels.round_by_moments(weights, steps, moments)
+
+
+def test_moments_of_any_rank_and_size_round_to_a_neighbour() -> None:
+    _, weights, steps = moments_and_weights(7)
+    ones = np.ones((7, 7))
+    for moments in (0 * ones, ones, 1e-320 * ones, 1e280 * ones, np.diag(ones[0] * 1e-310)):
+        rounded = kernels.round_by_moments(weights, steps, moments)
+        exact = weights / steps[:, None].astype(np.float64)
+        assert (np.abs(rounded - exact) < 1).all()
 
 
 SIZES = [(1, 1, 1), (2, 6, 7), (1, 19, 1300), (3, 90, 40)]

@@ -1,5 +1,6 @@
 #include "kernels/rounding.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "bindings/arguments.hpp"
@@ -53,6 +54,9 @@ py::array round_weights(const Floats& weights, const Floats& steps, const Double
   require_aligned(steps, "steps");
   check_moments(moments, weights.shape(1));
   check_bits(bits);
+  const double* const sums = moments.data();
+  require(std::all_of(sums, sums + moments.size(), [](double sum) { return std::isfinite(sum); }),
+          "moments must be finite");
   require(steps.ndim() == 1 && steps.shape(0) == weights.shape(0),
           "expected one step for each row");
   for (py::ssize_t row = 0; row < steps.size(); ++row) {

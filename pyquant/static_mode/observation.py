@@ -11,7 +11,7 @@ from ..calibration.channel_factors import scaled_statistic
 from ..calibration.data import Feed, check_feed
 from ..calibration.forward import Observers
 from ..calibration.kept import KeptBatches
-from ..calibration.moments import Moments, moments_of
+from ..calibration.moments import Moments, moments_of, notes_on_moments
 from ..calibration.run import collect_statistics, resume, run_here
 from ..calibration.samples import ActivationSample
 from ..calibration.state import Calibration, model_fingerprint
@@ -95,6 +95,8 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
     if options.needs_samples:
         samples = {name: one.sample for name, one in channels.items()}
     notes, feeds = _notes(statistics), kept.feeds
+    if options.rounds_by_moments:
+        notes += notes_on_moments(plan.ops, moments)
     return Observations(statistics, means, moments, samples, notes, feeds, batches)
 
 
