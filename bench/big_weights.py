@@ -39,7 +39,7 @@ def main() -> None:
     """Print how fast copying and quantizing are, and how much memory quantizing takes."""
     options = _options()
     if options.quantize is not None:
-        _quantize_here(options.quantize, options.directory, options.bits)
+        _quantize_here(options.quantize, options)
         return
     source = options.directory / f"{options.dtype}-{options.gigabytes}"
     if not (source / "model.pdmodel").exists():
@@ -194,17 +194,22 @@ def _let_the_disk_rest() -> None:
 def _quantize_in_process(source: Path, options: argparse.Namespace) -> tuple[float, float, float]:
     command = [sys.executable, "-m", "bench.big_weights", "--quantize", str(source)]
     command += ["--directory", str(options.directory), "--bits", str(options.bits)]
+    if options.group_size is not None:
+        command += ["--group-size", str(options.group_size)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     seconds, peak, loaded = map(float, done.stdout.split()[-3:])
     return seconds, peak, loaded
 
 
-def _quantize_here(source: Path, directory: Path, bits: int) -> None:
+def _quantize_here(source: Path, options: argparse.Namespace) -> None:
     loaded = _peak_megabytes()
+    into = options.directory / "quantized"
     start = time.perf_counter()
-    pyquant.quant_post_dynamic(source, directory / "quantized", weight_bits=bits)
+    pyquant.quant_post_dynamic(
+        source, into, weight_bits=options.bits, group_size=options.group_size
+    )
     seconds = time.perf_counter() - start
-    shutil.rmtree(directory / "quantized")
+    shutil.rmtree(into)
     print(seconds, _peak_megabytes(), loaded)
 
 
@@ -216,7 +221,8 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.big_weights", description=__doc__)
     parser.add_argument("--gigabytes", type=float, default=8)
     parser.add_argument("--dtype", default="bf16", choices=_DTYPES)
-    parser.add_argument("--bits", type=int, default=8, choices=(8, 16))
+    parser.add_argument("--bits", type=int, default=8, choices=(4, 8, 16))
+    parser.add_argument("--group-size", type=int, help="inputs that share a step (64 with 4 bits)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directory", type=Path, default=Path("big-weights"))
     parser.add_argument("--quantize", type=Path, help=argparse.SUPPRESS)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .errors import CalibrationFileError as CalibrationFileError
     from .errors import CalibrationInterrupted as CalibrationInterrupted
     from .errors import ClusterError as ClusterError
+    from .errors import ModelCrashError as ModelCrashError
     from .errors import ModelFileError as ModelFileError
     from .errors import NothingQuantizedError as NothingQuantizedError
     from .errors import OutputError as OutputError
@@ -68,6 +69,7 @@ _NAMES_BY_MODULE = {
         "CalibrationFileError",
         "CalibrationInterrupted",
         "ClusterError",
+        "ModelCrashError",
         "ModelFileError",
         "NothingQuantizedError",
         "OutputError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from functools import cache
 from typing import Any, Protocol, Union
 
@@ -111,3 +112,14 @@ def _dlpack_array(x: Any) -> NDArray[Any]:
             f"numpy cannot import this {type(x).__name__} by DLPack ({error}): "
             "pass a numpy array, bfloat16 as uint16 with dtype='bfloat16'"
         ) from error
+
+
+def overwrite(view: NDArray[Any], values: NDArray[Any]) -> None:
+    """Write values into memory that a view of `view_values` shows; both are of one shape and type.
+
+    The view itself is read-only, since its owner does not expect its values to change.
+    """
+    if not view.flags.c_contiguous:
+        raise ValueError("the view is not contiguous")
+    source = np.ascontiguousarray(values, view.dtype)
+    ctypes.memmove(view.ctypes.data, source.ctypes.data, view.nbytes)

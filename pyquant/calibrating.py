@@ -9,6 +9,7 @@ from typing import Any
 from .calibration.data import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
+from .isolation import run_isolated
 from .program.model import load_model
 from .program.quantizable import ACTIVATION_OP_TYPES
 from .program.targets.saturation import ANY
@@ -36,6 +37,7 @@ def calibrate(
     checkpoint_every: int = CHECKPOINT_EVERY,
     engine: Any = None,
     shard: tuple[int, int] | None = None,
+    isolate: bool = False,
 ) -> Calibration:
     """Run data through a model and return histograms of the activations that would be quantized.
 
@@ -62,6 +64,7 @@ def calibrate(
         checkpoint_every: how many batches lie between two saves.
         engine: None runs the data here; the module ``ray`` runs it on the workers of a Ray cluster.
         shard: (i, n) takes only every n-th batch, from the i-th on: n processes share the data.
+        isolate: as in `quant_post_static`.
 
     Raises:
         ModelFileError: the model cannot be read.
@@ -72,6 +75,7 @@ def calibrate(
         CalibrationInterrupted: Ctrl-C; the checkpoint holds what was seen.
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
+        ModelCrashError: the model ended the process that ran it (``isolate``).
         OutputError: the checkpoint cannot be written.
 
     Example:
@@ -80,6 +84,9 @@ def calibrate(
         >>> pyquant.quant_post_static(None, "float", "int8", calibration="calibration.npz")
         <QuantizationResult: 3 activations, 3 weights, int8/model.pdmodel>
     """
+    if isolate:
+        there: Calibration = run_isolated(calibrate, {**locals(), "isolate": False})
+        return there
     options = CalibrationOptions(
         batch_generator=batch_generator,
         sample_generator=sample_generator,

@@ -1,4 +1,4 @@
-"""Dynamic mode: quantizes weights to int8 or int16, without data."""
+"""Dynamic mode: quantizes weights to 4, 8 or 16 bits, without data."""
 
 from __future__ import annotations
 
@@ -9,22 +9,25 @@ from typing import Any
 
 from .errors import NonFiniteWeightError, SettingError
 from .program.graph import Graph
+from .program.grouped_weights import PACKED_BITS, AnyWeight, GroupedWeight, groups_of
 from .program.matrix_products import why_misread
 from .program.misfusion import keep_apart
 from .program.model import QUANTIZED, Model, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
 from .program.quantizable import (
+    OTHER,
     WEIGHT_ONLY_OP_TYPES,
     FloatOp,
     WeightedOp,
     check_quantizable,
+    find_other_readers,
     find_weighted_ops,
     refuse_nothing,
     stays_float,
     with_large_parameters,
 )
 from .program.rewrite_json import JsonProgram, write_json
-from .program.stored_weights import dequantize_by_scale, store_weights
+from .program.stored_weights import dequantize_by_scale, dequantize_groups, store_weights
 from .program.targets.paddle_lite import ops_for_lite, store_for_lite
 from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights
 from .record import count_tensors, write_record
@@ -38,7 +41,12 @@ from .result import (
 )
 from .settings import check_choice, check_op_types
 
-WEIGHT_BITS = (8, 16)
+WEIGHT_BITS = (4, 8, 16)
+GROUP_SIZES = (32, 64, 128, 256)
+MSE = "mse"
+DYNAMIC_QUANTIZE_TYPES = (*WEIGHT_QUANTIZE_TYPES, MSE)
+
+_GROUP_OF_4_BITS = 64
 
 
 def quant_post_dynamic(
@@ -51,14 +59,16 @@ def quant_post_dynamic(
     quantizable_op_type: Collection[str] = tuple(WEIGHT_ONLY_OP_TYPES),
     weight_bits: int = 8,
     generate_test_model: bool = False,
-    weight_quantize_type: str = "channel_wise_abs_max",
+    weight_quantize_type: str | None = None,
     lite_format: bool = False,
     skip_tensor_list: Collection[str] | None = None,
+    group_size: int | None = None,
 ) -> QuantizationResult:
-    """Store the weights of a model as int8 or int16; the model still computes in float.
+    """Store the weights of a model as integers; the model still computes in float.
 
-    The result runs in Paddle's Executor and Predictor as it is: ``cast`` and ``elementwise_mul``
-    restore the float weights, once, when the Predictor optimizes the program at load time.
+    The result runs in Paddle's Executor and Predictor as it is: ops such as ``cast`` and
+    ``elementwise_mul`` restore the float weights, once, when the Predictor optimizes the program at
+    load time.
 
     Args:
         model_dir: directory of the model (see `pyquant.load_model`).
@@ -71,15 +81,22 @@ def quant_post_dynamic(
         save_params_filename: None means the program's name with ``.pdiparams``.
         quantizable_op_type: op types whose weights are quantized. A weight may also reach its op
             through ops that only reshape it, as ``conv1d``'s filter does. For ``rnn`` (LSTM, GRU
-            and simple RNN), all matrices are quantized, by their rows. PaddleSlim's default is
-            ``conv2d`` and ``mul``.
-        weight_bits: 8 or 16.
+            and simple RNN), all matrices are quantized, by their rows. ``other`` stands for
+            parameters of 64 KiB or more that ops read otherwise, such as tables of positions; they
+            become int16. PaddleSlim's default is ``conv2d`` and ``mul``.
+        weight_bits: 4, 8 or 16. With 4, two integers share a byte. Weights that cannot be in groups
+            have 8.
         generate_test_model: also write a float model with the dequantized weights.
-        weight_quantize_type: ``"channel_wise_abs_max"`` or ``"abs_max"`` (one per tensor).
+        weight_quantize_type: ``"channel_wise_abs_max"`` (one threshold per channel, or per group),
+            ``"abs_max"`` (one per tensor) or ``"mse"`` (per group, the step of least squared error
+            among a few). None means ``"mse"`` for groups, ``"channel_wise_abs_max"`` otherwise.
         lite_format: write Paddle-Lite's form instead: integer weights, and their scales as
             attributes of the ops. Paddle itself cannot run it. Paddle-Lite takes integer weights of
             ``conv2d``, ``depthwise_conv2d``, ``mul`` and ``lookup_table``; others stay float.
         skip_tensor_list: weights, or inputs or outputs of ops; these ops stay in float.
+        group_size: give every so many inputs of a channel (32, 64, 128 or 256) a step of their own;
+            fewer, down to 16, where that does not divide the inputs. None means whole channels, and
+            64 with 4 bits.
 
     Returns:
         What was quantized and with which scale, and what stays in float and why. The latter lists
@@ -98,13 +115,23 @@ def quant_post_dynamic(
     """
     check_op_types(quantizable_op_type, WEIGHT_ONLY_OP_TYPES)
     check_choice("weight_bits", weight_bits, WEIGHT_BITS)
-    check_choice("weight_quantize_type", weight_quantize_type, WEIGHT_QUANTIZE_TYPES)
+    grouping = _Grouping.of(weight_bits, weight_quantize_type, group_size, lite_format)
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
     check_quantizable(model, skip_tensor_list or ())
     ops, kept = _part(model, quantizable_op_type, skip_tensor_list or (), lite_format)
+    per_channel = weight_quantize_type != "abs_max"
+    by_channel = quantize_weights(model, ops, max(8, weight_bits), per_channel)
+    weights: dict[str, AnyWeight] = {**by_channel}
+    if grouping is not None:
+        weights.update(grouping.of_weights(by_channel, ops))
+    if OTHER in quantizable_op_type and not lite_format:
+        others = find_other_readers(model, ops, kept, skip_tensor_list or ())
+        more, lossy = _as_int16(model, others, weights, per_channel)
+        ops, kept = [*ops, *(op for op in others if op not in lossy)], [*kept, *lossy.values()]
+        weights.update(more)
+    refuse_nothing(model, quantizable_op_type, ops, kept)
     watch.lap("load")
-    weights = quantize_weights(model, ops, weight_bits, weight_quantize_type != "abs_max")
     filename = save_model_filename or _default_filename(model, lite_format)
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
@@ -112,6 +139,7 @@ def quant_post_dynamic(
         "quantizable_op_type": quantizable_op_type,
         "weight_bits": weight_bits,
         "weight_quantize_type": weight_quantize_type,
+        "group_size": group_size,
         "lite_format": lite_format,
         "skip_tensor_list": skip_tensor_list,
     }
@@ -176,13 +204,35 @@ def _part(
         misread = why_misread(model, ops)
         more = [stays_float(model, op, why) for op, why in misread.items()]
         ops = [op for op in ops if op not in misread]
-    refuse_nothing(model, op_types, ops, kept + more)
     return ops, kept + more
+
+
+def _as_int16(
+    model: Model,
+    others: Sequence[WeightedOp],
+    known: Collection[str],
+    per_channel: bool,
+) -> tuple[dict[str, AnyWeight], dict[WeightedOp, FloatOp]]:
+    """Return the large parameters that ``others`` alone read as int16, and what stays in float.
+
+    They may be tables of positions or masks, which 8 bits would harm.
+    """
+    own = [op for op in others if op.weight not in known]
+    weights = quantize_weights(model, own, 16, per_channel)
+    lossy = {}
+    for name, weight in weights.items():
+        if weight.why_float is None and (lost := weight.share_lost) > _MOST_LOST:
+            lossy[name] = f"{lost:.0%} of the values of '{name}' would become zero as int16"
+    kept = {op: stays_float(model, op, lossy[op.weight]) for op in own if op.weight in lossy}
+    return {name: weight for name, weight in weights.items() if name not in lossy}, kept
+
+
+_MOST_LOST = 0.01  # of a normal distribution, int16 loses a ten-thousandth
 
 
 def _without_non_finite(
     model: Model,
-    weights: Mapping[str, QuantizedWeight],
+    weights: Mapping[str, AnyWeight],
     ops: Sequence[WeightedOp],
     kept: Sequence[FloatOp],
 ) -> tuple[list[WeightedOp], list[FloatOp]]:
@@ -192,6 +242,53 @@ def _without_non_finite(
         stays_float(model, op, reason) for op in ops if (reason := reasons[op.weight]) is not None
     ]
     return [op for op in ops if reasons[op.weight] is None], [*kept, *refused]
+
+
+@dataclass(frozen=True)
+class _Grouping:
+    """How weights are quantized in groups."""
+
+    bits: int
+    size: int
+    searches: bool
+
+    @classmethod
+    def of(
+        cls, bits: int, kind: str | None, size: int | None, lite_format: bool
+    ) -> _Grouping | None:
+        """Return what the arguments ask for, None if not for groups; check them."""
+        if kind is not None:
+            check_choice("weight_quantize_type", kind, DYNAMIC_QUANTIZE_TYPES)
+        if size is None and bits == PACKED_BITS:
+            size = _GROUP_OF_4_BITS
+        if size is None:
+            if kind == MSE:
+                raise SettingError("weight_quantize_type: 'mse' is for groups. Give group_size.")
+            return None
+        check_choice("group_size", size, GROUP_SIZES)
+        if bits > 8:
+            raise SettingError(
+                f"weight_bits: groups have 4 or 8, not {bits}. Leave out group_size."
+            )
+        if lite_format:
+            raise SettingError("lite_format: Paddle-Lite takes no groups. Leave out group_size.")
+        if kind == "abs_max":
+            raise SettingError("weight_quantize_type: 'abs_max' is one threshold, not for groups.")
+        return cls(bits, size, kind in (None, MSE))
+
+    def of_weights(
+        self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+    ) -> dict[str, AnyWeight]:
+        """Return those of ``weights`` whose inputs can be in groups, by name."""
+        axes = {op.weight: op.channel_axis for op in reversed(ops)}
+        found: dict[str, AnyWeight] = {}
+        for name, weight in weights.items():
+            groups = groups_of(weight.stored.shape, axes[name], self.size)
+            if groups is not None:
+                found[name] = GroupedWeight(
+                    name, weight.stored, groups, self.bits, self.searches, weight.file
+                )
+        return found
 
 
 @dataclass(frozen=True)
@@ -211,7 +308,7 @@ class _Result:
         return PADDLE_LITE if self.lite_format else FLOAT
 
     def write(
-        self, model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+        self, model: Model, weights: Mapping[str, AnyWeight], ops: Sequence[WeightedOp]
     ) -> tuple[tuple[Path, ...], Path | None]:
         """Write the quantized form of ``model``, which itself stays unchanged.
 
@@ -244,7 +341,7 @@ def _refuse_lite(filename: str, lite_format: bool) -> None:
 
 def _models(
     model: Model,
-    weights: Mapping[str, QuantizedWeight],
+    weights: Mapping[str, AnyWeight],
     ops: Sequence[WeightedOp],
     with_twin: bool,
     lite_format: bool,
@@ -254,14 +351,17 @@ def _models(
     if twin is not None:
         keep_apart(twin)
     quantized = copy_model(model)
-    store = store_for_lite if lite_format else _store_for_paddle
-    store(quantized, weights, ops)
+    if lite_format:
+        by_channel = {n: one for n, one in weights.items() if isinstance(one, QuantizedWeight)}
+        store_for_lite(quantized, by_channel, ops)
+    else:
+        _store_for_paddle(quantized, weights, ops)
     return quantized, twin
 
 
 def _json_programs(
     model: Model,
-    weights: Mapping[str, QuantizedWeight],
+    weights: Mapping[str, AnyWeight],
     ops: Sequence[WeightedOp],
     with_twin: bool,
 ) -> tuple[Any, Any]:
@@ -276,16 +376,19 @@ def _json_programs(
 
 
 def _store_for_paddle(
-    model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+    model: Model, weights: Mapping[str, AnyWeight], ops: Sequence[WeightedOp]
 ) -> None:
     graph = Graph(model)
-    dequantize_by_scale(graph, weights, ops)
+    grouped = {name: one for name, one in weights.items() if isinstance(one, GroupedWeight)}
+    others = {name: one for name, one in weights.items() if isinstance(one, QuantizedWeight)}
+    dequantize_by_scale(graph, others, [op for op in ops if op.weight in others])
+    dequantize_groups(graph, grouped, [op for op in ops if op.weight in grouped])
     graph.write_back()
     keep_apart(model)
 
 
 def _dequantized_twin(
-    model: Model, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
+    model: Model, weights: Mapping[str, AnyWeight], ops: Sequence[WeightedOp]
 ) -> Model:
     twin = copy_model(model)
     floats = {name: weight.dequantized for name, weight in weights.items()}

@@ -6,9 +6,14 @@ Mistakes in an argument's value are also ``ValueError``s, as is usual in Python.
 
 from __future__ import annotations
 
+from .shown import shown
+
 
 class PyquantError(Exception):
-    """Base of pyquant's errors."""
+    """Base of pyquant's errors. Names in the message are escaped, and cut if they are long."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shown(message))
 
 
 class ModelFileError(PyquantError):
@@ -41,6 +46,10 @@ class ActivationError(PyquantError):
 
 class CalibrationFileError(PyquantError):
     """A saved calibration cannot be read, or is of another model or of other data."""
+
+
+class ModelCrashError(PyquantError):
+    """The process that ran the model died; the message names the op that ran (``isolate=True``)."""
 
 
 class ClusterError(PyquantError):

@@ -57,13 +57,34 @@ def join_openmp(library: Path) -> bool:
     """Run the kernels on another OpenMP runtime's threads from now on; return whether this worked.
 
     A runtime's threads spin for a while after each parallel region and occupy the cores. So kernels
-    that run between the ops of a network are faster on the network's own threads.
+    that run between the ops of a network are faster on the network's own threads. No thread of a
+    runtime survives a fork: in a forked process, the kernels have threads of their own, and join
+    none.
 
     Args:
         library: the runtime's shared library, such as Paddle's ``libiomp5.so``. It must be loaded
             already and have GCC's interface (``GOMP_parallel``).
     """
     return _native.join_openmp(str(library))
+
+
+def watch_mapping(mapped: NDArray[np.uint8]) -> int:
+    """Watch the memory of a mapped file; return a number for `is_mapping_cut`.
+
+    Where the file has been truncated meanwhile, the memory reads as zeros instead of ending the
+    process (SIGBUS). It must be forgotten (`forget_mapping`) before it is unmapped.
+    """
+    return _native.watch_mapping(mapped.__array_interface__["data"][0], mapped.nbytes)
+
+
+def is_mapping_cut(number: int) -> bool:
+    """Return whether something was read behind the end of a watched file."""
+    return _native.is_mapping_cut(number)
+
+
+def forget_mapping(number: int) -> None:
+    """Stop watching."""
+    _native.forget_mapping(number)
 
 
 def abs_max(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> float:
@@ -287,10 +308,11 @@ def quantize(
     """Quantize symmetrically to int8 for up to 8 bits, else to int16, in the shape of `x`.
 
     The threshold is a single one, or float32[channels] with `axis`. The result equals, bit for bit,
-    Paddle's `quantize_linear` (round_type 0): round half to even of x * (levels / threshold),
-    clipped to [-levels - 1, levels]. NaN becomes 0, and so do the zeros of an all-zero channel
-    with threshold 0. If `out` is given, the result is written to it and `out` is returned. It must
-    not overlap `x`. Reusing memory saves the time that the system takes for new memory.
+    Paddle's `quantize_linear` (round_type 0): round half to even of x * (levels * (1 / threshold)),
+    each operation rounded to float32, clipped to [-levels - 1, levels]. NaN becomes 0, and so do
+    the zeros of an all-zero channel with threshold 0. If `out` is given, the result is written to
+    it and `out` is returned. It must not overlap `x`. Reusing memory saves the time that the system
+    takes for new memory.
 
     Raises:
         ValueError: a threshold is negative or not finite, their number differs from that of the
@@ -324,6 +346,39 @@ def dequantize(
     return _native.dequantize(_contiguous(q), _thresholds(threshold), axis, bits, num_threads, out)
 
 
+def quantize_groups(
+    x: Values,
+    bits: int = 4,
+    *,
+    search: bool = True,
+    dtype: str | None = None,
+    num_threads: int | None = None,
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Quantize values in groups, each with its own step, in one pass.
+
+    Args:
+        x: [outer, size, inner]; the values along the middle axis are a group, of up to 1024.
+        bits: 4, for integers from -8 to 7, or 8, for -128 to 127.
+        search: take the step of least squared error among a few, where an error weighs the square
+            of its value plus the mean of these squares. For the integers that a step gives, the
+            best step follows by least squares. Otherwise, the step maps the greatest magnitude to
+            7 or 127.
+        dtype: as for the other kernels.
+        num_threads: None uses OpenMP's default.
+
+    Returns:
+        The integers, int8[outer, size, inner], and the steps, float32[outer, 1, inner]. A step may
+        be negative. It is 1 for a group of zeros, and NaN for one that holds NaN or infinity. With
+        4 bits, a byte has two integers, int8[outer, size / 2, inner]: 16 times the one from the
+        second half of its group, plus 8, plus the one from the first half.
+
+    Raises:
+        ValueError: `x` has other dimensions or larger groups, `bits` is neither 4 nor 8, or groups
+            of 4 bits have an odd size.
+    """
+    return _native.quantize_groups(_contiguous(view_values(x, dtype)), bits, search, num_threads)
+
+
 def mean_errors(
     values: NDArray[np.float32],
     integers: NDArray[np.int8],
@@ -354,8 +409,8 @@ def mean_errors(
     Raises:
         ValueError: the shapes do not fit.
     """
-    matrix = _contiguous(values), _contiguous(integers), _contiguous(steps)
-    return _native.mean_errors(*matrix, _contiguous(inputs), axis, groups, num_threads)
+    matrix = _contiguous(values), _contiguous(integers), _aligned(steps)
+    return _native.mean_errors(*matrix, _aligned(inputs), axis, groups, num_threads)
 
 
 def add_moments(
@@ -376,7 +431,7 @@ def add_moments(
     Raises:
         ValueError: the shapes do not fit.
     """
-    _native.add_moments(_contiguous(samples), moments, num_threads)
+    _native.add_moments(_aligned(samples), moments, num_threads)
 
 
 def round_by_moments(
@@ -398,7 +453,8 @@ def round_by_moments(
         weights: float32[rows, size], a row for each output channel.
         steps: float32[rows], the step between integers.
         moments: float64[size, size] of the inputs, symmetric, as from `add_moments`. Weights of an
-            input whose moment is zero keep the nearest integers.
+            input whose moment is zero keep the nearest integers. Nothing is factorised, so a
+            singular matrix is as good as any.
         bits: of the integers, 2 to 16.
         sweeps: how many times each integer may move.
         num_threads: None uses OpenMP's default.
@@ -407,15 +463,20 @@ def round_by_moments(
         int8[rows, size], or int16 for more than 8 bits.
 
     Raises:
-        ValueError: the shapes do not fit, or a step is not finite and positive.
+        ValueError: the shapes do not fit, a step is not finite and positive, or a moment is not
+            finite.
     """
-    arrays = _contiguous(weights), _contiguous(steps), _contiguous(moments)
+    arrays = _aligned(weights), _aligned(steps), _aligned(moments)
     return _native.round_by_moments(*arrays, bits, sweeps, num_threads)
 
 
 def _contiguous(x: NDArray[Any]) -> NDArray[Any]:
     # ascontiguousarray alone would give a 0-D array a dimension.
     return x if x.flags.c_contiguous else np.ascontiguousarray(x)
+
+
+def _aligned(x: NDArray[Any]) -> NDArray[Any]:
+    return _contiguous(x) if x.flags.aligned else x.copy()
 
 
 def _in_memory_order(x: NDArray[Any]) -> NDArray[Any]:
@@ -431,12 +492,12 @@ def _counts(counts: NDArray[Any]) -> NDArray[np.uint64]:
         raise TypeError(f"counts must be a numpy array of integers, got {_type_name(counts)}")
     if counts.dtype.kind == "i" and (counts < 0).any():
         raise ValueError("counts must not be negative")
-    return _contiguous(counts.astype(np.uint64, copy=False))
+    return _aligned(counts.astype(np.uint64, copy=False))
 
 
 def _thresholds(threshold: float | NDArray[np.float32]) -> NDArray[np.float32]:
     if isinstance(threshold, np.ndarray) and threshold.dtype == np.float32:
-        return threshold if threshold.ndim != 0 else threshold.reshape(1)
+        return _aligned(threshold if threshold.ndim != 0 else threshold.reshape(1))
     if isinstance(threshold, float) and abs(threshold) < _FLOAT32_MAX:
         return np.array((threshold,), np.float32)
     with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused

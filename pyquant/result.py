@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .plain import plain
+from .program.grouped_weights import AnyWeight, GroupedWeight
 from .program.quantizable import FloatOp, WeightedOp
-from .program.weights import QuantizedWeight
 from .progress import logger
+from .shown import shown
 from .verification.outcome import Verification
 
 FLOAT, PADDLE_LITE = "Paddle", "Paddle-Lite"
@@ -52,6 +53,8 @@ class QuantizedTensor:
         axis: the axis of the channels; None for one threshold per tensor.
         threshold: the magnitude beyond which values are clipped: a float, or float32[channels].
         step: between neighbouring integers, if they do not map the threshold to 2^(bits-1)-1.
+        group_size: how many inputs of a channel share a step; None for whole channels. The
+            threshold is then the greatest of all groups.
     """
 
     name: str
@@ -61,6 +64,7 @@ class QuantizedTensor:
     axis: int | None
     threshold: float | NDArray[Any]
     step: float | None = None
+    group_size: int | None = None
 
     @property
     def scale(self) -> float | NDArray[Any]:
@@ -132,10 +136,10 @@ class QuantizationResult:
             of = f" ({size:,} bytes)" if size else ""
             lines.append(f"float {op_type} '{ops[0].name}'{more}{of}: {reason}")
         if self.verification is not None:
-            lines.append(str(self.verification))
+            lines += str(self.verification).split("\n")
         lines += [f"note  {note}" for note in self.notes]
         lines += ["To run:", *(f"  {line}" for line in self.how_to_run.splitlines())]
-        return "\n".join(lines)
+        return "\n".join(map(shown, lines))
 
     def __repr__(self) -> str:
         """Say in one line what it is; ``print`` says it all."""
@@ -188,14 +192,20 @@ class Stopwatch:
 
 
 def weight_tensors(
-    weights: Mapping[str, QuantizedWeight], ops: Iterable[WeightedOp]
+    weights: Mapping[str, AnyWeight], ops: Iterable[WeightedOp]
 ) -> list[QuantizedTensor]:
     """Describe ``weights`` and the ``ops`` that read them."""
     readers = readers_by_tensor((op.weight, op.op_type) for op in ops)
-    return [
-        QuantizedTensor(name, "weight", readers[name], weight.bits, *_axis_and_threshold(weight))
-        for name, weight in weights.items()
-    ]
+    return [_weight_tensor(weight, readers[name]) for name, weight in weights.items()]
+
+
+def _weight_tensor(weight: AnyWeight, op_types: tuple[str, ...]) -> QuantizedTensor:
+    described = weight.name, "weight", op_types, weight.bits
+    if isinstance(weight, GroupedWeight):
+        return QuantizedTensor(*described, None, weight.threshold, group_size=weight.groups.size)
+    if weight.axis < 0:
+        return QuantizedTensor(*described, None, float(weight.threshold[0]))
+    return QuantizedTensor(*described, weight.axis, weight.threshold)
 
 
 def readers_by_tensor(reads: Iterable[tuple[str, str]]) -> dict[str, tuple[str, ...]]:
@@ -208,9 +218,3 @@ def readers_by_tensor(reads: Iterable[tuple[str, str]]) -> dict[str, tuple[str, 
 
 def file_bytes(paths: Iterable[Path]) -> int:
     return sum(path.stat().st_size for path in paths)
-
-
-def _axis_and_threshold(weight: QuantizedWeight) -> tuple[int | None, float | NDArray[Any]]:
-    if weight.axis < 0:
-        return None, float(weight.threshold[0])
-    return weight.axis, weight.threshold

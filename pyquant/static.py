@@ -11,6 +11,7 @@ from .calibration.data import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .errors import SettingError, UnsupportedError
+from .isolation import run_isolated
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, copy_model, load_model, write_model
 from .program.output_files import OutputFiles
@@ -41,7 +42,7 @@ from .static_mode.options import (
 )
 from .static_mode.placement import HERE, PLACES, fastest
 from .static_mode.plan import plan_static
-from .static_mode.ranking import ranked_by_error
+from .static_mode.ranking import ranked_by_effect
 from .static_mode.repair import check_and_repair, keep_settings_that_help
 from .verification.check import Check
 
@@ -88,6 +89,7 @@ def quant_post_static(
     processors: str = ANY,
     verify: bool = True,
     plan_for: str | None = None,
+    isolate: bool = False,
 ) -> QuantizationResult:
     """Quantize weights and activations to int8; calibration data gives the activations' ranges.
 
@@ -171,6 +173,9 @@ def quant_post_static(
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine. It needs the check.
+        isolate: do it all in a process of its own, for models that may not be trusted: one that
+            makes Paddle crash then ends that process. Batches are copied to it, activations are
+            not. It starts within seconds.
 
     Returns:
         What was quantized and with which threshold, and what stays in float and why.
@@ -185,6 +190,7 @@ def quant_post_static(
         CalibrationInterrupted: Ctrl-C during a run with a checkpoint, which holds what was seen.
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
+        ModelCrashError: the model ended the process that ran it (``isolate``).
         OutputError: the result cannot be written; nothing has changed on the disk.
 
     Example:
@@ -194,6 +200,9 @@ def quant_post_static(
         >>> result.verification.error_percent < 10
         True
     """
+    if isolate:
+        there: QuantizationResult = run_isolated(quant_post_static, {**locals(), "isolate": False})
+        return there
     check_supported(
         weight_bits=weight_bits, activation_bits=activation_bits, onnx_format=onnx_format
     )
@@ -266,13 +275,15 @@ def quant_post_static(
             decide_anew = partial(
                 keep_settings_that_help, as_planned, observations, accurate, watch, check
             )
-        _, plan, decisions = keep_settings_that_help(plan, observations, options, watch, check)
+    if check is not None and options.accuracy_settings:
+        best = keep_settings_that_help(plan, observations, options, watch, check)
+        plan, decisions = best.plan, best.decisions
         notes += _settings_left_out(options, decisions.options)
     else:
         decisions = decide(plan, observations, options, watch)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        ranked = ranked_by_error(plan, decisions, observations.feeds[0])
+        ranked = ranked_by_effect(plan, decisions, observations.feeds[0])
         found = control(
             source, lambda ops: emit(plan.of(ops), decisions).model, ranked, eval_function, max_drop
         )

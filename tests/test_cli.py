@@ -23,7 +23,7 @@ from pyquant.calibration.thresholds import ALGORITHMS, AUTO
 from pyquant.cli import choices, main
 from pyquant.cli.arguments import CHECKPOINT_EVERY as CLI_CHECKPOINT_EVERY
 from pyquant.cli.words import in_cli_words
-from pyquant.dynamic import WEIGHT_BITS
+from pyquant.dynamic import DYNAMIC_QUANTIZE_TYPES, GROUP_SIZES, WEIGHT_BITS
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, WEIGHT_ONLY_OP_TYPES
 from pyquant.program.targets.profiles import DEPLOY_BACKENDS
 from pyquant.program.targets.saturation import PROCESSORS
@@ -59,6 +59,11 @@ def test_dynamic(tmp_path: Path, source: Path, capsys: pytest.CaptureFixture[str
     assert main(["dynamic", str(source), "-o", str(out), "--weight-bits", "16"]) == 0
     assert "quantized 3 weights" in capsys.readouterr().out
     assert (out / "quantized_model" / "model.pdiparams").is_file()
+    in_groups = ["--weight-bits", "4", "--group-size", "32", "--weight-quantize-type", "mse"]
+    assert main(["dynamic", str(source), "-o", str(tmp_path / "small"), *in_groups]) == 0
+    files = (at / "quantized_model" / "model.pdiparams" for at in (out, tmp_path / "small"))
+    sizes = [file.stat().st_size for file in files]
+    assert sizes[1] < sizes[0]
 
 
 @pytest.mark.parametrize("form", ["npz", "unnamed npz", "npy", "directory"])
@@ -78,7 +83,7 @@ def test_static(
         np.savez(data / "0.npz", x=IMAGES[:2])
         np.savez(data / "1.npz", x=IMAGES[2:])
     out = tmp_path / "out"
-    options = ["--algo", "kl", "--no-verify", "--verbose"]
+    options = ["--algo", "kl", "--no-verify", "--verbose", "--no-isolate"]
     assert main(["static", str(source), "-o", str(out), "--data", str(data), *options]) == 0
     text = capsys.readouterr().out
     for name in ("x", "b", "f"):
@@ -90,7 +95,8 @@ def test_static(
 def static_arguments(source: Path, directory: Path) -> list[str]:
     """Return the arguments to quantize a model into ``directory``, with data from there."""
     np.savez(directory / "data.npz", x=IMAGES)
-    return ["static", str(source), "-o", str(directory), "--data", str(directory / "data.npz")]
+    data = str(directory / "data.npz")
+    return ["static", str(source), "-o", str(directory), "--data", data, "--no-isolate"]
 
 
 def test_static_for_another_target(
@@ -154,11 +160,12 @@ def test_errors_go_to_stderr_in_one_line(
     np.savez(uneven, x=IMAGES, y=IMAGES[:2])
     empty = tmp_path / "empty"
     empty.mkdir()
+    files = [str(source), "-o", str(tmp_path), "--no-isolate", "--data"]
     for arguments, said in [
         (["inspect", str(tmp_path / "nowhere")], f"{tmp_path}/nowhere: "),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(bad)], f"{bad}: "),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(uneven)], f"{uneven}: "),
-        (["static", str(source), "-o", str(tmp_path), "--data", str(empty)], f"{empty}: "),
+        (["static", *files, str(bad)], f"{bad}: "),
+        (["static", *files, str(uneven)], f"{uneven}: "),
+        (["static", *files, str(empty)], f"{empty}: "),
     ]:
         assert main(arguments) == 1
         message = capsys.readouterr().err
@@ -199,6 +206,8 @@ def test_choices_are_those_of_the_functions() -> None:
     assert choices.ROUND_TYPES == ROUND_TYPES
     assert choices.WEIGHT_QUANTIZE_TYPES == WEIGHT_QUANTIZE_TYPES
     assert tuple(map(str, WEIGHT_BITS)) == choices.WEIGHT_BITS
+    assert tuple(map(str, GROUP_SIZES)) == choices.GROUP_SIZES
+    assert choices.DYNAMIC_QUANTIZE_TYPES == DYNAMIC_QUANTIZE_TYPES
     assert CLI_CHECKPOINT_EVERY == CHECKPOINT_EVERY
 
 

@@ -184,7 +184,7 @@ def test_skipped_tensors_keep_their_op_in_float(tmp_path: Path) -> None:
 def test_bad_arguments_say_what_is_possible(tmp_path: Path) -> None:
     source = programs.conv_net().save(tmp_path / "in")
     for name, value, said in [
-        ("weight_bits", 4, "8, 16"),
+        ("weight_bits", 5, "4, 8, 16"),
         ("weight_quantize_type", "kl", "channel_wise_abs_max"),
         ("quantizable_op_type", ["softmax"], "conv2d"),
         ("quantizable_op_type", "conv2d", r"\['conv2d'\]"),
@@ -199,7 +199,10 @@ def test_bad_arguments_say_what_is_possible(tmp_path: Path) -> None:
 
 def test_a_quantized_model_is_not_quantized_again(tmp_path: Path) -> None:
     net = programs.conv_net()
-    net.block.ops[1].type = "quantize_linear"
+    scale = net.parameter("scale", np.ones(1, np.float32))
+    zero_point = net.parameter("zero_point", np.zeros(1, np.int32))
+    inputs = {"X": "x", "Scale": scale, "ZeroPoint": zero_point}
+    net.op("quantize_linear", inputs, ("Y", "integers"), [-1, 3, 8, 8], {"quant_axis": -1})
     with pytest.raises(UnsupportedError, match=r"/m\.pdmodel: .*'quantize_linear'"):
         quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
 

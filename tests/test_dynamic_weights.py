@@ -104,6 +104,58 @@ def mask_net(bad: float = -np.inf) -> programs.ProgramBuilder:
     return net
 
 
+def positions_net() -> programs.ProgramBuilder:
+    """x[-1,128,256] plus "positions", and no op that has a weight."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 128, 256])
+    table = net.parameter("positions", programs.random((1, 128, 256), 1))
+    added = {"X": x, "Y": table}
+    net.fetch(net.op("elementwise_add", added, ("Out", "y"), [-1, 128, 256], {"axis": -1}))
+    return net
+
+
+def mixed_net() -> programs.ProgramBuilder:
+    """x[-1,16] times "w" [8,24] reshaped to [16,12], which mixes the channels."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 16])
+    w = net.parameter("w", programs.random((8, 24)))
+    mixed = net.op("reshape2", {"X": w}, ("Out", "w2"), [16, 12], {"shape": [16, 12]})
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": mixed}, ("Out", "y"), [-1, 12], programs.STRAIGHT))
+    return net
+
+
+def fc_net() -> programs.ProgramBuilder:
+    """x[-1,16] through ``fc`` with "w" [16,12] and a bias."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 16])
+    w = net.parameter("w", programs.random((16, 12), 1))
+    bias = net.parameter("bias", programs.random((12,), 2))
+    inputs = {"Input": x, "W": w, "Bias": bias}
+    attributes = {"in_num_col_dims": 1, "activation_type": ""}
+    net.fetch(net.op("fc", inputs, ("Out", "y"), [-1, 12], attributes))
+    return net
+
+
+def fusion_gru_net() -> programs.ProgramBuilder:
+    """x[-1,16] of a sequence through ``fusion_gru`` of 8 units."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 16])
+    of_x = net.parameter("wx", programs.random((16, 24), 1))
+    of_h = net.parameter("wh", programs.random((8, 24), 2))
+    others = ("ReorderedH0", "XX", "BatchedInput", "BatchedOut")
+    net.add_op(
+        "fusion_gru",
+        {"X": [x], "WeightX": [of_x], "WeightH": [of_h]},
+        {**{slot: {slot: [-1, 8]} for slot in others}, "Hidden": {"h": [-1, 8]}},
+        {
+            **{"activation": "tanh", "gate_activation": "sigmoid", "is_reverse": False},
+            **{"use_seq": True, "origin_mode": False},
+        },
+    )
+    net.fetch("h")
+    return net
+
+
 MASKED = {
     "positions": np.tile(np.arange(8), (2, 1)),
     "x": programs.random((2, 8, 16), 9),
@@ -121,6 +173,9 @@ NETS: dict[str, tuple[Callable[[], programs.ProgramBuilder], dict[str, Any]]] = 
     "cast": (lambda: reshaped_net("cast", dtype=np.float16), ROWS),
     "assign": (lambda: reshaped_net("assign"), ROWS),
     "mask": (mask_net, MASKED),
+    "fc": (fc_net, ROWS),
+    "positions": (positions_net, {"x": programs.random((2, 128, 256), 9)}),
+    "channels along no axis": (mixed_net, ROWS),
 }
 
 
@@ -132,6 +187,8 @@ def test_every_run_is_close_to_float(tmp_path: Path, net: str, bits: int, kind: 
     source, made, twin_path = dynamic_twin.quantized(build, tmp_path, bits, kind)
     (float_output,) = run(source, feed)
     bound = {8: 0.01 if kind == "channel_wise_abs_max" else 0.02, 16: 1e-4}[bits]
+    if net == "positions":
+        bound = 1e-4  # as int16 always
     (twin,) = run(twin_path, feed)
     executed = execute(made, made.with_suffix(".pdiparams"), feed)[0]
     np.testing.assert_array_equal(run(made, feed)[0], executed)
@@ -230,16 +287,6 @@ def test_channels_of_reshaped_weights(
     np.testing.assert_array_equal(tensor.threshold, np.abs(weight).max(axis=others))
     stored = load_model(result.model_path).parameters["w"]
     assert (stored.dtype, stored.shape) == (np.int8, weight.shape)
-
-
-def test_a_weight_of_mixed_channels_stays_float(tmp_path: Path) -> None:
-    net = programs.ProgramBuilder()
-    x = net.feed("x", [-1, 16])
-    w = net.parameter("w", programs.random((8, 24)))
-    mixed = net.op("reshape2", {"X": w}, ("Out", "w2"), [16, 12], {"shape": [16, 12]})
-    net.fetch(net.op("matmul_v2", {"X": x, "Y": mixed}, ("Out", "y"), [-1, 12], programs.STRAIGHT))
-    with pytest.raises(SettingError, match=r"'w' .*axis"):
-        quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
 
 
 def test_what_else_reads_a_reshaped_weight_keeps_it_float(tmp_path: Path) -> None:
@@ -355,9 +402,27 @@ def large_net() -> programs.ProgramBuilder:
     return net
 
 
-def test_large_float_parameters_are_told_with_their_bytes(tmp_path: Path) -> None:
+def test_all_large_parameters_that_ops_read_become_integers(tmp_path: Path) -> None:
     source = large_net().save(tmp_path / "in")
     result = quant_post_dynamic(source, tmp_path / "out")
+    assert {(t.name, t.op_types, t.bits, t.axis) for t in result.quantized} == {
+        ("w", ("matmul_v2", "reduce_sum"), 8, 1),
+        ("positions", ("elementwise_add",), 16, 0),
+    }
+    (unread,) = result.kept_float
+    assert unread == FloatOp("parameter", "unread", unread.reason, "unread", 65536)
+    types = {name: array.dtype for name, array in load_model(result.model_path).parameters.items()}
+    assert (types["w"], types["positions"], types["small"]) == (np.int8, np.int16, np.float32)
+    feed = {"x": programs.random((2, 128, 256), 9)}
+    for how in RUNS:
+        before, after = run(source, feed, how), run(result.model_path, feed, how)
+        for expected, actual in zip(before, after):
+            assert relative_error(actual, expected) < 0.01
+
+
+def test_large_parameters_of_other_op_types_are_told_with_their_bytes(tmp_path: Path) -> None:
+    source = large_net().save(tmp_path / "in")
+    result = quant_post_dynamic(source, tmp_path / "out", quantizable_op_type=["matmul_v2"])
     added, unread, _ = result.kept_float
     reason = added.reason
     assert "quantizable_op_type" in reason
@@ -372,6 +437,54 @@ def test_large_float_parameters_are_told_with_their_bytes(tmp_path: Path) -> Non
     told = {op.parameter: op.bytes for op in result.kept_float}
     stored = {n: a.nbytes for n, a in written.items() if a.dtype == np.float32 and a.nbytes > 4096}
     assert told == stored
+
+
+@pytest.mark.parametrize("greatest", [1e9, np.finfo(np.float32).max])
+def test_a_table_that_int16_cannot_hold_stays_float(tmp_path: Path, greatest: float) -> None:
+    net = positions_net()
+    table = net.parameters["positions"]
+    table[:, :, ::2] = 0
+    table[:, ::2] = np.where(table[:, ::2] < 0, -greatest, 0)  # a mask alone is exact
+    source = net.save(tmp_path / "mask")
+    feed = {"x": np.zeros((1, 128, 256), np.float32)}
+    result = quant_post_dynamic(source, tmp_path / "out")
+    (output,) = run(result.model_path, feed)
+    assert np.isfinite(output).all()
+    np.testing.assert_allclose(output[0, ::2], table[0, ::2], rtol=1e-6)
+    net = positions_net()
+    net.parameters["positions"][:, :, 0] = -greatest
+    with pytest.raises(SettingError, match=r"100% of the values of 'positions' .*int16"):
+        quant_post_dynamic(net.save(tmp_path / "mixed"), tmp_path / "out")
+
+
+def test_a_skipped_or_written_parameter_stays_float(tmp_path: Path) -> None:
+    source = positions_net().save(tmp_path / "in")
+    for skipped in ("positions", "y"):
+        with pytest.raises(SettingError, match="has a weight"):
+            quant_post_dynamic(source, tmp_path / "out", skip_tensor_list=[skipped])
+    net = positions_net()
+    net.op("scale", {"X": "y"}, ("Out", "unused"), [-1, 128, 256], {"scale": 2.0})
+    net.block.ops[-1].outputs[0].arguments[:] = ["positions"]
+    with pytest.raises(SettingError, match="has a weight"):
+        quant_post_dynamic(net.save(tmp_path / "written"), tmp_path / "out")
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_both_matrices_of_a_fused_gru(tmp_path: Path, bits: int) -> None:
+    source = fusion_gru_net().save(tmp_path / "in")
+    result = quant_post_dynamic(source, tmp_path / "out", weight_bits=bits)
+    assert {(t.name, t.bits, t.axis) for t in result.quantized} == {
+        ("wx", bits, 1),
+        ("wh", bits, 1),
+    }
+    feed = {"x": programs.random((9, 16), 9)}
+    bound = {8: 0.01, 16: 1e-4}[bits]
+    for how in RUNS:
+        before, after = (
+            predict(path, path.with_suffix(".pdiparams"), feed, how, LOD)[0]
+            for path in (source / "m.pdmodel", result.model_path)
+        )
+        assert 0 < relative_error(after, before) < bound, how
 
 
 def test_an_op_that_is_kept_float_has_its_large_weights_and_their_bytes(tmp_path: Path) -> None:

@@ -317,6 +317,19 @@ def test_bad_moments_are_refused() -> None:
         kernels.round_by_moments(weights, steps * 0, moments)
     with pytest.raises(ValueError, match="dimensions"):
         kernels.add_moments(weights[0], moments)
+    for bad in (np.nan, np.inf):
+        moments[2, 3] = bad
+        with pytest.raises(ValueError, match="moments must be finite"):
+            kernels.round_by_moments(weights, steps, moments)
+
+
+def test_moments_of_any_rank_and_size_round_to_a_neighbour() -> None:
+    _, weights, steps = moments_and_weights(7)
+    ones = np.ones((7, 7))
+    for moments in (0 * ones, ones, 1e-320 * ones, 1e280 * ones, np.diag(ones[0] * 1e-310)):
+        rounded = kernels.round_by_moments(weights, steps, moments)
+        exact = weights / steps[:, None].astype(np.float64)
+        assert (np.abs(rounded - exact) < 1).all()
 
 
 SIZES = [(1, 1, 1), (2, 6, 7), (1, 19, 1300), (3, 90, 40)]
@@ -382,3 +395,118 @@ def test_bad_mean_errors_are_refused() -> None:
     }.items():
         with pytest.raises(ValueError, match=match):
             kernels.mean_errors(*arguments)
+
+
+def slow_groups(x: Any, bits: int, search: bool) -> tuple[Any, Any]:
+    """Quantize groups as the kernel does it, with its order of float32 operations."""
+    levels = np.float32(levels_of(bits))
+    extreme = np.take_along_axis(x, np.abs(x).argmax(1, keepdims=True), 1)
+    step, gain = np.abs(extreme) / levels, np.zeros_like(extreme)
+
+    def summed(terms: Any) -> Any:
+        return np.add.accumulate(terms, 1, np.float32)[:, -1:]
+
+    with np.errstate(all="ignore"):
+        mean_square = summed((x * (1 / extreme)) ** 2) / np.float32(x.shape[1])
+        for tried in range(5 if search else 0):
+            length = levels + np.float32(0.4) * np.float32(tried)
+            multiplier = -length / extreme
+            t = x * multiplier
+            q = np.rint(np.clip(t, -levels - 1, levels))
+            weighted = (mean_square * length * length + t * t) * q
+            products, squares = summed(weighted * t), summed(weighted * q)
+            found = products * products / (squares * (length * length * length * length))
+            step = np.where(found > gain, products / (squares * multiplier), step)
+            gain = np.maximum(gain, found)
+        q = np.rint(np.clip(x * (1 / step), -levels - 1, levels))
+    return q.astype(np.int8), step
+
+
+def unpacked(packed: Any) -> Any:
+    """Return int8[outer, size, inner] of what `kernels.quantize_groups` packs."""
+    high = packed >> 4
+    return np.concatenate([packed - 16 * high - 8, high], axis=1)
+
+
+GROUPS = [(3, 64, 200), (300, 64, 1), (2, 6, 5), (1, 128, 130), (5, 2, 1)]
+
+
+@pytest.mark.parametrize("shape", GROUPS)
+@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("search", [False, True])
+def test_groups(shape: tuple[int, ...], bits: int, search: bool) -> None:
+    x = np.random.default_rng(0).standard_t(3, shape).astype(np.float32)
+    integers, steps = kernels.quantize_groups(x, bits, search=search)
+    assert (integers.dtype, steps.shape) == (np.int8, (shape[0], 1, shape[2]))
+    expected, expected_steps = slow_groups(x, bits, search)
+    found = unpacked(integers) if bits == 4 else integers
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(steps, expected_steps)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_search_for_steps_lessens_the_error_to_near_the_least(bits: int) -> None:
+    x = np.random.default_rng(0).standard_t(3, (20, 64, 40)).astype(np.float32)
+
+    weights = x**2 + (x**2).mean(1, keepdims=True)
+
+    def squared_error(steps: Any) -> Any:
+        q = np.clip(np.rint(x / steps), *(-levels_of(bits) - 1, levels_of(bits)))
+        return (weights * (x - q * steps.astype(np.float64)) ** 2).sum(1)
+
+    def error_of(search: bool) -> Any:
+        return squared_error(kernels.quantize_groups(x, bits, search=search)[1])
+
+    extreme = np.take_along_axis(x, np.abs(x).argmax(1, keepdims=True), 1)
+    finely = (levels_of(bits) + np.linspace(-1, 12, 400)).astype(np.float32)
+    least = np.min([squared_error(-extreme / length) for length in finely], axis=0)
+    searched, nearest = error_of(True), error_of(False)
+    assert searched.sum() < (0.85 if bits == 4 else 0.98) * nearest.sum()
+    assert searched.sum() < 1.03 * least.sum()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_groups_of_zeros_of_extremes_and_of_what_is_not_finite(bits: int) -> None:
+    x = np.random.default_rng(0).standard_normal((1, 64, 7)).astype(np.float32)
+    x[..., 0] = 0
+    x[..., 1] *= 1e-33
+    x[..., 2] *= np.finfo(np.float32).max / np.abs(x[..., 2]).max()
+    x[0, 5, 3] = np.nan
+    x[0, 0, 4] = np.inf
+    x[0, 63, 5] = -np.inf
+    integers, steps = kernels.quantize_groups(x, bits)
+    found = unpacked(integers) if bits == 4 else integers
+    assert (steps[..., :2] == 1).all()
+    assert not found[..., :2].any()
+    assert np.isnan(steps[..., 3:6]).all()
+    assert np.isfinite(steps[..., 6]).all()
+    error = (found[..., 2] * steps[..., 2].astype(np.float64) - x[..., 2]) / x[..., 2].max()
+    assert np.abs(error).max() < {4: 0.2, 8: 0.02}[bits]
+
+
+def test_groups_are_the_same_everywhere_and_for_every_type(restored_isa: None) -> None:
+    x = np.random.default_rng(1).standard_normal((700, 64, 3)).astype(np.float32)
+    half, brain = x.astype(np.float16), (x.view(np.uint32) >> 16).astype(np.uint16)
+    wide = half.astype(np.float32), (brain.astype(np.uint32) << 16).view(np.float32)
+    results = set()
+    for isa in _native.available_isas():
+        _native.set_isa(isa)
+        for threads in (1, 2, 7):
+            found = []
+            for values, dtype in ((half, None), (brain, "bfloat16")):
+                found += kernels.quantize_groups(values, dtype=dtype, num_threads=threads)
+            results.add(tuple(array.tobytes() for array in found))
+    expected = [array.tobytes() for values in wide for array in kernels.quantize_groups(values)]
+    assert results == {tuple(expected)}
+
+
+def test_bad_groups_are_refused() -> None:
+    x = np.zeros((2, 6, 5), np.float32)
+    for arguments, said in (
+        ((x[0],), r"\[outer, size of a group, inner\]"),
+        ((x, 5), "4 or 8, got 5"),
+        ((x[:, :5],), "even .* got 5"),
+        ((np.zeros((1, 1025, 1), np.float32), 8), "1024 values, got 1025"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            kernels.quantize_groups(*arguments)

@@ -505,6 +505,28 @@ for turn in range(3):
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
+def test_threads_of_a_runtime_after_a_fork():
+    """A child leaves the runtime, whose threads it lacks, and joins none again."""
+    code = """
+import ctypes, os
+from pathlib import Path
+import numpy as np
+from pyquant import kernels
+ctypes.CDLL("libgomp.so.1")
+assert kernels.join_openmp(Path("libgomp.so.1"))
+x = np.arange(300_000, dtype=np.float32)
+assert kernels.abs_max(x, num_threads=2) == 299_999
+child = os.fork()
+if child == 0:
+    joined = kernels.join_openmp(Path("libgomp.so.1"))
+    found = kernels.abs_max(x, num_threads=2)
+    os._exit(joined or found != 299_999)
+assert os.waitpid(child, 0)[1] == 0
+assert kernels.abs_max(x, num_threads=2) == 299_999
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
 @pytest.mark.usefixtures("restored_isa")
 @pytest.mark.parametrize("make_bits", [all_bits, finite_bits])
 @pytest.mark.parametrize("element", ELEMENTS)
@@ -708,6 +730,43 @@ def test_types_that_are_refused(x, dtype, message):
 X = np.zeros((2, 3), np.float32)
 
 
+def unaligned(x):
+    """The same array at an odd address, as arrays lie in a mapped parameter file."""
+    memory = bytearray(x.nbytes + 1)
+    memory[1:] = x.tobytes()
+    return np.frombuffer(memory, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+
+
+@pytest.mark.usefixtures("restored_isa")
+@pytest.mark.parametrize("element", ELEMENTS)
+def test_values_may_lie_anywhere(element):
+    bits = finite_bits(element, (3, 8, 70, 33))
+    for isa in _native.available_isas():
+        _native.set_isa(isa)
+        found = []
+        for x in (bits, unaligned(bits)):
+            given = from_bits(x, element)
+            counts = np.zeros(64, np.uint64)
+            found.append(
+                [
+                    kernels.abs_max(**given),
+                    *kernels.min_max(**given),
+                    kernels.channel_abs_max(axis=1, **given),
+                    kernels.channel_abs_max(axis=3, **given),
+                    kernels.channel_sums(axis=3, **given),
+                    kernels.channel_pair_max(axis=0, pairs_along=1, **given),
+                    *kernels.sample_rows(positions=[0, 5], **given),
+                    kernels.quantize(threshold=2.0, **given),
+                    kernels.quantize(threshold=np.ones(33, np.float32), axis=3, **given),
+                    kernels.histogram(bins=64, bin_width=0.1, **given),
+                    kernels.observe(counts=counts, width_exponent=4, **given).zeros,
+                    counts,
+                ]
+            )
+        for one, other in zip(*found):
+            np.testing.assert_array_equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -733,12 +792,19 @@ X = np.zeros((2, 3), np.float32)
         (lambda: kernels.sample_maxima(X[:0]), "empty"),
         (lambda: kernels.sample_rows(X, [0]), r"x .*\[samples, blocks, positions"),
         (lambda: kernels.sample_rows(X[None, :0, None], [0]), "empty"),
-        (lambda: kernels.sample_rows(X[None, None], [0, 2]), "positions .*2"),
+        (lambda: kernels.sample_rows(X[None, None], [0, 2]), "positions .* 0 to 1, got 2"),
+        (lambda: kernels.sample_rows(X[None, None], [-1]), "positions .*got -1"),
         (lambda: kernels.observe(X, np.zeros((2, 2), np.uint64), 0), "1-D"),
         (lambda: kernels.observe(X, np.zeros(8, np.uint64)[::2], 0), "contiguous"),
         (lambda: kernels.observe(X, np.zeros(0, np.uint64), 0), "bins"),
         (lambda: kernels.observe(X, np.zeros(4, np.uint64), 121), "-120 to 120.* 121"),
         (lambda: kernels.observe(X, np.zeros(4, np.uint64), -121), "-120 to 120.* -121"),
+        (lambda: kernels.observe(X, np.zeros(4, np.uint64), -(2**31)), "got -2147483648"),
+        (lambda: kernels.observe(X, unaligned(np.zeros(4, np.uint64)), 0), "counts .*aligned"),
+        (
+            lambda: kernels.quantize(X, 1.0, bits=16, out=unaligned(np.zeros((2, 3), np.int16))),
+            "out .*aligned",
+        ),
         (lambda: kernels.abs_max(X, num_threads=0), "num_threads .*0"),
         (lambda: kernels.min_max(X, num_threads=-1), "num_threads"),
         (lambda: kernels.channel_abs_max(X, 0, num_threads=0), "num_threads"),

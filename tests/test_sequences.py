@@ -108,7 +108,7 @@ def test_sequences_are_refused_before_anything_runs(
 def test_the_command_line_refuses_them(tmp_path: Path, source: Path, capsys: Any) -> None:
     np.save(tmp_path / "data.npy", IDS)
     arguments = [str(source), "--data", str(tmp_path / "data.npy"), "-o", str(tmp_path / "out")]
-    assert main(["static", *arguments]) == 1
+    assert main(["static", "--no-isolate", *arguments]) == 1
     assert "'ids'" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 

@@ -55,6 +55,13 @@ def around(kind: str, sizes: list[int]) -> Net:
     return net.act("relu").conv(6).end()
 
 
+def test_adaround_tells_the_weights_that_it_leaves_out(tmp_path: Path) -> None:
+    around("plain", [6, 7]).save(tmp_path / "float")
+    settings = {"deploy_backend": "TensorRT", "round_type": "adaround"}
+    (note,) = (n for n in quantized(tmp_path, [IMAGES], **settings).notes if "adaround" in n)
+    assert "weight 'wt' of a transposed convolution has its nearest integers" in note
+
+
 @pytest.mark.parametrize(
     ("options", "sizes"),
     [("default", [6, 7]), ("default", [-1, -1]), ("accurate", [6, 7])],

@@ -92,7 +92,7 @@ def test_a_model_spoiled_on_purpose_is_mended_by_the_command(tmp_path: Path) -> 
     source = net.save(tmp_path / "net")
     data, out, page = tmp_path / "data.npz", tmp_path / "out", tmp_path / "page.html"
     np.savez(data, x=IMAGES)
-    options = ["--no-verify", "--no-equalize", "--no-optimize", "--algo", "abs_max"]
+    options = ["--no-verify", "--no-isolate", "--no-equalize", "--no-optimize", "--algo", "abs_max"]
     assert main(["static", str(source), "-o", str(out), "--data", str(data), *options]) == 0
     before = compare(source, out, sample_generator=data, batch_size=6)
     assert before.verdict.headline == "Far from float"
@@ -100,7 +100,7 @@ def test_a_model_spoiled_on_purpose_is_mended_by_the_command(tmp_path: Path) -> 
     assert "<h2>Far from float</h2>" in page.read_text()
     program, *arguments = shlex.split(before.verdict.command)
     assert program == "pyquant"
-    assert main([*arguments, "--no-verify"]) == 0
+    assert main([*arguments, "--no-verify", "--no-isolate"]) == 0
     after = compare(source, out, sample_generator=data, batch_size=6)
     assert after.verdict.headline == "Close to float"
     assert {one.name for one in after.tensors if one.kind == "activation"} == {"middle"}

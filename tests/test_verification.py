@@ -311,7 +311,20 @@ def test_the_command_line_runs_a_model(tmp_path: Path, capsys: pytest.CaptureFix
         output, paddle_run.run(source, {"x": IMAGES})[0], rtol=1e-3, atol=1e-5
     )
     for option in ([], ["--no-verify"]):
-        assert main(["static", str(source), "-o", str(tmp_path / "int8"), *data, *option]) == 0
+        assert (
+            main(
+                [
+                    "static",
+                    "--no-isolate",
+                    str(source),
+                    "-o",
+                    str(tmp_path / "int8"),
+                    *data,
+                    *option,
+                ]
+            )
+            == 0
+        )
         assert ("check  " in capsys.readouterr().out) == (option == [])
 
 

@@ -51,8 +51,10 @@ def _quantize(
     return paths, result.seconds.get("calibrate", 0.0), total, str(result)
 
 
-def _dynamic(source: Path, output: Path, batches: Sequence[Texts]) -> pyquant.QuantizationResult:
-    return pyquant.quant_post_dynamic(source, output, weight_bits=8)
+def _dynamic(
+    source: Path, output: Path, batches: Sequence[Texts], **settings: Any
+) -> pyquant.QuantizationResult:
+    return pyquant.quant_post_dynamic(source, output, **settings)
 
 
 def _static(
@@ -64,6 +66,12 @@ def _static(
 
 VARIANTS: Mapping[str, Callable[..., pyquant.QuantizationResult]] = {
     "dynamic": _dynamic,
+    "int8 groups": partial(_dynamic, group_size=64),
+    "4 bits": partial(_dynamic, weight_bits=4),
+    "4 bits of 128": partial(_dynamic, weight_bits=4, group_size=128),
+    "4 bits, nearest": partial(
+        _dynamic, weight_bits=4, weight_quantize_type="channel_wise_abs_max"
+    ),
     "static": _static,
     "abs_max": partial(_static, algo="abs_max"),
     "equalized": partial(_static, algo="abs_max", equalize=True),

@@ -1,14 +1,15 @@
-"""Static int8 of a sentence encoder against float: python -m bench.sentences.
+"""Quantized sentence encoders against float: python -m bench.sentences [--dynamic].
 
-Both embed the same sentences, which calibration did not see, in batches of 8, by Paddle's
-Predictor with oneDNN on one thread.
+One is static int8; with ``--dynamic``, several have weights of 8 or 4 bits instead. All embed the
+same sentences, which calibration did not see, in batches of 8, by Paddle's Predictor with oneDNN on
+one thread.
 """
 
 from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,35 +33,56 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         paths = {"float": export(directory)}
-        result = pyquant.quant_post_static(
-            None,
-            directory,
-            directory / "int8",
-            data_loader=batches(calibration),
-            algo=options.algo,
-            round_type=options.round_type,
-            equalize=options.equalize,
-        )
-        assert result.params_path is not None
-        paths["int8"] = (result.model_path, result.params_path)
-        print(result)
+        for name, settings in (_DYNAMIC if options.dynamic else {}).items():
+            result = pyquant.quant_post_dynamic(directory, directory / name, **settings)
+            _add(paths, name, result)
+        if not options.dynamic:
+            result = pyquant.quant_post_static(
+                None,
+                directory,
+                directory / "int8",
+                data_loader=batches(calibration),
+                algo=options.algo,
+                round_type=options.round_type,
+                equalize=options.equalize,
+            )
+            _add(paths, "int8", result)
         _compare(paths, batches(test), len(test), options.rounds)
+
+
+_DYNAMIC: Mapping[str, dict[str, Any]] = {
+    "8 bits": {},
+    "8 bits, groups": {"group_size": 64},
+    "4 bits": {"weight_bits": 4},
+    "4 bits, nearest": {"weight_bits": 4, "weight_quantize_type": "channel_wise_abs_max"},
+}
+
+
+def _add(
+    paths: dict[str, tuple[Path, Path]], name: str, result: pyquant.QuantizationResult
+) -> None:
+    assert result.params_path is not None
+    paths[name] = (result.model_path, result.params_path)
+    print(result)
 
 
 def _compare(
     paths: dict[str, tuple[Path, Path]], data: list[Batch], count: int, rounds: int
 ) -> None:
-    predictors = {run: make_predictor(*files, run) for run, files in paths.items()}
+    predictors = {
+        run: make_predictor(*files, run if run == "int8" else "float")
+        for run, files in paths.items()
+    }
     embedded = {run: embed(predictor, data) for run, predictor in predictors.items()}
     seconds = median_seconds(
         {run: partial(embed, predictor, data) for run, predictor in predictors.items()}, rounds
     )
-    print(f"{'model':8}{'bytes':>12}{'ms/sentence':>13}{'ratio':>7}  cosine to float: mean, min")
+    print(f"{'model':16}{'bytes':>12}{'ms/sentence':>13}{'ratio':>7}  cosine to float: mean, min")
     for run, files in paths.items():
         cosines = (embedded["float"] * embedded[run]).sum(1)
         milliseconds = seconds[run] * 1000 / count
         print(
-            f"{run:8}{file_bytes(files):12,}{milliseconds:13.2f}"
+            f"{run:16}{file_bytes(files):12,}{milliseconds:13.2f}"
             f"{seconds['float'] / seconds[run]:7.2f}{cosines.mean():18.5f}{cosines.min():9.5f}"
         )
 
@@ -82,6 +104,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.sentences", description=__doc__)
     parser.add_argument("--calibration-sentences", type=int, default=128)
     parser.add_argument("--test-sentences", type=int, default=500)
+    parser.add_argument("--dynamic", action="store_true", help="quantize the weights alone")
     parser.add_argument("--algo", default="mse")
     parser.add_argument("--round-type", default="round")
     parser.add_argument("--equalize", action=argparse.BooleanOptionalAction)

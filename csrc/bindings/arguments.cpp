@@ -22,6 +22,11 @@ Element element_of(const py::dtype& dtype) {
 
 }  // namespace
 
+void require_aligned(const py::array& array, const char* name) {
+  require((array.flags() & py::detail::npy_api::NPY_ARRAY_ALIGNED_) != 0, "{} must be aligned",
+          name);
+}
+
 int threads_from(const OptionalThreads& threads) {
   require(!threads || *threads >= 1, "num_threads must be at least 1, got {}", threads);
   return threads.value_or(0);
@@ -71,6 +76,7 @@ Counts<std::uint64_t> writable_counts_from(py::array& array) {
                           "counts must be an array of uint64");
   require(array.ndim() == 1 && is_contiguous(array), "counts must be 1-D and contiguous");
   require(array.writeable(), "counts must be writable");
+  require_aligned(array, "counts");
   check_bins(array.size());
   return {static_cast<std::uint64_t*>(array.mutable_data()),
           static_cast<std::size_t>(array.size())};

@@ -32,6 +32,9 @@ void require(bool holds, const char* message, const Values&... values) {
   if (!holds) throw Error(std::string(py::str(message).format(values...)));
 }
 
+// A tensor may lie anywhere, but what is written to, and small arrays beside it, are aligned.
+void require_aligned(const py::array&, const char* name);
+
 // None becomes zero, which the kernels take as OpenMP's default.
 int threads_from(const OptionalThreads&);
 

@@ -1,7 +1,6 @@
 #include "kernels/histogram.hpp"
 
 #include <algorithm>
-#include <cstdlib>
 
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
@@ -41,7 +40,7 @@ py::tuple observe_values(const py::array& x, py::array counts, int width_exponen
   const Counts<std::uint64_t> target = writable_counts_from(counts);
   const int threads = threads_from(num_threads);
   const Samples samples = samples_from(x);
-  require(std::abs(width_exponent) <= kMaxWidthExponent,
+  require(-kMaxWidthExponent <= width_exponent && width_exponent <= kMaxWidthExponent,
           "width_exponent must be from {} to {}, got {}", -kMaxWidthExponent, kMaxWidthExponent,
           width_exponent);
   const Observation observation = [&] {

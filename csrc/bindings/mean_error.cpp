@@ -31,6 +31,8 @@ RoundedMatrix matrix_from(const Floats& values, const Integers& integers, const 
 py::array_t<double> mean_errors(const Floats& values, const Integers& integers, const Floats& steps,
                                 const Doubles& inputs, int axis, py::ssize_t groups,
                                 const OptionalThreads& num_threads) {
+  require_aligned(steps, "steps");
+  require_aligned(inputs, "inputs");
   const RoundedMatrix matrix = matrix_from(values, integers, steps);
   const int threads = threads_from(num_threads);
   const py::ssize_t rows = values.shape(0), columns = values.shape(1);

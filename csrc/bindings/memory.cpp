@@ -3,6 +3,7 @@
 
 #include "bindings/arguments.hpp"
 #include "bindings/register.hpp"
+#include "kernels/mapped_files.hpp"
 
 namespace pyquant {
 namespace {
@@ -16,9 +17,16 @@ py::array view_memory(const py::object& owner, std::uintptr_t address, const py:
   return array;
 }
 
+int watch(std::uintptr_t address, std::size_t size) {
+  return watch_mapping(reinterpret_cast<const void*>(address), size);
+}
+
 }  // namespace
 
 void register_memory(py::module_& m) {
+  m.def("watch_mapping", &watch, py::arg("address"), py::arg("size"));
+  m.def("is_mapping_cut", &is_mapping_cut, py::arg("number"));
+  m.def("forget_mapping", &forget_mapping, py::arg("number"));
   m.def("view_memory", &view_memory, py::arg("owner"), py::arg("address"), py::arg("dtype"),
         py::arg("shape"), py::arg("strides"));
 }

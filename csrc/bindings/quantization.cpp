@@ -14,6 +14,7 @@ ChannelShape shape_of(const py::array& x, const std::optional<int>& axis) {
 }
 
 void check_thresholds(const Floats& thresholds, std::size_t channels) {
+  require_aligned(thresholds, "thresholds");
   require(thresholds.ndim() == 1 && static_cast<std::size_t>(thresholds.size()) == channels,
           "expected {} thresholds, one for each channel, got {}", channels, thresholds.size());
   for (py::ssize_t channel = 0; channel < thresholds.size(); ++channel) {
@@ -36,6 +37,7 @@ py::array_t<Value> results_for(const py::array& x, const std::optional<py::array
                           "out must be a C-contiguous array of {}", py::dtype::of<Value>());
   require(dimensions_of(*out) == dimensions_of(x), "out must have the shape of the values");
   require(out->writeable(), "out must be writable");
+  require_aligned(*out, "out");
   return *out;
 }
 

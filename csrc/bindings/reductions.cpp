@@ -92,6 +92,9 @@ void add_sums_exactly(const Doubles& sums, Integers& whole, Integers& fraction) 
   require(sums.ndim() == 2 && whole.ndim() == 1 && fraction.ndim() == 1 &&
               whole.shape(0) == sums.shape(1) && fraction.shape(0) == sums.shape(1),
           "expected sums [samples, channels], and a total's two parts for each channel");
+  require_aligned(sums, "sums");
+  require_aligned(whole, "whole");
+  require_aligned(fraction, "fraction");
   add_exactly(sums.data(), static_cast<std::size_t>(sums.shape(0)),
               static_cast<std::size_t>(sums.shape(1)), whole.mutable_data(),
               fraction.mutable_data());

@@ -14,5 +14,6 @@ void register_thresholds(pybind11::module_&);
 void register_quantization(pybind11::module_&);
 void register_rounding(pybind11::module_&);
 void register_mean_error(pybind11::module_&);
+void register_groups(pybind11::module_&);
 
 }  // namespace pyquant

@@ -1,5 +1,6 @@
 #include "kernels/rounding.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 #include "bindings/arguments.hpp"
@@ -10,6 +11,7 @@ namespace pyquant {
 namespace {
 
 void check_moments(const Doubles& moments, py::ssize_t size) {
+  require_aligned(moments, "moments");
   require(moments.ndim() == 2 && moments.shape(0) == size && moments.shape(1) == size,
           "moments must be [{}, {}]", size, size);
 }
@@ -17,6 +19,7 @@ void check_moments(const Doubles& moments, py::ssize_t size) {
 void add_sample_moments(const Floats& samples, Doubles& moments,
                         const OptionalThreads& num_threads) {
   require(samples.ndim() == 2, "samples must have two dimensions");
+  require_aligned(samples, "samples");
   check_moments(moments, samples.shape(1));
   double* sums = moments.mutable_data();
   const int threads = threads_from(num_threads);
@@ -47,8 +50,13 @@ py::array round_to(const Floats& weights, const Floats& steps, const Doubles& mo
 py::array round_weights(const Floats& weights, const Floats& steps, const Doubles& moments,
                         int bits, int sweeps, const OptionalThreads& num_threads) {
   require(weights.ndim() == 2, "weights must have two dimensions");
+  require_aligned(weights, "weights");
+  require_aligned(steps, "steps");
   check_moments(moments, weights.shape(1));
   check_bits(bits);
+  const double* const sums = moments.data();
+  require(std::all_of(sums, sums + moments.size(), [](double sum) { return std::isfinite(sum); }),
+          "moments must be finite");
   require(steps.ndim() == 1 && steps.shape(0) == weights.shape(0),
           "expected one step for each row");
   for (py::ssize_t row = 0; row < steps.size(); ++row) {

@@ -8,14 +8,15 @@
 namespace pyquant {
 namespace {
 
-py::tuple sample_rows_of(const py::array& x, const std::vector<std::size_t>& positions,
+py::tuple sample_rows_of(const py::array& x, const std::vector<py::ssize_t>& given,
                          const OptionalThreads& num_threads) {
   const Tensor tensor = tensor_from(x);
   require(x.ndim() == 4, "x must be [samples, blocks, positions, channels]");
   const Samples samples = samples_from(x);
-  require(std::all_of(positions.begin(), positions.end(),
-                      [&](std::size_t position) { return position < samples.positions; }),
-          "positions must be less than {}", samples.positions);
+  for (const py::ssize_t position : given)
+    require(0 <= position && static_cast<std::size_t>(position) < samples.positions,
+            "positions must be from 0 to {}, got {}", samples.positions - 1, position);
+  const std::vector<std::size_t> positions(given.begin(), given.end());
   const int threads = threads_from(num_threads);
   const auto count = static_cast<py::ssize_t>(samples.count * positions.size());
   py::array_t<float> rows({count, static_cast<py::ssize_t>(samples.blocks * samples.columns)});

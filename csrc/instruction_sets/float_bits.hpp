@@ -7,6 +7,14 @@
 namespace pyquant {
 namespace {
 
+// A value of a tensor, which need not be aligned: those in a mapped parameter file lie anywhere.
+template <typename Value>
+inline Value loaded(const Value* at) {
+  Value value;
+  memcpy(&value, at, sizeof value);
+  return value;
+}
+
 inline uint32_t bits_of(float value) {
   uint32_t bits;
   memcpy(&bits, &value, sizeof bits);

@@ -16,6 +16,9 @@ constexpr std::size_t kSummedAtOnce = 8;
 // Weighted values are summed in this many separate sums, which take the values in turn.
 constexpr std::size_t kWeightedSums = 16;
 
+// The most columns that `find_steps` takes.
+constexpr std::size_t kGroupsAtOnce = 128;
+
 // How |x| maps to a bin. Two extra bins, past `bins`, take what is not counted: values beyond the
 // range, and NaN.
 template <typename Real>
@@ -134,6 +137,11 @@ struct KernelTable {
   // rest = values - integers * steps, with a single step if `uniform`.
   void (*subtract_integers)(const float* values, const std::int8_t* integers, std::size_t size,
                             const float* steps, bool uniform, float* rest);
+  // The step of each column's integers, of -levels - 1 to levels: the one of least weighted
+  // squared error among a few, if `search`; otherwise it maps the greatest magnitude to `levels`.
+  // It is 1 for a column of zeros, NaN for one that holds NaN or infinity.
+  void (*find_steps)(const float* values, std::size_t rows, std::size_t columns, float levels,
+                     bool search, float* steps);
   // Adds to `sums` the products of column `of` with columns [begin, begin + width) of each sample.
   void (*add_products)(const float* samples, std::size_t stride, std::size_t count, std::size_t of,
                        std::size_t begin, std::size_t width, double* sums);

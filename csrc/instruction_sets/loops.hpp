@@ -44,12 +44,12 @@ Parts parts_of(const Bits* bits, size_t size) {
 template <typename Bits, typename Action>
 void for_each_value(const Bits* bits, size_t size, const Action& action) {
   const Parts parts = parts_of(bits, size);
-  for (size_t i = 0; i < parts.begin; ++i) action(bits[i]);
+  for (size_t i = 0; i < parts.begin; ++i) action(loaded(bits + i));
   const Bits* const first = bits + parts.begin;
   for (size_t i = 0; i < parts.size; ++i) {
-    for (size_t part = 0; part < kParts; ++part) action(first[part * parts.size + i]);
+    for (size_t part = 0; part < kParts; ++part) action(loaded(first + part * parts.size + i));
   }
-  for (size_t i = parts.begin + kParts * parts.size; i < size; ++i) action(bits[i]);
+  for (size_t i = parts.begin + kParts * parts.size; i < size; ++i) action(loaded(bits + i));
 }
 
 template <typename Bits>
@@ -71,7 +71,7 @@ Bits abs_max(const Bits* bits, size_t size) {
 
 template <typename Bits>
 void raise_abs_max_of_row(const Bits* __restrict bits, size_t size, Bits* __restrict maxima) {
-  for (size_t i = 0; i < size; ++i) maxima[i] = greater(maxima[i], magnitude_of(bits[i]));
+  for (size_t i = 0; i < size; ++i) maxima[i] = greater(maxima[i], magnitude_of(loaded(bits + i)));
 }
 
 template <typename Bits>
@@ -80,7 +80,7 @@ void raise_abs_max(const Bits* __restrict bits, size_t stride, size_t size,
   for (size_t i = 0; i < size; ++i) {
     Bits maximum = maxima[i];
     for (size_t stream = 0; stream < kStreams; ++stream)
-      maximum = greater(maximum, magnitude_of(bits[stream * stride + i]));
+      maximum = greater(maximum, magnitude_of(loaded(bits + stream * stride + i)));
     maxima[i] = maximum;
   }
 }
@@ -95,8 +95,9 @@ inline uint32_t pair_sum(uint32_t one, uint32_t other) {
 void raise_pair_max(const uint32_t* __restrict one, const uint32_t* __restrict other, size_t size,
                     uint32_t* __restrict maxima) {
   for (size_t i = 0; i < size; ++i) {
-    const uint32_t maximum = greater(magnitude_of(one[i]), magnitude_of(other[i]));
-    maxima[i] = greater(maxima[i], greater(maximum, pair_sum(one[i], other[i])));
+    const uint32_t a = loaded(one + i), b = loaded(other + i);
+    const uint32_t maximum = greater(magnitude_of(a), magnitude_of(b));
+    maxima[i] = greater(maxima[i], greater(maximum, pair_sum(a, b)));
   }
 }
 
@@ -104,8 +105,9 @@ uint32_t joined_pair_max(const uint32_t* __restrict bits, size_t distance,
                          const uint32_t* __restrict begins_pair, size_t size) {
   uint32_t maximum = 0;
   for (size_t i = 0; i < size; ++i) {
-    const uint32_t sum = pair_sum(bits[i], bits[i + distance]) & begins_pair[i];
-    maximum = greater(maximum, greater(magnitude_of(bits[i]), sum));
+    const uint32_t value = loaded(bits + i);
+    const uint32_t sum = pair_sum(value, loaded(bits + i + distance)) & begins_pair[i];
+    maximum = greater(maximum, greater(magnitude_of(value), sum));
   }
   return maximum;
 }
@@ -125,7 +127,7 @@ KeyRange<Key> key_range(const Bits* bits, size_t size) {
 template <typename Bits>
 size_t count_non_finite(const Bits* bits, size_t size, Bits infinity) {
   size_t count = 0;
-  for (size_t i = 0; i < size; ++i) count += magnitude_of(bits[i]) >= infinity;
+  for (size_t i = 0; i < size; ++i) count += magnitude_of(loaded(bits + i)) >= infinity;
   return count;
 }
 
@@ -141,11 +143,12 @@ inline float float_from_float16(uint16_t bits) {
 }
 
 void widen_float16(const uint16_t* __restrict bits, size_t size, float* __restrict values) {
-  for (size_t i = 0; i < size; ++i) values[i] = float_from_float16(bits[i]);
+  for (size_t i = 0; i < size; ++i) values[i] = float_from_float16(loaded(bits + i));
 }
 
 void widen_bfloat16(const uint16_t* __restrict bits, size_t size, float* __restrict values) {
-  for (size_t i = 0; i < size; ++i) values[i] = float_of(static_cast<uint32_t>(bits[i]) << 16);
+  for (size_t i = 0; i < size; ++i)
+    values[i] = float_of(static_cast<uint32_t>(loaded(bits + i)) << 16);
 }
 
 inline float fused_multiply_add(float a, float b, float c) {
@@ -177,7 +180,7 @@ void find_bins(const float* __restrict values, size_t size, const Binning<Real>&
                uint32_t* __restrict bins) {
   const Binning<Real> binning = by;  // a copy: the compiler knows that no store to bins changes it
   for (size_t i = 0; i < size; ++i) {
-    const Real magnitude = static_cast<Real>(__builtin_fabsf(values[i]));
+    const Real magnitude = static_cast<Real>(__builtin_fabsf(loaded(values + i)));
     bins[i] = bin_of<kPowerOfTwo>(magnitude, binning);
   }
 }
@@ -188,7 +191,7 @@ TileSummary find_bins_of_tile(const float* __restrict values, size_t size, const
   const Binning<float> binning = by;
   TileSummary tile{UINT32_MAX, 0, 0, 0, static_cast<uint32_t>(size)};
   for (size_t i = 0; i < size; ++i) {
-    const uint32_t bits = bits_of(values[i]);
+    const uint32_t bits = bits_of(loaded(values + i));
     const uint32_t magnitude = magnitude_of(bits);
     tile.least = magnitude < tile.least ? magnitude : tile.least;
     tile.greatest = greater(tile.greatest, magnitude);
@@ -293,10 +296,10 @@ void quantize(const float* __restrict values, size_t size, const float* __restri
   if (uniform) {
     const float multiplier = *multipliers;
     for (size_t i = 0; i < size; ++i)
-      quantized[i] = quantize_value<Quantized>(values[i], multiplier, range);
+      quantized[i] = quantize_value<Quantized>(loaded(values + i), multiplier, range);
   } else {
     for (size_t i = 0; i < size; ++i)
-      quantized[i] = quantize_value<Quantized>(values[i], multipliers[i], range);
+      quantized[i] = quantize_value<Quantized>(loaded(values + i), multipliers[i], range);
   }
 }
 
@@ -307,10 +310,10 @@ void dequantize(const Quantized* __restrict quantized, size_t size,
   if (uniform) {
     const float threshold = *thresholds;
     for (size_t i = 0; i < size; ++i)
-      values[i] = static_cast<float>(quantized[i]) * threshold / levels;
+      values[i] = static_cast<float>(loaded(quantized + i)) * threshold / levels;
   } else {
     for (size_t i = 0; i < size; ++i)
-      values[i] = static_cast<float>(quantized[i]) * thresholds[i] / levels;
+      values[i] = static_cast<float>(loaded(quantized + i)) * thresholds[i] / levels;
   }
 }
 
@@ -333,11 +336,108 @@ void subtract_integers(const float* __restrict values, const int8_t* __restrict 
                        float* __restrict rest) {
   if (uniform) {
     const float step = *steps;
-    for (size_t i = 0; i < size; ++i) rest[i] = values[i] - static_cast<float>(integers[i]) * step;
+    for (size_t i = 0; i < size; ++i)
+      rest[i] = loaded(values + i) - static_cast<float>(integers[i]) * step;
   } else {
     for (size_t i = 0; i < size; ++i)
-      rest[i] = values[i] - static_cast<float>(integers[i]) * steps[i];
+      rest[i] = loaded(values + i) - static_cast<float>(integers[i]) * steps[i];
   }
+}
+
+// A smaller magnitude counts as zero: no step or product is denormal.
+constexpr float kLeastMagnitude = 1e-30f;
+
+// How many steps are tried. The first maps the value of greatest magnitude to the end of the
+// integers that has one level less. Each further one makes that value 0.4 steps longer: it nears
+// the other end, then it is clipped. On weights of networks, more steps lessen the error by 0.5 %.
+constexpr size_t kStepsTried = 5;
+constexpr float kLonger = 0.4f;
+
+// The value of greatest magnitude in each column, and NaN in `spoiled` if not all are finite.
+void find_extremes(const float* __restrict values, size_t rows, size_t columns,
+                   float* __restrict extremes, float* __restrict spoiled) {
+  for (size_t i = 0; i < columns; ++i) extremes[i] = spoiled[i] = 0.0f;
+  for (size_t row = 0; row < rows; ++row) {
+    const float* __restrict v = values + row * columns;
+    for (size_t i = 0; i < columns; ++i) {
+      extremes[i] = __builtin_fabsf(v[i]) > __builtin_fabsf(extremes[i]) ? v[i] : extremes[i];
+      spoiled[i] += v[i] - v[i];
+    }
+  }
+}
+
+// The mean square of each column in units of its extreme.
+void find_mean_squares(const float* __restrict values, size_t rows, size_t columns,
+                       const float* __restrict extremes, float* __restrict mean_squares) {
+  float inverses[kGroupsAtOnce];
+  for (size_t i = 0; i < columns; ++i) {
+    inverses[i] = __builtin_fabsf(extremes[i]) < kLeastMagnitude ? 0.0f : 1.0f / extremes[i];
+    mean_squares[i] = 0.0f;
+  }
+  for (size_t row = 0; row < rows; ++row) {
+    const float* __restrict v = values + row * columns;
+    for (size_t i = 0; i < columns; ++i) {
+      const float t = v[i] * inverses[i];
+      mean_squares[i] += t * t;
+    }
+  }
+  for (size_t i = 0; i < columns; ++i) mean_squares[i] /= static_cast<float>(rows);
+}
+
+// For each column, with t = value * multiplier, its integer q, and the weight w = weights + t^2:
+// the sums of w * t * q and w * q * q.
+void sum_products(const float* __restrict values, size_t rows, size_t columns,
+                  const float* __restrict multipliers, const float* __restrict weights,
+                  float levels, float* __restrict products, float* __restrict squares) {
+  constexpr float kRounder = 12582912.0f;  // as in round_to_int
+  for (size_t i = 0; i < columns; ++i) products[i] = squares[i] = 0.0f;
+  for (size_t row = 0; row < rows; ++row) {
+    const float* __restrict v = values + row * columns;
+    for (size_t i = 0; i < columns; ++i) {
+      const float t = v[i] * multipliers[i];
+      float q = t > -levels - 1.0f ? t : -levels - 1.0f;
+      q = q < levels ? q : levels;
+      q = (q + kRounder) - kRounder;
+      const float weighted = (weights[i] + t * t) * q;
+      products[i] += weighted * t;
+      squares[i] += weighted * q;
+    }
+  }
+}
+
+// With the integers of a column given, the step of least squares is sum(wvq) / sum(wqq), and it
+// takes sum(wvq)^2 / sum(wqq) off the squared error. The weight w of an error is v^2 plus the mean
+// of all v^2: with equal weights, the largest values are clipped, which decoders do not bear.
+void find_steps(const float* __restrict values, size_t rows, size_t columns, float levels,
+                bool search, float* __restrict steps) {
+  float extremes[kGroupsAtOnce], spoiled[kGroupsAtOnce], multipliers[kGroupsAtOnce];
+  float products[kGroupsAtOnce], squares[kGroupsAtOnce], gains[kGroupsAtOnce];
+  float mean_squares[kGroupsAtOnce], weights[kGroupsAtOnce];
+  find_extremes(values, rows, columns, extremes, spoiled);
+  if (search) find_mean_squares(values, rows, columns, extremes, mean_squares);
+  for (size_t i = 0; i < columns; ++i) {
+    steps[i] = __builtin_fabsf(extremes[i]) / levels;
+    gains[i] = 0.0f;
+  }
+  for (size_t tried = 0; search && tried < kStepsTried; ++tried) {
+    const float length = levels + kLonger * static_cast<float>(tried);
+    for (size_t i = 0; i < columns; ++i) {
+      multipliers[i] =
+          __builtin_fabsf(extremes[i]) < kLeastMagnitude ? 0.0f : -length / extremes[i];
+      weights[i] = mean_squares[i] * length * length;
+    }
+    sum_products(values, rows, columns, multipliers, weights, levels, products, squares);
+    const float unit = length * length * length * length;
+    for (size_t i = 0; i < columns; ++i) {
+      const float least = squares[i] > 1.0f ? squares[i] : 1.0f;
+      const float gain = products[i] * products[i] / (least * unit);
+      const float step = products[i] / (least * multipliers[i]);
+      steps[i] = gain > gains[i] ? step : steps[i];
+      gains[i] = gain > gains[i] ? gain : gains[i];
+    }
+  }
+  for (size_t i = 0; i < columns; ++i)
+    steps[i] = (__builtin_fabsf(extremes[i]) < kLeastMagnitude ? 1.0f : steps[i]) + spoiled[i];
 }
 
 // Takes four samples at once but adds each by itself. A product of two floats is exact in a double,
@@ -372,9 +472,10 @@ double sum_row(const float* values, size_t size, double sum) {
   size_t i = 0;
   for (; i + kSummedAtOnce <= size; i += kSummedAtOnce) {
     const float* v = values + i;
-    sum += sum_of_eight(v[0], v[1], v[2], v[3], v[4], v[5], v[6], v[7]);
+    sum += sum_of_eight(loaded(v), loaded(v + 1), loaded(v + 2), loaded(v + 3), loaded(v + 4),
+                        loaded(v + 5), loaded(v + 6), loaded(v + 7));
   }
-  for (; i < size; ++i) sum += values[i];
+  for (; i < size; ++i) sum += loaded(values + i);
   return sum;
 }
 
@@ -386,10 +487,11 @@ void add_columns(const float* values, size_t rows, size_t stride, size_t columns
     const float *b = a + stride, *c = b + stride, *d = c + stride, *e = d + stride;
     const float *f = e + stride, *g = f + stride, *h = g + stride;
     for (size_t i = 0; i < columns; ++i)
-      sums[i] += sum_of_eight(a[i], b[i], c[i], d[i], e[i], f[i], g[i], h[i]);
+      sums[i] += sum_of_eight(loaded(a + i), loaded(b + i), loaded(c + i), loaded(d + i),
+                              loaded(e + i), loaded(f + i), loaded(g + i), loaded(h + i));
   }
   for (; row < rows; ++row)
-    for (size_t i = 0; i < columns; ++i) sums[i] += values[row * stride + i];
+    for (size_t i = 0; i < columns; ++i) sums[i] += loaded(values + row * stride + i);
 }
 
 // The table's types pick the template instances. The compiler rejects names in another order than
@@ -430,6 +532,7 @@ constexpr KernelTable kernel_table(const char* name) {
           .add_scaled_floats = add_scaled,
           .add_weighted = add_weighted,
           .subtract_integers = subtract_integers,
+          .find_steps = find_steps,
           .add_products = add_products};
 }
 

@@ -50,6 +50,7 @@ class Rows {
       if (!(curvature > 0.0)) continue;
       for (std::size_t row = 0; row < rows_; ++row) {
         const double step = steps_[row];
+        if (curvature * step == 0.0) continue;  // too small to divide by
         Quantized& integer = quantized_[row * size_ + column];
         // Further away, an integer would fit chance correlations of few samples.
         const double exact = weights_[row * size_ + column] / step;

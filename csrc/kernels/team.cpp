@@ -1,6 +1,7 @@
 #include "kernels/team.hpp"
 
 #include <dlfcn.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -32,6 +33,14 @@ int own_max_threads() {
 
 std::atomic<ParallelRegion> region{own_region};
 std::atomic<MaxThreads> max_threads{own_max_threads};
+std::atomic<bool> is_forked{false};
+
+// A fork leaves the threads of a runtime behind, and a region in the child would wait for them.
+const int registered = pthread_atfork(nullptr, nullptr, [] {
+  region.store(own_region);
+  max_threads.store(own_max_threads);
+  is_forked.store(true);
+});
 
 }  // namespace
 
@@ -44,6 +53,7 @@ void Team::run(std::size_t threads, Work work, void* argument) {
 }
 
 bool Team::join(const std::string& path) {
+  if (is_forked.load()) return false;
   void* const library = dlopen(path.c_str(), RTLD_LAZY | RTLD_NOLOAD);
   if (library == nullptr) return false;
   const auto parallel = reinterpret_cast<ParallelRegion>(dlsym(library, "GOMP_parallel"));

@@ -22,7 +22,8 @@ class Team {
   static void run(std::size_t threads, Work work, void* argument);
 
   // From now on uses the threads of the runtime in the library `path`, if it is loaded and has
-  // GCC's interface, as LLVM's and Intel's have. Returns whether that is so.
+  // GCC's interface, as LLVM's and Intel's have. Returns whether that is so. In a forked child, the
+  // kernels have helpers of their own again, and join no runtime.
   static bool join(const std::string& path);
 };
 

@@ -34,7 +34,7 @@ def feeds_of_batches(inputs: Sequence[Any], source: Source, batch_nums: int | No
     inputs, or a dict by input name; numpy or Paddle, batch axis included. ``batch_nums`` limits
     their number; None takes all. Raises CalibrationDataError if a batch does not fit the inputs.
     """
-    for number, batch in enumerate(islice(_iterate(source), batch_nums)):
+    for number, batch in enumerate(islice(iterate_source(source), batch_nums)):
         yield _checked(inputs, _by_name(inputs, batch, f"batch {number}"), f"batch {number}")
 
 
@@ -49,10 +49,15 @@ def feeds_of_samples(
     """
     fixed = _fixed_batch_size(inputs)
     size = fixed or batch_size
-    batches = _group(inputs, _iterate(source), size)
+    batches = _group(inputs, iterate_source(source), size)
     whole = (batch for batch in batches if not fixed or _length(batch) == fixed)
     for number, batch in enumerate(islice(whole, batch_nums)):
         yield _checked(inputs, batch, f"batch {number}")
+
+
+def check_feed(inputs: Sequence[Any], feed: Feed, where: str) -> None:
+    """Raise CalibrationDataError if a batch, by input name, does not fit the inputs."""
+    _checked(inputs, _known(feed, [var.name for var in inputs], where), where)
 
 
 def _group(inputs: Sequence[Any], samples: Iterable[Any], size: int) -> Feeds:
@@ -87,7 +92,8 @@ def _fixed_batch_size(inputs: Sequence[Any]) -> int | None:
     return sizes.pop() if len(sizes) == 1 and min(sizes) > 0 else None
 
 
-def _iterate(source: Source) -> Iterator[Any]:
+def iterate_source(source: Source) -> Iterator[Any]:
+    """Return an iterator of a source; raise CalibrationDataError if it cannot be iterated."""
     if _is_loader_without_workers(source):
         return _read_here(source)
     made = source() if callable(source) else source

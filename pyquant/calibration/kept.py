@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from .data import Feed
 
 MOST_BATCHES = 4
@@ -23,7 +25,7 @@ class KeptBatches:
 
     def add(self, feed: Feed) -> None:
         """Keep a copy of a batch, if it is among those with the least hashes."""
-        key = _hash(feed)
+        key = batch_hash(feed)
         if len(self.by_hash) < MOST_BATCHES or key < max(self.by_hash):
             self._keep([(key, {name: array.copy() for name, array in feed.items()})])
 
@@ -46,9 +48,10 @@ class KeptBatches:
             self.by_hash[key] = feed
 
 
-def _hash(feed: Feed) -> str:
+def batch_hash(feed: Feed) -> str:
+    """Return the SHA-256 of the names, types, shapes and values of a batch."""
     digest = hashlib.sha256()
     for name, array in feed.items():
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
-        digest.update(array.reshape(-1).view("u1").data)
+        digest.update(np.ascontiguousarray(array).reshape(-1).view("u1").data)
     return digest.hexdigest()

@@ -119,3 +119,16 @@ def first_readers(moments: Moments) -> dict[str, InputMoments]:
         for one in several:
             first.setdefault(one.op.weight, one)
     return first
+
+
+def notes_on_moments(ops: Iterable[WeightedOp], moments: Moments) -> tuple[str, ...]:
+    """Return a note on the weights of ``ops`` that have no moments, if there are any."""
+    known = first_readers(moments)
+    names = list(dict.fromkeys(op.weight for op in ops if op.weight not in known))
+    if not names:
+        return ()
+    more = f" and {len(names) - 1} more of" if len(names) > 1 else " of a"
+    return (
+        f"round_type='adaround': weight '{names[0]}'{more} transposed convolution has its nearest "
+        "integers, as no moments are kept of what it reads",
+    )

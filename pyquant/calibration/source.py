@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
@@ -14,8 +13,10 @@ import numpy as np
 
 from ..errors import CalibrationDataError, SettingError, UnsupportedError
 from ..program import proto
+from ..program.mapped_files import changed_file, open_regular
 from ..program.model import Model
 from ..program.parameters import Array
+from .archive import map_array, read_arrays
 from .data import Feeds, Source, feeds_of_batches, feeds_of_samples, source_length
 
 
@@ -107,7 +108,13 @@ class SampleFiles:
 
     def __iter__(self) -> Iterator[Any]:
         for file in self._files:
-            yield from _samples(file, _read(file))
+            arrays = _read(file)
+            yield from _samples(file, arrays)
+            if changed_file(arrays.values()) is not None:
+                raise CalibrationDataError(
+                    f"{file}: it was changed while it was being read. Wait until it is written, "
+                    "and try again."
+                )
 
     def __len__(self) -> int:
         """Count the samples; only the headers of the files are read."""
@@ -136,12 +143,8 @@ def _read(file: Path) -> dict[str, Array]:
             "Convert it, as with numpy.savez('samples.npz', numpy.loadtxt(...))."
         )
     try:
-        loaded = np.load(file, mmap_mode="r")
-        if isinstance(loaded, np.ndarray):
-            return {"arr_0": loaded}
-        with loaded:
-            return dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        return read_arrays(file) if _is_archive(file) else {"arr_0": map_array(file)}
+    except (OSError, ValueError) as error:
         raise CalibrationDataError(
             f"{file}: cannot be read as .npz or .npy ({error}). Write it with numpy.savez."
         ) from error
@@ -149,8 +152,8 @@ def _read(file: Path) -> dict[str, Array]:
 
 def _length(file: Path) -> int:
     try:
-        if not zipfile.is_zipfile(file):
-            return len(np.load(file, mmap_mode="r"))
+        if not _is_archive(file):
+            return len(map_array(file))
         with zipfile.ZipFile(file) as archive, archive.open(archive.namelist()[0]) as member:
             version = np.lib.format.read_magic(member)
             read = np.lib.format.read_array_header_1_0
@@ -159,3 +162,8 @@ def _length(file: Path) -> int:
             return int(read(member)[0][0])
     except (OSError, ValueError, EOFError, LookupError, TypeError, zipfile.BadZipFile):
         return 0  # reading the samples will raise the error
+
+
+def _is_archive(file: Path) -> bool:
+    with open_regular(file) as stream:
+        return zipfile.is_zipfile(stream)

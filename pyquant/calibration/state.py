@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
@@ -18,19 +17,24 @@ from ..errors import CalibrationFileError, SettingError
 from ..program.model import Model, program_bytes
 from ..program.output_files import OutputFiles
 from ..program.parameters import Array
+from .archive import read_arrays
 from .channel_statistics import ActivationChannels, ChannelSums
 from .data import Feed
 from .kept import KeptBatches
 from .samples import ActivationSample
+from .saved_values import (
+    check_array,
+    check_format,
+    check_header,
+    check_kept,
+    check_members,
+    check_statistic,
+)
 from .statistic import BINS, ActivationHistogram, channels_of
 
 FORMAT_VERSION = 5
 
 _FORMAT = "pyquant calibration"
-_UNREADABLE = (
-    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
-    *(ValueError, LookupError, TypeError, AttributeError),  # a malformed header
-)
 _HASHED_BYTES = 4096  # per input of a batch: enough to tell batches apart
 
 
@@ -84,19 +88,19 @@ class Calibration:
 
     @classmethod
     def load(cls, path: str | Path) -> Calibration:
-        """Read what `save` wrote.
+        """Read what `save` wrote. All of it is checked, since it may come from anywhere.
 
         Raises:
-            CalibrationFileError: the file is missing, damaged or of another format.
+            CalibrationFileError: the file is missing, damaged or of another format, or holds
+                values that no calibration has.
         """
         if not Path(path).exists():
             raise CalibrationFileError(
                 f"{path}: there is no such file. Give what calibrate, merge or a checkpoint wrote."
             )
         try:
-            with open(path, "rb") as stream, np.load(stream, allow_pickle=False) as arrays:
-                return _calibration(Path(path), {name: arrays[name] for name in arrays.files})
-        except _UNREADABLE as error:
+            return _calibration(Path(path), read_arrays(Path(path)))
+        except (OSError, ValueError, RecursionError) as error:  # the latter two of its header
             raise CalibrationFileError(
                 f"{path}: cannot be read as a saved calibration ({error}). Calibrate again."
             ) from error
@@ -155,6 +159,7 @@ def model_fingerprint(model: Model) -> str:
         array = np.ascontiguousarray(model.yet_to_be_made(name).stored)
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
+    model.refuse_changed_files()
     return digest.hexdigest()
 
 
@@ -171,6 +176,11 @@ _FIELDS: Mapping[str, type[np.generic]] = {
 _KEPT = "kept/"
 _SUMS = ("whole", "fraction")
 _OF_SAMPLES = {"abs_max": "channel_abs_max", "rows": "rows"}
+_OF_CHANNELS = {
+    **dict.fromkeys(_SUMS, np.int64),
+    **dict.fromkeys(_OF_SAMPLES.values(), np.float32),
+}
+_ARRAYS = {"header", "counts", *_FIELDS, *_OF_CHANNELS}
 
 
 def _arrays(calibration: Calibration) -> dict[str, Array]:
@@ -211,12 +221,20 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
 
 
 def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
-    header: dict[str, Any] = json.loads(str(arrays["header"]))
-    if header["format"] != _FORMAT or header["version"] != FORMAT_VERSION:
+    header: dict[str, Any] = json.loads(str(arrays.get("header", "null")))
+    check_format(header)
+    found = header["format"], header["version"]
+    if found != (_FORMAT, FORMAT_VERSION):
         raise CalibrationFileError(
-            f"{path}: its format is {header['format']} {header['version']}, this pyquant reads "
-            f"{_FORMAT} {FORMAT_VERSION}. Use the pyquant that wrote it, or calibrate again."
+            f"{path}: its format is {found[0]} {found[1]}, this pyquant reads {_FORMAT} "
+            f"{FORMAT_VERSION}. Use the pyquant that wrote it, or calibrate again."
         )
+    check_members(arrays, _ARRAYS, _KEPT)
+    check_header(header)
+    tensors = len(header["tensors"])
+    for name, dtype in _FIELDS.items():
+        check_array(name, arrays[name], dtype, (tensors,))
+    check_array("counts", arrays["counts"], np.uint64, (tensors, BINS))
     statistics = {}
     channels = _channels(header["channels"], arrays)
     for index, tensor in enumerate(header["tensors"]):
@@ -228,9 +246,10 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
             width_exponent=header["width_exponents"][index],
             channels=channels.get(tensor),
         )
-        _check(tensor, statistics[tensor])
+        check_statistic(tensor, statistics[tensor])
     progress = None if header["progress"] is None else Progress(*header["progress"])
     kept = _kept(arrays)
+    check_kept(kept)
     return Calibration(header["model"], statistics, header["batches"], progress, kept)
 
 
@@ -246,20 +265,19 @@ def _kept(arrays: Mapping[str, Array]) -> KeptBatches:
 def _channels(
     header: Mapping[str, list[int]], arrays: Mapping[str, Array]
 ) -> dict[str, ActivationChannels]:
+    for part, dtype in _OF_CHANNELS.items():
+        check_array(part, arrays[part], dtype, (-1,))
     found, begin, first = {}, 0, 0
     for tensor, (axis, positions, count, rows) in header.items():
-        whole, fraction = (arrays[part][begin : begin + count].astype(np.int64) for part in _SUMS)
-        abs_max = arrays["channel_abs_max"][begin : begin + count].astype(np.float32)
-        values = arrays["rows"][first : first + rows * count].astype(np.float32)
+        parts = [arrays[part][begin : begin + count] for part in (*_SUMS, "channel_abs_max")]
+        values = arrays["rows"][first : first + rows * count]
         begin, first = begin + count, first + rows * count
-        if {whole.size, fraction.size, abs_max.size} != {count} or values.size != rows * count:
+        if {part.size for part in parts} != {count} or values.size != rows * count:
             raise ValueError(f"values of the channels of '{tensor}' are missing")
-        sums = ChannelSums(positions, whole, fraction)
-        sample = ActivationSample(abs_max, values.reshape(rows, count))
+        whole, fraction, abs_max = parts
+        sums = ChannelSums(positions, whole.copy(), fraction.copy())
+        if not (np.abs(values.reshape(rows, count)) <= abs_max).all():
+            raise ValueError(f"the sample of '{tensor}' is larger than the maxima of its channels")
+        sample = ActivationSample(abs_max.copy(), values.reshape(rows, count))
         found[tensor] = ActivationChannels(axis, sums, sample)
     return found
-
-
-def _check(tensor: str, statistic: ActivationHistogram) -> None:
-    if statistic.counts.shape != (BINS,) or int(statistic.counts.sum()) != statistic.values:
-        raise ValueError(f"the histogram of '{tensor}' does not count its values")

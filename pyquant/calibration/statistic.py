@@ -24,8 +24,8 @@ BINS = 4096
 
 _SMALLEST_EXPONENT = -120
 
-# Every float32 is a whole multiple of 2 to this power, so integers hold exact sums.
-_FLOAT32_UNIT_EXPONENT = -149
+UNITS_PER_ONE = 149
+"""Every float32 is a whole multiple of 2 to minus this, so integers hold exact sums."""
 
 
 def width_exponent_for(magnitude: float) -> int:
@@ -47,7 +47,7 @@ class ActivationMaxima:
     @property
     def mean_abs_max(self) -> float:
         """The mean of every sample's largest magnitude, rounded once."""
-        unit = Fraction(1, 2**-_FLOAT32_UNIT_EXPONENT)
+        unit = Fraction(1, 2**UNITS_PER_ONE)
         return float(self.sample_abs_max_sum * unit / self.samples)
 
     def range(self, threshold: float) -> Range:
@@ -90,7 +90,7 @@ class ActivationMaxima:
         self.samples += seen.sample_abs_max.size
         self.abs_max = max(self.abs_max, float(seen.sample_abs_max.max()))
         for value in seen.sample_abs_max.tolist():
-            self.sample_abs_max_sum += int(math.ldexp(value, -_FLOAT32_UNIT_EXPONENT))
+            self.sample_abs_max_sum += int(math.ldexp(value, UNITS_PER_ONE))
         if self.channels is not None:
             self.channels.add(samples, seen.channel_sums, seen.channel_abs_max, dtype)
 

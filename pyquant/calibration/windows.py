@@ -43,10 +43,14 @@ class Window:
         before, behind = self._padding(axis, size)
         if size < 1 or before == behind == 0:
             return np.ones(len(taps))
-        last = size + before + behind - self._span(axis)
-        starts = np.arange(0, last + 1, self.geometry.strides[axis]) - before
-        places = starts[:, None] + taps
-        inside: Array = ((places >= 0) & (places < size)).mean(axis=0)
+        stride = self.geometry.strides[axis]
+        positions = (size + before + behind - self._span(axis)) // stride + 1
+        if positions < 1:
+            return np.ones(len(taps))
+        # Position i puts a tap on the place i * stride + tap - before.
+        first = np.clip(-((taps - before) // stride), 0, positions)
+        end = np.clip((size - 1 + before - taps) // stride + 1, 0, positions)
+        inside: Array = (end - first) / positions
         return inside
 
     def _span(self, axis: int) -> int:

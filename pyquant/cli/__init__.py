@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from ..errors import NothingQuantizedError, PyquantError
+from ..shown import shown
 from ..version import __version__
 from . import calibrate, compare, convert, dynamic, fold, inspect, merge, run, static, verify
 from .arguments import add_common
@@ -57,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _print(text: str) -> None:
     try:
-        print(text, flush=True)
+        print(shown(text, newlines=True), flush=True)
     except BrokenPipeError:  # as behind "| head"; what is left goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -12,7 +12,6 @@ from .choices import (
     DEPLOY_BACKENDS,
     LAYOUTS,
     PROCESSORS,
-    WEIGHT_QUANTIZE_TYPES,
     one_of,
 )
 from .words import PARAMETERS
@@ -78,8 +77,10 @@ def load_pair(options: dict[str, Any]) -> tuple[Any, Any]:
     return first, second
 
 
-def add_result(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None:
-    """Add what both modes take."""
+def add_result(
+    parser: argparse.ArgumentParser, op_types: Sequence[str], kinds: Sequence[str], kind: str | None
+) -> None:
+    """Add what both modes take; ``kinds`` of scales, and the default."""
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory of the result")
     parser.add_argument(
         "--save-model-filename", metavar="NAME", help="the result's program (model.pdmodel)"
@@ -90,10 +91,10 @@ def add_result(parser: argparse.ArgumentParser, op_types: Sequence[str]) -> None
     add_ops(parser, op_types)
     parser.add_argument(
         "--weight-quantize-type",
-        default=WEIGHT_QUANTIZE_TYPES[0],
-        type=one_of(WEIGHT_QUANTIZE_TYPES),
+        default=kind,
+        type=one_of(kinds),
         metavar="TYPE",
-        help=f"{' or '.join(WEIGHT_QUANTIZE_TYPES)}: a scale for each channel, or for each tensor",
+        help=f"how scales are found: {', '.join(kinds)}",
     )
 
 
@@ -180,6 +181,12 @@ def add_calibration(
     )
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="run the data on a Ray cluster ('local' starts one here)"
+    )
+    parser.add_argument(
+        "--no-isolate",
+        dest="isolate",
+        action="store_false",
+        help="run the model in this process, which it may end, instead of one of its own",
     )
 
 

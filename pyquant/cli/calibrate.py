@@ -37,6 +37,7 @@ def answer(options: dict[str, Any]) -> Answer:
 
     output = options.pop("output")
     options["engine"] = take_engine(options)
+    options["isolate"] &= options["engine"] is None
     options.update(take_data(options, options["model"]))
     calibration = calibrate(**renamed(options))
     calibration.save(output)

@@ -13,14 +13,17 @@ ACTIVATION_OP_TYPES = (
 )
 WEIGHT_ONLY_OP_TYPES = (
     *ACTIVATION_OP_TYPES,
-    *("lookup_table_v2", "lookup_table", "rnn", "lstm", "gru"),
+    *("lookup_table_v2", "lookup_table", "rnn", "lstm", "gru", "fc", "fusion_lstm", "fusion_gru"),
+    *("conv3d", "conv3d_transpose", "depthwise_conv2d_transpose", "deformable_conv", "other"),
 )
 ALGORITHMS = ("abs_max", "KL", "hist", "mse", "emd", "avg", "auto")
 DEPLOY_BACKENDS = ("OneDNN", "MKLDNN", "QDQ", "TensorRT", "ARM")
 PROCESSORS = ("any", "vnni")
 ROUND_TYPES = ("round", "adaround")
 WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")
-WEIGHT_BITS = ("8", "16")
+DYNAMIC_QUANTIZE_TYPES = (*WEIGHT_QUANTIZE_TYPES, "mse")
+WEIGHT_BITS = ("4", "8", "16")
+GROUP_SIZES = ("32", "64", "128", "256")
 LAYOUTS, CHANNELS = ("CHW", "HWC"), ("RGB", "BGR")
 
 

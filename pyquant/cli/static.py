@@ -9,7 +9,7 @@ from typing import Any
 
 from .answer import Answer
 from .arguments import add_calibration, add_model, add_result, renamed, take_engine
-from .choices import ACTIVATION_OP_TYPES, ALGORITHMS, ROUND_TYPES, one_of
+from .choices import ACTIVATION_OP_TYPES, ALGORITHMS, ROUND_TYPES, WEIGHT_QUANTIZE_TYPES, one_of
 from .data import take_data
 from .words import in_cli_words
 
@@ -19,7 +19,8 @@ HELP = "an int8 model, calibrated over data"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_model(parser)
-    add_result(parser, ACTIVATION_OP_TYPES)
+    kinds = WEIGHT_QUANTIZE_TYPES
+    add_result(parser, ACTIVATION_OP_TYPES, kinds, kinds[0])
     add_calibration(parser, parser.add_mutually_exclusive_group(required=True))
     parser.add_argument(
         "--algo",
@@ -111,6 +112,7 @@ def answer(options: dict[str, Any]) -> Answer:
         options["eval"] = load_callable("--eval", options["eval"])
     options["quantize_model_path"] = options.pop("output")
     options["engine"] = take_engine(options)
+    options["isolate"] &= options["engine"] is None and options["eval"] is None
     given = options["data"]
     options.update(take_data(options, options["model"]))
     result = quant_post_static(None, **renamed(options))

@@ -19,6 +19,7 @@ from .. import kernels
 from ..errors import ModelFileError, UnsupportedError
 from ..program import proto
 from ..program.folding.cross_layer_equalization import stored_factors
+from ..program.grouped_weights import PACKED_BITS, unpack
 from ..program.model import Model
 from ..program.op import Op
 from ..program.parameters import Array
@@ -77,6 +78,7 @@ class Weight:
     axis: int | None  # of the channels; None for a single step
     bits: int
     data_type: int  # Paddle's code of the type that the program dequantizes it to
+    dims: tuple[int, ...] = ()  # of the dequantized values, if the program reshapes them
 
     @property
     def levels(self) -> int:
@@ -136,6 +138,8 @@ class _Reader:
         self._written: Counter[str] = Counter()
         self._quantized: dict[str, Activation] = {}
         self._integers: dict[str, str] = {}
+        self._packed: dict[str, str] = {}  # one half of the integers that share bytes
+        self._unpacked: dict[str, Array] = {}
         self._restated: dict[
             str, str
         ] = {}  # weights that are quantized again, as `QdqPlan` writes them
@@ -153,6 +157,8 @@ class _Reader:
             "dequantize": lambda op, source, output: True,
             **dict.fromkeys((*CARRIERS, "requantize"), self._carry),
             "reshape2": self._reshape,
+            **dict.fromkeys(("bitwise_and", "elementwise_floordiv", "scale"), self._take_half),
+            "stack": self._stack,
         }
 
     def read(self, op: Op) -> None:
@@ -218,7 +224,9 @@ class _Reader:
 
     def _reshape(self, op: Op, source: str, output: str) -> bool:
         if source in self.found.weights:
-            self.found.weights[output] = self.found.weights.pop(source)
+            weight = self.found.weights.pop(source)
+            dims = op.ints("shape")
+            self.found.weights[output] = replace(weight, dims=dims)
             return True
         return self._take_integers(source, output) or self._carry(op, source, output)
 
@@ -231,6 +239,25 @@ class _Reader:
         self._integers[output] = name
         return True
 
+    def _take_half(self, op: Op, source: str, output: str) -> bool:
+        """Note that an op takes one of two integers out of each byte; return whether it does."""
+        if op.type == "scale":
+            name = self._packed.get(source)
+        else:
+            array = self._model.parameters.get(source)
+            name = source if array is not None and array.dtype == np.int8 else None
+        if name is not None:
+            self._packed[output] = name
+        return name is not None
+
+    def _stack(self, op: Op, source: str, output: str) -> bool:
+        if source not in self._packed:
+            return False
+        name = self._integers[output] = self._packed[source]
+        halves = unpack(self._model.parameters[name])
+        self._unpacked[name] = np.stack(halves, axis=op.attr("axis", 0))
+        return True
+
     def _scale(self, op: Op, source: str, output: str) -> bool:
         step = self._model.parameters.get(next(iter(op.inputs("Y")), ""))
         if source in self._products and step is not None:
@@ -239,10 +266,11 @@ class _Reader:
         if source not in self._integers or step is None:
             return False
         name = self._integers[source]
-        integers = self._model.parameters[name]
+        integers = self._unpacked.get(name, self._model.parameters[name])
+        bits = PACKED_BITS if name in self._unpacked else 8 * integers.dtype.itemsize
         if step.ndim != integers.ndim:  # it was reshaped to have its channels along axis 1
             step = step.reshape([-1, *[1] * (integers.ndim - 1)])
-        self._add_weight(name, integers, step, 8 * integers.dtype.itemsize, output)
+        self._add_weight(name, integers, step, bits, output)
         return True
 
     def _add_bias(self, op: Op, source: str, output: str) -> bool:

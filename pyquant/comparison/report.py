@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ..calibration.statistic import ActivationHistogram
 from ..plain import plain
+from ..shown import shown
 from .similarity import Similarity
 from .verdict import Verdict, verdict_of
 
@@ -177,7 +178,7 @@ class Comparison:
                 lines += _aligned(table, tensors[:top])
                 if top is not None and top < len(tensors):
                     lines.append(f"  and {len(tensors) - top} more")
-        return "\n".join(lines)
+        return "\n".join(map(shown, lines))
 
     def __str__(self) -> str:
         """Return the whole report as text."""

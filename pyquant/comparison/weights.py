@@ -30,14 +30,17 @@ def compare_weight(model: Model, weight: Weight, op_types: tuple[str, ...]) -> C
     is_longer = name != stem(weight.name, QUANTIZED)
     if source is not None and is_longer and source.ndim == weight.integers.ndim:
         weight = _without_added(weight, source.shape)
-    threshold = weight.step.reshape(-1) * np.float32(weight.levels)
+    is_grouped = source is not None and weight.dims == source.shape != weight.integers.shape
+    if source is not None and is_grouped:
+        source = source.reshape(weight.integers.shape)
+    threshold = np.abs(weight.step.reshape(-1)) * np.float32(weight.levels)
     described: dict[str, Any] = {
         "name": name,
         "kind": "weight",
         "op_types": op_types,
         "bits": weight.bits,
-        "axis": weight.axis,
-        "threshold": float(threshold[0]) if weight.axis is None else threshold,
+        "axis": None if is_grouped else weight.axis,
+        "threshold": float(threshold.max()) if is_grouped or weight.axis is None else threshold,
     }
     if source is None or (source.dtype.kind != "f" and source.dtype != np.uint16):
         return ComparedTensor(**described, error=None, note="not in the float model")
@@ -74,15 +77,16 @@ def _compare(source: Array, weight: Weight) -> tuple[ErrorSums, int, bool]:
     A weight may be larger than memory, so it is read in chunks.
     """
     sums, beyond, changed = ErrorSums(), 0, False
-    by_row = weight.axis == 0
+    by_row = weight.step.shape[0] > 1
     for rows in row_chunks(source):
         step = weight.step[rows] if by_row else weight.step
         integers = weight.integers[rows]
         x, y = as_float(source[rows]), _floats(integers, step, weight.data_type)
         sums.add(x, y)
-        saturated = np.abs(x) > step * np.float32(weight.levels + 0.5)
+        size = np.abs(step)
+        saturated = np.abs(x) > size * np.float32(weight.levels + 0.5)
         beyond += int(np.count_nonzero(saturated))
-        far = np.abs(x - y) > _FURTHEST_STEPS * step + _SMALLEST
+        far = np.abs(x - y) > _FURTHEST_STEPS * size + _SMALLEST
         changed = changed or bool((far & ~saturated).any())
     return sums, beyond, changed
 

@@ -146,11 +146,13 @@ class Graph:
         return self._shared[name]
 
     def replace_parameter(self, name: str, tensor: Tensor) -> None:
-        """Give a parameter other values, maybe of another type."""
+        """Give a parameter other values, maybe of another type and shape."""
         for block in self.model.program.blocks:
             for var in block.vars:
                 if var.name == name:
-                    proto.tensor_desc(var).data_type = proto.paddle_dtype(tensor.dtype)
+                    desc = proto.tensor_desc(var)
+                    desc.data_type = proto.paddle_dtype(tensor.dtype)
+                    desc.dims[:] = tensor.shape
         self.model.put(name, tensor)
 
     def add_variable(

@@ -13,15 +13,17 @@ from google.protobuf.message import DecodeError
 
 from ..errors import ModelFileError, SettingError
 from . import proto
+from .form import EXPORT_ATTRIBUTES, check_form
+from .mapped_files import forget_pages, open_regular
 from .op import Op, ops_of
-from .output_files import OutputFiles
+from .output_files import OutputFiles, end_killed_runs
 from .parameters import (
     Array,
     DerivedTensor,
     Tensor,
-    forget_pages,
     read_combined,
     read_separate,
+    refuse_changed,
     write_combined,
 )
 from .pir.importer import PirProgram
@@ -35,9 +37,6 @@ QUANTIZED = "quantized_model"
 """The directory of the model below that of a result of dynamic mode, as in PaddleSlim."""
 
 _PROGRAM_SUFFIXES = (".pdmodel", ".json")
-
-# What Paddle's own exporter leaves out with clip_extra: how and where the model was made.
-_EXPORT_ATTRIBUTES = ("op_callstack", "op_namescope", "op_role", "op_role_var", "op_device")
 
 
 class Folding(NamedTuple):
@@ -156,6 +155,11 @@ class Model:
         is_same = (stored.get(name) is array for name, array in self.parameters.items())
         return len(stored) == len(self.parameters) and all(is_same)
 
+    def refuse_changed_files(self) -> None:
+        """Raise ModelFileError if a parameter file has changed since it was read."""
+        if self.origin is not None:
+            refuse_changed(self.origin.parameters.values())
+
     def settle(self) -> None:
         """Make the pending parameters that are not replaced."""
         for name, pending in self.pending.items():
@@ -209,6 +213,15 @@ class Model:
             if (desc := proto.tensor_desc(var)) is not None
         }
 
+    def float32_tensors(self) -> set[str]:
+        """The names of the dense tensors that are declared as float32."""
+        return {
+            var.name
+            for block in self.program.blocks
+            for var in block.vars
+            if (desc := proto.tensor_desc(var)) is not None and desc.data_type == proto.FP32
+        }
+
     def reads(self) -> Counter[str]:
         """How often ops read each variable."""
         return Counter(name for op in self.ops() for name in op.reads())
@@ -259,6 +272,7 @@ def load_model(
     data = _read_bytes(model_path)
     pir = read_pir_program(model_path, data) if model_path.suffix == ".json" else None
     program = pir.program if pir is not None else _parse_program(model_path, data)
+    check_form(model_path, program)
     names = _parameter_names(program)
     if pir is not None and names and params_path is None:
         params_path = model_path.with_suffix(".pdiparams")
@@ -274,6 +288,7 @@ def load_model(
     model = Model(program, parameters, *paths, pir, origin=origin)
     _check_parameters(model)
     positions = settle_tensor_inputs(program, parameters)
+    model.refuse_changed_files()
     if positions is not None and pir is not None:
         model.pir = pir._replace(positions=[pir.positions[at] for at in positions])
     return model
@@ -354,9 +369,12 @@ def parameter_files(
     targets = (model_path, *contents)
     _refuse_overwriting_source(model, targets)
     _refuse_strange_places(directory, targets)
-    for path, together in contents.items():
-        with files.open(path) as stream:
-            write_combined(stream, together)
+    try:
+        for path, together in contents.items():
+            with files.open(path) as stream:
+                write_combined(stream, together)
+    finally:
+        model.refuse_changed_files()  # also in place of an error of writing what is gone
     return targets
 
 
@@ -366,7 +384,7 @@ def program_bytes(program: Any) -> bytes:
     stripped.CopyFrom(program)
     for block in stripped.blocks:
         for op in ops_of(block):
-            op.remove_attrs(_EXPORT_ATTRIBUTES)
+            op.remove_attrs(EXPORT_ATTRIBUTES)
     return bytes(stripped.SerializeToString())
 
 
@@ -409,6 +427,8 @@ def _refuse_strange_places(directory: Path, targets: Sequence[Path]) -> None:
 def _locate(
     model_dir: Path, model_filename: str | None, params_filename: str | None
 ) -> tuple[Path, Path | None]:
+    for directory in (model_dir, model_dir.parent):  # where its files are written to
+        end_killed_runs(directory)
     if model_filename is not None:
         model_path = model_dir / model_filename
     else:
@@ -463,7 +483,8 @@ def _refuse_parameters(path: Path) -> None:
 
 def _read_bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with open_regular(path) as stream:
+            return stream.read()
     except OSError as error:
         raise ModelFileError(
             f"{path}: the model file cannot be read ({error.strerror}). "
@@ -479,8 +500,6 @@ def _parse_program(path: Path, data: bytes) -> Any:
         raise ModelFileError(
             f"{path}: is not a Paddle program, or is truncated ({error}). Export the model again."
         ) from error
-    if not program.blocks or not program.blocks[0].ops:
-        raise ModelFileError(f"{path}: the program has no ops. Export the model again.")
     return program
 
 

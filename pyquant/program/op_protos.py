@@ -21,6 +21,24 @@ def required_inputs(op_type: str) -> tuple[str, ...]:
     return tuple(slot.name for slot in _op_proto(op_type).inputs if not slot.dispensable)
 
 
+@cache
+def required_outputs(op_type: str) -> tuple[str, ...]:
+    """Return the output slots that an op needs at inference."""
+    return tuple(
+        slot.name
+        for slot in _op_proto(op_type).outputs
+        if not (slot.dispensable or slot.intermediate or slot.extra)
+    )
+
+
+@cache
+def single_slots(op_type: str) -> frozenset[str]:
+    """Return the slots that take one variable."""
+    described = _op_proto(op_type)
+    slots = [*described.inputs, *described.outputs]
+    return frozenset(slot.name for slot in slots if not slot.duplicable)
+
+
 def complete(op: Op) -> None:
     """Give ``op`` the attributes that it lacks, with the defaults that it would run with.
 

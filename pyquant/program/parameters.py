@@ -9,7 +9,7 @@ raw little-endian values.
 
 from __future__ import annotations
 
-import mmap
+import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from ..errors import ModelFileError
 from . import proto
+from .mapped_files import changed_file, forget_pages, map_file
 
 Array = NDArray[Any]
 
@@ -53,7 +54,7 @@ class _Reader:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.position = 0
-        self.buffer = _map(path)
+        self.buffer = _mapped(path)
         self.name = ""
 
     def fail(self, problem: str) -> ModelFileError:
@@ -154,25 +155,6 @@ def _chunks(array: Array) -> Iterator[Array]:
         yield np.ascontiguousarray(array[part])
 
 
-def forget_pages(array: Array) -> None:
-    """Free the whole pages of a mapped file under ``array``; they are read again if needed."""
-    base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    file = base.obj if isinstance(base, memoryview) else None
-    if not isinstance(file, mmap.mmap) or not array.flags.c_contiguous:
-        return
-    offset = _address(array) - _address(np.frombuffer(file, np.uint8))
-    first = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
-    size = (offset + array.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE - first
-    if size > 0:
-        file.madvise(mmap.MADV_DONTNEED, first, size)
-
-
-def _address(array: Array) -> int:
-    return int(array.__array_interface__["data"][0])
-
-
 def _read_tensor(reader: _Reader) -> Array:
     _expect_version(reader)
     for _ in _lod_levels(reader):
@@ -188,10 +170,11 @@ def _read_tensor(reader: _Reader) -> Array:
         raise reader.fail(f"data type {desc.data_type} is not known")
     if any(dim < 0 for dim in desc.dims):
         raise reader.fail(f"shape {list(desc.dims)} has a negative size")
-    size = 1
-    for dim in desc.dims:
-        size *= dim
-    data = reader.take(size * dtype.itemsize)
+    # numpy multiplies the sizes of an empty array, too.
+    span = math.prod(dim for dim in desc.dims if dim) * dtype.itemsize
+    if len(desc.dims) > proto.MOST_DIMENSIONS or span >= 2**63:
+        raise reader.fail(f"shape {list(desc.dims)} is none that a tensor of Paddle can have")
+    data = reader.take(math.prod(desc.dims) * dtype.itemsize)
     return np.frombuffer(data, dtype=dtype).reshape(tuple(desc.dims))
 
 
@@ -208,12 +191,19 @@ def _lod_levels(reader: _Reader) -> Iterator[int]:
     return iter(range(levels))
 
 
-def _map(path: Path) -> memoryview:
+def refuse_changed(arrays: Iterable[Array]) -> None:
+    """Raise ModelFileError if a file that arrays are mapped from has changed since."""
+    path = changed_file(arrays)
+    if path is not None:
+        raise ModelFileError(
+            f"{path}: the parameter file was changed while it was being read. Wait until it is "
+            "written, and try again."
+        )
+
+
+def _mapped(path: Path) -> memoryview:
     try:
-        with path.open("rb") as file:
-            if path.stat().st_size == 0:
-                return memoryview(b"")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+        return map_file(path)
     except OSError as error:
         raise ModelFileError(
             f"{path}: the parameter file cannot be read ({error.strerror}). "

@@ -20,6 +20,7 @@ from .model import Model
 from .op import Op, ops_of
 from .output_files import temporary_directory
 from .parameters import Array, write_combined
+from .running import watch
 from .silence import silenced
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
@@ -133,6 +134,7 @@ class Hook:
         self._names = frozenset(names)
         self._see: See | None = None
         self._error: Exception | None = None
+        watch(predictor)
         predictor.register_output_hook(self._show)
 
     @contextmanager

@@ -33,6 +33,9 @@ _LOD_LEVEL = _TYPE.DESCRIPTOR.fields_by_number[3].message_type.fields_by_number[
 _DENSE_TENSOR_TYPE = 7
 
 
+MOST_DIMENSIONS = 9
+"""The most dimensions that Paddle's tensors have (``phi::DDim::kMaxRank``)."""
+
 _NUMPY_DTYPES = {
     _TYPE.BOOL: np.dtype(np.bool_),
     _TYPE.INT16: np.dtype("<i2"),
@@ -187,6 +190,33 @@ def _scalar(value: Any) -> Any:
     return _Scalar(type=_Scalar.FLOAT64, r=float(value))
 
 
+def accepted_kinds() -> dict[int, frozenset[int]]:
+    """Return, for each kind of attribute that an op may ask for, the kinds that can be given.
+
+    Paddle converts numbers (``ExtractAttribute`` in ``attribute_checker.h``).
+    """
+    integers = {framework_pb2.INT, framework_pb2.LONG, framework_pb2.BOOLEAN}
+    numbers = {*integers, framework_pb2.FLOAT, framework_pb2.FLOAT64, framework_pb2.SCALAR}
+    integer_lists = {framework_pb2.INTS, framework_pb2.LONGS, framework_pb2.BOOLEANS}
+    lists = {*integer_lists, framework_pb2.FLOATS, framework_pb2.FLOAT64S, framework_pb2.SCALARS}
+    accepted = {kind: {kind} for kind in framework_pb2.AttrType.values()}
+    accepted |= dict.fromkeys(integers, integers)
+    accepted |= dict.fromkeys(numbers - integers, numbers)
+    accepted |= dict.fromkeys(integer_lists, integer_lists)
+    accepted |= dict.fromkeys(lists - integer_lists, lists)
+    return {kind: frozenset(given | VARIABLE_KINDS) for kind, given in accepted.items()}
+
+
+def kind_name(kind: int) -> str:
+    """Return the name of a kind of attribute, as ``"INTS"``."""
+    return str(framework_pb2.AttrType.Name(kind))
+
+
+def is_list_kind(kind: int) -> bool:
+    """Return whether a kind of attribute holds several values."""
+    return kind in _LIST_KINDS
+
+
 # For each kind of attribute: its field, and the conversion of a value to the field's type.
 _SCALAR_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
     framework_pb2.INT: ("i", _integer),
@@ -195,6 +225,8 @@ _SCALAR_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
     framework_pb2.FLOAT64: ("float64", float),
     framework_pb2.BOOLEAN: ("b", _boolean),
     framework_pb2.STRING: ("s", _text),
+    framework_pb2.BLOCK: ("block_idx", _integer),
+    framework_pb2.SCALAR: ("scalar", _scalar),
 }
 _LIST_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
     framework_pb2.INTS: ("ints", _integer),
@@ -204,7 +236,12 @@ _LIST_KINDS: dict[int, tuple[str, Callable[[Any], Any]]] = {
     framework_pb2.BOOLEANS: ("bools", _boolean),
     framework_pb2.STRINGS: ("strings", _text),
     framework_pb2.SCALARS: ("scalars", _scalar),
+    framework_pb2.BLOCKS: ("blocks_idx", _integer),
 }
+BLOCK_KINDS = {framework_pb2.BLOCK, framework_pb2.BLOCKS}
+"""The kinds of attribute that name blocks of the program."""
+VARIABLE_KINDS = {framework_pb2.VAR, framework_pb2.VARS}
+"""The kinds of attribute that name variables, whose values the op reads."""
 NUMBER_KINDS = {framework_pb2.INT, framework_pb2.LONG, framework_pb2.FLOAT, framework_pb2.FLOAT64}
 """The kinds of attribute that hold one number."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import numpy as np
 from ..errors import NothingQuantizedError, SettingError, UnsupportedError
 from ..settings import check_list
 from .model import Model
-from .names import SCALE, stems
+from .names import QUANTIZED, SCALE, stems
 from .op import Op
 from .reshaped import Axes, ReshapedParameter, reshaped_parameters
 
@@ -26,6 +27,7 @@ class QuantizableOp(NamedTuple):
         transpose: the attribute that swaps the weight's last two axes, if there is one.
         is_weight_only: whether its activation holds indices, or the op has no int8 kernel.
         output: the output slot whose tensor names the op in messages, if it has several slots.
+        more: further input slots of weights, with the same axis.
     """
 
     activation: str
@@ -34,6 +36,11 @@ class QuantizableOp(NamedTuple):
     transpose: str | None = None
     is_weight_only: bool = False
     output: str | None = None
+    more: tuple[str, ...] = ()
+
+    def weights(self, op: Op) -> list[str]:
+        """Return the variables in the slots of weights."""
+        return [name for slot in (self.weight, *self.more) for name in op.inputs(slot)]
 
 
 # The weight of gru is two matrices in one, whose rows are out of order (gru_op.cc). But each column
@@ -50,12 +57,22 @@ QUANTIZABLE_OPS = {
     "rnn": QuantizableOp("Input", "WeightList", 0, is_weight_only=True, output="Out"),
     "lstm": QuantizableOp("Input", "Weight", 1, is_weight_only=True, output="Hidden"),
     "gru": QuantizableOp("Input", "Weight", 1, is_weight_only=True, output="Hidden"),
+    "fc": QuantizableOp("Input", "W", 1, is_weight_only=True),
+    "fusion_lstm": QuantizableOp("X", "WeightX", 1, None, True, "Hidden", ("WeightH",)),
+    "fusion_gru": QuantizableOp("X", "WeightX", 1, None, True, "Hidden", ("WeightH",)),
+    "conv3d": QuantizableOp("Input", "Filter", 0, is_weight_only=True),
+    "conv3d_transpose": QuantizableOp("Input", "Filter", 1, is_weight_only=True),
+    "depthwise_conv2d_transpose": QuantizableOp("Input", "Filter", 0, is_weight_only=True),
+    "deformable_conv": QuantizableOp("Input", "Filter", 0, is_weight_only=True),
 }
 
 CONVOLUTIONS = ("conv2d", "depthwise_conv2d")
 """The op types whose filter is [outputs, inputs / groups, height, width]."""
 
-WEIGHT_ONLY_OP_TYPES = list(QUANTIZABLE_OPS)
+OTHER = "other"
+"""Stands for all other op types that read a large float parameter."""
+
+WEIGHT_ONLY_OP_TYPES = [*QUANTIZABLE_OPS, OTHER]
 ACTIVATION_OP_TYPES = [name for name, op in QUANTIZABLE_OPS.items() if not op.is_weight_only]
 
 
@@ -65,7 +82,7 @@ class WeightedOp:
 
     Attributes:
         position: its index among the ops of ``block``.
-        channel_axis: the weight's axis of output channels, not negative.
+        channel_axis: the weight's axis of output channels; -1 if it has none.
         output: the op's output, which names the op in messages.
         reshaped_at: position of the op that reads the weight, if ops reshape it for this one; None
             if this one reads it itself.
@@ -120,7 +137,6 @@ def find_weighted_ops(
 
     An op that reads or writes one of ``skip_tensors`` stays in float. With ``takes_reshaped``, ops
     may reshape the weight first, as for conv1d; its channel axis is then that of the parameter.
-    Raises SettingError if no op is left.
     """
     weighted: list[WeightedOp] = []
     kept: list[FloatOp] = []
@@ -136,8 +152,51 @@ def find_weighted_ops(
                 kept.append(stays_float(model, found, reason))
             else:
                 weighted.append(found)
-    refuse_nothing(model, op_types, weighted, kept)
     return weighted, kept
+
+
+def find_other_readers(
+    model: Model,
+    ops: Sequence[WeightedOp],
+    kept: Sequence[FloatOp],
+    skip_tensors: Collection[str] = (),
+) -> list[WeightedOp]:
+    """Return every other op that reads a large float parameter, once for each parameter.
+
+    ``ops`` and ``kept`` are from `find_weighted_ops`. What ``kept`` or ``skip_tensors`` keep in
+    float is left out, and so are parameters that an op writes.
+    """
+    known = {(op.block, op.read_at, op.weight) for op in ops}
+    in_float = {op.parameter for op in kept} | model.writes().keys() | set(skip_tensors)
+    large = {
+        name: array.shape
+        for name, array in model.parameters.items()
+        if _is_large(array) and name not in in_float
+    }
+    found = []
+    for block, position, op in model.numbered_ops():
+        names = [name for name in dict.fromkeys(op.reads()) if name in large]
+        is_skipped = any(name in skip_tensors for name in (*op.reads(), *op.writes()))
+        if not names or op.type == "fetch" or op.has_block() or is_skipped:
+            continue
+        kind = QUANTIZABLE_OPS.get(op.type)
+        weights = () if kind is None else kind.weights(op)
+        for name in names:
+            if name not in weights and (block, position, name) not in known:
+                axis = _axis_of_rows(large[name])
+                output = output_name(op)
+                found.append(WeightedOp(block, position, op.type, "", name, axis, output))
+    return found
+
+
+_VALUES_OF_A_ROW = 32  # or more: fewer are not worth a scale of their own
+
+
+def _axis_of_rows(shape: Sequence[int]) -> int:
+    """Return the first axis whose places are worth a scale each, -1 if there is none."""
+    size = math.prod(shape)
+    found = (a for a, n in enumerate(shape) if n > 1 and size // n >= _VALUES_OF_A_ROW)
+    return next(found, -1)
 
 
 def refuse_nothing(
@@ -174,9 +233,10 @@ def check_quantizable(model: Model, skip_tensors: Collection[str]) -> None:
 
 
 def refuse_quantized(model: Model) -> None:
-    scaled = stems(model.parameters, SCALE)
+    names = stems(model.parameters, SCALE)
+    scaled = names.union(f"{name}{QUANTIZED}" for name in names)
     for op in model.ops():
-        is_of_integers = op.type == "cast" and not scaled.isdisjoint(op.reads())
+        is_of_integers = op.type in _READ_INTEGERS and not scaled.isdisjoint(op.reads())
         if is_of_integers or op.type in INT8_OP_TYPES or op.type.startswith("fake_"):
             raise UnsupportedError(
                 f"{model.model_path}: it has '{op.type}' ops"
@@ -184,6 +244,9 @@ def refuse_quantized(model: Model) -> None:
                 "Give the float model."
             )
 
+
+_READ_INTEGERS = ("cast", "bitwise_and")
+"""The op types by which dynamic mode begins to dequantize weights."""
 
 INT8_OP_TYPES = ("quantize_linear", "dequantize_linear", "quantize", "dequantize")
 """The op types by which a model with int8 activations is known."""
@@ -211,7 +274,7 @@ def _weights_of(
     """Yield each weight of an op, or why it stays in float."""
     kind = QUANTIZABLE_OPS[op.type]
     output = output_name(op)
-    names = op.inputs(kind.weight) or [""]
+    names = kind.weights(op) or [""]
     sources = {name: reshaped.get((block, name)) for name in names}
     parameters = [name if source is None else source.name for name, source in sources.items()]
     for name in (*op.reads(), *op.writes(), *parameters):
@@ -230,13 +293,15 @@ def _weights_of(
             continue
         if array.ndim < _MATRIX_RANK and len(names) > 1:
             continue  # a bias
-        axis = _channel_axis(op, range(array.ndim) if source is None else source.axes)
-        reason = _why_not(weight, array, axis)
-        if reason is None and axis is not None:
+        reason = _why_not(weight, array)
+        if reason is None:
+            axis = _channel_axis(op, range(array.ndim) if source is None else source.axes)
+            if axis is None:  # the channels are not along one axis before the weight is reshaped
+                axis = _axis_of_rows(array.shape)
             at = None if source is None else source.position
             yield WeightedOp(block, position, op.type, activation, weight, axis, output, at)
         else:
-            yield FloatOp(op.type, output, str(reason), weight, array.nbytes)
+            yield FloatOp(op.type, output, reason, weight, array.nbytes)
 
 
 _MATRIX_RANK = 2
@@ -249,19 +314,24 @@ def _channel_axis(op: Op, axes: Axes) -> int | None:
     return axes[(kind.channel_axis - int(transposed)) % len(axes)] if axes else None
 
 
-def _why_not(weight: str, array: Any, axis: int | None) -> str | None:
+def _why_not(weight: str, array: Any) -> str | None:
     """Return why a parameter cannot be quantized, None if it can."""
     if array.dtype.kind not in "fu" or array.dtype.itemsize not in (2, 4):
         return f"weight '{weight}' is {array.dtype}, not fp32/fp16/bf16"
     if array.ndim < _MATRIX_RANK:
         return f"weight '{weight}' has {array.ndim} dimension(s)"
-    if axis is None:
-        return f"the channels of weight '{weight}' are not along one axis before it is reshaped"
+    if not array.size:
+        return f"weight '{weight}' is empty"
     return None
 
 
 LARGE = 1 << 16
 """The least bytes of a float parameter to report; biases and normalizations take fewer."""
+
+
+def _is_large(array: Any) -> bool:
+    is_float = array.dtype.kind == "f" or array.dtype == np.uint16
+    return bool(is_float and array.nbytes >= LARGE)
 
 
 def with_large_parameters(
@@ -300,8 +370,7 @@ def _large(model: Model, ops: Sequence[WeightedOp]) -> Iterator[tuple[str, str, 
                 readers.setdefault(name, (op.type, output_name(op)))
     quantized = {op.weight for op in ops}
     for name, array in model.parameters.items():
-        is_float = array.dtype.kind == "f" or array.dtype == np.uint16
-        if is_float and array.nbytes >= LARGE and (name in readers or name not in quantized):
+        if _is_large(array) and (name in readers or name not in quantized):
             yield (name, *readers.get(name, ("parameter", name)))
 
 

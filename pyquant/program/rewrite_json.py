@@ -16,13 +16,13 @@ import numpy as np
 
 from ..errors import SettingError
 from . import proto
+from .grouped_weights import AnyWeight, GroupedWeight, Step
 from .model import Model, parameter_files
 from .names import QUANTIZED, SCALE
 from .output_files import OutputFiles
 from .parameters import Tensor
 from .pir.reader import DTYPE_TAGS, json_operations
 from .quantizable import WeightedOp
-from .weights import QuantizedWeight
 
 
 class JsonProgram:
@@ -41,29 +41,26 @@ class JsonProgram:
         self._operations = json_operations(model.model_path, self.document)
         self._next_id = 1 + max(_result_ids(self._operations))
         self._before: dict[int, list[Any]] = {}
+        self._constants: dict[str, int] = {}
         self._lists = {
             operation["O"][0]["%"]: position
             for position, operation in enumerate(self._operations)
             if operation["#"] == "0.combine"
         }
 
-    def store_integers(
-        self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
-    ) -> None:
+    def store_integers(self, weights: Mapping[str, AnyWeight], ops: Sequence[WeightedOp]) -> None:
         """Store quantized weights, and let ``ops`` read the dequantized values."""
         self._replace(weights, ops, self._dequantize)
 
-    def store_floats(
-        self, weights: Mapping[str, QuantizedWeight], ops: Sequence[WeightedOp]
-    ) -> None:
+    def store_floats(self, weights: Mapping[str, AnyWeight], ops: Sequence[WeightedOp]) -> None:
         """Store the dequantized values of quantized weights, and let ``ops`` read them."""
         self._replace(weights, ops, self._store_dequantized)
 
     def _replace(
         self,
-        weights: Mapping[str, QuantizedWeight],
+        weights: Mapping[str, AnyWeight],
         ops: Sequence[WeightedOp],
-        make: Callable[[Any, QuantizedWeight, int], int],
+        make: Callable[[Any, AnyWeight, int], int],
     ) -> None:
         declared = {item["A"][3]: item for item in self._operations if item["#"] == "p"}
         readers: dict[str, list[int]] = {}
@@ -90,18 +87,68 @@ class JsonProgram:
     def _operands(self, position: int) -> list[int]:
         return [operand["%"] for operand in self._operations[position]["I"]]
 
-    def _dequantize(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
+    def _dequantize(self, declared: Any, weight: AnyWeight, position: int) -> int:
         values = self._parameter(declared, f"{weight.name}{QUANTIZED}", weight.values)
         scale = self._parameter(declared, f"{weight.name}{SCALE}", weight.scale)
+        if isinstance(weight, GroupedWeight):
+            return self._dequantize_groups(declared, weight, position, values, scale)
         dims = list(weight.stored.shape)
-        floats = self._op(position, "1.cast", [values], "float32", dims, {"dtype": "float32"})
-        scaled = self._op(position, "1.multiply", [floats, scale], "float32", dims, {})
+        floats = self._cast(position, values, "float32", dims)
+        scaled = self._op(position, "1.multiply", [floats, scale], _type("float32", dims))
         dtype = _dtype_name(weight.stored.dtype)
-        if dtype == "float32":
-            return scaled
-        return self._op(position, "1.cast", [scaled], dtype, dims, {"dtype": dtype})
+        return scaled if dtype == "float32" else self._cast(position, scaled, dtype, dims)
 
-    def _store_dequantized(self, declared: Any, weight: QuantizedWeight, position: int) -> int:
+    def _dequantize_groups(
+        self, declared: Any, weight: GroupedWeight, position: int, values: int, scale: int
+    ) -> int:
+        made = {"values": values, "scale": scale}
+        for name, array in weight.constants.items():
+            if name not in self._constants:
+                self._constants[name] = self._parameter(declared, f"integers.{name}", array)
+            made[name] = self._constants[name]
+        for step in weight.dequantization():
+            made[step.makes] = self._step(position, step, [made[name] for name in step.reads])
+        return made[step.makes]
+
+    def _step(self, position: int, step: Step, operands: list[int]) -> int:
+        dtype, dims = _dtype_name(step.dtype), list(step.shape)
+        if step.kind == "cast":
+            return self._cast(position, operands[0], dtype, dims)
+        attributes: dict[str, Any] = {}
+        if step.kind == "reshape":
+            operands = [*operands, self._integers(position, dims)]
+        elif step.kind == "add":
+            operands = [*operands, self._one(position)]
+            attributes = {"bias": ("0.a_f32", float(step.value)), "bias_after_scale": _TRUE}
+        elif step.kind == "stack":
+            part = _type(dtype, dims[: step.value] + dims[step.value + 1 :])
+            parts = {"#": "0.t_vec", "D": [part] * len(operands)}
+            operands = [self._op(position, "0.combine", operands, parts)]
+            attributes = {"axis": ("0.a_i32", step.value)}
+        return self._op(position, _OPS[step.kind], operands, _type(dtype, dims), attributes)
+
+    def _cast(self, position: int, value: int, dtype: str, dims: list[int]) -> int:
+        attributes = {"dtype": ("1.a_dtype", dtype)}
+        return self._op(position, "1.cast", [value], _type(dtype, dims), attributes)
+
+    def _integers(self, position: int, values: list[int]) -> int:
+        attributes = {
+            "value": ("0.a_array", [{"#": "0.a_i64", "D": value} for value in values]),
+            "dtype": ("1.a_dtype", "int64"),
+            "place": _CPU,
+        }
+        return self._op(position, "1.full_int_array", [], _type("int64", [len(values)]), attributes)
+
+    def _one(self, position: int) -> int:
+        attributes = {
+            "shape": ("1.a_intarray", [1]),
+            "value": ("0.a_f64", 1.0),
+            "dtype": ("1.a_dtype", "float32"),
+            "place": _CPU,
+        }
+        return self._op(position, "1.full", [], _type("float32", [1]), attributes)
+
+    def _store_dequantized(self, declared: Any, weight: AnyWeight, position: int) -> int:
         return self._parameter(declared, f"{weight.name}{QUANTIZED}", weight.dequantized)
 
     def _parameter(self, like: Any, name: str, tensor: Tensor) -> int:
@@ -119,20 +166,19 @@ class JsonProgram:
         position: int,
         name: str,
         operands: list[int],
-        dtype: str,
-        dims: list[int],
-        attributes: Mapping[str, str],
+        result_type: Any,
+        attributes: Mapping[str, tuple[str, Any]] | None = None,
     ) -> int:
         result = self._new_id()
         stop_gradient = {"#": "0.a_array", "D": [{"#": "0.a_bool", "D": True}]}
         operation = {
             "#": name,
             "A": [
-                {"AT": {"#": "1.a_dtype", "D": value}, "N": key}
-                for key, value in attributes.items()
+                {"AT": {"#": tag, "D": value}, "N": key}
+                for key, (tag, value) in (attributes or {}).items()
             ],
             "I": [{"%": operand} for operand in operands],
-            "O": [{"%": result, "TT": _type(dtype, dims)}],
+            "O": [{"%": result, "TT": result_type}],
             "OA": [{"AT": stop_gradient, "N": "stop_gradient"}],
         }
         self._before.setdefault(position, []).append(operation)
@@ -180,6 +226,18 @@ def write_json(
     with files.open(targets[0]) as stream:
         stream.write(text.encode())
     return targets
+
+
+_OPS = {
+    "divide": "1.floor_divide",
+    "and": "1.bitwise_and",
+    "add": "1.scale",
+    "stack": "1.stack",
+    "multiply": "1.multiply",
+    "reshape": "1.reshape",
+}
+_TRUE = ("0.a_bool", True)
+_CPU = ("1.a_place", [1, 0, ""])
 
 
 def _dtype_name(dtype: np.dtype[Any]) -> str:

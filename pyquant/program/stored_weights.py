@@ -5,16 +5,21 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
 
 from . import proto
 from .graph import Graph
+from .grouped_weights import GroupedWeight, Step
 from .names import DEQUANTIZED, QUANTIZED, SCALE
 from .op import Op, make_cast, make_elementwise, make_op
 from .parameters import DerivedTensor
 from .quantizable import WeightedOp
 from .weights import QuantizedWeight
 
-Dequantizer = Callable[[Graph, int, QuantizedWeight, str], tuple[list[Op], str]]
+Weight = TypeVar("Weight", QuantizedWeight, GroupedWeight)
+Dequantizer = Callable[[Graph, int, Weight, str], tuple[list[Op], str]]
 """Takes a graph, a block's index, a weight and the name of its integers; returns the ops that
 dequantize them, and the name of the result."""
 
@@ -30,11 +35,18 @@ def dequantize_by_scale(
     read_dequantized(graph, weights, ops, _cast_and_scale)
 
 
+def dequantize_groups(
+    graph: Graph, weights: Mapping[str, GroupedWeight], ops: Sequence[WeightedOp]
+) -> None:
+    """Let ``ops`` read float weights made from integers in groups."""
+    read_dequantized(graph, weights, ops, _dequantize_groups)
+
+
 def read_dequantized(
     graph: Graph,
-    weights: Mapping[str, QuantizedWeight],
+    weights: Mapping[str, Weight],
     ops: Sequence[WeightedOp],
-    dequantizer: Dequantizer,
+    dequantizer: Dequantizer[Weight],
 ) -> None:
     """Store the integers of weights, and let ``ops`` read the dequantized values."""
     stored = store_weights(graph, {op.weight: weights[op.weight].values for op in ops}, ops)
@@ -99,17 +111,61 @@ def _cast_and_scale(
     return ops, scaled
 
 
+def _dequantize_groups(
+    graph: Graph, block: int, weight: GroupedWeight, stored: str
+) -> tuple[list[Op], str]:
+    scale = graph.shared_parameter(f"{weight.name}{SCALE}", weight.scale)
+    names, types = {"values": stored, "scale": scale}, {"values": weight.values.dtype}
+    for name, array in weight.constants.items():
+        names[name] = graph.shared_parameter(name, array)
+    ops = list[Op]()
+    for step in weight.dequantization():
+        types[step.makes] = step.dtype
+        data_type = proto.paddle_dtype(step.dtype)
+        output = graph.add_tensor(f"{weight.name}.{step.makes}", step.shape, data_type, block)
+        reads = [names[name] for name in step.reads]
+        ops.append(_op_of(step, types[step.reads[0]], reads, output))
+        names[step.makes] = output
+    return ops, output
+
+
+def _op_of(step: Step, from_type: np.dtype[Any], reads: list[str], output: str) -> Op:
+    """Return an op of a ``.pdmodel``; ``from_type`` is the type of the first tensor it reads."""
+    if step.kind == "cast":
+        return make_cast(reads[0], output, *map(proto.paddle_dtype, (from_type, step.dtype)))
+    if step.kind == "reshape":
+        return _reshape(reads[0], output, step.shape)
+    if step.kind == "stack":
+        return make_op("stack", {"X": reads}, {"Y": [output]}, {"axis": step.value})
+    if step.kind == "add":
+        attributes = {"scale": 1.0, "bias": float(step.value), "bias_after_scale": True}
+        return make_op("scale", {"X": reads}, {"Out": [output]}, attributes)
+    x, y = reads
+    return make_elementwise(_OF_TWO[step.kind], x, y, output)
+
+
+_OF_TWO = {
+    "divide": "elementwise_floordiv",
+    "and": "bitwise_and",
+    "multiply": "elementwise_mul",
+}
+
+
 def _reshape(source: str, output: str, shape: Sequence[int]) -> Op:
     """Return a ``reshape2`` that keeps no shape for a backward pass."""
     return make_op("reshape2", {"X": [source]}, {"Out": [output]}, {"shape": list(shape)})
 
 
 def _read_by_others(graph: Graph, ops: Iterable[WeightedOp]) -> set[str]:
-    """Return the tensors that are read other than as the weight of one of ``ops``."""
+    """Return the tensors that are read other than as the weight of one of ``ops``.
+
+    An op that runs a block of its own lists what the ops of the block read; those read it.
+    """
     weights = {(graph.number(op.block, op.read_at), op.weight) for op in ops}
     return {
         name
         for _, number in graph.in_order()
+        if not graph.op(number).has_block()
         for name in graph.op(number).reads()
         if (number, name) not in weights
     }

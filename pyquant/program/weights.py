@@ -11,8 +11,9 @@ import numpy as np
 
 from .. import kernels
 from ..errors import NonFiniteWeightError
+from .mapped_files import forget_pages
 from .model import Model, Pending
-from .parameters import Array, DerivedTensor, forget_pages, row_chunks
+from .parameters import Array, DerivedTensor, row_chunks
 from .quantizable import WeightedOp
 
 WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")
@@ -128,7 +129,22 @@ class QuantizedWeight:
         """The step between neighbouring integers: float32, in the shape of the threshold."""
         levels = np.float32(2 ** (self.bits - 1) - 1)
         step: Array = (self.threshold / levels).astype(np.float32)
-        return step
+        with np.errstate(over="ignore"):  # as of a mask that holds the least float
+            is_finite = np.isfinite(step * levels)
+        return np.where(is_finite, step, np.nextafter(step, np.float32(0)))
+
+    @property
+    def share_lost(self) -> float:
+        """The share of the values other than zero that become zero; reads the weight."""
+        lost, nonzero, source = 0, 0, self.source
+        for rows in row_chunks(self.stored):
+            part = source[rows]
+            is_nonzero = part & 0x7FFF if part.dtype == np.uint16 else part
+            count = int(np.count_nonzero(is_nonzero))
+            integers = self._round(part, rows, np.empty(part.shape, self.values.dtype))
+            lost += count - int(np.count_nonzero(integers))
+            nonzero += count
+        return lost / max(1, nonzero)
 
     @property
     def dequantized(self) -> DerivedTensor:
@@ -186,7 +202,7 @@ class QuantizedWeight:
         return maximum
 
     def _part_abs_max(self, part: Array) -> Array:
-        dtype = _bfloat16(part)
+        dtype = bfloat16_name(part)
         if self.axis < 0:
             return np.array([kernels.abs_max(part, dtype=dtype)], np.float32)
         return kernels.channel_abs_max(part, self.axis, dtype=dtype)
@@ -208,7 +224,9 @@ class QuantizedWeight:
     def _round(self, part: Array, rows: slice, out: Array) -> Array:
         axis = None if self.axis < 0 else self.axis
         threshold = self.threshold[rows] if axis == 0 else self.threshold
-        return kernels.quantize(part, threshold, axis, self.bits, dtype=_bfloat16(part), out=out)
+        return kernels.quantize(
+            part, threshold, axis, self.bits, dtype=bfloat16_name(part), out=out
+        )
 
     def _floats(self) -> Iterator[Array]:
         shape = [1] * self.stored.ndim
@@ -269,7 +287,8 @@ def _pair_maxima(weight: Array) -> Array:
     return maxima
 
 
-def _bfloat16(array: Array) -> str | None:
+def bfloat16_name(array: Array) -> str | None:
+    """Return the kernels' name of the type of raw ``uint16``, None for other types."""
     return "bfloat16" if array.dtype == np.uint16 else None
 
 

@@ -8,10 +8,10 @@ from functools import partial
 from pathlib import Path
 
 from ..calibration.channel_factors import scaled_statistic
-from ..calibration.data import Feed
+from ..calibration.data import Feed, check_feed
 from ..calibration.forward import Observers
 from ..calibration.kept import KeptBatches
-from ..calibration.moments import Moments, moments_of
+from ..calibration.moments import Moments, moments_of, notes_on_moments
 from ..calibration.run import collect_statistics, resume, run_here
 from ..calibration.samples import ActivationSample
 from ..calibration.state import Calibration, model_fingerprint
@@ -23,10 +23,10 @@ from ..calibration.statistic import (
     empty_statistics,
 )
 from ..calibration.thresholds import statistic_of
-from ..errors import ActivationError, CalibrationDataError
+from ..errors import ActivationError, CalibrationDataError, CalibrationFileError
 from ..program.folding.linear import channel_axes, weight_layout
 from ..program.model import Model
-from ..program.output_files import remove_leftovers
+from ..program.output_files import end_killed_runs
 from ..program.parameters import Array
 from ..program.quantizable import FloatOp
 from .options import CalibrationOptions, Options
@@ -77,7 +77,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
         moments = moments_of(model, plan.ops)
     statistics: Statistics
     if options.calibration is not None:
-        calibration = _given(model, tensors, options.calibration)
+        calibration = _given(model, plan, options.calibration)
         batches, statistics, kept = calibration.batches, calibration.statistics, calibration.kept
     else:
         batches, statistics, kept = _collected(model, plan, tensors, moments, options)
@@ -95,6 +95,8 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
     if options.needs_samples:
         samples = {name: one.sample for name, one in channels.items()}
     notes, feeds = _notes(statistics), kept.feeds
+    if options.rounds_by_moments:
+        notes += notes_on_moments(plan.ops, moments)
     return Observations(statistics, means, moments, samples, notes, feeds, batches)
 
 
@@ -120,9 +122,10 @@ def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Ca
     fingerprint, tensors = model_fingerprint(model), plan.int8.observed
     data, checkpoint = options.data, options.kept_at
     if checkpoint is not None and checkpoint.path.exists():
-        remove_leftovers(checkpoint.path)
+        end_killed_runs(checkpoint.path.parent)
         calibration = Calibration.load(checkpoint.path)
         calibration.check_same(fingerprint, tensors, str(checkpoint.path))
+        _check_fits(model, plan, calibration, str(checkpoint.path))
     else:
         axes = channel_axes(model, plan.ops)
         statistics = empty_statistics(tensors, ActivationHistogram, axes)
@@ -164,12 +167,29 @@ def _notes(statistics: Statistics) -> tuple[str, ...]:
     )
 
 
-def _given(model: Model, tensors: Collection[str], given: Calibration | str | Path) -> Calibration:
+def _given(model: Model, plan: Plan, given: Calibration | str | Path) -> Calibration:
     """Return a calibration, or that of a file, after checking that it is the model's."""
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
     where = "calibration" if given is calibration else str(given)
-    calibration.check_same(model_fingerprint(model), tensors, where)
+    calibration.check_same(model_fingerprint(model), plan.int8.observed, where)
+    _check_fits(model, plan, calibration, where)
     return calibration
+
+
+def _check_fits(model: Model, plan: Plan, calibration: Calibration, where: str) -> None:
+    """Raise CalibrationFileError for channels along another axis, or batches of other inputs."""
+    axes = channel_axes(model, plan.ops)
+    for name, one in channels_of(calibration.statistics).items():
+        if one.axis != axes.get(name, one.axis):
+            raise CalibrationFileError(
+                f"{where}: its channels of '{name}' lie along axis {one.axis}, those of the model "
+                f"along {axes[name]}. Calibrate again."
+            )
+    for number, feed in enumerate(calibration.kept.feeds):
+        try:
+            check_feed(model.feeds, feed, f"kept batch {number}")
+        except CalibrationDataError as error:
+            raise CalibrationFileError(f"{where}: {error} Calibrate again.") from error
 
 
 def _collected(

@@ -19,6 +19,7 @@ from ..program.quantizable import (
     WeightedOp,
     check_quantizable,
     find_weighted_ops,
+    refuse_nothing,
 )
 from ..program.targets.int8_plan import Int8Plan, plan_int8
 from ..program.targets.onednn.plan import plan_onednn
@@ -127,6 +128,7 @@ def _sorted_ops(
 ) -> _SortedOps:
     """Sort the ops of a model, as it is, by what is done with them."""
     found, kept = find_weighted_ops(model, types, skip_tensors)
+    refuse_nothing(model, types, found, kept)
     int8_names = _names_of_weightless(model, target, skip_tensors)
     kept = [op for op in kept if op.name not in int8_names]
     parts = _SortedOps([], [], kept)
@@ -134,8 +136,9 @@ def _sorted_ops(
     reasons, misread = why_float(model, found, target), why_misread(model, found)
     weights = quantize_weights(model, found, 8, per_channel=True)
     int8_weights = {op.weight for op in found if reasons[op] is None}
+    floats = model.float32_tensors()
     for op in found:
-        reason = _why_float(model, op, axes[op.weight]) or weights[op.weight].why_float
+        reason = _why_float(model, op, axes[op.weight], floats) or weights[op.weight].why_float
         if reason is None and target.stores_integers:
             reason = misread.get(op)
         if reason is None and reasons[op] is None:
@@ -156,12 +159,14 @@ def _names_of_weightless(model: Model, target: Target, skip_tensors: Collection[
     return {graph.ops[read.position].output() for read in reads}
 
 
-def _why_float(model: Model, op: WeightedOp, axis: int) -> str | None:
+def _why_float(model: Model, op: WeightedOp, axis: int, floats: Collection[str]) -> str | None:
     weight = model.parameters[op.weight]
     if weight.dtype != np.float32:
         return f"weight '{op.weight}' is {weight.dtype}; static int8 takes float32"
     if op.activation in model.parameters:
         return f"its activation '{op.activation}' is a constant"
+    if op.activation not in floats:
+        return f"its activation '{op.activation}' is not declared as float32"
     if op.channel_axis != axis:
         return f"weight '{op.weight}' is quantized along axis {axis} for an earlier op"
     return None

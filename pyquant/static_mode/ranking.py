@@ -1,8 +1,11 @@
-"""Ranks ops by the errors that their own integers cause in their outputs."""
+"""Ranks ops by what their own integers do to the outputs of the model."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Mapping
+from statistics import median
 
 import numpy as np
 
@@ -15,44 +18,89 @@ from ..program.model import Model
 from ..program.parameters import Array
 from ..program.predictor import all_cores
 from ..program.quantizable import WeightedOp
+from ..verification.effects import Round, effects_of_rounding
 from .decisions import Decisions
 from .plan import Plan
 
+_Squares = Mapping[str, tuple[Array, Array]]
+"""The mean squares of an activation's rounding errors and of its values, float64[channels].
 
-def ranked_by_error(plan: Plan, decisions: Decisions, feed: Feed) -> list[tuple[WeightedOp, float]]:
-    """Return the int8 ops, worst first, with the errors that their own integers cause.
+If the activation is to be divided by factors, they are those of the divided values.
+"""
 
-    An error is a relative rms, over the channels of the op's output. One batch is run in float, op
-    by op, for all of them.
+
+def ranked_by_effect(
+    plan: Plan, decisions: Decisions, feed: Feed
+) -> list[tuple[WeightedOp, float]]:
+    """Return the int8 ops, worst first, with what their own integers do to the model's outputs.
+
+    That is a relative rms. The effect of each activation is measured, by runs of the float model in
+    which it alone is rounded; ops that read the same one share it. Errors of the weights have the
+    effect that errors of the activation have, if they are as large in the output of the op.
     """
-    model = plan.int8.model
-    axes = channel_axes(model, plan.ops)
-    ranges = decisions.ranges.find(plan.int8)
-    factors = decisions.equalization.inserted
-    squares: dict[str, tuple[Array, Array]] = {}  # of errors and of values, float64[channels]
+    model, axes = plan.int8.model, channel_axes(plan.int8.model, plan.ops)
+    effects = effects_of_rounding(model, _rounding(plan, decisions, axes), feed)
+    squares = _squares(plan, decisions, axes, feed)
+    readers = Counter(op.activation for op in plan.ops)
+    gains, errors = dict[WeightedOp, float](), dict[WeightedOp, float]()
+    for op in plan.ops:
+        if op.activation in squares:  # not if its branch did not run, or its channels are unknown
+            of_activation, errors[op] = _output_errors(model, op, decisions, squares[op.activation])
+            if of_activation > 0:
+                gains[op] = effects[op.activation] / readers[op.activation] / of_activation
+    usual = median(gains.values()) if gains else 1.0
+    powers = {op: gains.get(op, usual) * error for op, error in errors.items()}
+    ranked = [(op, math.sqrt(powers.get(op, 0.0))) for op in plan.ops]
+    return sorted(ranked, key=lambda pair: -pair[1])
+
+
+def _rounding(plan: Plan, decisions: Decisions, axes: Mapping[str, int]) -> dict[str, Round]:
+    """Return what the integers of each activation make of its values."""
+    ranges, inserted = decisions.ranges.find(plan.int8), decisions.equalization.inserted
+
+    def rounding(name: str) -> Round:
+        grid = plan.int8.grid(name, ranges[name])
+        if name not in inserted:
+            return grid.rounded
+
+        def divided(values: Array) -> Array:
+            shape = [1] * values.ndim
+            shape[axes[name]] = -1
+            factors = inserted[name].reshape(shape)
+            rounded: Array = grid.rounded(values / factors) * factors
+            return rounded
+
+        return divided
+
+    return {name: rounding(name) for name in dict.fromkeys(op.activation for op in plan.ops)}
+
+
+def _squares(plan: Plan, decisions: Decisions, axes: Mapping[str, int], feed: Feed) -> _Squares:
+    ranges, inserted = decisions.ranges.find(plan.int8), decisions.equalization.inserted
+    squares: dict[str, tuple[Array, Array]] = {}
 
     def see(value: Written, array: Array) -> None:
         name = value.name
         moved = np.moveaxis(array, axes[name], -1)
-        rows = moved.reshape(-1, moved.shape[-1]) / factors.get(name, np.float32(1))
+        rows = moved.reshape(-1, moved.shape[-1]) / inserted.get(name, np.float32(1))
         errors = plan.int8.grid(name, ranges[name]).rounded(rows) - rows
         squares[name] = mean_square(errors), mean_square(rows)
 
-    ObservedModel(model, axes.keys(), all_cores()).run(feed, 0, see)
-    ranked = []
-    for op in plan.ops:
-        error = 0.0
-        if op.activation in squares:  # not if its branch did not run, or its channels are unknown
-            error = _output_error(model, op, decisions, *squares[op.activation])
-        ranked.append((op, error))
-    return sorted(ranked, key=lambda pair: -pair[1])
+    ObservedModel(plan.int8.model, axes.keys(), all_cores()).run(feed, 0, see)
+    return squares
 
 
-def _output_error(
-    model: Model, op: WeightedOp, decisions: Decisions, errors: Array, squares: Array
-) -> float:
+def _output_errors(
+    model: Model, op: WeightedOp, decisions: Decisions, squares: tuple[Array, Array]
+) -> tuple[float, float]:
+    """Return the errors of an op's output by its activation, and by its weight as well.
+
+    They are shares of the output's power, averaged over its channels.
+    """
     weight, desc = decisions.weights[op.weight].made(), op.desc(model)
     rounded = np.concatenate(list(weight.dequantized.chunks()))
     reader, lost = Reader(desc, weight.stored), Reader(desc, weight.stored - rounded)
-    error = reader.gathered(errors) + lost.gathered(squares)
-    return math.sqrt(mean_share(error, reader.gathered(squares)))
+    errors, values = squares
+    power, by_activation = reader.gathered(values), reader.gathered(errors)
+    by_weight = lost.gathered(values)
+    return mean_share(by_activation, power), mean_share(by_activation + by_weight, power)

@@ -22,7 +22,7 @@ from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
 from .options import Options
 from .plan import Plan
-from .ranking import ranked_by_error
+from .ranking import ranked_by_effect
 from .search import fewest_in_float
 
 MOST_ERROR = 0.01
@@ -99,32 +99,37 @@ class Checked:
 
 
 class Trial(NamedTuple):
-    """Decisions for a plan, and the error that they cost on all kept batches."""
+    """What settings decide, and the error that it costs on all kept batches."""
 
-    power: float
     plan: Plan
     decisions: Decisions
+    emitted: Emitted
+    power: float
 
 
 def keep_settings_that_help(
-    plan: Plan, observations: Observations, options: Options, watch: Stopwatch, check: Check
+    plan: Plan,
+    observations: Observations,
+    options: Options,
+    watch: Stopwatch,
+    check: Check,
+    plain: Trial | None = None,
 ) -> Trial:
-    """Decide by the defaults, then try each accuracy setting: keep it if the outputs err less.
+    """Try each accuracy setting after the defaults: keep it if the outputs err less.
 
-    The settings judge each op by itself; a run shows what their choices do to the outputs. Without
-    such settings, nothing is run, and the power is NaN.
+    The settings judge each op by itself; a run shows what their choices do to the outputs.
+    ``plain`` is what the defaults decide, if that is known.
     """
-    if not options.accuracy_settings:
-        return Trial(math.nan, plan, decide(plan, observations, options, watch))
 
     def tried(settings: Options) -> Trial:
         copied = plan.on(copy_model(plan.int8.model))  # the parameters may take factors in
         decisions = decide(copied, observations, settings, watch)
-        power = worst(check.errors(emit(copied, decisions).model)).power
+        emitted = emit(copied, decisions)
+        power = worst(check.errors_on_all(emitted.model)).power
         watch.lap("check")
-        return Trial(power, copied, decisions)
+        return Trial(copied, decisions, emitted, power)
 
-    best = tried(options.without_accuracy_settings)
+    best = plain or tried(options.without_accuracy_settings)
     for name, value in options.accuracy_settings.items():
         trial = tried(replace(best.decisions.options, **{name: value}))
         if trial.power < best.power:
@@ -132,8 +137,8 @@ def keep_settings_that_help(
     return best
 
 
-Decide = Callable[[], Trial]
-"""Decides anew, by settings that may be more accurate."""
+Decide = Callable[[Trial], Trial]
+"""Decides anew, by settings that may be more accurate than those of a trial."""
 
 
 def check_and_repair(
@@ -151,12 +156,13 @@ def check_and_repair(
         ModelFileError: Paddle cannot load the result.
         CalibrationDataError: it cannot run it.
     """
+    emitted = emit(plan, decisions)
     try:
-        checked = Checked.of(plan, decisions, check)
+        checked = Checked.of(plan, decisions, check, emitted=emitted)
     except PyquantError as error:
         if not repairs:
             raise
-        return _with_fewer_errors(plan, decisions, check, (), str(error))
+        return _with_fewer_errors(plan, decisions, emitted, check, (), str(error))
     departs = checked.findings.departs
     if (departs or not checked.is_near) and check.replace_wrong_float():
         checked = replace(checked, findings=check.judge(checked.emitted.model))
@@ -170,6 +176,7 @@ def check_and_repair(
     return _with_fewer_errors(
         checked.plan,
         checked.decisions,
+        checked.emitted,
         check,
         checked.repairs,
         str(checked.worst),
@@ -179,12 +186,14 @@ def check_and_repair(
 
 def _by_other_settings(checked: Checked, check: Check, decide_anew: Decide) -> Checked:
     """Decide by settings with which the outputs err less, if there are any."""
-    _, plan, decisions = decide_anew()
-    taken = [f"{name}={value!r}" for name, value in decisions.options.accuracy_settings.items()]
-    if not taken:
+    power = worst(check.errors_on_all(checked.emitted.model)).power
+    best = decide_anew(Trial(checked.plan, checked.decisions, checked.emitted, power))
+    settings = best.decisions.options.accuracy_settings
+    if not settings:
         return checked
-    found = Checked.of(plan, decisions, check)
-    return found.repaired(f"{' and '.join(taken)} taken, as otherwise {checked.worst}")
+    taken = " and ".join(f"{name}={value!r}" for name, value in settings.items())
+    found = Checked.of(best.plan, best.decisions, check, emitted=best.emitted)
+    return found.repaired(f"{taken} taken, as otherwise {checked.worst}")
 
 
 def _without_departures(checked: Checked, check: Check, repairs: bool) -> Checked:
@@ -222,30 +231,28 @@ def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
 def _with_fewer_errors(
     plan: Plan,
     decisions: Decisions,
+    emitted: Emitted,
     check: Check,
     repairs: tuple[str, ...],
     reason: str,
     power: float = math.nan,
 ) -> Checked:
-    """Keep the fewest of the ops that err most in float, for the outputs to be near.
+    """Keep the fewest of the ops in float that do most to the outputs, for these to be near.
 
-    ``power`` is that of the error so far; NaN if it is not known.
+    ``power`` is that of the error of the program that was ``emitted``; NaN if it does not run.
     """
-    ranked = ranked_by_error(plan, decisions, check.feeds[0])
-    ops = [op for op, _ in ranked]
-
-    last: tuple[int, Emitted] | None = None
+    ranked = ranked_by_effect(plan, decisions, check.worst_sample(emitted.model))
+    ops, tried = [op for op, _ in ranked], dict[int, Emitted]()
 
     def power_with(kept: int) -> float:
-        nonlocal last
-        last = kept, emit(plan.of(ops[kept:]), decisions)
-        return worst(check.errors(last[1].model)).power
+        tried.clear()  # frees its memory
+        tried[kept] = emit(plan.of(ops[kept:]), decisions)
+        return worst(check.errors(tried[kept].model)).power
 
-    kept, is_near = fewest_in_float(power_with, [error for _, error in ranked], power, MOST_ERROR)
-    emitted = last[1] if last is not None and is_near and last[0] == kept else None
-    if is_near:
-        plan = plan.without(ranked[:kept], "check")
-        repair = f"{kept} op(s) kept in float, as otherwise {reason}"
-    else:
+    kept, is_near = fewest_in_float(power_with, [effect for _, effect in ranked], power, MOST_ERROR)
+    if not is_near:
         repair = f"nothing, for without any int8 op it is no better: {reason}"
-    return Checked.of(plan, decisions, check, repairs, emitted).repaired(repair)
+        return Checked.of(plan, decisions, check, repairs, emitted).repaired(repair)
+    repair = f"{kept} op(s) kept in float, as otherwise {reason}"
+    plan = plan.without(ranked[:kept], "check")
+    return Checked.of(plan, decisions, check, repairs, tried.get(kept)).repaired(repair)

@@ -51,9 +51,9 @@ class Check:
     ) -> None:
         """Load the float model, which may be folded.
 
-        ``feeds`` are a few of the ``batches`` of data. `judge` runs an eighth as many as there are
-        batches, but two at least, since it should take less than calibration. `errors` runs all,
-        and `judge` too with ``runs_all``.
+        ``feeds`` are a few of the ``batches`` of data. A model is run on an eighth as many as
+        there are batches, but two at least, since this should take less than calibration.
+        With ``runs_all``, it is run on all feeds.
         Raises ModelFileError if Paddle cannot load the model.
         """
         self._parts = compared_parts(model)
@@ -106,10 +106,39 @@ class Check:
 
     def errors(self, model: Model) -> list[OutputDifference]:
         """Return the errors of an int8 model's outputs; all are NaN if Paddle cannot run it."""
+        return self._errors_or_nan(model, self._checked)
+
+    def errors_on_all(self, model: Model) -> list[OutputDifference]:
+        """Return the same of all batches that were kept."""
+        return self._errors_or_nan(model, len(self.feeds))
+
+    def _errors_or_nan(self, model: Model, count: int) -> list[OutputDifference]:
         try:
-            return self._errors(model, len(self.feeds))
+            return self._errors(model, count)
         except PyquantError:
             return [OutputDifference(str(part), None, math.nan) for part in self._parts]
+
+    def worst_sample(self, model: Model) -> Feed:
+        """Return the sample in whose outputs an int8 model errs most, of those that are judged.
+
+        It is `sample` if Paddle cannot run the model, or if not every output has a row per sample.
+        """
+        feeds, chosen, most = self.feeds[: self._checked], self.sample, 0.0
+        if _rows(self.sample.values()) != 1:
+            return chosen
+        try:
+            known = self._expected(len(feeds))
+            outputs = list(self._outputs(self._int8_predictor(model), feeds, _INT8))
+        except PyquantError:
+            return chosen
+        for feed, expected, found in zip(feeds, known, outputs):
+            for row in range(_rows((*feed.values(), *expected, *found))):
+                part = slice(row, row + 1)
+                rows = ([array[part] for array in arrays] for arrays in (expected, found))
+                power = worst(self._compared([next(rows)], [next(rows)])).power
+                if power > most:
+                    most, chosen = power, {name: array[part] for name, array in feed.items()}
+        return chosen
 
     def judge(self, model: Model) -> Findings:
         """Compare an int8 model with the float model, and with its own simulation.
@@ -150,12 +179,16 @@ class Check:
         return self._int8[1]
 
     def _errors(self, model: Model, count: int) -> list[OutputDifference]:
-        missing = self.feeds[len(self._known) : count]  # each is run once in float
-        self._known += self._outputs(self._predictor, missing, _FLOAT)
         predictor = self._int8_predictor(model)
         return self._compared(
-            self._known[:count], self._outputs(predictor, self.feeds[:count], _INT8)
+            self._expected(count), self._outputs(predictor, self.feeds[:count], _INT8)
         )
+
+    def _expected(self, count: int) -> list[list[Array]]:
+        """Return the float model's outputs for the first feeds; each is run once."""
+        missing = self.feeds[len(self._known) : count]
+        self._known += self._outputs(self._predictor, missing, _FLOAT)
+        return self._known[:count]
 
     def _outputs(self, predictor: Any, feeds: Sequence[Feed], model: str) -> Iterator[list[Array]]:
         """Yield the parts that are compared, for each feed."""
@@ -181,10 +214,15 @@ class Check:
 def first_sample(model: Model, feed: Feed) -> Feed:
     """Return a batch of one sample, for slow kernels; all if the model fixes how many there are."""
     free = all(list(proto.tensor_desc(var).dims)[:1] == [-1] for var in model.feeds)
-    lengths = {len(array) if array.ndim else 0 for array in feed.values()}
-    if not free or len(lengths) != 1:
+    if not free or not _rows(feed.values()):
         return feed
     return {name: array[:1] for name, array in feed.items()}
+
+
+def _rows(arrays: Iterable[Array]) -> int:
+    """Return how many rows all of the arrays have; 0 if some have others."""
+    lengths = {len(array) if array.ndim else 0 for array in arrays}
+    return lengths.pop() if len(lengths) == 1 else 0
 
 
 def _suits(predictor: Any, sample: Feed) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle.static import InputSpec
-from paddle_run import execute, predict
+from paddle_run import execute, predict, relative_error
 
 import pyquant
 
@@ -84,6 +84,17 @@ class Masked(paddle.nn.Layer):
         return paddle.matmul(paddle.nn.functional.softmax(scores), rows)
 
 
+class Positions(paddle.nn.Layer):
+    """The sum of a slice of a table and of its rows by index; no op has a weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = self.create_parameter([128, 160])
+
+    def forward(self, words: Any) -> Any:
+        return paddle.gather(self.table, words) + self.table[:5]
+
+
 def recurrent(name: str, layers: int, suffixes: tuple[str, ...] = ("",)) -> dict[str, int]:
     return {
         f"{name}.weight_{kind}_l{layer}{suffix}": 0
@@ -106,7 +117,9 @@ NETWORKS: dict[Callable[[], paddle.nn.Layer], dict[str, int]] = {
         **recurrent("gru", 1),
     },
     Masked: {"embedding.weight": 0},
+    Positions: {"table": 0},
 }
+FIXED_SHAPES = (Masked, Positions)
 
 
 def fake_quantize(weight: Any, axis: int, bits: int) -> None:
@@ -124,7 +137,7 @@ def check(directory: Path, make: Callable[[], Any], axes: dict[str, int], bits: 
     paddle.seed(0)
     network = make()
     network.eval()
-    specs = [InputSpec([len(WORDS) if make is Masked else None], "int64", "words")]
+    specs = [InputSpec([len(WORDS) if make in FIXED_SHAPES else None], "int64", "words")]
     paddle.jit.save(network, str(directory / "network"), input_spec=specs)
     result = pyquant.quant_post_dynamic(
         directory, directory / "out", weight_bits=bits, generate_test_model=True
@@ -132,7 +145,7 @@ def check(directory: Path, make: Callable[[], Any], axes: dict[str, int], bits: 
     assert result.model_path.suffix == ".json"
     for name, weight in network.named_parameters():
         if name in axes:
-            fake_quantize(weight, axes[name], bits)
+            fake_quantize(weight, axes[name], 16 if make is Positions else bits)
     expected = network(paddle.to_tensor(WORDS)).numpy()
     assert len(result.quantized) == len(axes)
     infinite = [op.op_type for op in result.kept_float if "infinity" in op.reason]
@@ -148,8 +161,36 @@ def check(directory: Path, make: Callable[[], Any], axes: dict[str, int], bits: 
             np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
 
 
+def check_groups(directory: Path, make: Callable[[], Any], bits: int) -> None:
+    """Check that weights in groups are those of the float twin, whose weights are near."""
+    paddle.disable_static()
+    paddle.seed(0)
+    network = make()
+    network.eval()
+    specs = [InputSpec([None], "int64", "words")]
+    paddle.jit.save(network, str(directory / "network"), input_spec=specs)
+    result = pyquant.quant_post_dynamic(
+        directory, directory / "out", weight_bits=bits, group_size=32, generate_test_model=True
+    )
+    assert sum(tensor.group_size is not None for tensor in result.quantized) >= 1
+    feed = {"words": WORDS}
+    params, twin = result.model_path.with_suffix(".pdiparams"), result.test_model_path
+    assert twin is not None
+    expected = predict(twin, twin.with_suffix(".pdiparams"), feed)[0]
+    np.testing.assert_array_equal(predict(result.model_path, params, feed)[0], expected)
+    np.testing.assert_array_equal(execute(result.model_path, params, feed)[0], expected)
+    for how in ("optimized", "unfused", "float"):
+        actual = predict(result.model_path, params, feed, how)[0]
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    exact = network(paddle.to_tensor(WORDS)).numpy()
+    assert 0 < relative_error(expected, exact) < {4: 0.2, 8: 0.02}[bits]
+
+
 if __name__ == "__main__":
     paddle.set_flags({"FLAGS_use_mkldnn": False})
     for bits in (8, 16):
         for make, axes in NETWORKS.items():
             check(Path(sys.argv[1]) / f"{make.__name__}{bits}", make, axes, bits)
+    for bits in (4, 8):
+        for make in (Images, Signals, Steps):
+            check_groups(Path(sys.argv[1]) / f"{make.__name__}{bits}groups", make, bits)

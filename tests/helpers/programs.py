@@ -97,7 +97,8 @@ class ProgramBuilder:
     def save(
         self, directory: Path, model_filename: str = "m.pdmodel", params: str | None = "m.pdiparams"
     ) -> Path:
-        for column, name in enumerate(self._fetched):
+        before = sum(op.type == "fetch" for op in self.block.ops)
+        for column, name in enumerate(self._fetched, before):
             self._add("fetch", {"X": [name]}, {"Out": ["fetch"]}, {"col": column})
         self._fetched = []
         model = Model(self.program, self.parameters, Path("new"), None, ())

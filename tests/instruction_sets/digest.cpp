@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "instruction_sets/dispatch.hpp"
+#include "kernels/groups.hpp"
 #include "kernels/histogram.hpp"
 #include "kernels/mean_error.hpp"
 #include "kernels/pair_max.hpp"
@@ -258,6 +259,22 @@ std::uint64_t rounding(const Data& data, int threads) {
   return digest.value();
 }
 
+std::uint64_t groups(const Data& data, int threads) {
+  Digest digest;
+  for (const GroupShape shape : {GroupShape{48, 64, 131}, GroupShape{3001, 128, 1}}) {
+    for (const int bits : {4, 8}) {
+      std::vector<std::int8_t> integers(shape.outer * shape.size * shape.inner);
+      std::vector<float> steps(shape.outer * shape.inner);
+      for (const bool search : {false, true}) {
+        quantize_groups(data.tensor, shape, bits, search, integers.data(), steps.data(), threads);
+        digest.add(integers);
+        digest.add(steps);
+      }
+    }
+  }
+  return digest.value();
+}
+
 struct Family {
   const char* name;
   std::uint64_t (*digest)(const Data&, int threads);
@@ -267,7 +284,7 @@ constexpr Family kFamilies[] = {{"reductions", reductions},     {"channel maxima
                                 {"pair maxima", pair_maxima},   {"channel sums", channel_sums},
                                 {"samples", samples},           {"histograms", histograms},
                                 {"quantization", quantization}, {"thresholds", thresholds},
-                                {"rounding", rounding}};
+                                {"rounding", rounding},         {"groups", groups}};
 
 bool print_digest(const Family& family, const Data& data) {
   select_instruction_set("portable");

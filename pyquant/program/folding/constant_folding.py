@@ -14,6 +14,7 @@ from ..op_facts import Fact, has
 from ..output_files import temporary_directory
 from ..parameters import Array, write_combined
 from ..predictor import cpu_config, run_outputs
+from ..running import watch
 from ..tensor_inputs import use_attributes
 from .rule import Scope
 
@@ -111,6 +112,8 @@ def _predict(path: Path) -> list[Array] | None:
     config = cpu_config(path, path.with_suffix(".pdiparams"))
     config.switch_ir_optim(False)
     try:
-        return run_outputs(inference.create_predictor(config), {})
+        predictor = inference.create_predictor(config)
+        watch(predictor)
+        return run_outputs(predictor, {})
     except Exception:  # Paddle raises many types
         return None

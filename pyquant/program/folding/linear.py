@@ -244,7 +244,7 @@ def linear_op(op: Op, rank: int, parameters: Mapping[str, Array]) -> LinearOp | 
     array = parameters.get(op.input(kind.weight))
     if array is None or array.dtype != np.float32 or not _is_plain(op, rank):
         return None
-    if array.ndim != (2 if layout is _Product else 4):
+    if not array.size or array.ndim != (2 if layout is _Product else 4):
         return None
     return LinearOp(op, array, layout(op, array.shape))
 

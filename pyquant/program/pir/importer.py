@@ -346,9 +346,9 @@ class _Importer:
         return name
 
     def _parameter(self, operation: Operation) -> None:
-        name, result = self._declared_name(operation), operation.results[0]
         if not operation.attributes["persistable"]:
             return  # the state that an RNN's dropout keeps in training, which has no value
+        name, result = self._declared_name(operation), operation.results[0]
         self._names[result.id] = self._variable(name, self._tensor(result.id))
         self._block.vars[-1].persistable = True
 

@@ -1,0 +1,104 @@
+"""Static mode in a process of its own, which may die of the model."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from calibrations import BATCHES
+from pyquant.calibrate import calibrate
+from static_runs import model_bytes
+
+from pyquant import (
+    Calibration,
+    CalibrationDataError,
+    CalibrationInterrupted,
+    ModelCrashError,
+    SettingError,
+    cli,
+    quant_post_static,
+)
+
+pytestmark = pytest.mark.any_isa
+
+
+def child() -> int:
+    """Return the only child of this thread."""
+    children = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text("ascii")
+    return int(children.split()[-1])
+
+
+def batches(then: Any = None) -> Iterator[Any]:
+    """Yield a few batches, and do something to the child in between."""
+    yield from BATCHES[:2]
+    if then is not None:
+        then()
+    yield from BATCHES[2:4]
+
+
+def test_it_writes_the_same(source: Path, tmp_path: Path) -> None:
+    quant_post_static(None, source, tmp_path / "here", data_loader=batches(), verify=False)
+    result = quant_post_static(
+        None, source, tmp_path / "there", data_loader=batches, verify=False, isolate=True
+    )
+    assert result.quantized
+    assert model_bytes(tmp_path / "there") == model_bytes(tmp_path / "here")
+
+
+def test_a_death_names_the_op_that_ran(source: Path, tmp_path: Path) -> None:
+    """As if a kernel had read outside of its memory."""
+
+    def kill() -> None:
+        os.kill(child(), signal.SIGSEGV)
+
+    said = f"{source}: .*died .SIGSEGV. (in|after) [a-z_0-9]+,? .*'[abcfx]'\\."
+    with pytest.raises(ModelCrashError, match=said):
+        quant_post_static(
+            None, source, tmp_path / "out", data_loader=batches(kill), isolate=True, algo="KL"
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_errors_are_as_without_it(source: Path, tmp_path: Path) -> None:
+    wrong = [np.zeros((1, 3, 8, 8), np.int64)]
+    with pytest.raises(CalibrationDataError, match="batch 0: input 'x' is int64"):
+        calibrate(source, data_loader=wrong, isolate=True)
+    with pytest.raises(ZeroDivisionError):
+        calibrate(source, data_loader=batches(lambda: 1 / 0), isolate=True)
+    with pytest.raises(SettingError, match="isolate: eval_function"):
+        quant_post_static(
+            *(None, source, tmp_path / "out"), data_loader=BATCHES, isolate=True, eval_function=id
+        )
+
+
+def test_ctrl_c_reaches_the_checkpoint(source: Path, tmp_path: Path) -> None:
+    path = tmp_path / "c.npz"
+    interrupt = batches(lambda: os.kill(os.getpid(), signal.SIGINT))
+    with pytest.raises(CalibrationInterrupted, match=r"\b[23] batch.*/c\.npz"):
+        calibrate(source, data_loader=interrupt, checkpoint=path, isolate=True)
+    calibrate(source, data_loader=batches(), checkpoint=path)
+    assert Calibration.load(path).batches == 4
+
+
+@pytest.mark.parametrize("option", [(), ("--no-isolate",)])
+def test_the_command_line_isolates(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: tuple[str, ...]
+) -> None:
+    isolated = []
+
+    def run(call: Any, arguments: dict[str, Any]) -> Any:
+        isolated.append(call.__name__)
+        return call(**arguments)
+
+    monkeypatch.setattr(sys.modules["pyquant.calibrate"], "run_isolated", run)
+    np.save(tmp_path / "x.npy", np.concatenate(BATCHES[:2]))
+    arguments = ["calibrate", source, "--data", tmp_path / "x.npy", "-o", tmp_path / "c.npz"]
+    assert cli.main([*map(str, arguments), *option]) == 0
+    assert isolated == ([] if option else ["calibrate"])
