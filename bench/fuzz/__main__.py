@@ -21,6 +21,7 @@ from .cases import KINDS, Cases
 
 _LONGEST = 60.0  # seconds that a case may take
 _MOST_MEMORY = 8 << 30
+_IN_MEMORY = next((path for path in ("/dev/shm",) if os.access(path, os.W_OK)), None)
 # Paddle may end the process where it computes a damaged model's constants, or runs a network.
 _IN_PADDLE = ("static",)
 
@@ -102,7 +103,7 @@ def _serve(options: argparse.Namespace) -> int:
         def report(**what: Any) -> None:
             reports.write(json.dumps(what) + "\n")
 
-        with tempfile.TemporaryDirectory() as directory:
+        with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as directory:
             cases = Cases(options.seed, Path(directory))
             number = options.first
             while True:

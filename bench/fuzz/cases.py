@@ -22,6 +22,7 @@ import pyquant
 from pyquant.calibration.channel_statistics import by_channel
 from pyquant.calibration.state import Calibration, model_fingerprint
 from pyquant.calibration.statistic import ActivationHistogram, empty_statistics
+from pyquant.dynamic import WEIGHT_BITS
 from pyquant.errors import PyquantError
 from pyquant.program.folding.linear import channel_axes
 from pyquant.program.predictor import Optimization, make_predictor, run_outputs
@@ -127,11 +128,12 @@ class Cases:
         found = _outputs(pyquant.load_model(work / "folded"), feeds)
         _compare("folded", found, expected, 1e-8)
         stage("dynamic")
-        result = pyquant.quant_post_dynamic(source, work / "dynamic", generate_test_model=True)
+        weights = {**_weights(random), "lite_format": False, "generate_test_model": True}
+        result = pyquant.quant_post_dynamic(source, work / "dynamic", **weights)
         assert result.test_model_path is not None
         twin = _outputs(pyquant.load_model(result.test_model_path.parent), feeds)
         found = _outputs(pyquant.load_model(result.model_path.parent), feeds)
-        _compare("dynamic int8", found, twin, 1e-8)
+        _compare(f"dynamic {weights}", found, twin, 1e-8)
         stage("static")
         result = pyquant.quant_post_static(
             None, source, work / "int8", data_loader=feeds, deploy_backend=random.choice(_RUN_HERE)
@@ -178,8 +180,14 @@ def _use(files: Mapping[str, bytes], work: Path, random: Random, stage: Stage) -
 
 
 def _quantize_weights(work: Path, random: Random) -> None:
-    bits = random.choice((8, 16))
-    pyquant.quant_post_dynamic(work, work / "dynamic", weight_bits=bits)
+    pyquant.quant_post_dynamic(work, work / "dynamic", **_weights(random))
+
+
+def _weights(random: Random) -> dict[str, Any]:
+    """Return arguments of dynamic mode."""
+    bits = random.choice(WEIGHT_BITS)
+    size = random.choice((None, 32, 64)) if bits < 16 else None
+    return {"weight_bits": bits, "group_size": size, "lite_format": random.random() < 0.1}
 
 
 def _quantize(work: Path, random: Random) -> None:
