@@ -164,12 +164,12 @@ def quant_post_static(
             right results only on processors with VNNI.
         verify: check the result at the end, on a few batches of the data, as it runs on a CPU. The
             check compares it with its simulation and with the float model, and times both. If the
-            error of an output exceeds 1 % of its variation, ``algo="auto"`` and ``equalize=True``
-            are tried, unless others were given; then the ops whose outputs err most stay in float,
-            as few as possible. ``algo="auto"``, ``equalize=True`` and ``round_type="adaround"`` are
-            left out if the outputs err more with them. The result's ``verification`` reports what
-            was found. Results for ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not
-            checked.
+            error of an output exceeds 5 % of its variation (rms), ``algo="auto"`` and
+            ``equalize=True`` are tried, unless others were given. Then the ops whose integers
+            change the outputs most stay in float, as few as possible. ``algo="auto"``,
+            ``equalize=True`` and ``round_type="adaround"`` are left out if the outputs err more
+            with them. The result's ``verification`` reports what was found. Results for
+            ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not checked.
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine. It needs the check.

@@ -26,7 +26,8 @@ from pyquant.program.grouped_weights import Groups, groups_of
 RUNS = ("plain", "optimized", "unfused", "float", "int8")
 ROWS = {"x": programs.random((2, 16, 64), 9)}
 IMAGES = {"x": programs.random((2, 16, 8, 8), 9)}
-SMALL = Path(__file__).parent / "data" / "small.json"
+DATA = Path(__file__).parent / "data"
+SMALL, LOOP = DATA / "small.json", DATA / "loop.pdmodel"
 
 
 def conv_net() -> programs.ProgramBuilder:
@@ -227,3 +228,20 @@ def test_bad_groups_are_refused(tmp_path: Path) -> None:
         with pytest.raises(SettingError, match=said):
             quant_post_dynamic(source, tmp_path / "out", **settings)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_weight_that_a_loop_reads(tmp_path: Path, bits: int) -> None:
+    """The model was exported by Paddle 2.6.2: three products with a weight, in a ``while``."""
+    settings = {"weight_bits": bits, "group_size": 32}
+    result = quant_post_dynamic(LOOP, tmp_path / "out", generate_test_model=True, **settings)
+    assert [tensor.name for tensor in result.quantized] == ["w"]
+    assert result.kept_float == []
+    assert load_model(result.model_path).parameters["w"].dtype == np.int8
+    assert result.test_model_path is not None
+    feed = {"x": programs.random((2, 32), 9)}
+    (twin,) = run(result.test_model_path, feed)
+    assert 0 < relative_error(twin, run(LOOP, feed)[0]) < {4: 0.3, 8: 0.02}[bits]
+    np.testing.assert_array_equal(execute(result.model_path, result.params_path, feed)[0], twin)
+    for how in RUNS[:-1]:
+        assert relative_error(run(result.model_path, feed, how)[0], twin) < 1e-5, how

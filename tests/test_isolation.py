@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 from calibrations import BATCHES
-from pyquant.calibrate import calibrate
 from static_runs import model_bytes
 
 from pyquant import (
@@ -25,6 +24,7 @@ from pyquant import (
     cli,
     quant_post_static,
 )
+from pyquant.calibrating import calibrate
 
 pytestmark = pytest.mark.any_isa
 
@@ -97,7 +97,7 @@ def test_the_command_line_isolates(
         isolated.append(call.__name__)
         return call(**arguments)
 
-    monkeypatch.setattr(sys.modules["pyquant.calibrate"], "run_isolated", run)
+    monkeypatch.setattr(sys.modules["pyquant.calibrating"], "run_isolated", run)
     np.save(tmp_path / "x.npy", np.concatenate(BATCHES[:2]))
     arguments = ["calibrate", source, "--data", tmp_path / "x.npy", "-o", tmp_path / "c.npz"]
     assert cli.main([*map(str, arguments), *option]) == 0

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from calibrations import BATCHES
-from pyquant.calibrate import calibrate
 
 from pyquant import Calibration, CalibrationDataError, CalibrationFileError, quant_post_static
+from pyquant.calibrating import calibrate
 from pyquant.calibration.kept import batch_hash
 
 pytestmark = pytest.mark.any_isa

@@ -19,10 +19,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-error",
         type=float,
-        default=10.0,
+        default=5.0,
         metavar="PERCENT",
         help="end with exit code 3 if an output errs by more, as rms in percent of its variation "
-        "(10)",
+        "(5)",
     )
 
 

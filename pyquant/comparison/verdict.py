@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # Errors of the outputs, as rms in percent of their own: what is hardly seen, and what the check of
 # static mode bears.
-_SMALL, _LARGE = 3.0, 10.0
+_SMALL, _LARGE = 2.0, 5.0
 
 _APART = 3.0  # dB between the int8 run and its simulation that rounding does not explain
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..program.folding.cross_layer_equalization import store_factors
 from ..program.model import Model
 from ..program.parameters import Array
@@ -76,7 +78,8 @@ def emit(plan: Plan, decisions: Decisions) -> Emitted:
     inserted = decisions.equalization.inserted
     corrections = {op: value for op, value in decisions.corrections.items() if op in ops}
     weights = suited(decisions.weights, int8, ranges, decisions.options)
-    model = int8.emit(Choices(ranges, weights, plan.weight_only, inserted, corrections))
+    with np.errstate(over="ignore", invalid="ignore"):  # the check sees what such a bias does
+        model = int8.emit(Choices(ranges, weights, plan.weight_only, inserted, corrections))
     read = {op.activation for op in ops}
     divided = {name: factors for name, factors in inserted.items() if name in read}
     store_factors(model, {**decisions.equalization.taken, **divided})

@@ -46,6 +46,7 @@ class AffineOp(NamedTuple):
     affine: Affine
 
 
+@np.errstate(all="ignore")  # what is not finite is no affine map
 def affine_op(
     op: Op, rank: int, channel_axis: int, parameters: Mapping[str, Array]
 ) -> AffineOp | None:
@@ -115,8 +116,7 @@ def _product(values: Vector, constant_first: bool) -> Affine:
 
 
 def _quotient(values: Vector, constant_first: bool) -> Affine | None:
-    with np.errstate(divide="ignore"):
-        return None if constant_first else Affine(1 / values, np.zeros(1))
+    return None if constant_first else Affine(1 / values, np.zeros(1))
 
 
 _ARITHMETIC: dict[str, Callable[[Vector, bool], Affine | None]] = {

@@ -46,7 +46,8 @@ class LinearOp:
         ):
             if (scale != 1).any():
                 factors: Any = np.broadcast_to(scale, channels).astype(np.float32)
-                values = values * along(factors)
+                with np.errstate(over="ignore", invalid="ignore"):  # why_float says so of a weight
+                    values = values * along(factors)
         return values
 
     @property
@@ -78,8 +79,9 @@ class LinearOp:
         sizes = first._stored.size, self._stored.size
         if sizes[0] * sizes[1] >= sum(sizes) * self.inputs**2:
             return None
-        composed = self.layout.composed(self.values, first.layout, first.values)
-        return None if composed is None else (composed[0].astype(np.float32), composed[1])
+        with np.errstate(over="ignore", invalid="ignore"):
+            composed = self.layout.composed(self.values, first.layout, first.values)
+            return None if composed is None else (composed[0].astype(np.float32), composed[1])
 
 
 class WeightLayout:
