@@ -11,8 +11,10 @@ import pytest
 from paddle.base.proto import framework_pb2
 from programs import INT64, conv_net
 
-from pyquant import ModelFileError, UnsupportedError, load_model
+from pyquant import ModelFileError, UnsupportedError, fold, load_model
 from pyquant.program import proto
+from pyquant.program.op import Op
+from pyquant.program.op_protos import attribute_kinds
 from pyquant.program.parameters import read_combined
 
 pytestmark = pytest.mark.any_isa
@@ -136,3 +138,18 @@ def test_an_empty_weight_stays_in_float(tmp_path: Path) -> None:
     net.fetch(net.op("conv2d", filters, ("Output", "none"), [-1, 0, 8, 8]))
     result = quant_post_dynamic(net.save(tmp_path / "in"), tmp_path / "out")
     assert {op.name: op.reason for op in result.kept_float}["none"] == "weight 'none.w' is empty"
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62])
+def test_a_constant_of_any_size_is_not_computed(tmp_path: Path, size: int) -> None:
+    """It would take all memory."""
+    net = conv_net()
+    net.add_op("fill_constant", {}, {"Out": {"shape": [2]}}, {"value": 1.0, "str_value": "1"})
+    for name, value in (("shape", [size, 4]), ("dtype", proto.FP32)):
+        Op(net.block.ops[-1]).set_attr(name, value, attribute_kinds("fill_constant")[name])
+    shapes = {"X": ["c"], "Shape": ["shape"]}
+    net.add_op("reshape2", shapes, {"Out": {"r": [-1, 4]}}, {"shape": [0]})
+    net.fetch("r")
+    model = load_model(net.save(tmp_path))
+    fold(model)
+    assert [one.type for one in model.ops()].count("fill_constant") == 1

@@ -20,7 +20,7 @@ from .model import Model
 from .op import Op, ops_of
 from .output_files import temporary_directory
 from .parameters import Array, write_combined
-from .running import watch
+from .running import loading, watch
 from .silence import silenced
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
@@ -197,6 +197,7 @@ def _create(
     config.set_cpu_math_library_num_threads(threads)
     config.enable_memory_optim()
     configure(config)
+    loading()
     try:
         predictor = paddle.inference.create_predictor(config)
     except Exception as error:

@@ -13,6 +13,12 @@ def tell_ops(tell: Callable[[str], None]) -> None:
     _tell.append(tell)
 
 
+def loading() -> None:
+    """Tell that Paddle loads a model, if anybody asks: its passes may crash, too."""
+    if _tell:
+        _tell[-1]("while Paddle loaded it")
+
+
 def watch(predictor: Any) -> None:
     """Tell which ops a Predictor runs, if anybody asks. Paddle 2.6 shows them only afterwards."""
     if not _tell:

@@ -7,6 +7,7 @@ attributes, and ``operator_reshape2_onednn_fuse_pass.cc`` the shape of a ``resha
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Any, NamedTuple, Union
@@ -30,6 +31,8 @@ for _line in TABLE.values():
             _slots = [slot for slot in (_spec.slot, _spec.list_slot) if slot is not None]
             _TWINS[_line.op_type].append((_spec.attribute, _slots))
 _RAW_BFLOAT16 = np.uint16
+_MOST_VALUES = 1 << 16
+"""A constant of more values is no attribute; a damaged program may ask for any number of them."""
 
 
 class _Limit(NamedTuple):
@@ -152,8 +155,8 @@ class _Constants:
 
 def _filled(op: Op) -> Array | None:
     text = op.attr("str_value", "") or str(op.attr("value", 0.0))
-    count = int(np.prod(op.ints("shape"), dtype=np.int64))
-    return _array(op, [_number(text)] * count)
+    count = math.prod(op.ints("shape"))
+    return _array(op, [_number(text)] * count) if 0 <= count <= _MOST_VALUES else None
 
 
 def _assigned(op: Op) -> Array | None:

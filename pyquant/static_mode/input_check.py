@@ -96,6 +96,7 @@ def _distances(model: Model, one: _Normalized, means: Array) -> Array:
     )
     weight = model.parameters[one.linear.weight]
     here = mean_outputs(one.desc, weight, means, one.dims) + one.bias
-    deviation = np.sqrt(variance + one.norm.attr("epsilon", 1e-5))
-    distances: Array = np.abs(here - mean) / deviation
+    with np.errstate(all="ignore"):  # a damaged variance, whose distance is NaN
+        deviation = np.sqrt(variance + one.norm.attr("epsilon", 1e-5))
+        distances: Array = np.abs(here - mean) / deviation
     return distances

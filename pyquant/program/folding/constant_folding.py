@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from ..op_facts import Fact, has
 from ..output_files import temporary_directory
 from ..parameters import Array, write_combined
 from ..predictor import cpu_config, run_outputs
-from ..running import watch
+from ..running import loading, watch
 from ..tensor_inputs import use_attributes
 from .rule import Scope
 
 # The bytes by which a program may grow when the output of fill_constant, say, replaces the op.
 _LARGEST_MADE_OF_NOTHING = 1 << 16
+# The values that an op of a given shape may compute: a damaged program may ask for any number.
+_MOST_VALUES = 1 << 26
 
 
 def compute_constants(graph: Graph, scope: Scope) -> set[str]:
@@ -70,6 +73,8 @@ def _is_constant(graph: Graph, op: Op, constant: set[str]) -> bool:
     inputs, outputs = op.reads(), op.writes()
     if not has(op.type, Fact.COMPUTABLE if inputs else Fact.SOURCE):
         return False
+    if math.prod(op.ints("shape")) > _MOST_VALUES:
+        return False
     known = constant.issuperset(inputs)
     return known and not any(graph.is_kept(name) or name in constant for name in outputs)
 
@@ -112,6 +117,7 @@ def _predict(path: Path) -> list[Array] | None:
     config = cpu_config(path, path.with_suffix(".pdiparams"))
     config.switch_ir_optim(False)
     try:
+        loading()
         predictor = inference.create_predictor(config)
         watch(predictor)
         return run_outputs(predictor, {})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+import numpy as np
+
 from ..graph import Graph
 from ..misfusion import keep_apart
 from ..model import Folding, Model, copy_model
@@ -43,7 +45,8 @@ def fold(
     """
     original = copy_model(model)
     graph, scope = Graph(model, keep), Scope(frozenset(keep), shifts)
-    rescaled = [rule(graph, scope) for rule in RULES]
+    with np.errstate(all="ignore"):  # weights that are not finite stay so, and are reported
+        rescaled = [rule(graph, scope) for rule in RULES]
     if graph.is_edited:
         graph.write_back()
         if settle:

@@ -79,9 +79,8 @@ class LinearOp:
         sizes = first._stored.size, self._stored.size
         if sizes[0] * sizes[1] >= sum(sizes) * self.inputs**2:
             return None
-        with np.errstate(over="ignore", invalid="ignore"):
-            composed = self.layout.composed(self.values, first.layout, first.values)
-            return None if composed is None else (composed[0].astype(np.float32), composed[1])
+        composed = self.layout.composed(self.values, first.layout, first.values)
+        return None if composed is None else (composed[0].astype(np.float32), composed[1])
 
 
 class WeightLayout:
