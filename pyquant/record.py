@@ -71,6 +71,7 @@ def source_digest(model: Model) -> str:
     for name, array in sorted(stored.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.reshape(-1)[: _HASHED_BYTES // array.itemsize].tobytes())
+    model.refuse_changed_files()
     return digest.hexdigest()
 
 
