@@ -353,9 +353,25 @@ def test_inspect_says_how_a_model_was_quantized(
     assert re.search(rf"^by     pyquant {version} for QDQ, .* from \w+\.pdmodel", text, re.M)
     assert re.search(r"^with   .*algo='KL'", text, re.M)
     assert re.search(r"^check  outputs within \d\.\d\d % of float's", text, re.M)
-    (tmp_path / "int8" / "pyquant.json").unlink()
+    path = tmp_path / "int8" / "pyquant.json"
+    record = json.loads(path.read_text())
+    record["verification"].update(error_percent=None, speedup=None)
+    path.write_text(json.dumps(record))
+    assert main(["inspect", str(tmp_path / "int8")]) == 0
+    assert "outputs within nan %" in capsys.readouterr().out
+    for damaged in ("[" * 100_000, "{}", json.dumps({**record, "source": "x"})):
+        path.write_text(damaged)
+        assert main(["inspect", str(tmp_path / "int8")]) == 0
+        assert "it has no pyquant.json beside it" in capsys.readouterr().out
+    path.unlink()
     assert main(["inspect", str(tmp_path / "int8")]) == 0
     assert "it has no pyquant.json beside it" in capsys.readouterr().out
+
+
+def test_settings_may_be_sets(tmp_path: Path, source: Path) -> None:
+    result = pyquant.quant_post_dynamic(source, tmp_path, skip_tensor_list={"y", "first.w"})
+    record = json.loads((result.model_path.parent / "pyquant.json").read_text())
+    assert record["settings"]["skip_tensor_list"] == ["first.w", "y"]
 
 
 def test_what_dynamic_wrote_is_found_by_its_directory(
