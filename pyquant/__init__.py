@@ -1,9 +1,9 @@
 """Post-training quantization of PaddlePaddle inference models.
 
-`quant_post_dynamic` stores weights as int8 or int16, without data. `quant_post_static` calibrates
-activations over data and writes an int8 model. `fold` makes a float model smaller and faster, with
-the same outputs. `compare` shows the cost of quantization, tensor by tensor. `make_predictor`
-runs what was written. `kernels` holds the arithmetic.
+`quant_post_dynamic` stores weights as integers of 4, 8 or 16 bits, without data.
+`quant_post_static` calibrates activations over data and writes an int8 model. `fold` makes a float
+model smaller and faster, with the same outputs. `compare` shows the cost of quantization, tensor by
+tensor. `make_predictor` runs what was written. `kernels` holds the arithmetic.
 
 Importing pyquant takes a few milliseconds: a name brings its module, and with it Paddle, when it is
 used first. What pyquant has to say while it works goes to the logger ``pyquant``.

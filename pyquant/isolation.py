@@ -1,12 +1,14 @@
 """Runs a call of pyquant in a process of its own, which may die of the model.
 
 Paddle's kernels can end a process: they read outside of their memory if a model lies about shapes,
-for example. The call's arguments go to the process, then each batch as it is asked for, and the
-result comes back; activations stay there. This is no protection from code that wants to do harm.
+for example. The call's arguments go to the process, then each batch as it is asked for. What it
+logs comes back, and at last the result; activations stay there. This is no protection from code
+that wants to do harm.
 """
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import pickle
@@ -25,6 +27,7 @@ import numpy as np
 from .calibration.data import iterate_source, source_length
 from .errors import ModelCrashError, SettingError
 from .program.running import tell_ops
+from .progress import logger
 
 _SOURCES = ("batch_generator", "sample_generator", "data_loader")
 _ELSEWHERE = ("eval_function", "engine")  # what cannot be given to another process
@@ -49,7 +52,7 @@ def run_isolated(call: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
     for name, source in data.items():
         given[name] = _Asked(name, None if callable(source) else source_length(source))
     try:
-        request = pickle.dumps((call.__module__, call.__qualname__, given))
+        request = pickle.dumps((call.__module__, call.__qualname__, given, logger.level))
     except Exception as error:  # pickle raises many types
         raise SettingError(
             f"isolate: an argument cannot be given to another process ({error})."
@@ -101,6 +104,8 @@ class _Child:
                         iterators[content] = iterate_source(data[content])
                     elif kind == "next":
                         self._give(iterators[content])
+                    elif kind == "logged":
+                        logger.handle(content)
                     elif kind == "raised":
                         raise content
                     else:
@@ -151,11 +156,24 @@ class _Asked:
 _waiting: list[Connection] = []  # the connection to the process that waits for this one
 
 
+class _LogThere(logging.Handler):
+    """Gives what is logged here to the process that waits."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send the record, whose text is made here: its arguments may be of any type."""
+        text, level = record.getMessage(), record.levelno
+        told = logging.LogRecord(record.name, level, record.pathname, record.lineno, text, (), None)
+        _waiting[-1].send(("logged", told))
+
+
 def serve(connection: int, mark: int) -> None:
     """Answer the one request of the process that waits for this one."""
     waiting = Connection(connection)
     _waiting.append(waiting)
-    module, name, arguments = pickle.loads(waiting.recv_bytes())
+    module, name, arguments, level = pickle.loads(waiting.recv_bytes())
+    logger.setLevel(level)
+    logger.addHandler(_LogThere())
+    logger.propagate = False
     memory = mmap.mmap(mark, _MARK_BYTES)
 
     def tell(op: str) -> None:

@@ -13,8 +13,8 @@ import numpy as np
 def plain(value: Any) -> Any:
     """Return a value as JSON has it: dicts, lists, strings, numbers, booleans and None.
 
-    Dataclasses and named tuples become dicts, arrays lists, paths strings. NaN and infinity, which
-    JSON lacks, become None.
+    Dataclasses and named tuples become dicts, arrays and sets lists, paths strings. NaN and
+    infinity, which JSON lacks, become None.
     """
     if is_dataclass(value):
         return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
@@ -22,6 +22,8 @@ def plain(value: Any) -> Any:
         return plain(value._asdict())
     if isinstance(value, Mapping):
         return {str(name): plain(one) for name, one in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(map(plain, value))
     if isinstance(value, (list, tuple)):
         return [plain(one) for one in value]
     if isinstance(value, (np.ndarray, np.generic)):

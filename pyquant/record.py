@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .plain import plain
+from .program.mapped_files import open_regular
 from .program.model import RECORD, Model
 from .program.output_files import OutputFiles
 from .version import __version__
@@ -55,13 +56,40 @@ def write_record(
 
 
 def read_record(program: Path) -> dict[str, Any] | None:
-    """Return the record of a program; None if there is none, or if it is of another one."""
+    """Return the record of a program; None if there is none, or if it is of another one or damaged.
+
+    It may come from anywhere, so the kinds of values are checked that are shown.
+    """
     try:
-        record = json.loads((program.parent / RECORD).read_text())
-    except (OSError, ValueError):
+        with open_regular(program.parent / RECORD) as stream:
+            record = json.loads(stream.read())
+    except (OSError, ValueError, RecursionError):
         return None
-    is_its = isinstance(record, dict) and record.get("model") == program.name
+    is_its = _fits(record, _KINDS) and record["model"] == program.name
+    if is_its and record.get("verification") is not None:
+        is_its = _fits(record["verification"], _KINDS_OF_CHECK)
     return record if is_its else None
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("pyquant", "paddle", "model", "target"), str),
+    "source": {"program": str, "sha256": str},
+    "settings": {"skip_tensor_list": (list, type(None))},
+}
+_NUMBER = (int, float, type(None))  # None stands for NaN and infinity
+_KINDS_OF_CHECK = dict.fromkeys(
+    ("error_percent", "speedup", "int8_seconds", "float_seconds"), _NUMBER
+)
+
+
+def _fits(value: Any, kinds: Mapping[str, Any]) -> bool:
+    """Return whether a value is a dict that has values of these kinds."""
+    return isinstance(value, dict) and all(
+        _fits(value.get(name), kind)
+        if isinstance(kind, dict)
+        else name in value and isinstance(value[name], kind)
+        for name, kind in kinds.items()
+    )
 
 
 def source_digest(model: Model) -> str:
@@ -71,6 +99,7 @@ def source_digest(model: Model) -> str:
     for name, array in sorted(stored.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(array.reshape(-1)[: _HASHED_BYTES // array.itemsize].tobytes())
+    model.refuse_changed_files()
     return digest.hexdigest()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import TextIO
 
 LONGEST_NAME = 200
 _QUOTED = re.compile(rf"'([^'\n]{{{LONGEST_NAME + 1},}})'")
@@ -28,17 +27,3 @@ def _cut(found: re.Match[str]) -> str:
     name = found[1]
     half = LONGEST_NAME // 2
     return f"'{name[:half]}...{name[-half:]}'"
-
-
-class ShownStream:
-    """A text stream that passes on what is written to it as `shown`."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        self._stream.write(shown(text, newlines=True))
-        return len(text)
-
-    def flush(self) -> None:
-        self._stream.flush()

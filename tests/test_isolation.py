@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -43,11 +44,16 @@ def batches(then: Any = None) -> Iterator[Any]:
     yield from BATCHES[2:4]
 
 
-def test_it_writes_the_same(source: Path, tmp_path: Path) -> None:
+def test_it_writes_and_logs_the_same(
+    source: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     quant_post_static(None, source, tmp_path / "here", data_loader=batches(), verify=False)
-    result = quant_post_static(
-        None, source, tmp_path / "there", data_loader=batches, verify=False, isolate=True
-    )
+    with caplog.at_level(logging.INFO, "pyquant"):
+        result = quant_post_static(
+            None, source, tmp_path / "there", data_loader=batches, verify=False, isolate=True
+        )
+    stages = [record.getMessage().partition(":")[0] for record in caplog.records]
+    assert [*dict.fromkeys(stages)] == [*result.seconds]
     assert result.quantized
     assert model_bytes(tmp_path / "there") == model_bytes(tmp_path / "here")
 

@@ -57,6 +57,15 @@ def test_the_command_can_be_pasted_whatever_the_paths() -> None:
     assert shlex.split(command)[5:7] == ["--data", "my data.npz"]
 
 
+def test_times_that_are_not_known_are_not_told() -> None:
+    times = {"int8_seconds": 0.001, "float_seconds": 0.002, "speedup": 2.0}
+    for known, said in ((times, True), ({**times, "speedup": None}, False)):
+        found = comparison(20.0, 20.0)
+        record = {**(found.record or {}), "verification": known}
+        sentences = replace(found, record=record).verdict.sentences
+        assert any("2.00 times as fast" in one for one in sentences) == said
+
+
 def test_the_verdict_tells_the_run_from_the_simulation() -> None:
     assert any("farther from float" in one for one in comparison(20.0, 30.0).verdict.sentences)
     assert any("what the program says" in one for one in comparison(29.0, 30.0).verdict.sentences)

@@ -52,13 +52,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if as_json:
         _print(json.dumps(answer.data, indent=2, allow_nan=False))
     elif not quiet:
-        _print("\n".join([answer.text, *([answer.details] if verbose and answer.details else [])]))
+        lines = [answer.text, *([answer.details] if verbose and answer.details else [])]
+        _print(shown("\n".join(lines), newlines=True))
     return MET if answer.is_met else MISSED
 
 
 def _print(text: str) -> None:
     try:
-        print(shown(text, newlines=True), flush=True)
+        print(text, flush=True)
     except BrokenPipeError:  # as behind "| head"; what is left goes nowhere
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -25,6 +25,13 @@ _DATA = (
 )
 
 
+_KINDS = {
+    "channel_wise_abs_max": "channel_wise_abs_max (the largest value of each channel, or group)",
+    "abs_max": "abs_max (that of the tensor)",
+    "mse": "mse (the least squared error of each group: the default for groups)",
+}
+
+
 def renamed(options: dict[str, Any]) -> dict[str, Any]:
     """Return options by the names of pyquant's parameters."""
     return {PARAMETERS.get(name, name): value for name, value in options.items()}
@@ -78,9 +85,12 @@ def load_pair(options: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def add_result(
-    parser: argparse.ArgumentParser, op_types: Sequence[str], kinds: Sequence[str], kind: str | None
+    parser: argparse.ArgumentParser,
+    op_types: Sequence[str],
+    kinds: Sequence[str],
+    kind: str | None = None,
 ) -> None:
-    """Add what both modes take; ``kinds`` of scales, and the default."""
+    """Add what both modes take; weights have one of ``kinds`` of steps, by default ``kind``."""
     parser.add_argument("-o", "--output", type=Path, required=True, help="directory of the result")
     parser.add_argument(
         "--save-model-filename", metavar="NAME", help="the result's program (model.pdmodel)"
@@ -94,7 +104,7 @@ def add_result(
         default=kind,
         type=one_of(kinds),
         metavar="TYPE",
-        help=f"how scales are found: {', '.join(kinds)}",
+        help=f"what sets the steps of weights: {', '.join(map(_KINDS.__getitem__, kinds))}",
     )
 
 
@@ -190,7 +200,13 @@ def add_calibration(
     )
 
 
-def take_engine(options: dict[str, Any]) -> Any:
+def settle_process(options: dict[str, Any]) -> None:
+    """Turn ``--ray`` into an engine. What needs this process leaves no other one to the model."""
+    engine = options["engine"] = _take_engine(options)
+    options["isolate"] &= engine is None and options.get("eval") is None
+
+
+def _take_engine(options: dict[str, Any]) -> Any:
     """Take ``--ray`` out; connect to that cluster and return its engine, or None."""
     address = options.pop("ray")
     if address is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .answer import Answer
-from .arguments import add_calibration, add_model, add_ops, renamed, take_engine
+from .arguments import add_calibration, add_model, add_ops, renamed, settle_process
 from .choices import ACTIVATION_OP_TYPES
 from .data import take_data
 
@@ -36,8 +36,7 @@ def answer(options: dict[str, Any]) -> Answer:
     from ..calibrating import calibrate
 
     output = options.pop("output")
-    options["engine"] = take_engine(options)
-    options["isolate"] &= options["engine"] is None
+    settle_process(options)
     options.update(take_data(options, options["model"]))
     calibration = calibrate(**renamed(options))
     calibration.save(output)

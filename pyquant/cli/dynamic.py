@@ -22,19 +22,19 @@ HELP = "weights to 4, 8 or 16 bits, without data"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_model(parser)
-    add_result(parser, WEIGHT_ONLY_OP_TYPES, DYNAMIC_QUANTIZE_TYPES, None)
+    add_result(parser, WEIGHT_ONLY_OP_TYPES, DYNAMIC_QUANTIZE_TYPES)
     parser.add_argument(
         "--weight-bits",
         default="8",
         type=one_of(WEIGHT_BITS),
         metavar="BITS",
-        help=f"of the integers: {' or '.join(WEIGHT_BITS)} (8)",
+        help=f"of the integers: {', '.join(WEIGHT_BITS)} (8)",
     )
     parser.add_argument(
         "--group-size",
         type=one_of(GROUP_SIZES),
-        metavar="INPUTS",
-        help="give so many inputs of a channel a step of their own: "
+        metavar="N",
+        help="give every so many inputs of a channel a step of their own: "
         f"{', '.join(GROUP_SIZES)} (whole channels; 64 with 4 bits)",
     )
     parser.add_argument("--test-model", action="store_true", help="also write the float twin")
@@ -46,7 +46,7 @@ def answer(options: dict[str, Any]) -> Answer:
     from ..dynamic import quant_post_dynamic
 
     for name in ("weight_bits", "group_size"):
-        options[name] = None if options[name] is None else int(options[name])
+        options[name] = options[name] and int(options[name])
     options["save_model_dir"] = options.pop("output")
     result = quant_post_dynamic(**renamed(options))
     return Answer(in_cli_words(str(result)), result.to_dict())

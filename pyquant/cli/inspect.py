@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,10 @@ def _history(data: dict[str, Any]) -> Iterator[str]:
         yield "with   " + ", ".join(f"{k}={v!r}" for k, v in record["settings"].items() if v)
         checked = record.get("verification")
         if checked:
-            error, speedup = checked["error_percent"], checked["speedup"]
+            error, speedup = (
+                math.nan if checked[name] is None else checked[name]
+                for name in ("error_percent", "speedup")
+            )
             yield (
                 f"check  outputs within {error:.2f} % of float's variation (rms), "
                 f"{speedup:.2f} x as fast as float"

@@ -8,8 +8,14 @@ from shlex import quote
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_calibration, add_model, add_result, renamed, take_engine
-from .choices import ACTIVATION_OP_TYPES, ALGORITHMS, ROUND_TYPES, WEIGHT_QUANTIZE_TYPES, one_of
+from .arguments import add_calibration, add_model, add_result, renamed, settle_process
+from .choices import (
+    ACTIVATION_OP_TYPES,
+    ALGORITHMS,
+    ROUND_TYPES,
+    WEIGHT_QUANTIZE_TYPES,
+    one_of,
+)
 from .data import take_data
 from .words import in_cli_words
 
@@ -19,8 +25,7 @@ HELP = "an int8 model, calibrated over data"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_model(parser)
-    kinds = WEIGHT_QUANTIZE_TYPES
-    add_result(parser, ACTIVATION_OP_TYPES, kinds, kinds[0])
+    add_result(parser, ACTIVATION_OP_TYPES, WEIGHT_QUANTIZE_TYPES, WEIGHT_QUANTIZE_TYPES[0])
     add_calibration(parser, parser.add_mutually_exclusive_group(required=True))
     parser.add_argument(
         "--algo",
@@ -74,7 +79,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--eval",
         metavar="MODULE:FUNCTION",
-        help="accuracy control: the function takes a Predictor, and returns a metric to keep",
+        help="accuracy control: the function takes a Predictor, and returns a metric to keep; the "
+        "model then runs in this process",
     )
     parser.add_argument(
         "--max-drop",
@@ -111,8 +117,7 @@ def answer(options: dict[str, Any]) -> Answer:
     if options["eval"] is not None:
         options["eval"] = load_callable("--eval", options["eval"])
     options["quantize_model_path"] = options.pop("output")
-    options["engine"] = take_engine(options)
-    options["isolate"] &= options["engine"] is None and options["eval"] is None
+    settle_process(options)
     given = options["data"]
     options.update(take_data(options, options["model"]))
     result = quant_post_static(None, **renamed(options))

@@ -87,7 +87,7 @@ def _size(comparison: Comparison) -> list[str]:
 
 def _speed(record: dict[str, Any] | None) -> list[str]:
     checked = (record or {}).get("verification")
-    if not checked:
+    if not checked or None in map(checked.get, ("int8_seconds", "float_seconds", "speedup")):
         return []
     return [
         f"A sample took {1e3 * checked['int8_seconds']:.2f} ms in int8 and "
@@ -140,7 +140,7 @@ def _command(comparison: Comparison, record: dict[str, Any], culprit: str) -> st
         if settings.get(name) not in (default, None):
             parts += [f"--{name.replace('_', '-')}", str(settings[name])]
     parts += [option for (name, value), option in _SWITCHES.items() if settings.get(name) is value]
-    return shlex.join([*parts, "--skip", *(settings.get("skip_tensor_list") or ()), culprit])
+    return shlex.join([*parts, "--skip", *map(str, settings["skip_tensor_list"] or ()), culprit])
 
 
 _OPTIONS: dict[str, Any] = {

@@ -52,8 +52,8 @@ class Check:
         """Load the float model, which may be folded.
 
         ``feeds`` are a few of the ``batches`` of data. A model is run on an eighth as many as
-        there are batches, but two at least, since this should take less than calibration.
-        With ``runs_all``, it is run on all feeds.
+        there are batches, but two at least, since this should take less than calibration. With
+        ``runs_all``, it is run on all.
         Raises ModelFileError if Paddle cannot load the model.
         """
         self._parts = compared_parts(model)
