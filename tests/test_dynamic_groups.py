@@ -23,6 +23,8 @@ from pyquant import (
 )
 from pyquant.program.grouped_weights import Groups, groups_of
 
+pytestmark = pytest.mark.any_isa
+
 RUNS = ("plain", "optimized", "unfused", "float", "int8")
 ROWS = {"x": programs.random((2, 16, 64), 9)}
 IMAGES = {"x": programs.random((2, 16, 8, 8), 9)}

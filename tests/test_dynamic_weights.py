@@ -29,6 +29,8 @@ from pyquant import (
 )
 from pyquant.program import proto
 
+pytestmark = pytest.mark.any_isa
+
 RUNS = ("plain", "optimized", "unfused", "float", "int8")
 STEPS = {"x": programs.random((5, 2, 24), 9)}
 SEQUENCE = {"x": programs.random((2, 6, 20), 9)}

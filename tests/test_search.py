@@ -8,6 +8,8 @@ import pytest
 
 from pyquant.static_mode.search import fewest, fewest_in_float
 
+pytestmark = pytest.mark.any_isa
+
 ERRORS = [0.5, 0.2, *[0.1] * 20, *[0.01] * 40]
 SQUARES = [error**2 for error in ERRORS]
 
