@@ -137,17 +137,18 @@ def _samples(file: Path, arrays: dict[str, Array]) -> Iterator[Any]:
 
 
 def _read(file: Path) -> dict[str, Array]:
-    if file.suffix not in (".npz", ".npy"):
-        raise CalibrationDataError(
-            f"{file}: samples are read from .npz and .npy files, and images from directories. "
-            "Convert it, as with numpy.savez('samples.npz', numpy.loadtxt(...))."
-        )
     try:
-        return read_arrays(file) if _is_archive(file) else {"arr_0": map_array(file)}
+        is_archive = _is_archive(file)
+        if file.suffix in (".npz", ".npy"):
+            return read_arrays(file) if is_archive else {"arr_0": map_array(file)}
     except (OSError, ValueError) as error:
         raise CalibrationDataError(
             f"{file}: cannot be read as .npz or .npy ({error}). Write it with numpy.savez."
         ) from error
+    raise CalibrationDataError(
+        f"{file}: samples are read from .npz and .npy files, and images from directories. "
+        "Convert it, as with numpy.savez('samples.npz', numpy.loadtxt(...))."
+    )
 
 
 def _length(file: Path) -> int:
