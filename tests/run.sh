@@ -3,4 +3,4 @@
 set -eu
 cd "$(dirname "$0")/.."
 . tests/setup.sh
-exec "$venv/bin/pytest" -n auto "$@"
+exec "$venv/bin/pytest" -n auto --dist worksteal "$@"

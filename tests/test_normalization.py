@@ -45,7 +45,8 @@ def warnings_of(result: QuantizationResult) -> list[str]:
 def quantized(source: Path, data: Any, **options: Any) -> QuantizationResult:
     batches = [np.ascontiguousarray(data[i : i + 4], np.float32) for i in range(0, len(data), 4)]
     directory = source.parent / "int8"
-    return quant_post_static(None, source, directory, data_loader=batches, **options)
+    given: dict[str, Any] = {"data_loader": batches, "verify": False, **options}
+    return quant_post_static(None, source, directory, **given)
 
 
 @pytest.mark.parametrize("backend", [None, "OneDNN", "TensorRT", "ARM"])

@@ -41,6 +41,7 @@ def int8(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         directory,
         data_loader=[images[:4], images[4:]],
         deploy_backend="OneDNN",
+        verify=False,
     )
     return load_model(directory), request.param, images
 
@@ -274,6 +275,7 @@ def test_what_is_claimed_to_be_int8_runs_so(tmp_path: Path) -> None:
         tmp_path,
         data_loader=[images],
         deploy_backend="OneDNN",
+        verify=False,
     )
     model = load_model(tmp_path)
     grids = read_grids(model)
