@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import pyquant
 from pyquant import _native
 
 _BUFFER_BYTES = 1 << 28  # beyond any cache
@@ -28,7 +29,7 @@ def description() -> dict[str, str]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "paddlepaddle": version("paddlepaddle"),
-        "pyquant": version("pyquant"),
+        "pyquant": pyquant.__version__,
     }
 
 
