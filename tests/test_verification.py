@@ -34,6 +34,7 @@ from pyquant.program.predictor import make_int8_predictor, run_outputs
 from pyquant.static_mode import repair
 from pyquant.verification.check import Check
 from pyquant.verification.compared import Compared, compared_parts
+from pyquant.verification.effects import Rounding, effects_of_rounding
 from pyquant.verification.kernel_times import KernelTime, parsed, shares
 from pyquant.verification.outcome import OutputDifference
 from pyquant.verification.output_sums import OutputSums
@@ -385,6 +386,30 @@ def test_scores_vary_from_row_to_row_not_from_column_to_column() -> None:
     for columns in (2, 3):  # they cannot be told apart
         sums.add(scores[:, :columns], scores[:, :columns] + errors[:, :columns])
     assert sums.power < 1e-3
+
+
+@pytest.mark.parametrize("channels", [16, 24])
+def test_what_rounding_one_tensor_does_to_the_outputs(tmp_path: Path, channels: int) -> None:
+    """OneDNN keeps 16 channels in an order of its own, and 24 with padding."""
+    net = Net([-1, 4, 10, 10]).conv(channels).act("relu").conv(channels).conv(4).end()
+    source, feed = net.save(tmp_path / "in"), {"x": IMAGES[:2]}
+    model = load_model(source)
+
+    def rounded(values: Any) -> Any:
+        return np.rint(values * np.float32(2)) / np.float32(2)
+
+    names = [op.input("Input") for op in model.ops() if op.type == "conv2d"]
+    tensors = {name: Rounding(rounded, by_channel=False) for name in names}
+    found = effects_of_rounding(model, tensors, feed)
+    assert list(found) == names
+    (expected,), (output,) = (
+        paddle_run.run(source, {"x": values}) for values in (IMAGES[:2], rounded(IMAGES[:2]))
+    )
+    assert found["x"] == pytest.approx(np.square(output - expected).mean() / expected.var(), 1e-3)
+    # A grid for each channel needs the order of the program, that of Paddle's own kernels.
+    by_channel = {name: Rounding(rounded, by_channel=True) for name in names}
+    assert effects_of_rounding(model, by_channel, feed) == pytest.approx(found, rel=1e-2)
+    assert min(found.values()) > 0
 
 
 def test_pads_run_by_paddles_own_kernel(tmp_path: Path) -> None:

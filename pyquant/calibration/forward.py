@@ -17,11 +17,8 @@ from ..program.parameters import Array
 from ..program.predictor import Hook, Optimization, all_cores, make_predictor, set_inputs
 from .channel_statistics import by_channel
 from .data import Feed
-from .layouts import Layout, found_layout
+from .layouts import CHANNELS_PER_BLOCK, Layout, found_layout
 from .statistic import Statistics
-
-# oneDNN stores feature maps in blocks of up to this many channels, the last padded with zeros.
-_CHANNELS_PER_BLOCK = 16
 
 
 class Observer(Protocol):
@@ -142,7 +139,7 @@ class Forward:
         """Return values that lie sample by sample, and their layout if they are not in order."""
         if tensor.layout != "ONEDNN":
             return view_values(tensor), None
-        is_dense = len(tensor.shape) == 4 and tensor.shape[1] % _CHANNELS_PER_BLOCK == 0
+        is_dense = len(tensor.shape) == 4 and tensor.shape[1] % CHANNELS_PER_BLOCK == 0
         if not is_dense or name not in self._in_sample_order or name in self._observers:
             return _plain(tensor), None
         channels = self._statistics[name].channels

@@ -15,6 +15,9 @@ import numpy as np
 
 from ..program.parameters import Array
 
+CHANNELS_PER_BLOCK = 16
+"""oneDNN stores feature maps in blocks of up to this many channels, the last padded with zeros."""
+
 
 @dataclass(frozen=True)
 class Layout:

@@ -18,7 +18,7 @@ from ..program.model import Model
 from ..program.parameters import Array
 from ..program.predictor import all_cores
 from ..program.quantizable import WeightedOp
-from ..verification.effects import Round, effects_of_rounding
+from ..verification.effects import Rounding, effects_of_rounding
 from .decisions import Decisions
 from .plan import Plan
 
@@ -54,14 +54,14 @@ def ranked_by_effect(
     return sorted(ranked, key=lambda pair: -pair[1])
 
 
-def _rounding(plan: Plan, decisions: Decisions, axes: Mapping[str, int]) -> dict[str, Round]:
+def _rounding(plan: Plan, decisions: Decisions, axes: Mapping[str, int]) -> dict[str, Rounding]:
     """Return what the integers of each activation make of its values."""
     ranges, inserted = decisions.ranges.find(plan.int8), decisions.equalization.inserted
 
-    def rounding(name: str) -> Round:
+    def rounding(name: str) -> Rounding:
         grid = plan.int8.grid(name, ranges[name])
         if name not in inserted:
-            return grid.rounded
+            return Rounding(grid.rounded, by_channel=False)
 
         def divided(values: Array) -> Array:
             shape = [1] * values.ndim
@@ -70,7 +70,7 @@ def _rounding(plan: Plan, decisions: Decisions, axes: Mapping[str, int]) -> dict
             rounded: Array = grid.rounded(values / factors) * factors
             return rounded
 
-        return divided
+        return Rounding(divided, by_channel=True)
 
     return {name: rounding(name) for name in dict.fromkeys(op.activation for op in plan.ops)}
 

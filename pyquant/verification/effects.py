@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..arrays import overwrite, view_values
 from ..calibration.data import Feed
+from ..calibration.layouts import CHANNELS_PER_BLOCK
 from ..comparison.similarity import as_float
 from ..errors import PyquantError
 from ..program.model import Model, copy_model
@@ -16,54 +18,84 @@ from ..program.predictor import Hook, Optimization, all_cores, make_predictor, r
 from .compared import Compared, compared_parts, showing
 from .output_sums import OutputSums
 
-Round = Callable[[Array], Array]
-"""Returns what values of a tensor are rounded to."""
+
+class Rounding(NamedTuple):
+    """What values of a tensor are rounded to.
+
+    Attributes:
+        of: takes the values, float32, and returns as many.
+        by_channel: whether channels are rounded differently, so that the order in memory counts.
+    """
+
+    of: Callable[[Array], Array]
+    by_channel: bool
+
+
+_FEATURE_MAP_RANK = 4
 
 
 class _UnknownOrderError(Exception):
-    """oneDNN keeps a tensor in an order of its own, perhaps with padding."""
+    """oneDNN keeps a tensor in an order of its own."""
 
 
-def effects_of_rounding(model: Model, tensors: Mapping[str, Round], feed: Feed) -> dict[str, float]:
+def effects_of_rounding(
+    model: Model, tensors: Mapping[str, Rounding], feed: Feed
+) -> dict[str, float]:
     """Return the power of the outputs' error if one of the tensors alone is rounded.
 
     It is that of `OutputSums`, of the output that errs most. The model runs once for each tensor,
     op by op; a tensor is overwritten as soon as it is computed. It is 0 for one that is not.
     """
-    run = partial(_effects, model, tensors, feed)
-    try:
-        return run(Optimization.UNFUSED)
-    except (PyquantError, _UnknownOrderError):
-        return run(Optimization.NONE)
+    found, left = dict[str, float](), dict(tensors)
+    for optimization in (Optimization.UNFUSED, Optimization.NONE):
+        with suppress(PyquantError):
+            found.update(_effects(model, left, feed, optimization))
+        left = {name: one for name, one in left.items() if name not in found}
+        if not left:
+            break
+    return {name: found.get(name, 0.0) for name in tensors}
 
 
 def _effects(
-    model: Model, tensors: Mapping[str, Round], feed: Feed, optimization: Optimization
+    model: Model, tensors: Mapping[str, Rounding], feed: Feed, optimization: Optimization
 ) -> dict[str, float]:
+    """Return the effects of the tensors that this kind of optimization shows as they are."""
     parts = compared_parts(model)
     shown = showing(copy_model(model), [part.name for part in parts])
     predictor = make_predictor(shown, optimization, all_cores())
     hook = Hook(predictor, tensors.keys())
 
     def outputs(name: str) -> list[Array]:
-        fed = {name: tensors[name](feed[name])} if name in feed else {}
+        fed = {name: tensors[name].of(feed[name])} if name in feed else {}
         with hook.running(partial(_overwrite, tensors, name), feed, 0):
             found = run_outputs(predictor, {**feed, **fed})
         by_name = dict(zip(predictor.get_output_names(), found))
         return [as_float(part.of(by_name[part.name])) for part in parts]
 
-    expected = outputs("")
-    return {name: _worst(parts, expected, outputs(name)) for name in tensors}
+    expected, effects = outputs(""), dict[str, float]()
+    for name in tensors:
+        with suppress(_UnknownOrderError):
+            effects[name] = _worst(parts, expected, outputs(name))
+    return effects
 
 
 def _overwrite(
-    tensors: Mapping[str, Round], chosen: str, op_type: str, name: str, tensor: Any
+    tensors: Mapping[str, Rounding], chosen: str, op_type: str, name: str, tensor: Any
 ) -> None:
-    if tensor.layout == "ONEDNN" and len(tensor.shape) > 2:
+    if name != chosen or op_type == "feed":
+        return
+    if tensor.layout == "ONEDNN" and (tensors[name].by_channel or not _is_dense(tensor.shape)):
         raise _UnknownOrderError
-    if name == chosen and op_type != "feed":
-        values = view_values(tensor)
-        overwrite(values, tensors[name](values))
+    values = view_values(tensor)
+    overwrite(values, tensors[name].of(values))
+
+
+def _is_dense(shape: Sequence[int]) -> bool:
+    """Return whether a tensor in oneDNN's order has no values but its own in its memory."""
+    rank = len(shape)
+    return rank < _FEATURE_MAP_RANK or (
+        rank == _FEATURE_MAP_RANK and shape[1] % CHANNELS_PER_BLOCK == 0
+    )
 
 
 def _worst(parts: list[Compared], expected: list[Array], found: list[Array]) -> float:
