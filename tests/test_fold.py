@@ -18,6 +18,8 @@ from pyquant import CalibrationDataError, calibrate, cli, fold, load_model, save
 from pyquant.program import proto
 from pyquant.program.op import Op
 
+pytestmark = pytest.mark.any_isa
+
 Arrays = dict[str, "np.ndarray[Any, Any]"]
 
 

@@ -16,6 +16,8 @@ from bench.accuracy.networks import build, load_weights, weights_path
 from pyquant import QuantizationResult, calibrate, quant_post_static
 from pyquant.cli import main
 
+pytestmark = pytest.mark.any_isa
+
 PIXELS = np.random.default_rng(3).integers(0, 256, (32, 3, 4, 4)).astype(np.float32)
 PIXELS = np.repeat(np.repeat(PIXELS, 3, axis=2), 3, axis=3)
 RIGHT = (PIXELS / 255 - np.float32(0.45)) / np.float32(0.23)

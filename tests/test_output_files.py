@@ -19,6 +19,8 @@ import pytest
 from pyquant import OutputError, load_model, quant_post_static, save_model
 from pyquant.program.output_files import OutputFiles, end_killed_runs, temporary_directory
 
+pytestmark = pytest.mark.any_isa
+
 BEFORE = {"a": b"old a", "c": b"old c"}
 
 

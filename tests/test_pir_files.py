@@ -25,6 +25,8 @@ from pyquant.program import proto
 from pyquant.program.op import Op
 from pyquant.program.op_protos import attribute_kinds
 
+pytestmark = pytest.mark.any_isa
+
 DATA = Path(__file__).parent / "data"
 SMALL = DATA / "small.json"
 PADDLE_3 = not paddle.__version__.startswith("2.")
@@ -385,7 +387,6 @@ def quantize_or_refuse(path: Path, output: Path) -> None:
         shutil.rmtree(output)
 
 
-@pytest.mark.any_isa
 @pytest.mark.parametrize("seed", range(20))
 def test_fuzzed_documents(small: Path, tmp_path: Path, seed: int) -> None:
     generator = random.Random(seed)
@@ -398,7 +399,6 @@ def test_fuzzed_documents(small: Path, tmp_path: Path, seed: int) -> None:
         quantize_or_refuse(small, tmp_path / "out")
 
 
-@pytest.mark.any_isa
 @pytest.mark.parametrize("suffix", [".json", ".pdiparams"])
 @pytest.mark.parametrize("seed", range(5))
 def test_fuzzed_bytes(small: Path, tmp_path: Path, suffix: str, seed: int) -> None:

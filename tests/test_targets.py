@@ -33,6 +33,8 @@ from pyquant.program.op import Op, ops_of
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES, QUANTIZABLE_OPS
 from pyquant.program.targets.profiles import DEPLOY_BACKENDS
 
+pytestmark = pytest.mark.any_isa
+
 IMAGES = programs.random((4, 8, 8, 8), 9)
 ROWS = programs.random((6, 64), 9)
 DEPTHWISE = {**CONV, "groups": 8}

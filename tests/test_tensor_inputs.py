@@ -19,6 +19,8 @@ from pyquant.program.op import Op, make_op
 from pyquant.program.op_protos import attribute_kinds
 from pyquant.program.tensor_inputs import use_attributes
 
+pytestmark = pytest.mark.any_isa
+
 IMAGES = random((4, 8, 6, 6), 3)
 LIMITS = {"Min": -0.5, "Max": 0.75}
 FLOAT_MAX = float(np.finfo(np.float32).max)
