@@ -17,7 +17,7 @@ from ..program.parameters import Array
 from ..program.predictor import Hook, Optimization, all_cores, make_predictor, set_inputs
 from .channel_statistics import by_channel
 from .data import Feed
-from .layouts import CHANNELS_PER_BLOCK, Layout, found_layout
+from .layouts import Layout, found_layout, is_dense
 from .statistic import Statistics
 
 
@@ -139,8 +139,8 @@ class Forward:
         """Return values that lie sample by sample, and their layout if they are not in order."""
         if tensor.layout != "ONEDNN":
             return view_values(tensor), None
-        is_dense = len(tensor.shape) == 4 and tensor.shape[1] % CHANNELS_PER_BLOCK == 0
-        if not is_dense or name not in self._in_sample_order or name in self._observers:
+        is_dense_map = len(tensor.shape) == 4 and is_dense(tensor.shape)
+        if not is_dense_map or name not in self._in_sample_order or name in self._observers:
             return _plain(tensor), None
         channels = self._statistics[name].channels
         if channels is not None and channels.axis not in (1, -3):

@@ -6,7 +6,7 @@ oneDNN chooses it for each op, and Paddle does not report it. A plain copy of th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,8 +15,16 @@ import numpy as np
 
 from ..program.parameters import Array
 
-CHANNELS_PER_BLOCK = 16
-"""oneDNN stores feature maps in blocks of up to this many channels, the last padded with zeros."""
+_FEATURE_MAP_RANK = 4
+# oneDNN stores feature maps in blocks of up to this many channels, the last padded with zeros.
+_CHANNELS_PER_BLOCK = 16
+
+
+def is_dense(shape: Sequence[int]) -> bool:
+    """Return whether a tensor in oneDNN's order has no values but its own in its memory."""
+    if len(shape) < _FEATURE_MAP_RANK:
+        return True
+    return len(shape) == _FEATURE_MAP_RANK and shape[1] % _CHANNELS_PER_BLOCK == 0
 
 
 @dataclass(frozen=True)

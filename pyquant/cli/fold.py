@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_model, renamed
+from .arguments import renamed
+from .convert import add_arguments as add_arguments
 from .convert import write
 
 HELP = "a float model with fewer ops and the same outputs"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add what the command takes."""
-    add_model(parser)
-    parser.add_argument("output", type=Path, metavar="OUT", help="directory of the result")
 
 
 def answer(options: dict[str, Any]) -> Answer:

@@ -1,7 +1,7 @@
 """Accuracy control: as many ops in int8 as a metric allows.
 
-Ops are ranked by the errors of their integers (see `ranking`). As few of the worst ones as possible
-are kept in float.
+Ops are ranked by what their integers do to the outputs (see `ranking`). As few of the worst ones as
+possible are kept in float.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Control:
 
     Attributes:
         kept: the ops to keep in float, worst first.
-        errors: the relative errors of their integers.
+        errors: what their integers do to the outputs, as relative rms.
         trials: in the order in which they ran; the first is the float model's, its ``kept`` is -1.
         is_met: whether the metric holds.
     """

@@ -55,9 +55,9 @@ class Plan:
         return replace(self, int8=replace(self.int8, model=model))
 
     def without(self, erring: Collection[tuple[WeightedOp, float]], why: str) -> Plan:
-        """Return the plan with some ops in float; with each is the error of its output."""
+        """Return the plan with some ops in float; with each is what it does to the outputs."""
         kept = [
-            FloatOp(op.op_type, op.output, f"{why}: its integers err by {error:.2%}")
+            FloatOp(op.op_type, op.output, f"{why}: its integers change the outputs by {error:.2%}")
             for op, error in erring
         ]
         others = {op for op, _ in erring}

@@ -134,8 +134,8 @@ class Check:
         for feed, expected, found in zip(feeds, known, outputs):
             for row in range(_rows((*feed.values(), *expected, *found))):
                 part = slice(row, row + 1)
-                rows = ([array[part] for array in arrays] for arrays in (expected, found))
-                power = worst(self._compared([next(rows)], [next(rows)])).power
+                should_be, is_now = ([array[part] for array in one] for one in (expected, found))
+                power = worst(self._compared([should_be], [is_now])).power
                 if power > most:
                     most, chosen = power, {name: array[part] for name, array in feed.items()}
         return chosen

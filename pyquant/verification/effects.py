@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
 from ..arrays import overwrite, view_values
 from ..calibration.data import Feed
-from ..calibration.layouts import CHANNELS_PER_BLOCK
+from ..calibration.layouts import is_dense
 from ..comparison.similarity import as_float
 from ..errors import PyquantError
 from ..program.model import Model, copy_model
@@ -29,9 +29,6 @@ class Rounding(NamedTuple):
 
     of: Callable[[Array], Array]
     by_channel: bool
-
-
-_FEATURE_MAP_RANK = 4
 
 
 class _UnknownOrderError(Exception):
@@ -84,18 +81,10 @@ def _overwrite(
 ) -> None:
     if name != chosen or op_type == "feed":
         return
-    if tensor.layout == "ONEDNN" and (tensors[name].by_channel or not _is_dense(tensor.shape)):
+    if tensor.layout == "ONEDNN" and (tensors[name].by_channel or not is_dense(tensor.shape)):
         raise _UnknownOrderError
     values = view_values(tensor)
     overwrite(values, tensors[name].of(values))
-
-
-def _is_dense(shape: Sequence[int]) -> bool:
-    """Return whether a tensor in oneDNN's order has no values but its own in its memory."""
-    rank = len(shape)
-    return rank < _FEATURE_MAP_RANK or (
-        rank == _FEATURE_MAP_RANK and shape[1] % CHANNELS_PER_BLOCK == 0
-    )
 
 
 def _worst(parts: list[Compared], expected: list[Array], found: list[Array]) -> float:
