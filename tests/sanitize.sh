@@ -11,5 +11,5 @@ runtime="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libstdc++.so)
 # Python and Paddle leak at exit, and Paddle frees what another allocator made.
 export ASAN_OPTIONS=detect_leaks=0:alloc_dealloc_mismatch=0 UBSAN_OPTIONS=halt_on_error=1
 # --capture=sys lets the sanitizers' reports through.
-PYTHONPATH=$built LD_PRELOAD=$runtime exec "$venv/bin/pytest" --capture=sys \
+PYTHONPATH=$built LD_PRELOAD=$runtime exec "$venv/bin/pytest" -n auto --capture=sys \
   tests/test_kernels_values.py tests/test_kernels_thresholds.py tests/test_kernels_quantization.py "$@"

@@ -184,14 +184,6 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, source: Path) -> 
         calibrate(source, data_loader=BATCHES, checkpoint=path, checkpoint_every=0)
 
 
-@pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
-    """Heed Ctrl-C even in a process started in the background, where shells make it ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_keeps_the_batch_under_way(tmp_path: Path, source: Path) -> None:
     path = tmp_path / "c.npz"

@@ -84,6 +84,7 @@ def test_errors_are_as_without_it(source: Path, tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_reaches_the_checkpoint(source: Path, tmp_path: Path) -> None:
     path = tmp_path / "c.npz"
     interrupt = batches(lambda: os.kill(os.getpid(), signal.SIGINT))
