@@ -42,7 +42,7 @@ from .static_mode.options import (
 )
 from .static_mode.placement import HERE, PLACES, fastest
 from .static_mode.plan import plan_static
-from .static_mode.ranking import ranked_by_effect
+from .static_mode.ranking import ranked_ops
 from .static_mode.repair import check_and_repair, keep_settings_that_help
 from .verification.check import Check
 
@@ -151,7 +151,8 @@ def quant_post_static(
         engine: as in `pyquant.calibrate`.
         eval_function: accuracy control: takes a ``paddle.inference.Predictor``, returns a metric,
             the greater the better. As few ops as necessary stay in float, starting with those
-            whose outputs int8 changes most; ``notes`` reports the cost.
+            whose integers change the outputs most for the time that they save; ``notes`` reports
+            the cost.
         max_drop: how far the metric may fall below the float model's.
         equalize: divide the channels of an activation by factors, and multiply the weights that
             read them (SmoothQuant, arXiv 2211.10438). If no neighbouring op can take the division
@@ -165,8 +166,8 @@ def quant_post_static(
         verify: check the result at the end, on a few batches of the data, as it runs on a CPU. The
             check compares it with its simulation and with the float model, and times both. If the
             error of an output exceeds 5 % of its variation (rms), ``algo="auto"`` and
-            ``equalize=True`` are tried, unless others were given. Then the ops whose integers
-            change the outputs most stay in float, as few as possible. ``algo="auto"``,
+            ``equalize=True`` are tried, unless others were given. Then ops stay in float
+            whose integers change the outputs most for the time that they save. ``algo="auto"``,
             ``equalize=True`` and ``round_type="adaround"`` are left out if the outputs err more
             with them. The result's ``verification`` reports what was found. Results for
             ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not checked.
@@ -283,11 +284,11 @@ def quant_post_static(
         decisions = decide(plan, observations, options, watch)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
-        ranked = ranked_by_effect(plan, decisions, observations.feeds[0])
+        ranked = ranked_ops(plan, decisions, observations.feeds[0])
         found = control(
             source, lambda ops: emit(plan.of(ops), decisions).model, ranked, eval_function, max_drop
         )
-        plan = plan.without([*zip(found.kept, found.errors)], "accuracy control")
+        plan = plan.without(found.kept, "accuracy control")
         notes.append(str(found))
         watch.lap("accuracy control")
     verification = None

@@ -1,7 +1,7 @@
 """Accuracy control: as many ops in int8 as a metric allows.
 
-Ops are ranked by what their integers do to the outputs (see `ranking`). As few of the worst ones as
-possible are kept in float.
+Ops are ranked by what their integers do to the outputs, and by the time that they save (see
+`ranking`). As few of the first ones as possible are kept in float.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from ..program.model import Model
 from ..program.predictor import Optimization, all_cores, make_int8_predictor, make_predictor
 from ..program.quantizable import WeightedOp
 from .options import Metric
+from .plan import OpEffect
 from .search import fewest
 
 
@@ -24,7 +25,7 @@ from .search import fewest
 class Trial:
     """One evaluation of the metric."""
 
-    kept: int  # how many of the worst ops were in float
+    kept: int  # how many of the first ops were in float
     metric: float
     seconds: float  # how long the evaluation took
 
@@ -34,14 +35,12 @@ class Control:
     """The result of accuracy control.
 
     Attributes:
-        kept: the ops to keep in float, worst first.
-        errors: what their integers do to the outputs, as relative rms.
+        kept: the ops to keep in float, those first that do most for the time that they save.
         trials: in the order in which they ran; the first is the float model's, its ``kept`` is -1.
         is_met: whether the metric holds.
     """
 
-    kept: list[WeightedOp]
-    errors: list[float]
+    kept: Sequence[OpEffect]
     trials: list[Trial]
     is_met: bool
 
@@ -61,18 +60,18 @@ class Control:
 def control(
     source: Model,
     write: Callable[[Sequence[WeightedOp]], Model],
-    ranked: Sequence[tuple[WeightedOp, float]],
+    ranked: Sequence[OpEffect],
     metric: Metric,
     max_drop: float,
 ) -> Control:
-    """Find the fewest of the worst ops to keep in float.
+    """Find how many of the first ops to keep in float.
 
     Their number is doubled until the metric holds, and then bisected. This takes about twice the
     logarithm of the number of ops in evaluations. ``write`` makes a model in which some ops are
-    int8; ``ranked`` has the ops and their errors, worst first. The metric may fall below that of
+    int8; ``ranked`` has the ops, those first that are kept first. The metric may fall below that of
     the float model, ``source``, by ``max_drop``.
     """
-    ops = [op for op, _ in ranked]
+    ops = [one.op for one in ranked]
     reference = _evaluated(-1, metric, make_predictor(source, Optimization.FUSED, all_cores()))
     trials = [reference]
 
@@ -84,8 +83,7 @@ def control(
         return known[0].metric >= reference.metric - max_drop
 
     enough = fewest(holds, len(ops))
-    errors = [error for _, error in ranked[:enough]]
-    return Control(ops[:enough], errors, trials, holds(enough))
+    return Control(ranked[:enough], trials, holds(enough))
 
 
 def _evaluated(kept: int, metric: Metric, predictor: Any) -> Trial:

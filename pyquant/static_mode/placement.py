@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Mapping
 
+from ..calibration.data import Feed
+from ..comparison.paired import ObservedModel
+from ..comparison.quantization import Written
+from ..program.parameters import Array
+from ..program.predictor import all_cores
 from ..program.quantizable import FloatOp, WeightedOp
 from ..verification.check import Check
 from .plan import Plan
 from .repair import Checked
+from .work import multiplications
 
 HERE = "here"
 PLACES = (None, HERE)
@@ -22,9 +28,9 @@ _GAIN = 1.03
 
 def fastest(checked: Checked, check: Check) -> Checked:
     """Return the fastest of a few plans: all int8, that in which the largest ops are, and float."""
-    best = checked.timed(check)
+    best, sizes = checked.timed(check), _sizes(checked.plan, check.sample)
     for share in _SHARES:
-        plan = _with_share(checked.plan, share)
+        plan = _with_share(checked.plan, sizes, share)
         if len(plan.ops) == len(checked.plan.ops):
             continue
         found = Checked.of(plan, checked.decisions, check, checked.repairs).timed(check)
@@ -40,14 +46,20 @@ def _is_faster(found: Checked, best: Checked) -> bool:
     return found.times.ratio > _GAIN * best.times.ratio
 
 
-def _with_share(plan: Plan, share: float) -> Plan:
+def _sizes(plan: Plan, feed: Feed) -> dict[str, int]:
+    """Return how many elements the output of each op has."""
+    sizes = dict[str, int]()
+
+    def see(value: Written, array: Array) -> None:
+        sizes[value.name] = array.size
+
+    ObservedModel(plan.int8.model, {op.output for op in plan.ops}, all_cores()).run(feed, 0, see)
+    return sizes
+
+
+def _with_share(plan: Plan, sizes: Mapping[str, int], share: float) -> Plan:
     """Return the plan with the fewest int8 ops that do a share of the multiplications."""
-    model = plan.int8.model
-    dims, counts = model.dims(), dict[WeightedOp, float]()
-    for op in plan.ops:
-        positions = math.prod(abs(size) for size in dims.get(op.output, ()))
-        weight = model.parameters[op.weight]
-        counts[op] = positions * weight.size / weight.shape[op.channel_axis]
+    counts = multiplications(plan, sizes)
     left, enough = set[WeightedOp](), share * sum(counts.values())
     for op in sorted(plan.ops, key=lambda op: -counts[op]):
         if sum(counts[one] for one in left) >= enough:

@@ -29,6 +29,22 @@ from ..program.weights import quantize_weights
 from .options import CalibrationOptions
 
 
+class OpEffect(NamedTuple):
+    """What int8 does to an op.
+
+    Attributes:
+        op: the op.
+        error: what its own integers do to the outputs of the model, as relative rms.
+        saved: how much time they save: the root of the op's multiplications. An op in float also
+            costs what turns integers into floats around it, which does not grow with its work.
+            By the multiplications themselves, detectors came out slower (`bench.zoo`).
+    """
+
+    op: WeightedOp
+    error: float
+    saved: float
+
+
 @dataclass(frozen=True)
 class Plan:
     """The ops of a model by what is done with them.
@@ -54,13 +70,17 @@ class Plan:
         """Return the plan for a copy of its model."""
         return replace(self, int8=replace(self.int8, model=model))
 
-    def without(self, erring: Collection[tuple[WeightedOp, float]], why: str) -> Plan:
-        """Return the plan with some ops in float; with each is what it does to the outputs."""
+    def without(self, erring: Sequence[OpEffect], why: str) -> Plan:
+        """Return the plan with some ops in float."""
         kept = [
-            FloatOp(op.op_type, op.output, f"{why}: its integers change the outputs by {error:.2%}")
-            for op, error in erring
+            FloatOp(
+                one.op.op_type,
+                one.op.output,
+                f"{why}: its integers change the outputs by {one.error:.2%}",
+            )
+            for one in erring
         ]
-        others = {op for op, _ in erring}
+        others = {one.op for one in erring}
         return self.of([op for op in self.ops if op not in others], kept)
 
     def of(self, ops: Sequence[WeightedOp], kept: Sequence[FloatOp] = ()) -> Plan:

@@ -1,4 +1,4 @@
-"""Ranks ops by what their own integers do to the outputs of the model."""
+"""Ranks ops by what their own integers do to the outputs of the model, and by what they save."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping
 from statistics import median
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,27 +21,34 @@ from ..program.predictor import all_cores
 from ..program.quantizable import WeightedOp
 from ..verification.effects import Rounding, effects_of_rounding
 from .decisions import Decisions
-from .plan import Plan
-
-_Squares = Mapping[str, tuple[Array, Array]]
-"""The mean squares of an activation's rounding errors and of its values, float64[channels].
-
-If the activation is to be divided by factors, they are those of the divided values.
-"""
+from .plan import OpEffect, Plan
+from .work import multiplications
 
 
-def ranked_by_effect(
-    plan: Plan, decisions: Decisions, feed: Feed
-) -> list[tuple[WeightedOp, float]]:
-    """Return the int8 ops, worst first, with what their own integers do to the model's outputs.
+class _Observed(NamedTuple):
+    """What a run of the float model shows.
 
-    That is a relative rms. The effect of each activation is measured, by runs of the float model in
-    which it alone is rounded; ops that read the same one share it. Errors of the weights have the
-    effect that errors of the activation have, if they are as large in the output of the op.
+    Attributes:
+        squares: the mean squares of each activation's rounding errors and of its values,
+            float64[channels]. If it is to be divided by factors, those of the divided values.
+        sizes: how many elements each op's output has.
+    """
+
+    squares: dict[str, tuple[Array, Array]]
+    sizes: dict[str, int]
+
+
+def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
+    """Return the int8 ops, with what their own integers do to the model's outputs.
+
+    First come those that do most for the time that they save. The effect of each activation is
+    measured, by runs of the float model in which it alone is rounded; ops that read the same one
+    share it. Errors of the weights have the effect that errors of the activation have, if they are
+    as large in the output of the op.
     """
     model, axes = plan.int8.model, channel_axes(plan.int8.model, plan.ops)
     effects = effects_of_rounding(model, _rounding(plan, decisions, axes), feed)
-    squares = _squares(plan, decisions, axes, feed)
+    squares, sizes = _observed(plan, decisions, axes, feed)
     readers = Counter(op.activation for op in plan.ops)
     gains, errors = dict[WeightedOp, float](), dict[WeightedOp, float]()
     for op in plan.ops:
@@ -50,8 +58,9 @@ def ranked_by_effect(
                 gains[op] = effects[op.activation] / readers[op.activation] / of_activation
     usual = median(gains.values()) if gains else 1.0
     powers = {op: gains.get(op, usual) * error for op, error in errors.items()}
-    ranked = [(op, math.sqrt(powers.get(op, 0.0))) for op in plan.ops]
-    return sorted(ranked, key=lambda pair: -pair[1])
+    counts = multiplications(plan, sizes)
+    found = [OpEffect(op, math.sqrt(powers.get(op, 0.0)), math.sqrt(counts[op])) for op in plan.ops]
+    return sorted(found, key=lambda one: -(one.error**2) / one.saved)
 
 
 def _rounding(plan: Plan, decisions: Decisions, axes: Mapping[str, int]) -> dict[str, Rounding]:
@@ -75,19 +84,23 @@ def _rounding(plan: Plan, decisions: Decisions, axes: Mapping[str, int]) -> dict
     return {name: rounding(name) for name in dict.fromkeys(op.activation for op in plan.ops)}
 
 
-def _squares(plan: Plan, decisions: Decisions, axes: Mapping[str, int], feed: Feed) -> _Squares:
+def _observed(plan: Plan, decisions: Decisions, axes: Mapping[str, int], feed: Feed) -> _Observed:
     ranges, inserted = decisions.ranges.find(plan.int8), decisions.equalization.inserted
-    squares: dict[str, tuple[Array, Array]] = {}
+    outputs, found = {op.output for op in plan.ops}, _Observed({}, {})
 
     def see(value: Written, array: Array) -> None:
         name = value.name
+        if name in outputs:
+            found.sizes[name] = array.size
+        if name not in axes:
+            return
         moved = np.moveaxis(array, axes[name], -1)
         rows = moved.reshape(-1, moved.shape[-1]) / inserted.get(name, np.float32(1))
         errors = plan.int8.grid(name, ranges[name]).rounded(rows) - rows
-        squares[name] = mean_square(errors), mean_square(rows)
+        found.squares[name] = mean_square(errors), mean_square(rows)
 
-    ObservedModel(plan.int8.model, axes.keys(), all_cores()).run(feed, 0, see)
-    return squares
+    ObservedModel(plan.int8.model, axes.keys() | outputs, all_cores()).run(feed, 0, see)
+    return found
 
 
 def _output_errors(

@@ -22,8 +22,8 @@ from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
 from .options import Options
 from .plan import Plan
-from .ranking import ranked_by_effect
-from .search import fewest_in_float
+from .ranking import ranked_ops
+from .search import cheapest_in_float
 
 MOST_ERROR = 0.05**2
 """The share of an output's power, around its mean, that its error by int8 may have.
@@ -237,22 +237,24 @@ def _with_fewer_errors(
     reason: str,
     power: float = math.nan,
 ) -> Checked:
-    """Keep the fewest of the ops in float that do most to the outputs, for these to be near.
+    """Keep ops in float, for the outputs to be near, so that as little time is lost as possible.
 
     ``power`` is that of the error of the program that was ``emitted``; NaN if it does not run.
     """
-    ranked = ranked_by_effect(plan, decisions, check.worst_sample(emitted.model))
-    ops, tried = [op for op, _ in ranked], dict[int, Emitted]()
+    ranked = ranked_ops(plan, decisions, check.worst_sample(emitted.model))
+    tried = dict[frozenset[int], Emitted]()
 
-    def power_with(kept: int) -> float:
+    def power_with(kept: frozenset[int]) -> float:
         tried.clear()  # frees its memory
-        tried[kept] = emit(plan.of(ops[kept:]), decisions)
+        left = [one.op for position, one in enumerate(ranked) if position not in kept]
+        tried[kept] = emit(plan.of(left), decisions)
         return worst(check.errors(tried[kept].model)).power
 
-    kept, is_near = fewest_in_float(power_with, [effect for _, effect in ranked], power, MOST_ERROR)
+    errors, saved = [one.error for one in ranked], [one.saved for one in ranked]
+    kept, is_near = cheapest_in_float(power_with, errors, saved, power, MOST_ERROR)
     if not is_near:
         repair = f"nothing, for without any int8 op it is no better: {reason}"
         return Checked.of(plan, decisions, check, repairs, emitted).repaired(repair)
-    repair = f"{kept} op(s) kept in float, as otherwise {reason}"
-    plan = plan.without(ranked[:kept], "check")
+    repair = f"{len(kept)} op(s) kept in float, as otherwise {reason}"
+    plan = plan.without([ranked[position] for position in sorted(kept)], "check")
     return Checked.of(plan, decisions, check, repairs, tried.get(kept)).repaired(repair)

@@ -1,16 +1,20 @@
-"""Searches for the fewest ops to keep in float, of ops that are ranked by their errors."""
+"""Searches for the ops to keep in float."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import accumulate
+from dataclasses import dataclass
 
-# A few ops more than are needed may stay in float: finding the fewest takes more trials.
+# The search ends if the last set that is near loses at most this much more than one that is not.
 _SLACK = 1 / 8
 _ENOUGH_TRIALS = 6
 # Errors do not quite add up as predicted, so the prediction is to be met with something to spare.
 _AIM = 0.8
+# By what the budget of errors is divided, if nothing predicts it, and at least.
+_STEP, _LEAST_STEP = 4.0, 1.5
+# An op counts as erring by this share of what all do at least.
+_LEAST_SHARE = 1e-6
 
 
 def fewest(holds: Callable[[int], bool], most: int) -> int:
@@ -27,43 +31,88 @@ def fewest(holds: Callable[[int], bool], most: int) -> int:
     return enough
 
 
-def fewest_in_float(
-    power_with: Callable[[int], float], errors: Sequence[float], power: float, bound: float
-) -> tuple[int, bool]:
-    """Return how many of the worst ops to keep in float, and whether that meets a bound.
+@dataclass(frozen=True)
+class _Trial:
+    """A set of ops in float that was tried.
 
-    ``power_with`` tells the power of the outputs' error, given how many are in float; ``power`` is
-    that with none, NaN if it is not known. It is taken to grow linearly with the sum of the squared
-    errors of the ops that are left: what was tried last predicts what to try next.
+    Attributes:
+        budget: the sum of squared errors that the ops in int8 may have.
+        kept: the positions of those in float.
+        lost: the time that they do not save.
+        power: of the outputs' error.
+    """
+
+    budget: float
+    kept: frozenset[int]
+    lost: float
+    power: float
+
+
+def cheapest_in_float(
+    power_with: Callable[[frozenset[int]], float],
+    errors: Sequence[float],
+    saved: Sequence[float],
+    power: float,
+    bound: float,
+) -> tuple[frozenset[int], bool]:
+    """Return the positions of the ops to keep in float, and whether that meets a bound.
+
+    ``errors`` are what the ops do to the outputs, as rms, and ``saved`` is the time that int8 saves
+    for each: as little as possible of it is lost. ``power_with`` tells the power of the outputs'
+    error, given which ops are in float; ``power`` is that with none, NaN if it is not known. It is
+    taken to grow with the sum of the squared errors of the ops in int8: what was tried last
+    predicts what to try next.
     """
     squares = [error**2 for error in errors]
-    left = [*accumulate(reversed(squares), initial=0.0)][::-1]
-    most, tried, too_few = len(errors), {0: power}, 0
-    enough: int | None = None
-    held = list[bool]()
+    least = max(_LEAST_SHARE * sum(squares), 1e-30)
+    squares = [max(square, least) for square in squares]
+    every = frozenset(range(len(squares)))
+    failed = _Trial(sum(squares), frozenset(), 0.0, power)
+    held: _Trial | None = None
+    trials = list[_Trial]()
+    while held is None or (len(trials) < _ENOUGH_TRIALS and _differ(held, failed)):
+        budget = _below(failed, bound) if held is None else _between(held, failed, trials, bound)
+        kept = every - _that_fit(squares, saved, budget)
+        known = [trial for trial in (failed, held) if trial is not None and trial.kept == kept]
+        now = power_with(kept) if not known else known[0].power
+        trial = _Trial(budget, kept, sum(saved[position] for position in kept), now)
+        trials += [] if known else [trial]
+        if now <= bound:  # which NaN is not
+            held = trial
+        elif kept == every:
+            return every, False
+        else:
+            failed = trial
+    near = [trial for trial in trials if trial.power <= bound]
+    return min(near, key=lambda trial: trial.lost).kept, True
 
-    def with_left(sum_of_squares: float) -> int:
-        return next((kept for kept, rest in enumerate(left) if rest <= sum_of_squares), most)
 
-    def beyond() -> int:
-        share = _AIM * bound / tried[too_few]
-        predicted = 1 if math.isnan(share) else with_left(share * left[too_few])
-        return min(most, max(predicted, too_few + 1, 3 * too_few // 2))
+def _that_fit(squares: Sequence[float], saved: Sequence[float], budget: float) -> set[int]:
+    """Return the positions of ops whose errors fit in a budget, and that save most for them."""
+    fitting, used = set[int](), 0.0
+    for position in sorted(range(len(squares)), key=lambda one: squares[one] / saved[one]):
+        if used + squares[position] <= budget:
+            fitting.add(position)
+            used += squares[position]
+    return fitting
 
-    def between(few: int, many: int) -> int:
-        share = (_AIM * bound - tried[many]) / (tried[few] - tried[many])
-        if not 0 < share < 1 or held[-2:] in ([True] * 2, [False] * 2):  # it predicts badly
-            return (few + many) // 2
-        predicted = with_left(left[many] + share * (left[few] - left[many]))
-        return min(many - 1, max(few + 1, predicted))
 
-    while too_few < most:
-        kept = beyond() if enough is None else between(too_few, enough)
-        tried[kept] = power_with(kept)
-        held.append(tried[kept] <= bound)  # not if it is NaN
-        enough, too_few = (kept, too_few) if held[-1] else (enough, kept)
-        if enough is not None and (
-            enough - too_few <= 1 + int(_SLACK * enough) or len(tried) > _ENOUGH_TRIALS
-        ):
-            return enough, True
-    return most, False
+def _differ(held: _Trial, failed: _Trial) -> bool:
+    """Return whether a trial between two might lose much less time than the one that is near."""
+    return held.lost - failed.lost > _SLACK * held.lost and failed.budget > 1.01 * held.budget
+
+
+def _below(failed: _Trial, bound: float) -> float:
+    """Return a budget with which the outputs should be near, where one is too large."""
+    share = _AIM * bound / failed.power
+    return failed.budget * (1 / _STEP if math.isnan(share) else min(share, 1 / _LEAST_STEP))
+
+
+def _between(held: _Trial, failed: _Trial, trials: Sequence[_Trial], bound: float) -> float:
+    """Return a budget between one with which the outputs are near and a larger one."""
+    last = [trial.power <= bound for trial in trials[-2:]]
+    share = 0.5
+    if last not in ([True] * 2, [False] * 2) and held.power > 0:  # else it predicts badly
+        predicted = math.log(_AIM * bound / held.power) / math.log(failed.power / held.power)
+        share = predicted if 0.1 < predicted < 0.9 else 0.5
+    return float(held.budget * (failed.budget / held.budget) ** share)

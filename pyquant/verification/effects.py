@@ -13,6 +13,7 @@ from ..calibration.layouts import is_dense
 from ..comparison.similarity import as_float
 from ..errors import PyquantError
 from ..program.model import Model, copy_model
+from ..program.op import Op
 from ..program.parameters import Array
 from ..program.predictor import Hook, Optimization, all_cores, make_predictor, run_outputs
 from .compared import Compared, compared_parts, showing
@@ -40,8 +41,10 @@ def effects_of_rounding(
 ) -> dict[str, float]:
     """Return the power of the outputs' error if one of the tensors alone is rounded.
 
-    It is that of `OutputSums`, of the output that errs most. The model runs once for each tensor,
-    op by op; a tensor is overwritten as soon as it is computed. It is 0 for one that is not.
+    It is that of `OutputSums`, of the output that errs most. Errors of what softmax reads are taken
+    in place of its own: probabilities near 0 and 1 hide them, until a few of them together change
+    what is decided. The model runs once for each tensor, op by op; a tensor is overwritten as soon
+    as it is computed. It is 0 for one that is not.
     """
     found, left = dict[str, float](), dict(tensors)
     for optimization in (Optimization.UNFUSED, Optimization.NONE):
@@ -57,7 +60,8 @@ def _effects(
     model: Model, tensors: Mapping[str, Rounding], feed: Feed, optimization: Optimization
 ) -> dict[str, float]:
     """Return the effects of the tensors that this kind of optimization shows as they are."""
-    parts = compared_parts(model)
+    producers = model.producers()
+    parts = [_before_softmax(part, producers) for part in compared_parts(model)]
     shown = showing(copy_model(model), [part.name for part in parts])
     predictor = make_predictor(shown, optimization, all_cores())
     hook = Hook(predictor, tensors.keys())
@@ -74,6 +78,11 @@ def _effects(
         with suppress(_UnknownOrderError):
             effects[name] = _worst(parts, expected, outputs(name))
     return effects
+
+
+def _before_softmax(part: Compared, producers: Mapping[str, Op]) -> Compared:
+    op = producers.get(part.name)
+    return part if op is None or op.type != "softmax" else part._replace(name=op.input("X"))
 
 
 def _overwrite(
