@@ -237,6 +237,30 @@ def test_a_weight_that_is_yet_to_be_made_is_not_read_as_it_was(tmp_path: Path) -
     np.testing.assert_array_equal(model.parameters["w1"], 2 * stored)
 
 
+def test_a_weight_that_is_read_transposed_is_transposed(tmp_path: Path) -> None:
+    net = Net([2, 3, 8]).matmul(5, trans_y=True).act().matmul(5, trans_y=True)
+    net.constant("elementwise_mul", np.arange(1.0, 6.0)).end()
+    model = load_model(net.save(tmp_path / "float"))
+    shared = model.parameters["w2"]
+    fold(model)
+    first, second = (op for op in model.ops() if op.type == "matmul_v2")
+    assert not first.attr("trans_y", True)
+    assert not second.attr("trans_y", True)
+    assert model.parameters[first.input("Y")].shape == (8, 5)
+    expected = (np.arange(1.0, 6.0, dtype=np.float32)[:, None] * shared).T
+    np.testing.assert_array_equal(model.parameters[second.input("Y")], expected)
+    assert folded(net, tmp_path, {"x": programs.random((2, 3, 8), 9)})["matmul_v2"] == 2
+
+
+def test_a_shared_weight_stays_transposed(tmp_path: Path) -> None:
+    """As an embedding does that the last product reads, too: two would take twice the memory."""
+    net = Net([2, 3, 8]).matmul(8, trans_y=True).act()
+    net.then("matmul_v2", {"X": net.last, "Y": "w1"}, "Out", {"trans_y": True}).end()
+    model = load_model(net.save(tmp_path / "float"))
+    fold(model)
+    assert [op.attr("trans_y", False) for op in model.ops() if op.type == "matmul_v2"] == [True] * 2
+
+
 def test_outputs_and_kept_tensors_stay(tmp_path: Path) -> None:
     net = Net(IMAGES).conv(4).constant("elementwise_mul", [3.0])
     net.fetch(net.last)

@@ -14,7 +14,7 @@ import pytest
 from onednn_log import executed
 from onednn_runs import check_run, images, op_types, quantized
 from processors import HAS_VNNI
-from programs import CONV, POOLING, UNPADDED, Net
+from programs import CONV, POOLING, UNPADDED, Net, random
 
 from pyquant import compare, load_model, quant_post_dynamic
 from pyquant.program import proto
@@ -437,10 +437,13 @@ def test_upsampling_becomes_convolutions(tmp_path: Path) -> None:
 
 
 def test_what_has_no_kernel_stays_in_float(tmp_path: Path) -> None:
-    net = Net(TOKENS).act("tanh").matmul(32, trans_y=True, trans_x=False).act("tanh").matmul(16)
+    net = Net(TOKENS).act("tanh")
+    inputs = {"X": net.last, "Y": net.parameter("w", random((32, 32)))}
+    halved = {"alpha": 0.5, "transpose_X": False, "transpose_Y": False}
+    net.then("matmul", inputs, "Out", halved).act("tanh").matmul(16)
     result = quantized(net.end(), tmp_path, images(1, (4, 6, 32)))
     (kept,) = result.kept_float
-    assert "transpose" in kept.reason
+    assert "factor" in kept.reason
     assert op_types(tmp_path)["fc"] == 1
     check_run(tmp_path, images(1, (4, 6, 32)))
 

@@ -14,12 +14,14 @@ from .constant_folding import compute_constants, use_constants
 from .residual import factor_out
 from .rule import Scope
 from .subpixel import use_pixel_shuffle
+from .weight_order import transpose_weights
 
 RULES: tuple[Callable[[Graph, Scope], set[str]], ...] = (
     factor_out,
     compute_constants,
     use_constants,
     fold_affine,
+    transpose_weights,
     use_pixel_shuffle,
 )
 """The rules in order. Each edits a graph where that is exact but for rounding, and returns the
