@@ -2,8 +2,9 @@
 
 `quant_post_dynamic` stores weights as integers of 4, 8 or 16 bits, without data.
 `quant_post_static` calibrates activations over data and writes an int8 model. `fold` makes a float
-model smaller and faster, with the same outputs. `compare` shows the cost of quantization, tensor by
-tensor. `make_predictor` runs what was written. `kernels` holds the arithmetic.
+model smaller and faster, with the same outputs; `save_onnx` writes one as ONNX. `compare` shows the
+cost of quantization, tensor by tensor. `make_predictor` runs what was written. `kernels` holds the
+arithmetic.
 
 Importing pyquant takes a few milliseconds: a name brings its module, and with it Paddle, when it is
 used first. What pyquant has to say while it works goes to the logger ``pyquant``.
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from .program.model import Model as Model
     from .program.model import load_model as load_model
     from .program.model import save_model as save_model
+    from .program.onnx_model.export import save_onnx as save_onnx
     from .program.quantizable import FloatOp as FloatOp
     from .result import QuantizationResult as QuantizationResult
     from .result import QuantizedTensor as QuantizedTensor
@@ -80,6 +82,7 @@ _NAMES_BY_MODULE = {
     "images": ("Images",),
     "program.folding.fold": ("fold",),
     "program.model": ("Model", "load_model", "save_model"),
+    "program.onnx_model.export": ("save_onnx",),
     "program.quantizable": ("FloatOp",),
     "result": ("QuantizationResult", "QuantizedTensor"),
     "static": ("quant_post", "quant_post_static"),

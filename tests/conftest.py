@@ -36,6 +36,16 @@ def source(tmp_path: Path) -> Path:
     return conv_net().save(tmp_path / "in")
 
 
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the directory of all networks of `pir_cases`, as `pir_export` writes them."""
+    from pir_process import run_with_pir
+
+    directory = tmp_path_factory.mktemp("pir")
+    run_with_pir("pir_export.py", directory)
+    return directory
+
+
 @pytest.fixture
 def heeds_ctrl_c() -> Iterator[None]:
     """Heed Ctrl-C even in a process started in the background, where shells make it ignored."""

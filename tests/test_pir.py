@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -26,25 +23,9 @@ if paddle.__version__.startswith("2."):
     pytest.skip("Paddle 2 writes no .json models", allow_module_level=True)
 
 from pir_cases import CASES, NETWORKS
+from pir_process import run_with_pir
 
 pytestmark = pytest.mark.any_isa
-
-HELPERS = Path(__file__).parent / "helpers"
-
-
-@pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The directory of all exported networks."""
-    directory = tmp_path_factory.mktemp("pir")
-    run_with_pir("pir_export.py", directory)
-    return directory
-
-
-def run_with_pir(script: str, directory: Path) -> None:
-    environment = {k: v for k, v in os.environ.items() if k != "FLAGS_enable_pir_api"}
-    command = [sys.executable, str(HELPERS / script), str(directory)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def check_same_bits(directory: Path, name: str, tmp_path: Path) -> None:

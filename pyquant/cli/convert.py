@@ -12,30 +12,43 @@ from .arguments import add_model, renamed
 if TYPE_CHECKING:
     from ..program.model import Model
 
-HELP = "a Paddle 3 .json model as .pdmodel, in float"
+HELP = "a float model as .pdmodel or as .onnx"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_model(parser)
-    parser.add_argument("output", type=Path, metavar="OUT", help="directory of the result")
+    parser.add_argument(
+        "output", type=Path, metavar="OUT", help="directory of the result, or an .onnx file"
+    )
+    parser.add_argument(
+        "--opset", type=int, metavar="N", help="version of ONNX's operators, 17 to 24 (17)"
+    )
 
 
 def answer(options: dict[str, Any]) -> Answer:
-    """Write the model as .pdmodel."""
-    from ..program.misfusion import keep_apart
+    """Write the model."""
     from ..program.model import load_model
 
-    output = options.pop("output")
-    model = load_model(**renamed(options))
-    keep_apart(model)
-    paths = write(model, output)
+    output, opset = options.pop("output"), options.pop("opset")
+    paths = write(load_model(**renamed(options)), output, opset)
     return Answer("\n".join(paths), {"files": paths})
 
 
-def write(model: Model, directory: Path) -> list[str]:
-    """Write a float model under the name that it had; return the paths of the files."""
-    from ..program.model import save_model
+def write(model: Model, output: Path, opset: int | None) -> list[str]:
+    """Write a float model as an .onnx file, or as .pdmodel under the name that it had.
 
+    Returns the paths of the files.
+    """
+    from ..errors import SettingError
+    from ..program.misfusion import keep_apart
+    from ..program.model import save_model
+    from ..program.onnx_model.export import OPSET, is_onnx, save_onnx
+
+    if is_onnx(output):
+        return [*map(str, save_onnx(model, output, OPSET if opset is None else opset))]
+    if opset is not None:
+        raise SettingError(f"--opset {opset}: it is for OUT.onnx, not for {output}. Leave it out.")
+    keep_apart(model)
     name = model.model_path.stem
-    return [*map(str, save_model(model, directory, f"{name}.pdmodel", f"{name}.pdiparams"))]
+    return [*map(str, save_model(model, output, f"{name}.pdmodel", f"{name}.pdiparams"))]

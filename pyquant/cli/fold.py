@@ -18,11 +18,11 @@ def answer(options: dict[str, Any]) -> Answer:
     from ..program.model import load_model
     from ..program.quantizable import refuse_quantized
 
-    output = options.pop("output")
+    output, opset = options.pop("output"), options.pop("opset")
     model = load_model(**renamed(options))
     refuse_quantized(model)
     before = sum(1 for _ in model.ops())
     fold(model)
-    paths, after = write(model, output), sum(1 for _ in model.ops())
+    paths, after = write(model, output, opset), sum(1 for _ in model.ops())
     text = "\n".join([*paths, f"{before} ops -> {after}"])
     return Answer(text, {"files": paths, "ops_before": before, "ops_after": after})

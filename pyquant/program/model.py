@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from google.protobuf.message import DecodeError
 
-from ..errors import ModelFileError, SettingError
+from ..errors import ModelFileError, SettingError, UnsupportedError
 from . import proto
 from .form import EXPORT_ATTRIBUTES, check_form
 from .mapped_files import forget_pages, open_regular
@@ -266,8 +266,9 @@ def load_model(
     Raises:
         ModelFileError: a file is missing, truncated, or does not belong to the other, or the
             directory holds two models.
-        UnsupportedError: it is a ``.json`` with control flow or ops that are not known.
+        UnsupportedError: it is ONNX, or a ``.json`` with control flow or ops that are not known.
     """
+    _refuse_onnx(Path(model_dir), model_filename)
     model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
     data = _read_bytes(model_path)
     pir = read_pir_program(model_path, data) if model_path.suffix == ".json" else None
@@ -439,6 +440,15 @@ def _locate(
     if model_path.suffix in (".pdmodel", ".json") and beside.exists():
         return model_path, beside
     return model_path, None
+
+
+def _refuse_onnx(model_dir: Path, model_filename: str | None) -> None:
+    path = model_dir if model_filename is None else model_dir / model_filename
+    if path.suffix.lower() == ".onnx":
+        raise UnsupportedError(
+            f"{path}: pyquant reads Paddle's formats, .pdmodel and .json, and only writes ONNX. "
+            "Give the Paddle model that it was exported from."
+        )
 
 
 def _find_program(model_dir: Path) -> Path:

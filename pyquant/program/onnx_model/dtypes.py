@@ -1,0 +1,22 @@
+"""Paddle's dtypes as ONNX's."""
+
+from __future__ import annotations
+
+from ...errors import UnsupportedError
+from .. import proto
+
+# The numbers of ONNX's TensorProto.DataType, which a row needs without the package being there.
+_BY_NAME = {
+    **{"float32": 1, "uint8": 2, "int8": 3, "int16": 5, "int32": 6, "int64": 7, "bool": 9},
+    **{"float16": 10, "float64": 11, "bfloat16": 16},
+}
+_DTYPES = {proto.data_type_of(name): code for name, code in _BY_NAME.items()}
+
+
+def onnx_dtype(data_type: int) -> int:
+    """Return ONNX's code for Paddle's ``data_type``; raise UnsupportedError if it has none."""
+    if data_type not in _DTYPES:
+        raise UnsupportedError(
+            f"{proto.dtype_name(data_type)}: ONNX has no such dtype. Write a .pdmodel instead."
+        )
+    return _DTYPES[data_type]
