@@ -14,6 +14,7 @@ from .errors import SettingError, UnsupportedError
 from .isolation import run_isolated
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, copy_model, load_model, write_model
+from .program.onnx_model.export import SUFFIX, check_rows, to_onnx, write_onnx
 from .program.output_files import OutputFiles
 from .program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, with_large_parameters
 from .program.targets.profiles import canonical_backend
@@ -140,7 +141,8 @@ def quant_post_static(
         deploy_backend: None, ``"OneDNN"`` and ``"MKLDNN"`` write oneDNN's own int8 ops, which the
             Predictor runs on a CPU as they are; ``"QDQ"`` writes quantize_linear and
             dequantize_linear for its int8 passes; ``"TensorRT"`` and ``"ARM"`` (Paddle-Lite) write
-            QDQ as their passes expect it. Case is ignored. In PaddleSlim, None writes QDQ.
+            QDQ as their passes expect it; ``"ONNX"`` writes one ``.onnx`` file, with QDQ as ONNX
+            Runtime's kernels expect it. Case is ignored. In PaddleSlim, None writes QDQ.
         same_scale_tensor_list: lists of activations; each list shares its largest threshold.
         scale_dict: thresholds of activations, by name, to use as they are.
         is_use_cache_file: not needed; nothing is cached on disk.
@@ -253,6 +255,8 @@ def quant_post_static(
     plan = plan_static(model, options)
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
     check_given(options, plan.int8.observed)
+    if plan.target.form == "onnx":
+        check_rows(model)
     watch.lap("load")
     observations = observe(model, plan, options)
     watch.lap("calibrate")
@@ -310,10 +314,15 @@ def quant_post_static(
     ]
     target = canonical_backend(deploy_backend)
     directory = Path(quantize_model_path)
+    is_onnx = plan.target.form == "onnx"
     with OutputFiles(directory) as files:
-        paths = write_model(
-            files, emitted.model, directory, save_model_filename, save_params_filename
-        )
+        if is_onnx:
+            path = directory / Path(save_model_filename).with_suffix(SUFFIX)
+            paths = write_onnx(files, emitted.model, to_onnx(emitted.model), path)
+        else:
+            paths = write_model(
+                files, emitted.model, directory, save_model_filename, save_params_filename
+            )
         measured = {
             "quantized": count_tensors(quantized),
             "verification": verification and verification.to_dict(),
@@ -323,7 +332,7 @@ def quant_post_static(
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
-        params_path=None if save_params_filename is None else paths[1],
+        params_path=None if save_params_filename is None or is_onnx else paths[1],
         quantized=quantized,
         kept_float=with_large_parameters(model, written, plan.kept),
         bytes_before=file_bytes(model.source_files),

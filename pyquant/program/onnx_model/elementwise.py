@@ -428,7 +428,7 @@ def _heaviside(step: Step) -> str:
 
 def _bitwise(onnx: str, logical: str) -> Row:
     def row(step: Step) -> None:
-        if step.dtype() == bool:
+        if step.dtype().kind == "b":
             step.give("Out", step(logical, step.input("X"), step.input("Y")))
             return
         step.needs_opset(18)
@@ -444,7 +444,7 @@ ROWS["bitwise_xor"] = _bitwise("BitwiseXor", "Xor")
 
 @_formula("bitwise_not")
 def _bitwise_not(step: Step) -> str:
-    if step.dtype() == bool:
+    if step.dtype().kind == "b":
         return step("Not", step.x)
     return step("Sub", step("Neg", step.x), step.number(1))
 
@@ -480,9 +480,7 @@ def _atan2(step: Step) -> str:
 
 @_formula("angle")
 def _angle(step: Step) -> str:
-    return step(
-        "Where", step("Less", step.x, step.number(0)), step.number(math.pi), step.number(0)
-    )
+    return step("Where", step("Less", step.x, step.number(0)), step.number(math.pi), step.number(0))
 
 
 @_formula("lerp")

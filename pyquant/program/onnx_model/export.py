@@ -74,7 +74,9 @@ def check_rows(model: Model) -> None:
         if op.type not in (*TABLE, "feed", "fetch"):
             missing.setdefault(op.type, op)
     if missing:
-        named = ", ".join(f"{kind} -> '{next(iter(op.writes()), '?')}'" for kind, op in missing.items())
+        named = ", ".join(
+            f"{kind} -> '{next(iter(op.writes()), '?')}'" for kind, op in missing.items()
+        )
         raise UnsupportedError(
             f"{model.model_path}: pyquant has no form in ONNX for {named}. "
             "Write a .pdmodel instead, or export the model without these ops."
@@ -200,7 +202,8 @@ def _built(model: Model, opset: int) -> Builder:
             "as ONNX. Write a .pdmodel instead, or export the model without them."
         )
     builder = Builder(model, opset)
-    for name in (*(var.name for var in model.feeds), *model.parameters, *model.derived):
+    given = (*(var.name for var in model.feeds), *model.parameters, *model.derived)
+    for name in dict.fromkeys(given):  # a derived tensor replaces a parameter
         builder.values[name] = builder.unused(name)
     for op in model.ops():
         if op.type not in ("feed", "fetch"):
@@ -217,7 +220,11 @@ def _named_outputs(builder: Builder) -> list[str]:
     feeds = {var.name for var in builder.model.feeds}
     for name in names:
         value = builder.values[name]
-        if value == name and name not in feeds and any(name in node.outputs for node in builder.nodes):
+        if (
+            value == name
+            and name not in feeds
+            and any(name in node.outputs for node in builder.nodes)
+        ):
             continue
         taken = {output: node for node in builder.nodes for output in node.outputs}
         if name in taken:  # an earlier value of a variable that is written again
@@ -269,5 +276,3 @@ def _bytes(tensor: Tensor) -> Iterator[Any]:
     for chunk in chunks:
         array: Array = np.ascontiguousarray(chunk, tensor.dtype)
         yield array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
-
-

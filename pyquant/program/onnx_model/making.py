@@ -65,9 +65,7 @@ def _like_batch(step: Step) -> None:
     shape, out = list(step.op.ints("shape")), step.op.output("Out")
     source, target = step.op.attr("input_dim_idx", 0), step.op.attr("output_dim_idx", 0)
     size = step.size(step.input("Input"), source)
-    lengths = step.concat(
-        [step.ints(shape[:target]), size, step.ints(shape[target + 1 :])], 0
-    )
+    lengths = step.concat([step.ints(shape[:target]), size, step.ints(shape[target + 1 :])], 0)
     filling = step.number(step.op.attr("value", 0.0), out)
     step.give("Out", step("Expand", filling, lengths))
 

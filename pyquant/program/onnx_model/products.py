@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-
 from .builder import Attribute, Rows, Step, rows_of
 
 ROWS: Rows = {}
@@ -21,7 +20,9 @@ def _turned(step: Step, variable: str, is_turned: bool) -> str:
 
 @_rows("matmul_v2", "matmul")
 def _matmul(step: Step) -> None:
-    names = ("trans_x", "trans_y") if step.op.type == "matmul_v2" else ("transpose_X", "transpose_Y")
+    names = (
+        ("trans_x", "trans_y") if step.op.type == "matmul_v2" else ("transpose_X", "transpose_Y")
+    )
     x, y = (
         _turned(step, variable, step.op.attr(name, False))
         for variable, name in zip(step.op.operands(), names)
@@ -45,6 +46,20 @@ def _mul(step: Step) -> None:
     before = step.slice(step.shape(x), [0], [columns], [0])
     after = step.slice(step.shape(y), [rows], [other], [0])
     step.give("Out", step("Reshape", flat, step.concat([before, after], 0)))
+
+
+@_rows("fc")
+def _fc(step: Step) -> None:
+    x, weight, bias = step.op.input("Input"), step.input("W"), step.optional("Bias")
+    if step.op.attr("activation_type", ""):
+        raise step.refused("it has an activation")
+    if step.op.attr("in_num_col_dims", 1) != step.rank(x) - 1:
+        raise step.refused("it flattens its input")
+    if step.rank(x) == 2:
+        step.give("Out", step("Gemm", step.value(x), weight, bias))
+        return
+    product = step("MatMul", step.value(x), weight)
+    step.give("Out", step("Add", product, bias) if bias else product)
 
 
 @_rows("bmm", "mv")
@@ -163,8 +178,12 @@ def _rnn(step: Step) -> None:
     weights, value = step.inputs("WeightList"), step.input("Input")
     lengths = step.cast(step.input("SequenceLength"), 2) if op.inputs("SequenceLength") else ""
     count = layers * ways
-    states = [step.many("Split", [one, step.ints([ways] * layers)], layers, axis=0)
-              if layers > 1 else [one] for one in step.inputs("PreState")]
+    states = [
+        step.many("Split", [one, step.ints([ways] * layers)], layers, axis=0)
+        if layers > 1
+        else [one]
+        for one in step.inputs("PreState")
+    ]
     last: list[list[str]] = [[] for _ in states]
     for layer in range(layers):
         first = layer * ways
@@ -228,5 +247,3 @@ def _stacked(step: Step, matrices: Sequence[str], mode: str) -> str:
 def _bias(step: Step, pair: Sequence[str], mode: str) -> str:
     both = step.concat([_in_order(step, one, mode) for one in pair], 0)
     return step.unsqueeze(both, [0])
-
-

@@ -208,5 +208,3 @@ def _sigmoid_cross_entropy(step: Step) -> None:
     apart = step("Sub", step("Max", x, step.number(0)), step("Mul", x, label))
     tail = step("Softplus", step("Neg", step("Abs", x)))
     step.give("Out", step("Add", apart, tail))
-
-

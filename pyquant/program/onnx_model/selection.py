@@ -48,7 +48,9 @@ def _index_sample(step: Step) -> None:
 
 @_rows("take_along_axis")
 def _take_along_axis(step: Step) -> None:
-    found = step("GatherElements", step.input("Input"), step.input("Index"), axis=step.op.attr("Axis", 0))
+    found = step(
+        "GatherElements", step.input("Input"), step.input("Index"), axis=step.op.attr("Axis", 0)
+    )
     step.give("Result", found)
 
 
@@ -105,7 +107,7 @@ def _index_add(step: Step) -> None:
 @_rows("index_put")
 def _index_put(step: Step) -> None:
     x, indices = step.input("x"), step.inputs("indices")
-    if any(step.dtype(name) == bool for name in step.op.inputs("indices")):
+    if any(step.dtype(name).kind == "b" for name in step.op.inputs("indices")):
         raise step.refused("its places are truth values")
     whole = [step.as_int64(one) for one in indices]
     shape = step.shape(whole[0])
@@ -113,8 +115,9 @@ def _index_put(step: Step) -> None:
         for other in whole[1:]:
             shape = step("Max", shape, step.shape(other))
         whole = [step("Expand", one, shape) for one in whole]
-    places = step.concat([step.unsqueeze(one, [step.rank(step.op.inputs("indices")[0])])
-                          for one in whole], -1)
+    places = step.concat(
+        [step.unsqueeze(one, [step.rank(step.op.inputs("indices")[0])]) for one in whole], -1
+    )
     after = step.slice(step.shape(x), [len(whole)], [step.rank(step.op.input("x"))], [0])
     value = step("Expand", step.input("value"), step.concat([shape, after], 0))
     kind = "add" if step.op.attr("accumulate", False) else "none"
@@ -339,4 +342,3 @@ def _diag_embed(step: Step) -> None:
     along = step("Range", zero, step("Squeeze", size, step.ints([0])), one)
     is_here = step("Equal", step.unsqueeze(along, [1]), step.unsqueeze(along, [0]))
     step.give("Out", step("Where", is_here, column, step.number(0)))
-

@@ -228,7 +228,10 @@ def _expand_as(step: Step) -> None:
 
 @_rows("tile")
 def _tile(step: Step) -> None:
-    x, repeats = step.op.input("X"), step.numbers("repeat_times", "RepeatTimes", "repeat_times_tensor")
+    x, repeats = (
+        step.op.input("X"),
+        step.numbers("repeat_times", "RepeatTimes", "repeat_times_tensor"),
+    )
     value, slots = step.value(x), ("RepeatTimes", "repeat_times_tensor")
     if step.is_given("repeat_times", slots):
         given, rank = list(step.op.ints("repeat_times")), step.rank(x)
@@ -244,7 +247,9 @@ def _broadcast_tensors(step: Step) -> None:
     shapes = [step.shape(value) for value in values]
     ranks = [step.rank(name) for name in step.op.inputs("X")]
     padded = [
-        step.concat([step.ints([1] * (max(ranks) - rank)), shape], 0) if rank < max(ranks) else shape
+        step.concat([step.ints([1] * (max(ranks) - rank)), shape], 0)
+        if rank < max(ranks)
+        else shape
         for shape, rank in zip(shapes, ranks)
     ]
     shape = step("Max", *padded)
@@ -304,7 +309,9 @@ def _roll(step: Step) -> None:
 def _repeat_interleave(step: Step) -> None:
     x, axis = step.input("X"), step.axis("dim", 0)
     rank, count = step.rank(), step.op.attr("Repeats", 1)
-    repeated = step("Tile", step.unsqueeze(x, [axis + 1]), step.ints(_all_but(rank + 1, axis + 1, count)))
+    repeated = step(
+        "Tile", step.unsqueeze(x, [axis + 1]), step.ints(_all_but(rank + 1, axis + 1, count))
+    )
     shape = step.shape(x)
     lengths = step("Mul", shape, step.ints(_all_but(rank, axis, count)))
     step.give("Out", step("Reshape", repeated, lengths))

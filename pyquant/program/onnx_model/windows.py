@@ -96,9 +96,7 @@ def _added(
     dims, count = _spatial(step, "Input"), len(filters)
     if min(dims) < 0:
         raise step.refused("its output has a fixed size, its input has not")
-    strides, dilations, pads = (
-        np.array(moves[name]) for name in ("strides", "dilations", "pads")
-    )
+    strides, dilations, pads = (np.array(moves[name]) for name in ("strides", "dilations", "pads"))
     least = (np.array(dims) - 1) * strides + dilations * (np.array(filters) - 1) + 1
     least -= pads[:count] + pads[count:]
     return [int(one) for one in np.array(sizes) - least]

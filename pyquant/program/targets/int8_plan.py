@@ -8,10 +8,11 @@ from typing import Union
 from ..model import Model
 from ..quantizable import WeightedOp
 from .onednn.plan import OneDnnPlan, plan_onednn
+from .onnx_qdq import OnnxPlan, plan_onnx
 from .profiles import Target
 from .qdq import QdqPlan, plan_qdq
 
-Int8Plan = Union[QdqPlan, OneDnnPlan]
+Int8Plan = Union[QdqPlan, OneDnnPlan, OnnxPlan]
 """What observers, choices and `emit` follow; it does not change."""
 
 
@@ -25,4 +26,6 @@ def plan_int8(
     """
     if target.form == "onednn":
         return plan_onednn(model, ops)
+    if target.form == "onnx":
+        return plan_onnx(model, ops)
     return plan_qdq(model, ops, target, skip_tensors)

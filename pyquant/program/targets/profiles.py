@@ -53,7 +53,7 @@ class Target:
     """An inference target.
 
     Attributes:
-        form: of the program: ``"qdq"`` or ``"onednn"``.
+        form: of the program: ``"qdq"``, ``"onednn"`` or ``"onnx"``.
         takes_zero_points: whether the integers of an activation may have a zero point.
         rules: which ops stay in float but for their weight.
         saturating: which others do, unless the processors have VNNI.
@@ -447,6 +447,24 @@ ARM = Target(
     ),
 )
 
+# ONNX Runtime on a CPU, by the QDQ of `onnx_qdq`. It has no int8 kernel for transposed convolutions
+# (qdq_selector_action_transformer.cc), and a node between a weight and its op hides the pattern.
+ONNX = Target(
+    "onnx",
+    takes_zero_points=True,
+    runs_here=False,
+    stores_integers=False,
+    rules=(
+        Rule(_is_of("conv2d_transpose"), "ONNX Runtime has no int8 kernel for ConvTranspose"),
+        Rule(
+            lambda candidate: candidate.desc.is_channels_last,
+            "ONNX's convolutions take only NCHW, and a transpose would hide the integers",
+        ),
+        Rule(_is_no_matrix, "ONNX Runtime's int8 products take a weight of two dimensions"),
+        Rule(_has_rows_of_channels, "its weight is transposed, which would hide the integers"),
+    ),
+)
+
 DEPLOY_BACKENDS = {
     None: ONEDNN,
     "OneDNN": ONEDNN,
@@ -454,5 +472,6 @@ DEPLOY_BACKENDS = {
     "QDQ": QDQ,
     "TensorRT": TENSORRT,
     "ARM": ARM,
+    "ONNX": ONNX,
 }
 """The profile of each ``deploy_backend``."""
