@@ -14,6 +14,7 @@ from programs import CONV, ProgramBuilder, conv_net, random
 
 import pyquant
 from pyquant.program.model import load_model
+from pyquant.verification import onnx_check
 
 pytestmark = pytest.mark.any_isa
 
@@ -128,3 +129,31 @@ def test_op_without_a_row_is_named_before_data_are_read(tmp_path: Path) -> None:
             None, source, tmp_path / "out", data_loader=data, deploy_backend="ONNX"
         )
     assert not (tmp_path / "out").exists()
+
+
+def test_result_is_checked_in_onnx_runtime(tmp_path: Path) -> None:
+    source = residual_net().save(tmp_path / "in")
+    data = [random((4, 4, 8, 8), seed) for seed in range(4)]
+    result = pyquant.quant_post_static(
+        None, source, tmp_path / "out", data_loader=data, deploy_backend="ONNX"
+    )
+    found = result.verification
+    assert found is not None
+    assert 0 < found.error_percent < 3
+    assert (found.batches, found.departs) == (2, False)
+    assert min(found.float_seconds, found.int8_seconds, found.speedup) > 0
+    assert "ONNX Runtime computes with integers: 1 QLinearAdd, 3 QLinearConv" in result.notes
+
+
+def test_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(onnx_check, "find_spec", lambda name: None)
+    source = conv_net().save(tmp_path / "in")
+    result = pyquant.quant_post_static(
+        None,
+        source,
+        tmp_path / "out",
+        data_loader=[random((4, 3, 8, 8), 1)],
+        deploy_backend="ONNX",
+    )
+    assert result.verification is None
+    assert any("extra 'runtimes'" in note for note in result.notes)
