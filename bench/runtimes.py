@@ -66,7 +66,12 @@ def _onnx_float(task: Task, directory: Path) -> Path:
 
 def _onnx_int8(task: Task, directory: Path, **settings: Any) -> Path:
     result = pyquant.quant_post_static(
-        None, task.program, directory, data_loader=task.calibration, deploy_backend="ONNX", **settings
+        None,
+        task.program,
+        directory,
+        data_loader=task.calibration,
+        deploy_backend="ONNX",
+        **settings,
     )
     return result.model_path
 
