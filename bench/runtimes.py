@@ -65,14 +65,8 @@ def _onnx_float(task: Task, directory: Path) -> Path:
 
 
 def _onnx_int8(task: Task, directory: Path, **settings: Any) -> Path:
-    result = pyquant.quant_post_static(
-        None,
-        task.program,
-        directory,
-        data_loader=task.calibration,
-        deploy_backend="ONNX",
-        **settings,
-    )
+    settings = {"deploy_backend": "ONNX", "data_loader": task.calibration, **settings}
+    result = pyquant.quant_post_static(None, task.program, directory, **settings)
     return result.model_path
 
 
@@ -201,7 +195,8 @@ def _measured(
             continue
         found = [runs[variant](feed) for feed in task.test]
         speed = seconds[FLOAT] / seconds[variant]
-        yield f"| {name} | {runtime.name} | {variant} | {speed:.2f} | {100 * _error(expected, found):.2f} |"
+        percent = 100 * _error(expected, found)
+        yield f"| {name} | {runtime.name} | {variant} | {speed:.2f} | {percent:.2f} |"
 
 
 _SHOWN = 100  # characters of an error
