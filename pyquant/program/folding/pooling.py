@@ -87,7 +87,9 @@ def _pooled(graph: Graph, position: int) -> Pooled | None:
         ops.append(addition)
         feature_map = graph.ops[addition].output()
     inputs, outputs = graph.dims(source), graph.dims(feature_map)
-    if graph.is_kept(feature_map) or inputs is None or outputs is None or inputs[1] >= outputs[1]:
+    if graph.is_kept(feature_map) or inputs is None or outputs is None:
+        return None
+    if len(outputs) != len(inputs) or inputs[1] >= outputs[1]:
         return None
     poolings = [reader for reader in graph.readers(feature_map) if _pools_all(graph.ops[reader])]
     return Pooled(ops, poolings[0], source, feature_map) if len(poolings) == 1 else None
