@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import mmap
 import os
 import resource
-import select
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
-from .cases import KINDS, Cases
+from .cases import KINDS, Cases, NetworkError
 
 _LONGEST = 60.0  # seconds that a case may take
+_EVERY = 0.2  # seconds between two looks at the process
 _MOST_MEMORY = 8 << 30
+_BOARD_BYTES = 1 << 14
 _IN_MEMORY = next((path for path in ("/dev/shm",) if os.access(path, os.W_OK)), None)
 # Paddle may end the process where it computes a damaged model's constants, or runs a network.
 _IN_PADDLE = ("static",)
@@ -29,93 +32,118 @@ _IN_PADDLE = ("static",)
 def main() -> int:
     """Run cases for a while; print every find, and at the end the counts."""
     options = _parser().parse_args()
+    if options.seed is None:
+        options.seed = Random().getrandbits(31)
+        print(f"seed {options.seed}", flush=True)
     if options.case is not None:
         return _one(options)
-    if options.report is not None:
-        return _serve(options)
-    counts, finds = Counter[str](), list[dict[str, Any]]()
-    end = time.monotonic() + options.seconds
-    number = options.first
-    while time.monotonic() < end:
-        number = _supervise(options, number, end, counts, finds)
-    cases = sum(counts.values())
-    print(f"seed {options.seed}: {cases} cases, {number} numbers, kinds {', '.join(options.kinds)}")
+    start = time.monotonic()
+    board = _Board()
+    while time.monotonic() < start + options.seconds:
+        _supervise(options, board, start + options.seconds)
+    return _sum_up(options, board.read(), time.monotonic() - start)
+
+
+class _Board:
+    """What the process that runs cases has done, in memory that outlives it."""
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, _BOARD_BYTES)
+        self.write({"number": -1, "stage": "start", "counts": {}, "finds": 0})
+
+    def write(self, state: dict[str, Any]) -> None:
+        text = json.dumps(state).encode()
+        self._memory[: len(text) + 1] = text + b"\0"
+
+    def read(self) -> dict[str, Any]:
+        state: dict[str, Any] = json.loads(self.text())
+        return state
+
+    def text(self) -> bytes:
+        return self._memory[:].partition(b"\0")[0]
+
+
+def _supervise(options: argparse.Namespace, board: _Board, end: float) -> None:
+    """Let a process run cases, from the next number on, until it dies or the time is over."""
+    process = os.fork()
+    if process == 0:
+        try:
+            _serve(options, board, end)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    text, moved, hangs = board.text(), time.monotonic(), False
+    while not (ended := os.waitpid(process, os.WNOHANG))[0]:
+        time.sleep(_EVERY)
+        if board.text() != text:
+            text, moved = board.text(), time.monotonic()
+        elif time.monotonic() > moved + _LONGEST:
+            hangs = True
+            os.kill(process, signal.SIGKILL)
+    code = os.waitstatus_to_exitcode(ended[1])
+    if code == 0:
+        return
+    how = "hang" if hangs else signal.Signals(-code).name if code < 0 else f"exit code {code}"
+    state = board.read()
+    if state["stage"] == "start":
+        raise SystemExit(f"the process died ({how}) before its first case")
+    where = f"died: {how} in {state['stage']}"
+    in_paddle = state["stage"] in _IN_PADDLE and not hangs
+    state["counts"][where] = state["counts"].get(where, 0) + 1
+    state["finds"] += not in_paddle
+    board.write(state)
+    print(f"case {state['number']}: {where}", flush=True)
+
+
+def _sum_up(options: argparse.Namespace, state: dict[str, Any], seconds: float) -> int:
+    counts = Counter(state["counts"])
+    rate = f"{counts.total()} cases in {seconds:.0f} s ({counts.total() / seconds:.0f} a second)"
+    print(f"seed {options.seed}: {rate}, kinds {', '.join(options.kinds)}")
     for outcome, count in counts.most_common():
         print(f"{count:9} {outcome}")
-    return 1 if any(not find["in_paddle"] for find in finds) else 0
+    return 1 if state["finds"] else 0
 
 
-def _supervise(
-    options: argparse.Namespace,
-    number: int,
-    end: float,
-    counts: Counter[str],
-    finds: list[dict[str, Any]],
-) -> int:
-    """Let a process run cases from a number on until it dies or the time is over."""
-    read, write = os.pipe()
-    command = [sys.executable, "-W", "ignore", "-W", "error::RuntimeWarning"]
-    command += ["-m", "bench.fuzz", "--report", str(write)]
-    given = ["--seed", str(options.seed), "--first", str(number), "--kinds", *options.kinds]
-    process = subprocess.Popen(
-        [*command, *given], pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    os.close(write)
-    stage = "start"
-    with os.fdopen(read) as reports:
-        while time.monotonic() < end:
-            ready, _, _ = select.select([reports], [], [], _LONGEST)
-            line = reports.readline() if ready else ""
-            if not line:
-                break
-            report = json.loads(line)
-            stage = report.get("stage", stage)
-            if "outcome" in report:
-                number = report["number"] + 1
-                counts[report["outcome"]] += 1
-                if "error" in report:
-                    _tell(finds, report["number"], stage, report["error"])
-        else:
-            process.kill()
-            process.wait()
-            return number
-    hangs = process.poll() is None and not ready
-    process.kill()
-    code = process.wait()
-    how = "hang" if hangs else signal.Signals(-code).name if code < 0 else f"exit code {code}"
-    counts[f"died: {how} in {stage}"] += 1
-    _tell(finds, number, stage, f"died: {how}", in_paddle=stage in _IN_PADDLE and not hangs)
-    return number + 1
-
-
-def _tell(
-    finds: list[dict[str, Any]], number: int, stage: str, error: str, in_paddle: bool = False
-) -> None:
-    finds.append({"number": number, "in_paddle": in_paddle})
-    print(f"case {number}, {stage}: {error}", flush=True)
-
-
-def _serve(options: argparse.Namespace) -> int:
-    """Run cases without end, and report each."""
+def _serve(options: argparse.Namespace, board: _Board, end: float) -> None:
+    """Run cases until the time is over, and note each on the board."""
+    out = os.fdopen(os.dup(1), "w", buffering=1)
+    silence = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(silence, 1)
+    os.dup2(silence, 2)
+    warnings.simplefilter("ignore")
+    warnings.filterwarnings("error", category=RuntimeWarning)
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
-    with os.fdopen(options.report, "w", buffering=1) as reports:
+    state = board.read()
+    counts = Counter[str](state["counts"])
+    state["counts"] = counts
 
-        def report(**what: Any) -> None:
-            reports.write(json.dumps(what) + "\n")
+    def tell(stage: str) -> None:
+        state["stage"] = stage
+        board.write(state)
 
-        with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as directory:
-            cases = Cases(options.seed, Path(directory))
-            number = options.first
-            while True:
-                try:
-                    outcome = cases.run(number, options.kinds, lambda name: report(stage=name))
-                    report(number=number, outcome=outcome)
-                except Exception as error:
-                    where = traceback.extract_tb(error.__traceback__)[-1]
-                    place = f"{Path(where.filename).name}:{where.lineno}"
-                    said = f"{type(error).__name__} at {place}: {str(error)[:300]}"
-                    report(number=number, outcome=f"find: {type(error).__name__}", error=said)
-                number += 1
+    with tempfile.TemporaryDirectory(dir=_IN_MEMORY) as directory:
+        cases = Cases(options.seed, Path(directory))
+        state["number"] = max(state["number"] + 1, options.first)
+        while time.monotonic() < end:
+            try:
+                outcome = cases.run(state["number"], options.kinds, tell)
+            except Exception as error:
+                cause = error.__cause__ if isinstance(error, NetworkError) else error
+                outcome = f"find: {_described(cause or error)}"
+                state["finds"] += 1
+                print(f"case {state['number']}, {state['stage']}: {outcome}", file=out)
+                print(str(error) if isinstance(error, NetworkError) else str(error)[:300], file=out)
+            counts[outcome] += 1
+            state["number"] += 1
+        state["number"] -= 1
+        board.write(state)
+
+
+def _described(error: BaseException) -> str:
+    """Return the type of an error, and where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}"
 
 
 def _one(options: argparse.Namespace) -> int:
@@ -128,11 +156,10 @@ def _one(options: argparse.Namespace) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60.0, help="how long (60)")
-    parser.add_argument("--seed", type=int, default=0, help="the seed of all cases (0)")
+    parser.add_argument("--seed", type=int, help="the seed of all cases (a new one, printed)")
     parser.add_argument("--kinds", nargs="+", default=tuple(KINDS), choices=tuple(KINDS))
     parser.add_argument("--first", type=int, default=0, help="the number of the first case (0)")
     parser.add_argument("--case", type=int, help="run one case here, and show its error")
-    parser.add_argument("--report", type=int, help=argparse.SUPPRESS)
     return parser
 
 

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,9 +31,11 @@ from pyquant.static_mode.options import CalibrationOptions
 from pyquant.static_mode.plan import plan_static
 
 from .mutation import damaged_bytes, damaged_json, damaged_program
-from .networks import Network, random_network
+from .networks import Network, Plan, random_plan
+from .shrinking import shrunk_test
 
 _SOURCES = 24  # networks that are damaged
+_QUANTIZED = 0.2  # the share of damaged files which are taken that one of the modes quantizes
 _TARGETS = (None, "QDQ", "TensorRT", "ARM")
 _JSON_MODELS = Path(__file__).parents[2] / "tests" / "data"
 Stage = Callable[[str], None]
@@ -42,6 +44,10 @@ Stage = Callable[[str], None]
 
 class WrongModelError(Exception):
     """A model computes something else than it should."""
+
+
+class NetworkError(Exception):
+    """A random network fails; the text is a test of a smaller one, the cause is the error."""
 
 
 class Cases:
@@ -56,6 +62,8 @@ class Cases:
         ]
         self._json_models = [_files(path.parent) for path in _JSON_MODELS.rglob("*.json")]
         self._calibration = self._made_calibration()
+        with np.load(io.BytesIO(self._calibration)) as stored:
+            self._arrays = dict(stored)
 
     def run(self, number: int, kinds: tuple[str, ...], stage: Stage) -> str:
         """Run a case; return "taken", or the type of the error by which pyquant refused it.
@@ -63,19 +71,19 @@ class Cases:
         Every other error is a find.
         """
         random = Random(f"{self._seed}/{number}")
-        kind = random.choice(kinds)
+        kind = random.choices(kinds, [KINDS[kind].share for kind in kinds])[0]
         work = self._directory / "case"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir()
         stage(kind)
         try:
-            KINDS[kind](self, random, work, stage)
+            KINDS[kind].run(self, random, work, stage)
         except PyquantError as error:
             return type(error).__name__
         return "taken"
 
     def _network(self, name: str) -> Network:
-        return random_network(Random(f"{self._seed}/{name}"))
+        return Network(random_plan(Random(f"{self._seed}/{name}")))
 
     def _made_calibration(self) -> bytes:
         network = self._network("calibration")
@@ -102,15 +110,16 @@ class Cases:
         _use(files, work, random, stage)
 
     def _damaged_calibration(self, random: Random, work: Path, stage: Stage) -> None:
-        data = self._calibration
-        change = random.choice((_damaged_archive, _damaged_archive, damaged_bytes))
         path = work / "c.npz"
-        path.write_bytes(change(data, random))
+        if random.random() < 2 / 3:
+            path.write_bytes(_damaged_archive(self._arrays, random))
+        else:
+            path.write_bytes(damaged_bytes(self._calibration, random))
         calibration = Calibration.load(path)
-        stage("merge")
-        Calibration.merge([calibration, calibration]).save(work / "merged.npz")
-        Calibration.load(work / "merged.npz")
-        if random.random() < 0.1:
+        if random.random() < _QUANTIZED:
+            stage("merge")
+            Calibration.merge([calibration, calibration]).save(work / "merged.npz")
+            Calibration.load(work / "merged.npz")
             stage("static")
             source = self._directory / "calibrated"
             pyquant.quant_post_static(
@@ -118,43 +127,64 @@ class Cases:
             )
 
     def _random_network(self, random: Random, work: Path, stage: Stage) -> None:
-        network = random_network(random)
-        source, feeds = network.save(work / "float"), network.feeds(3)
-        expected = _outputs(pyquant.load_model(source), feeds)
-        stage("fold")
-        folded = pyquant.load_model(source)
-        pyquant.fold(folded)
-        pyquant.save_model(folded, work / "folded", "m.pdmodel", "m.pdiparams")
-        found = _outputs(pyquant.load_model(work / "folded"), feeds)
-        _compare("folded", found, expected, 1e-8)
-        stage("dynamic")
-        weights = {**_weights(random), "lite_format": False, "generate_test_model": True}
-        result = pyquant.quant_post_dynamic(source, work / "dynamic", **weights)
-        assert result.test_model_path is not None
-        twin = _outputs(pyquant.load_model(result.test_model_path.parent), feeds)
-        found = _outputs(pyquant.load_model(result.model_path.parent), feeds)
-        _compare(f"dynamic {weights}", found, twin, 1e-8)
-        stage("static")
-        result = pyquant.quant_post_static(
-            None, source, work / "int8", data_loader=feeds, deploy_backend=random.choice(_RUN_HERE)
-        )
-        if result.verification is not None and result.verification.departs:
-            raise WrongModelError(f"the run departs from the program: {result.verification}")
-        if result.verification is not None:
-            predictor = pyquant.make_predictor(work / "int8")
-            found = [run_outputs(predictor, feed) for feed in feeds]
-            _compare("int8", found, expected, 0.05)
+        plan = random_plan(random)
+        try:
+            check_network(plan, work, stage)
+        except PyquantError:
+            raise
+        except Exception as error:
+            raise NetworkError(shrunk_test(plan, check_network, work)) from error
 
 
-KINDS: Mapping[str, Callable[[Cases, Random, Path, Stage], None]] = {
-    "model": Cases._damaged_model,
-    "json": Cases._damaged_json,
-    "parameters": Cases._damaged_parameters,
-    "calibration": Cases._damaged_calibration,
-    "network": Cases._random_network,
+class Kind(NamedTuple):
+    """A kind of cases, and how many there are of it for one random network."""
+
+    run: Callable[[Cases, Random, Path, Stage], None]
+    share: int
+
+
+KINDS: Mapping[str, Kind] = {
+    "model": Kind(Cases._damaged_model, 40),
+    "json": Kind(Cases._damaged_json, 20),
+    "parameters": Kind(Cases._damaged_parameters, 20),
+    "calibration": Kind(Cases._damaged_calibration, 20),
+    "network": Kind(Cases._random_network, 1),
 }
 """The kinds of cases, by name."""
 _RUN_HERE = (None, "QDQ")
+
+
+def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> None:
+    """Raise an error if a network computes something else folded, or quantized.
+
+    Its files go into ``work``.
+    """
+    random, network = Random(plan.seed), Network(plan)
+    source, feeds = network.save(work / "float"), network.feeds(3)
+    expected = _outputs(pyquant.load_model(source), feeds)
+    stage("fold")
+    folded = pyquant.load_model(source)
+    pyquant.fold(folded)
+    pyquant.save_model(folded, work / "folded", "m.pdmodel", "m.pdiparams")
+    found = _outputs(pyquant.load_model(work / "folded"), feeds)
+    _compare("folded", found, expected, 1e-8)
+    stage("dynamic")
+    weights = {**_weights(random), "lite_format": False, "generate_test_model": True}
+    result = pyquant.quant_post_dynamic(source, work / "dynamic", **weights)
+    assert result.test_model_path is not None
+    twin = _outputs(pyquant.load_model(result.test_model_path.parent), feeds)
+    found = _outputs(pyquant.load_model(result.model_path.parent), feeds)
+    _compare(f"dynamic {weights}", found, twin, 1e-8)
+    stage("static")
+    result = pyquant.quant_post_static(
+        None, source, work / "int8", data_loader=feeds, deploy_backend=random.choice(_RUN_HERE)
+    )
+    if result.verification is not None and result.verification.departs:
+        raise WrongModelError(f"the run departs from the program: {result.verification}")
+    if result.verification is not None:
+        predictor = pyquant.make_predictor(work / "int8")
+        found = [run_outputs(predictor, feed) for feed in feeds]
+        _compare("int8", found, expected, 0.05)
 
 
 def _files(directory: Path) -> dict[str, bytes]:
@@ -171,12 +201,10 @@ def _use(files: Mapping[str, bytes], work: Path, random: Random, stage: Stage) -
         (work / name).write_bytes(content)
     model = pyquant.load_model(work)
     _ = model.feeds, model.fetches, model.dims()
-    for name, use in (("dynamic", _quantize_weights), ("static", _quantize)):
+    if random.random() < _QUANTIZED:
+        name, use = random.choice((("dynamic", _quantize_weights), ("static", _quantize)))
         stage(name)
-        try:
-            use(work, random)
-        except PyquantError:
-            continue
+        use(work, random)
 
 
 def _quantize_weights(work: Path, random: Random) -> None:
@@ -234,10 +262,9 @@ def _options(backend: str | None) -> CalibrationOptions:
     )
 
 
-def _damaged_archive(data: bytes, random: Random) -> bytes:
-    """Change an array of an archive: bytes of its values, or the JSON of the header."""
-    with np.load(io.BytesIO(data)) as stored:
-        arrays = dict(stored)
+def _damaged_archive(arrays: Mapping[str, Any], random: Random) -> bytes:
+    """Return an archive with an array changed: bytes of its values, or the JSON of the header."""
+    arrays = dict(arrays)
     name = random.choice(["header", *arrays])
     if name == "header":
         changed = damaged_json(str(arrays[name]).encode(), random).decode()

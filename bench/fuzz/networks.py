@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,34 +18,46 @@ _ACTIVATIONS = ("relu", "sigmoid", "hard_swish", "swish", "relu6", "tanh", "leak
 Feed = dict[str, Any]
 
 
-class Network:
-    """A network under construction; ``tensors`` are those so far, with their shapes."""
+class Plan(NamedTuple):
+    """What a network is made of; every layer chooses by a seed of its own.
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
-        self._values = np.random.default_rng(random.getrandbits(32))
+    So a layer that is left out changes no other one, except for shapes.
+    """
+
+    shape: tuple[int, ...]  # of the input, as batch, channels, height and width
+    layers: tuple[tuple[str, int], ...]  # the name and the seed
+    other_output: int | None  # the seed that picks a second output
+    seed: int  # of the data, and of what is done with the network
+
+
+class Network:
+    """The network of a plan; ``tensors`` are those so far, with their shapes."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._use_seed(plan.seed)
         self._program = proto.ProgramDesc()
         self._block = self._program.blocks.add(idx=0, parent_idx=-1)
         self._parameters: dict[str, Any] = {}
         for name, kind in (("feed", proto.FEED_LIST), ("fetch", proto.FETCH_LIST)):
             proto.add_list_var(self._block, name, kind)
-        self.shape = [random.choice((1, 2, 3)), random.choice((3, 8, 16)), 8, 8]
+        self.shape = list(plan.shape)
         self.last = "x"
         self.tensors = {"x": self.shape}
         proto.add_var(self._block, "x", proto.FP32, [-1, *self.shape[1:]])
         self._add("feed", {"X": ["feed"]}, {"Out": ["x"]}, {"col": 0})
-
-    def build(self) -> None:
-        """Add layers, and the outputs."""
-        for _ in range(self._random.randint(2, 10)):
-            self._random.choice(_LAYERS)(self)
-        if self._random.random() < 0.5:
-            self._dense()
+        for name, seed in plan.layers:
+            self._use_seed(seed)
+            _LAYERS[name](self)
         outputs = [self.last]
-        if self._random.random() < 0.2:
-            outputs.append(self._random.choice([name for name in self.tensors if name != "x"]))
+        others = [name for name in self.tensors if name != "x"]
+        if plan.other_output is not None and others:
+            outputs.append(Random(plan.other_output).choice(others))
         for column, name in enumerate(dict.fromkeys(outputs)):
             self._add("fetch", {"X": [name]}, {"Out": ["fetch"]}, {"col": column})
+        self._use_seed(plan.seed)
+
+    def _use_seed(self, seed: int) -> None:
+        self._random, self._values = Random(seed), np.random.default_rng(seed)
 
     def save(self, directory: Path) -> Path:
         model = Model(self._program, self._parameters, Path("new"), None, ())
@@ -196,17 +208,30 @@ class Network:
             features = outputs
 
 
-_LAYERS = (
-    *(Network._convolution,) * 5,
-    *(Network._activation,) * 3,
-    *(Network._batch_norm, Network._arithmetic, Network._scale, Network._residual),
-    *(Network._pooling, Network._nearest, Network._concatenation),
-)
+_LAYERS = {
+    "convolution": Network._convolution,
+    "activation": Network._activation,
+    "batch_norm": Network._batch_norm,
+    "arithmetic": Network._arithmetic,
+    "scale": Network._scale,
+    "residual": Network._residual,
+    "pooling": Network._pooling,
+    "nearest": Network._nearest,
+    "concatenation": Network._concatenation,
+    "dense": Network._dense,
+}
+_SHARES = {"convolution": 5, "activation": 3, "dense": 0}  # 1 for the others
 
 
-def random_network(random: Random) -> Network:
-    """Return a network that ends in a layer with a weight or behind one."""
-    network = Network(random)
-    network._convolution()
-    network.build()
-    return network
+def random_plan(random: Random) -> Plan:
+    """Return the plan of a network with at least one weight."""
+    names, shares = list(_LAYERS), [_SHARES.get(name, 1) for name in _LAYERS]
+    layers = ["convolution", *random.choices(names, shares, k=random.randint(2, 10))]
+    if random.random() < 0.5:
+        layers.append("dense")
+    return Plan(
+        shape=(random.choice((1, 2, 3)), random.choice((3, 8, 16)), 8, 8),
+        layers=tuple((name, random.getrandbits(32)) for name in layers),
+        other_output=random.getrandbits(32) if random.random() < 0.2 else None,
+        seed=random.getrandbits(32),
+    )
