@@ -72,7 +72,7 @@ def calibrate(
         UnsupportedError: an input holds variable-length sequences (LoD).
         CalibrationDataError: there is no data, or a batch does not fit the model.
         CalibrationFileError: the checkpoint is damaged, or of another model or other data.
-        CalibrationInterrupted: Ctrl-C; the checkpoint holds what was seen.
+        CalibrationInterrupted: Ctrl-C or SIGTERM; the checkpoint holds what was seen.
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
         ModelCrashError: the model ended the process that ran it (``isolate``).

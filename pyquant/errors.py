@@ -57,7 +57,7 @@ class ClusterError(PyquantError):
 
 
 class CalibrationInterrupted(KeyboardInterrupt):
-    """Ctrl-C during a calibration that has a checkpoint: the message says how to resume."""
+    """Ctrl-C or SIGTERM during a calibration with a checkpoint; the message says how to resume."""
 
 
 class OutputError(PyquantError, OSError):

@@ -208,13 +208,22 @@ def _as_arrays(item: Any) -> Any:
 
 @contextmanager
 def _interrupts_passed_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Let Ctrl-C interrupt the other process, whose answer says what came of it."""
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    if ignored or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, lambda *_: process.send_signal(signal.SIGINT))
+    """Let Ctrl-C and SIGTERM reach the other process, whose answer says what came of it.
+
+    If SIGTERM ends that one without an answer, it ends this one too.
+    """
+    usual: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            usual[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            usual[signal.SIGTERM] = signal.SIG_DFL
+    for number in usual:
+        signal.signal(number, lambda number, _: process.send_signal(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+        if signal.SIGTERM in usual and process.poll() == -signal.SIGTERM:
+            os.kill(os.getpid(), signal.SIGTERM)

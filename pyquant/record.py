@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from .plain import plain
-from .program.mapped_files import open_regular
+from .program.mapped_files import read_whole
 from .program.model import RECORD, Model
 from .program.output_files import OutputFiles
 from .version import __version__
 
+_MOST_BYTES = 1 << 28
 _HASHED_BYTES = 1 << 16  # of each parameter: enough to tell trainings apart
 
 
@@ -61,8 +62,7 @@ def read_record(program: Path) -> dict[str, Any] | None:
     It may come from anywhere, so the kinds of values are checked that are shown.
     """
     try:
-        with open_regular(program.parent / RECORD) as stream:
-            record = json.loads(stream.read())
+        record = json.loads(read_whole(program.parent / RECORD, _MOST_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
     is_its = _fits(record, _KINDS) and record["model"] == program.name

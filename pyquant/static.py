@@ -193,7 +193,8 @@ def quant_post_static(
         CalibrationDataError: there is no data, a batch does not fit the model, or every activation
             that could become int8 is always zero.
         CalibrationFileError: a saved calibration is damaged, or of another model or other data.
-        CalibrationInterrupted: Ctrl-C during a run with a checkpoint, which holds what was seen.
+        CalibrationInterrupted: Ctrl-C or SIGTERM in a run with a checkpoint, which holds what was
+            seen.
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
         ModelCrashError: the model ended the process that ran it (``isolate``).

@@ -185,12 +185,15 @@ def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, source: Path) -> 
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
-def test_ctrl_c_keeps_the_batch_under_way(tmp_path: Path, source: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_keeps_the_batch_under_way(
+    tmp_path: Path, source: Path, number: signal.Signals
+) -> None:
     path = tmp_path / "c.npz"
 
     def interrupted() -> Iterator[Any]:
         yield from BATCHES[:3]
-        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), number)
         yield from BATCHES[3:]
 
     with pytest.raises(CalibrationInterrupted, match=r"\b4 batch.*/c\.npz"):
@@ -199,8 +202,10 @@ def test_ctrl_c_keeps_the_batch_under_way(tmp_path: Path, source: Path) -> None:
     calibrate(source, data_loader=BATCHES, checkpoint=path)
     expected = quantized(source, tmp_path / "whole", data_loader=BATCHES)
     assert quantized(source, tmp_path / "out", calibration=path) == expected
-    with pytest.raises(KeyboardInterrupt):  # without a checkpoint, at once
-        calibrate(source, data_loader=interrupted())
+    if number == signal.SIGINT:
+        with pytest.raises(KeyboardInterrupt):  # without a checkpoint, at once
+            calibrate(source, data_loader=interrupted())
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 

@@ -85,9 +85,12 @@ def test_errors_are_as_without_it(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")
-def test_ctrl_c_reaches_the_checkpoint(source: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_reaches_the_checkpoint(
+    source: Path, tmp_path: Path, number: signal.Signals
+) -> None:
     path = tmp_path / "c.npz"
-    interrupt = batches(lambda: os.kill(os.getpid(), signal.SIGINT))
+    interrupt = batches(lambda: os.kill(os.getpid(), number))
     with pytest.raises(CalibrationInterrupted, match=r"\b[23] batch.*/c\.npz"):
         calibrate(source, data_loader=interrupt, checkpoint=path, isolate=True)
     calibrate(source, data_loader=batches(), checkpoint=path)

@@ -22,6 +22,7 @@ from pyquant import (
     save_model,
 )
 from pyquant.calibration.source import SampleFiles
+from pyquant.record import read_record
 
 pytestmark = pytest.mark.any_isa
 
@@ -115,3 +116,15 @@ def test_pipes_are_refused_by_name(tmp_path: Path, source: Path) -> None:
     for given in (pipe, Path("/dev/zero")):
         with pytest.raises(CalibrationDataError, match=f"{given}: .*no regular file"):
             quant_post_static(None, source, tmp_path / "out", data_loader=given)
+
+
+def test_enormous_files_are_refused_before_memory_is_taken(tmp_path: Path, source: Path) -> None:
+    """Sparse ones: they take no room on the disk."""
+    program = source / "m.pdmodel"
+    os.truncate(program, 2**40)
+    with pytest.raises(ModelFileError, match=rf"/m\.pdmodel: .*has {2**40} bytes"):
+        load_model(source)
+    record = tmp_path / "pyquant.json"
+    record.write_text("{}")
+    os.truncate(record, 2**40)
+    assert read_record(tmp_path / "m.pdmodel") is None

@@ -105,8 +105,8 @@ def resume(
 
     ``feeds`` are all feeds, from the first one on. The calibration is new, or loaded from a
     checkpoint. Raises as `collect_statistics`. Also raises CalibrationFileError if the calibration
-    was merged or is of other data, and CalibrationInterrupted after Ctrl-C, once the checkpoint
-    holds what was seen.
+    was merged or is of other data, and CalibrationInterrupted after Ctrl-C or SIGTERM, once the
+    checkpoint holds what was seen.
     """
     seen = _skip(feeds, calibration.progress, checkpoint)
     numbered = enumerate(feeds, seen.batches)
@@ -157,19 +157,29 @@ def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None
 
 @contextmanager
 def _interrupt_deferred(wanted: bool) -> Iterator[threading.Event]:
-    """Let Ctrl-C set an event, as half a batch cannot be saved; a second Ctrl-C acts as usual."""
+    """Let Ctrl-C and SIGTERM set an event, as half a batch cannot be saved; a second acts as usual.
+
+    A signal that somebody ignores, and a SIGTERM that somebody handles, is left to them.
+    """
     asked = threading.Event()
-    ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    if ignored or not wanted or threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
+    usual: dict[int, Any] = {}
+    if wanted and threading.current_thread() is threading.main_thread():
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+            usual[signal.SIGINT] = signal.getsignal(signal.SIGINT)
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            usual[signal.SIGTERM] = signal.SIG_DFL
 
     def ask(*_: Any) -> None:
         asked.set()
-        signal.signal(signal.SIGINT, usual)
+        restore()
 
-    usual = signal.signal(signal.SIGINT, ask)
+    def restore() -> None:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+
+    for number in usual:
+        signal.signal(number, ask)
     try:
         yield asked
     finally:
-        signal.signal(signal.SIGINT, usual)
+        restore()

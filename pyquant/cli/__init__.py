@@ -30,7 +30,7 @@ _COMMANDS: tuple[ModuleType, ...] = (
 
 _EXIT_CODES = """exit codes:
   0 done, 1 error, 2 wrong usage, 3 a bar was missed (--fail-below, --max-error) or nothing was
-  quantized, 130 Ctrl-C"""
+  quantized, 130 Ctrl-C, or SIGTERM where a checkpoint was kept"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -35,6 +35,18 @@ def open_regular(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def read_whole(path: Path, most: int) -> bytes:
+    """Return what a file holds; raise OSError if it cannot be read, or has over ``most`` bytes.
+
+    A sparse file can have far more bytes than there is memory.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > most:
+            raise OSError(errno.EFBIG, f"it has {size} bytes, where at most {most} are read")
+        return file.read(most)
+
+
 def map_file(path: Path) -> memoryview:
     """Map a file, whose memory can then be read even if the file is truncated.
 

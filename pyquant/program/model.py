@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from ..errors import ModelFileError, SettingError, UnsupportedError
 from . import proto
 from .form import EXPORT_ATTRIBUTES, check_form
-from .mapped_files import forget_pages, open_regular
+from .mapped_files import forget_pages, read_whole
 from .op import Op, ops_of
 from .output_files import OutputFiles, end_killed_runs
 from .parameters import (
@@ -491,10 +491,12 @@ def _refuse_parameters(path: Path) -> None:
     )
 
 
+_MOST_PROGRAM_BYTES = 2**31 - 1  # protobuf reads no more
+
+
 def _read_bytes(path: Path) -> bytes:
     try:
-        with open_regular(path) as stream:
-            return stream.read()
+        return read_whole(path, _MOST_PROGRAM_BYTES)
     except OSError as error:
         raise ModelFileError(
             f"{path}: the model file cannot be read ({error.strerror}). "
