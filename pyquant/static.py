@@ -143,8 +143,9 @@ def quant_post_static(
         deploy_backend: None, ``"OneDNN"`` and ``"MKLDNN"`` write oneDNN's own int8 ops, which the
             Predictor runs on a CPU as they are; ``"QDQ"`` writes quantize_linear and
             dequantize_linear for its int8 passes; ``"TensorRT"`` and ``"ARM"`` (Paddle-Lite) write
-            QDQ as their passes expect it; ``"ONNX"`` writes one ``.onnx`` file, with QDQ as ONNX
-            Runtime's kernels expect it. Case is ignored. In PaddleSlim, None writes QDQ.
+            QDQ as their passes expect it, ``"OpenVINO"`` as its frontend reads it; ``"ONNX"``
+            writes one ``.onnx`` file, with QDQ as ONNX Runtime's kernels expect it. Case is
+            ignored. In PaddleSlim, None writes QDQ.
         same_scale_tensor_list: lists of activations; each list shares its largest threshold.
         scale_dict: thresholds of activations, by name, to use as they are.
         is_use_cache_file: not needed; nothing is cached on disk.

@@ -4,7 +4,7 @@ PADDLE=${PADDLE:-3.3.1}
 venv=.venv/paddle-$PADDLE
 case $PADDLE in
 2.*) numpy="numpy<2" extras=test,runtimes ;; # Paddle 2.6 is compiled against numpy 1
-*) numpy="numpy" extras=test,ray,runtimes ;;
+*) numpy="numpy" extras=test,openvino,ray,runtimes ;;
 esac
 [ -x "$venv/bin/pip" ] || "${PYTHON:-python3}" -m venv "$venv"
 # One wheel serves every Paddle under the same interpreter. It stays for tests/wheel.sh.

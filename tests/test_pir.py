@@ -11,13 +11,15 @@ import numpy as np
 import paddle
 import pytest
 from paddle.base import core
-from paddle_run import predict
+from paddle_run import predict, relative_error
 from programs import check_complete
 
+from pyquant import UnsupportedError
 from pyquant.program import proto
 from pyquant.program.model import Model, load_model, save_model
 from pyquant.program.op import Op
 from pyquant.program.pir.table import TABLE
+from pyquant.program.targets.openvino import check_readable
 
 if paddle.__version__.startswith("2."):
     pytest.skip("Paddle 2 writes no .json models", allow_module_level=True)
@@ -117,6 +119,23 @@ def test_tensors_are_the_attributes_that_they_stand_for(exported: Path, tmp_path
 @pytest.mark.parametrize("name", NETWORKS)
 def test_network(exported: Path, name: str, tmp_path: Path) -> None:
     check_same_bits(exported, name, tmp_path)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_network_in_openvino(exported: Path, name: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    from openvino_run import outputs
+
+    model = load_model(exported, f"{name}.json")
+    if name in ("GRU", "SimpleRNN"):
+        with pytest.raises(UnsupportedError, match="'rnn'"):
+            check_readable(model)
+        return
+    check_readable(model)
+    path, _ = save_model(model, tmp_path, "m.pdmodel", "m.pdiparams")
+    arrays = dict(np.load(exported / f"{name}.0.npz"))
+    feed = {var.name: arrays[var.name] for var in model.feeds}
+    assert relative_error(outputs(path, feed)[0], arrays["output000"]) < 1e-5
 
 
 def test_every_line_of_the_table_has_a_case() -> None:

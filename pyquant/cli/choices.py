@@ -17,7 +17,7 @@ WEIGHT_ONLY_OP_TYPES = (
     *("conv3d", "conv3d_transpose", "depthwise_conv2d_transpose", "deformable_conv", "other"),
 )
 ALGORITHMS = ("abs_max", "KL", "hist", "mse", "emd", "avg", "auto")
-DEPLOY_BACKENDS = ("OneDNN", "MKLDNN", "QDQ", "TensorRT", "ARM", "ONNX")
+DEPLOY_BACKENDS = ("OneDNN", "MKLDNN", "QDQ", "TensorRT", "ARM", "ONNX", "OpenVINO")
 PROCESSORS = ("any", "vnni")
 ROUND_TYPES = ("round", "adaround")
 WEIGHT_QUANTIZE_TYPES = ("channel_wise_abs_max", "abs_max")

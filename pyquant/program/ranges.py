@@ -22,6 +22,12 @@ class Range(NamedTuple):
         """Return the range of the same signs that reaches as far as a threshold."""
         return Range(threshold, -threshold if self.minimum < 0 else 0.0, threshold)
 
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether a grid with a zero point has steps about half as large as a symmetric one."""
+        smaller, larger = sorted((-self.minimum, self.maximum))
+        return smaller <= 0 or smaller < larger / 3
+
 
 class Grid(NamedTuple):
     """integer = round(value * factor + zero_point), of 8 bits, ties to even."""

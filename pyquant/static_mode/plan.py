@@ -102,6 +102,8 @@ def plan_static(model: Model, options: CalibrationOptions) -> Plan:
     check_quantizable(model, skip_tensors)
     if optimizes:
         fold(model, skip_tensors, target.takes_zero_points, settle=False)
+    if target.check_readable is not None:
+        target.check_readable(model)
     types = ACTIVATION_OP_TYPES if is_full else options.quantizable_op_type
     # If all is to be int8, so would be the convolution of the mean.
     if optimizes and target.form == "onednn" and not is_full:

@@ -12,12 +12,14 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...settings import check_choice
+from ..graph import Graph
 from ..matrix_products import PRODUCTS, is_fc
 from ..model import Model
 from ..op import Op
 from ..op_facts import Fact, has
 from ..quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
 from ..weights import WEIGHT_QUANTIZE_TYPES
+from . import openvino
 from .saturation import ANY
 
 
@@ -64,6 +66,11 @@ class Target:
             are any, the outputs of int8 ops are quantized, too.
         int8_types: op types without a weight that the runtime has in int8.
         weightless: of these, the ones whose inputs are quantized.
+        adds_maps: whether sums of feature maps are int8 where convolutions compute them.
+        suits_pairs: the op types whose integers are chosen so that no sum of two products saturates
+            (see `saturation`).
+        check_readable: raises an error if the runtime cannot read a float model.
+        substitute: writes other ops for those that the runtime lacks.
     """
 
     form: str
@@ -76,6 +83,10 @@ class Target:
     fused: tuple[str, ...] = ()
     int8_types: tuple[str, ...] = ()
     weightless: tuple[str, ...] = ()
+    adds_maps: bool = False
+    suits_pairs: tuple[str, ...] = ()
+    check_readable: Callable[[Model], None] | None = None
+    substitute: Callable[[Graph], None] | None = None
     weight_quantize_types: tuple[str, ...] = WEIGHT_QUANTIZE_TYPES
 
     def in_full(self) -> Target:
@@ -323,6 +334,7 @@ QDQ = Target(
     "qdq",
     takes_zero_points=False,
     unit_columns=True,
+    suits_pairs=PRODUCTS,
     rules=(
         Rule(_is_no_fc, "Paddle's passes do not fuse it into an fc (fc_fuse_pass.cc)"),
         Rule(
@@ -465,6 +477,43 @@ ONNX = Target(
     ),
 )
 
+# OpenVINO's frontend for Paddle makes one FakeQuantize of a quantize_linear and a
+# dequantize_linear, whose range it computes by the ZeroPoint of the latter
+# (transform_fakequantize.cpp): with -128, all 256 levels are positive. Its low-precision passes
+# then run what reads it as int8, and fuse it into what computes it. Depthwise convolutions are
+# int8, too: between int8 convolutions, each one in float takes two reorders. Sums of feature maps
+# are int8, since each would take a reorder, and so would what it reads: on MobileNetV2, that is 4 %
+# of the time. Sums of matrix products are not: on MiniLM it saved no time, and the error rose from
+# 0.067 to 0.30.
+OPENVINO = Target(
+    "qdq",
+    takes_zero_points=True,
+    runs_here=False,
+    stores_integers=False,
+    adds_maps=True,
+    suits_pairs=(*CONVOLUTIONS, *PRODUCTS),
+    check_readable=openvino.check_readable,
+    substitute=openvino.substitute,
+    rules=(
+        Rule(lambda candidate: candidate.op.block > 0, "it is in a branch of the program"),
+        Rule(
+            _is_no_matrix,
+            "OpenVINO's frontend takes scales only along axes 0 and 1 (dequantize_linear.cpp)",
+        ),
+        Rule(
+            _is_grouped_transpose,
+            "OpenVINO's low-precision passes know no transposed convolutions of groups",
+        ),
+    ),
+    saturating=(
+        Rule(
+            _is_of("conv2d_transpose"),
+            "OpenVINO saturates on integers of transposed convolutions on processors without VNNI. "
+            "processors='vnni' makes it int8 for those with VNNI",
+        ),
+    ),
+)
+
 DEPLOY_BACKENDS = {
     None: ONEDNN,
     "OneDNN": ONEDNN,
@@ -473,5 +522,6 @@ DEPLOY_BACKENDS = {
     "TensorRT": TENSORRT,
     "ARM": ARM,
     "ONNX": ONNX,
+    "OpenVINO": OPENVINO,
 }
 """The profile of each ``deploy_backend``."""

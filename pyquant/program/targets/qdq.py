@@ -20,12 +20,12 @@ from ..names import DEQUANTIZED, QUANTIZED, SCALE, ZERO_POINT
 from ..op import Op, make_cast, make_elementwise, make_op
 from ..parameters import Array, DerivedTensor, Tensor
 from ..quantizable import WeightedOp
-from ..ranges import Grid, Range, symmetric_grid
+from ..ranges import Grid, Range, fitted_grid, symmetric_grid
 from ..stored_weights import dequantize_by_scale, read_dequantized, store_weights
 from ..weights import QuantizedWeight
 from .choices import Choices
 from .profiles import Target
-from .reads import Read, reads_behind, reads_of_ops, reads_of_types
+from .reads import Read, reads_behind, reads_of_ops, reads_of_sums, reads_of_types
 from .saturation import without_saturation
 
 
@@ -58,29 +58,30 @@ class QdqPlan:
 
     def grid(self, name: str, given: Range) -> Grid:
         """Return the grid of a tensor of `observed` that has a given range."""
-        return symmetric_grid(given, False)
+        is_fitted = self.target.takes_zero_points
+        return fitted_grid(given) if is_fitted else symmetric_grid(given, False)
 
     def steps(self, ranges: Mapping[str, Range]) -> dict[str, float]:
         """Return the steps of the tensors of `observed` that have these ranges."""
         return {name: 1 / self.grid(name, given).factor for name, given in ranges.items()}
 
     def bits(self, name: str, given: Range) -> int:
-        """Return the bits of a tensor's signed integers."""
-        return 8
+        """Return the bits of signed integers with as fine a step; ``given`` is not clipped."""
+        return 9 if self.target.takes_zero_points and given.is_one_sided else 8
 
     def without_saturation(
         self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]
     ) -> dict[str, QuantizedWeight]:
-        """As `OneDnnPlan.without_saturation`, for matrix products under Paddle's int8 passes.
+        """As `OneDnnPlan.without_saturation`, for the op types of which the target says so.
 
-        The passes choose the scale of a filter by its largest weight, so a channel can have no
+        Paddle's passes choose the scale of a filter by its largest weight, so a channel can have no
         other threshold (ComputeVarScales in ``compute_propagate_scales_onednn_pass.cc``).
         """
-        suited = dict(weights)
-        for op in self.ops if self.target.unit_columns else ():
-            if op.op_type in PRODUCTS:
+        suited, unsigned = dict(weights), self.target.takes_zero_points
+        for op in self.ops:
+            if op.op_type in self.target.suits_pairs:
                 weight = suited[op.weight]
-                suited[op.weight] = without_saturation(weight, op, op.desc(self.model), False)
+                suited[op.weight] = without_saturation(weight, op, op.desc(self.model), unsigned)
         return suited
 
     def emit(self, choices: Choices) -> Model:
@@ -90,6 +91,8 @@ class QdqPlan:
         # A runtime that fuses ops into int8 ones sees an output before its bias.
         add_to_outputs(graph, choices.corrections, inserts=not self.target.fused)
         _Emitter(graph, self, choices).emit()
+        if self.target.substitute is not None:
+            self.target.substitute(graph)
         graph.write_back()
         if self.target.runs_here:
             keep_apart(written)
@@ -100,12 +103,13 @@ def plan_qdq(
     model: Model, ops: Sequence[WeightedOp], target: Target, skip_tensors: Collection[str]
 ) -> QdqPlan:
     """Plan the int8 program; ops that read or write one of ``skip_tensors`` stay in float."""
-    others: list[Read] = []
-    if target.fused or target.weightless:
-        graph = Graph(model)
-        others = reads_of_types(graph, target.weightless, skip_tensors)
-        if target.fused:
-            others += reads_behind(graph, ops, target.fused, skip_tensors)
+    graph, others = Graph(model), list[Read]()
+    if target.weightless:
+        others += reads_of_types(graph, target.weightless, skip_tensors)
+    if target.fused:
+        others += reads_behind(graph, ops, target.fused, skip_tensors)
+    if target.adds_maps:
+        others += reads_of_sums(graph, ops, skip_tensors)
     return QdqPlan(model, ops, target, others)
 
 
@@ -142,8 +146,8 @@ class _Emitter:
         """
         dequantized: dict[tuple[int, str, int], str] = {}
         for block, position, name in sorted(self._plan.reads):
-            threshold = self._choices.ranges[name].threshold
-            if threshold <= 0:
+            given = self._choices.ranges[name]
+            if given.threshold <= 0:
                 continue  # a tensor that was always zero has no scale
             number = self._graph.number(block, position)
             writes = bisect_left(self._writes.get((block, name), ()), position)
@@ -151,7 +155,8 @@ class _Emitter:
             if key not in dequantized:
                 factors, ops = self._choices.factors, self._plan.ops
                 before, source = divide(self._graph, name, factors, ops)
-                made, dequantized[key] = _qdq(self._graph, block, source, writes, threshold)
+                grid = self._plan.grid(name, given)
+                made, dequantized[key] = _qdq(self._graph, block, source, writes, grid)
                 self._graph.insert_before(number, [*before, *made])
             self._graph.rename_input(number, name, dequantized[key])
 
@@ -188,7 +193,7 @@ class _Emitter:
         unit = graph.add_tensor(f"{weight.name}.unit{op.position}", dims, block=block)
         step = graph.shared_parameter("int8@step", np.array([1 / 127], np.float32))
         integer_type = proto.paddle_dtype(weight.values.dtype)
-        quantization, output = _qdq(graph, block, unit, 0, 1.0)
+        quantization, output = _qdq(graph, block, unit, 0, _UNIT)
         ops = [
             make_cast(stored, values, integer_type, proto.FP32),
             make_elementwise("elementwise_mul", values, step, unit),
@@ -235,32 +240,42 @@ def _dequantize_linear(
     return [op], output
 
 
-def _qdq(
-    graph: Graph, block: int, name: str, writes: int, threshold: float
-) -> tuple[list[Op], str]:
+_LEVELS = 127
+_UNIT = Grid(_LEVELS, 0, False)  # of values of magnitude 1
+
+
+def _qdq(graph: Graph, block: int, name: str, writes: int, grid: Grid) -> tuple[list[Op], str]:
     # A variable that is written again has another value to quantize after each write.
     version = f".{writes}" if writes > 1 else ""
     quantized = graph.add_variable(f"{name}{QUANTIZED}{version}", name, block=block)
     output = graph.add_variable(f"{name}{DEQUANTIZED}{version}", name, block=block)
-    scale = np.array([threshold], np.float32)
+    scale = np.array([_LEVELS / grid.factor], np.float32)
+    # The ops have signed integers alone.
+    zero_point = grid.zero_point - (_LEVELS + 1 if grid.unsigned else 0)
     return [
-        _linear_op(graph, "quantize_linear", (name, quantized), name, scale, -1),
-        _linear_op(graph, "dequantize_linear", (quantized, output), name, scale, -1),
+        _linear_op(graph, "quantize_linear", (name, quantized), name, scale, -1, zero_point),
+        _linear_op(graph, "dequantize_linear", (quantized, output), name, scale, -1, zero_point),
     ], output
 
 
 def _linear_op(
-    graph: Graph, op_type: str, ends: tuple[str, str], name: str, threshold: Tensor, axis: int
+    graph: Graph,
+    op_type: str,
+    ends: tuple[str, str],
+    name: str,
+    threshold: Tensor,
+    axis: int,
+    zero_point: int = 0,
 ) -> Op:
     """Return an op from one tensor to another; ``name`` is the one that has the threshold."""
     scale = graph.shared_parameter(f"{name}{SCALE}", threshold)
-    zeros = np.zeros(threshold.shape, np.int32)
-    zero_point = graph.shared_parameter(f"{name}{ZERO_POINT}", zeros)
+    points = np.full(threshold.shape, zero_point, np.int32)
+    zero_points = graph.shared_parameter(f"{name}{ZERO_POINT}", points)
     attributes: dict[str, proto.AttributeValue] = {
         **{"bit_length": 8, "quant_axis": axis, "round_type": 0},
         **{"is_test": True, "only_observer": False},
     }
-    inputs = {"X": [ends[0]], "Scale": [scale], "ZeroPoint": [zero_point]}
+    inputs = {"X": [ends[0]], "Scale": [scale], "ZeroPoint": [zero_points]}
     return make_op(op_type, inputs, {"Y": [ends[1]]}, attributes)
 
 

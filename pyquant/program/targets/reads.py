@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from ..graph import Graph
 from ..op import Op
+from ..op_facts import Fact, has
 from ..quantizable import QUANTIZABLE_OPS, WeightedOp
 
 
@@ -68,6 +69,32 @@ def reads_behind(
                 pending += op.writes()
                 pending += _activations(graph, op)
     return reads
+
+
+def reads_of_sums(
+    graph: Graph, ops: Sequence[WeightedOp], skip_tensors: Collection[str]
+) -> list[Read]:
+    """Return the reads of sums of two feature maps of which ``ops`` compute at least one.
+
+    Between an op and the sum, each value may be computed further by itself, and a bias be added.
+    Ops that read or write one of ``skip_tensors`` are left out.
+    """
+    computed = {op.output for op in ops if op.block == 0}
+    reads = []
+    for position in sorted(graph.ops):
+        op = graph.ops[position]
+        names = [name for name in _activations(graph, op) if len(graph.dims(name) or ()) == _RANK]
+        if computed.isdisjoint(names) or _touches(op, skip_tensors):
+            continue
+        is_sum = op.type == "elementwise_add"
+        if is_sum and len(names) == len(op.reads()):
+            reads += [Read(0, position, name) for name in names]
+        if is_sum or has(op.type, Fact.PER_VALUE):
+            computed.update(op.writes())
+    return reads
+
+
+_RANK = 4  # of feature maps
 
 
 def _is_only_biased(graph: Graph, name: str) -> bool:
