@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench.ocr import models
 from ocr_images import inputs
 from paddle_run import predict, relative_error
 from programs import CONV, UNPADDED, Net, random
 
+from bench.ocr import models
 from pyquant import QuantizationResult, UnsupportedError, load_model, quant_post_static
 from pyquant.program.model import Model
 
@@ -42,9 +42,7 @@ def in_paddle(source: Path, data: Any) -> Any:
 
 def error_of(result: QuantizationResult, source: Path, data: Any) -> float:
     (feed,) = load_model(source).feeds
-    return relative_error(
-        outputs(result.model_path, {feed.name: data})[0], in_paddle(source, data)
-    )
+    return relative_error(outputs(result.model_path, {feed.name: data})[0], in_paddle(source, data))
 
 
 @pytest.mark.parametrize(
@@ -88,7 +86,11 @@ def test_a_sum_of_feature_maps_is_int8_beside_int8_ops_alone(tmp_path: Path) -> 
     result = made_of(net, tmp_path, IMAGES)
 
     def is_quantized(model: Model) -> bool:
-        (op,) = (op for op in model.ops() if op.type == "elementwise_add" and model.parameters.keys().isdisjoint(op.reads()))
+        (op,) = (
+            op
+            for op in model.ops()
+            if op.type == "elementwise_add" and model.parameters.keys().isdisjoint(op.reads())
+        )
         return all(name.endswith(".dequantized") for name in op.reads())
 
     assert is_quantized(load_model(tmp_path / "int8"))
@@ -142,7 +144,9 @@ def test_an_op_that_the_frontend_lacks_is_named_before_calibration(tmp_path: Pat
         yield IMAGES
 
     net.end().save(tmp_path / "float")
-    with pytest.raises(UnsupportedError, match=rf"^deploy_backend='OpenVINO': .*'mish'.*'{output}'"):
+    with pytest.raises(
+        UnsupportedError, match=rf"^deploy_backend='OpenVINO': .*'mish'.*'{output}'"
+    ):
         quant_post_static(
             None,
             tmp_path / "float",

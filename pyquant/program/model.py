@@ -533,6 +533,10 @@ def _check_parameters(model: Model) -> None:
         if op.type in ("quantize_linear", "dequantize_linear")
         for name in op.reads()
     }
+    # Paddle-Lite wants its integers declared as floats, which it makes of them.
+    undeclared.update(
+        name for op in model.ops() for name in op.reads() if op.value(f"{name}_quant_scale")
+    )
     for block in model.program.blocks:
         for var in block.vars:
             array = model.parameters.get(var.name)

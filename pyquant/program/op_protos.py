@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
 from . import proto
 from .op import Op
+from .proto import AttributeValue
 
 
 @cache
@@ -50,6 +52,14 @@ def complete(op: Op) -> None:
     op.desc.attrs.extend(default for default in _defaults(op.type) if default.name not in given)
 
 
+# Older Paddles wrote them. Paddle-Lite ends the process without them (GetAttr in op_desc.h).
+_READ_BY_PADDLE_LITE: Mapping[str, dict[str, AttributeValue]] = {
+    "relu6": {"threshold": 6.0},
+    "swish": {"beta": 1.0},
+    "fill_constant": {"force_cpu": False},
+}
+
+
 @cache
 def _defaults(op_type: str) -> tuple[Any, ...]:
     from paddle.base import core
@@ -60,6 +70,8 @@ def _defaults(op_type: str) -> tuple[Any, ...]:
     for attribute in described:
         if attribute.name in values:
             op.set_attr(attribute.name, values[attribute.name], attribute.type)
+    for name, value in _READ_BY_PADDLE_LITE.get(op_type, {}).items():
+        op.set_attr(name, value)
     return tuple(op.desc.attrs)
 
 

@@ -7,11 +7,12 @@ attributes would be uninitialised memory.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from .. import proto
 from ..graph import Graph
 from ..model import Model
 from ..quantizable import FloatOp, WeightedOp, stays_float
@@ -60,6 +61,19 @@ def store_for_lite(
         desc.set_attr(f"{stored[op.weight]}_quant_scale", scales)
         desc.set_attr("with_quant_attr", True)
     graph.write_back()
+    _declare_floats(model, set(stored.values()))
+
+
+def _declare_floats(model: Model, names: Collection[str]) -> None:
+    """Declare weights as float32, which they become when they are loaded.
+
+    Declared as integers, they would be cast for the float op, for which Paddle-Lite has no kernel
+    (AddCastInst in type_precision_cast_pass.cc).
+    """
+    for block in model.program.blocks:
+        for var in block.vars:
+            if var.name in names:
+                proto.tensor_desc(var).data_type = proto.FP32
 
 
 def _why_float(model: Model, op: WeightedOp) -> str | None:
