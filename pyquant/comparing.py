@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from .calibration.data import Feed, Source
@@ -112,7 +113,7 @@ def compare(
         kept_float=_kept_float(after, quantization),
         weights_of=_weights_of(before, after, quantization),
         record=read_record(after.model_path),
-        data=str(paths[0]) if paths else "DATA",
+        data=quote(str(paths[0])) if paths else "DATA",
     )
 
 

@@ -30,7 +30,7 @@ from .program.rewrite_json import JsonProgram, write_json
 from .program.stored_weights import dequantize_by_scale, dequantize_groups, store_weights
 from .program.targets.paddle_lite import ops_for_lite, store_for_lite
 from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_weights
-from .record import count_tensors, write_record
+from .record import copy_preprocessing, count_tensors, write_record
 from .result import (
     FLOAT,
     PADDLE_LITE,
@@ -328,6 +328,7 @@ class _Result:
             paths = write(files, quantized, into, self.filename, self.params)
             found = {"quantized": count_tensors(weight_tensors(weights, ops))}
             write_record(files, paths[0], model, self.target, self.settings, found)
+            copy_preprocessing(files, model, into)
             if twin is not None:
                 into = self.directory / "test_model"
                 test_path = write(files, twin, into, self.filename, self.params)[0]

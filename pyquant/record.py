@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .inference_yml import FILENAME as PREPROCESSING
 from .plain import plain
 from .program.mapped_files import read_whole
 from .program.model import RECORD, Model
@@ -56,6 +57,14 @@ def write_record(
         stream.write((json.dumps(plain(record), indent=2) + "\n").encode())
 
 
+def copy_preprocessing(files: OutputFiles, source: Model, directory: Path) -> None:
+    """Write the ``inference.yml`` that lies beside the source beside its result, too."""
+    described = source.model_path.parent / PREPROCESSING
+    if described.is_file() and described.resolve() != (directory / PREPROCESSING).resolve():
+        with open_regular(described) as read, files.open(directory / PREPROCESSING) as stream:
+            stream.write(read.read())
+
+
 def read_record(program: Path) -> dict[str, Any] | None:
     """Return the record of a program; None if there is none, or if it is of another one or damaged.
 
@@ -69,6 +78,16 @@ def read_record(program: Path) -> dict[str, Any] | None:
     if is_its and record.get("verification") is not None:
         is_its = _fits(record["verification"], _KINDS_OF_CHECK)
     return record if is_its else None
+
+
+def settings_of(record: Mapping[str, Any]) -> str:
+    """Return the settings of a record in one line, but for those that say nothing."""
+    told = {
+        name: value
+        for name, value in record["settings"].items()
+        if value not in (None, []) and name != "quantizable_op_type"
+    }
+    return ", ".join(f"{name}={value!r}" for name, value in told.items())
 
 
 _KINDS: dict[str, Any] = {

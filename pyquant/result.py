@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -23,6 +24,8 @@ from .verification.outcome import Verification
 
 FLOAT, PADDLE_LITE = "Paddle", "Paddle-Lite"
 """Targets of dynamic mode: Paddle's Predictor, which computes in float, and Paddle-Lite."""
+
+_SHARE = re.compile(r"\d[\d.]*%")
 
 _BY_PADDLE = """\
 pyquant run {quoted} --data DATA
@@ -130,13 +133,18 @@ class QuantizationResult:
             "time " + ", ".join(f"{stage} {value:.2f} s" for stage, value in self.seconds.items()),
             f"model {self.model_path}",
         ]
-        for (op_type, reason), ops in self._kept_by_reason().items():
+        for op_type, ops in self._kept_by_reason():
             more = f" and {len(ops) - 1} more" if len(ops) > 1 else ""
             size = sum({op.parameter: op.bytes for op in ops}.values())
             of = f" ({size:,} bytes)" if size else ""
-            lines.append(f"float {op_type} '{ops[0].name}'{more}{of}: {reason}")
+            lines.append(f"float {op_type} '{ops[0].name}'{more}{of}: {_reason(ops)}")
         if self.verification is not None:
             lines += str(self.verification).split("\n")
+            if self.verification.kernels:
+                lines.append(
+                    "note  int8 took longer than float: plan_for='here' measures which ops are "
+                    "faster in float"
+                )
         lines += [f"note  {note}" for note in self.notes]
         lines += ["To run:", *(f"  {line}" for line in self.how_to_run.splitlines())]
         return "\n".join(map(shown, lines))
@@ -161,11 +169,12 @@ class QuantizationResult:
         kinds = Counter(tensor.kind for tensor in self.quantized)
         return ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) or "nothing"
 
-    def _kept_by_reason(self) -> dict[tuple[str, str], list[FloatOp]]:
+    def _kept_by_reason(self) -> list[tuple[str, list[FloatOp]]]:
+        """Return ops of one type that have one reason, but for its shares."""
         kept: dict[tuple[str, str], list[FloatOp]] = {}
         for op in self.kept_float:
-            kept.setdefault((op.op_type, op.reason), []).append(op)
-        return kept
+            kept.setdefault((op.op_type, _SHARE.sub("%", op.reason)), []).append(op)
+        return [(op_type, ops) for (op_type, _), ops in kept.items()]
 
     def thresholds(self) -> dict[str, float]:
         """The activation thresholds by tensor name."""
@@ -174,6 +183,18 @@ class QuantizationResult:
             for tensor in self.quantized
             if tensor.kind == "activation"
         }
+
+
+def _reason(ops: list[FloatOp]) -> str:
+    """Return the reason of all of the ops, with the least and the greatest share."""
+    shares = sorted({share for op in ops for share in _SHARE.findall(op.reason)}, key=_number)
+    if len(shares) < 2:
+        return ops[0].reason
+    return _SHARE.sub(f"{shares[0]} to {shares[-1]}", ops[0].reason)
+
+
+def _number(share: str) -> float:
+    return float(share.rstrip("%"))
 
 
 class Stopwatch:

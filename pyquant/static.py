@@ -19,7 +19,7 @@ from .program.output_files import OutputFiles
 from .program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, with_large_parameters
 from .program.targets.profiles import canonical_backend
 from .program.targets.saturation import ANY
-from .record import count_tensors, write_record
+from .record import copy_preprocessing, count_tensors, write_record
 from .result import (
     QuantizationResult,
     QuantizedTensor,
@@ -338,6 +338,7 @@ def quant_post_static(
             "notes": notes,
         }
         write_record(files, paths[0], model, target, decisions.options.settings, measured)
+        copy_preprocessing(files, model, directory)
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],

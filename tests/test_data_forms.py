@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -130,6 +131,34 @@ def test_the_command_line_takes_images(
     )
     assert main(arguments) == 0
     assert "output y float32[2, 10]" in capsys.readouterr().out
+
+
+def test_the_lines_to_run_can_be_pasted(
+    pictures: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--data", str(pictures), "--image-size", "8", "--mean", "0.5", "--std", "0.5"]
+    out = ["-o", str(tmp_path / "int 8")]
+    assert main(["static", str(source), *out, *options, "--channels", "BGR"]) == 0
+    (line,) = (one for one in capsys.readouterr().out.split("\n") if "pyquant run" in one)
+    command, *arguments = shlex.split(line)
+    assert (command, arguments[0]) == ("pyquant", "run")
+    assert arguments[2:] == [*options[:2], "--image-size", "8", *options[4:], "--channels", "BGR"]
+    assert main(arguments) == 0
+
+
+def test_the_preprocessing_goes_with_the_model(
+    pictures: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (source / "inference.yml").write_text(
+        "PreProcess: {transform_ops: [{ResizeImage: {size: [8, 8]}}, {ToCHWImage: null}]}"
+    )
+    data = ["--data", str(pictures)]
+    assert main(["static", str(source), "-o", str(tmp_path / "int8"), *data]) == 0
+    assert main(["dynamic", str(source), "-o", str(tmp_path / "small")]) == 0
+    for result in ("int8", "small"):
+        capsys.readouterr()
+        assert main(["run", str(tmp_path / result), *data]) == 0
+        assert "output y float32[2, 10]" in capsys.readouterr().out
 
 
 def test_the_command_line_takes_a_function(

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from programs import ProgramBuilder, conv_net, random
 
-from pyquant import ModelFileError, OutputError, SettingError, cli, load_model, quant_post_dynamic
+from pyquant import (
+    FloatOp,
+    ModelFileError,
+    OutputError,
+    QuantizationResult,
+    SettingError,
+    cli,
+    load_model,
+    quant_post_dynamic,
+)
 from pyquant.shown import LONGEST_NAME, shown
 
 pytestmark = pytest.mark.any_isa
@@ -63,3 +72,13 @@ def test_a_parameter_of_a_long_name_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelFileError, match=r"'a+\.\.\.a+' at byte") as caught:
         load_model(source)
     assert len(str(caught.value)) < 600 + len(str(tmp_path))
+
+
+def test_ops_in_float_are_told_together() -> None:
+    def kept(name: str, reason: str) -> FloatOp:
+        return FloatOp("conv2d", name, reason)
+
+    ops = [kept("a", "it costs 10.50%"), kept("b", "it costs 9.25%"), kept("c", "it is long")]
+    text = str(QuantizationResult(Path("m"), None, [], ops, 1, 1, {}))
+    assert "float conv2d 'a' and 1 more: it costs 9.25% to 10.50%\n" in text
+    assert "float conv2d 'c': it is long\n" in text

@@ -53,8 +53,10 @@ def test_the_command_keeps_the_settings_and_the_op_in_float_where_the_error_grow
 
 
 def test_the_command_can_be_pasted_whatever_the_paths() -> None:
-    command = replace(comparison(10.0, 10.0), data="my data.npz").verdict.command
-    assert shlex.split(command)[5:7] == ["--data", "my data.npz"]
+    found = replace(comparison(10.0, 10.0), quantized_path=Path("my int8/model.pdmodel"))
+    command = replace(found, data="'my data' --image-size 8 6").verdict.command
+    words = shlex.split(command)
+    assert words[3:10] == ["-o", "my int8", "--data", "my data", "--image-size", "8", "6"]
 
 
 def test_times_that_are_not_known_are_not_told() -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .answer import Answer
 from .arguments import add_pair, add_samples, load_pair, positive, renamed
-from .data import take_data
+from .data import data_words, take_data
 
 HELP = "a float model and its quantized one, tensor by tensor, over data"
 
@@ -35,8 +36,9 @@ def answer(options: dict[str, Any]) -> Answer:
     from ..comparison.page import save_page
 
     html, top, bar = (options.pop(name) for name in ("html", "top", "fail_below"))
+    data = data_words(options)
     options.update(take_data(options, options["float_model"]))
-    comparison = compare(*load_pair(options), **renamed(options))
+    comparison = replace(compare(*load_pair(options), **renamed(options)), data=data)
     lines = [comparison.table(top)]
     if html is not None:
         save_page(comparison, html)
@@ -45,5 +47,5 @@ def answer(options: dict[str, Any]) -> Answer:
     is_met = bar is None or least >= bar
     if bar is not None:
         lines += ["", f"{'met' if is_met else 'missed'}: {least:.1f} dB, the bar is {bar:g} dB"]
-    data = {**comparison.to_dict(), "page": None if html is None else str(html)}
-    return Answer("\n".join(lines), data, is_met=is_met)
+    found = {**comparison.to_dict(), "page": None if html is None else str(html)}
+    return Answer("\n".join(lines), found, is_met=is_met)

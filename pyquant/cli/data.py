@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 _OPTIONS = ("image_size", "mean", "std", "scale", "layout", "channels")
+
+
+def data_words(options: Mapping[str, Any]) -> str:
+    """Return what follows ``--data``, with the options of images, for commands to paste."""
+    words = [options["data"] or "DATA"]
+    for name in _OPTIONS:
+        value = options[name]
+        if value is not None:
+            values = value if isinstance(value, list) else [value]
+            words += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
 
 
 def take_data(options: dict[str, Any], model: Path) -> dict[str, Any]:
@@ -34,7 +47,7 @@ def _images(directory: Path, model: Path, prepared: dict[str, Any]) -> Any:
     if not image_files(directory):
         return str(directory)  # whose error names what may be in it
     given = {name: value for name, value in prepared.items() if value is not None}
-    described = (model if model.is_dir() else model.parent) / FILENAME
+    described = _beside(model, FILENAME)
     if not given and described.is_file():
         return images_as_in(directory, described)
     missing = [name for name in ("image_size", "mean", "std") if name not in given]
@@ -47,3 +60,13 @@ def _images(directory: Path, model: Path, prepared: dict[str, Any]) -> Any:
         )
     height, *width = given.pop("image_size")
     return Images(directory, size=(height, *(width or [height])), **given)
+
+
+def _beside(model: Path, name: str) -> Path:
+    """Return the path of a file in a model's directory, or below it, as dynamic mode writes it."""
+    from ..program.model import QUANTIZED
+
+    if not model.is_dir():
+        return model.parent / name
+    below = model / QUANTIZED / name
+    return below if below.is_file() else model / name

@@ -64,6 +64,8 @@ def _quantized(model: Model) -> dict[str, int]:
 
 def _history(data: dict[str, Any]) -> Iterator[str]:
     """Say that a model is quantized, and what was done to it."""
+    from ..record import settings_of
+
     record, counts = data["record"], data["quantized"]
     if counts:
         what = ", ".join(f"{count} {kind}" for kind, count in counts.items())
@@ -74,7 +76,7 @@ def _history(data: dict[str, Any]) -> Iterator[str]:
             f"by     pyquant {record['pyquant']} for {record['target']}, with Paddle "
             f"{record['paddle']}, from {source['program']} (SHA-256 {source['sha256'][:12]})"
         )
-        yield "with   " + ", ".join(f"{k}={v!r}" for k, v in record["settings"].items() if v)
+        yield f"with   {settings_of(record)}"
         checked = record.get("verification")
         if checked:
             error, speedup = (

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 from .answer import Answer
@@ -16,7 +15,7 @@ from .choices import (
     WEIGHT_QUANTIZE_TYPES,
     one_of,
 )
-from .data import take_data
+from .data import data_words, take_data
 from .words import in_cli_words
 
 HELP = "an int8 model, calibrated over data"
@@ -118,11 +117,11 @@ def answer(options: dict[str, Any]) -> Answer:
         options["eval"] = load_callable("--eval", options["eval"])
     options["quantize_model_path"] = options.pop("output")
     settle_process(options)
-    given = options["data"]
+    data = data_words(options)
     options.update(take_data(options, options["model"]))
     result = quant_post_static(None, **renamed(options))
     thresholds = "\n".join(
         f"threshold {threshold:<12.6g} {name}" for name, threshold in result.thresholds().items()
     )
-    text = in_cli_words(str(result)).replace("--data DATA", f"--data {quote(given or 'DATA')}")
+    text = in_cli_words(str(result)).replace("--data DATA", f"--data {data}")
     return Answer(text, result.to_dict(), thresholds, is_met=bool(result.quantized))

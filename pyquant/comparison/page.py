@@ -10,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from ..program.output_files import OutputFiles
+from ..record import settings_of
 from .pictures import histogram_picture, profile_picture
 from .report import TABLES, ComparedTensor, Comparison, Table, sqnr_text
 
@@ -63,7 +64,8 @@ th:last-child, td:last-child { text-align: left; white-space: normal; overflow-w
 .verdict p { overflow-wrap: anywhere; margin: 2px 0; }
 pre {
   background: var(--page); border: 1px solid var(--line); border-radius: 6px; padding: 8px 10px;
-  margin: 8px 0 0; font: 13px/1.5 ui-monospace, monospace; overflow-x: auto;
+  margin: 8px 0 0; font: 13px/1.5 ui-monospace, monospace;
+  white-space: pre-wrap; overflow-wrap: anywhere;
 }
 .card {
   background: var(--card); border: 1px solid var(--line); border-radius: 8px;
@@ -75,7 +77,7 @@ pre {
   grid-template-columns: max-content auto max-content auto; font-size: 13px; gap: 0 8px;
   font-variant-numeric: tabular-nums;
 }
-.card dd { white-space: nowrap; }
+.card dd { overflow-wrap: normal; }
 svg { display: block; width: 100%; height: auto; }
 .wide svg { min-width: 720px; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--faint); }
@@ -152,14 +154,9 @@ def _history(comparison: Comparison) -> list[tuple[str, str]]:
     facts = []
     record = comparison.record
     if record is not None:
-        settings = {
-            name: value
-            for name, value in record["settings"].items()
-            if value and name != "quantizable_op_type"
-        }
         facts = [
             ("target", record["target"]),
-            ("settings", ", ".join(f"{name}={value!r}" for name, value in settings.items())),
+            ("settings", settings_of(record)),
             ("versions", f"pyquant {record['pyquant']}, Paddle {record['paddle']}"),
         ]
     kept = comparison.kept_float

@@ -103,7 +103,7 @@ class Comparison:
             float, as type and output.
         weights_of: the weight of the op that computes each output of a quantized op, by its name.
         record: what pyquant.json beside the quantized model says; None if there is none.
-        data: where the data are, for commands to paste.
+        data: what follows ``--data`` in commands to paste.
     """
 
     float_path: Path

@@ -135,12 +135,15 @@ def _command(comparison: Comparison, record: dict[str, Any], culprit: str) -> st
     """Return the command line that quantizes again, with one more tensor in float."""
     settings = record["settings"]
     parts = ["pyquant", "static", str(comparison.float_path)]
-    parts += ["-o", str(comparison.quantized_path.parent), "--data", comparison.data]
+    parts += ["-o", str(comparison.quantized_path.parent)]
+    given = f"{shlex.join(parts)} --data {comparison.data}"
+    parts = []
     for name, default in _OPTIONS.items():
         if settings.get(name) not in (default, None):
             parts += [f"--{name.replace('_', '-')}", str(settings[name])]
     parts += [option for (name, value), option in _SWITCHES.items() if settings.get(name) is value]
-    return shlex.join([*parts, "--skip", *map(str, settings["skip_tensor_list"] or ()), culprit])
+    parts += ["--skip", *map(str, settings["skip_tensor_list"] or ()), culprit]
+    return f"{given} {shlex.join(parts)}"
 
 
 _OPTIONS: dict[str, Any] = {

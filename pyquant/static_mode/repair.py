@@ -205,7 +205,7 @@ def _without_departures(checked: Checked, check: Check, repairs: bool) -> Checke
             break
         plan = _without_op_at(checked.plan, departure) if repairs else None
         if plan is None or len(kept) == _MOST_DEPARTURES:
-            return checked.repaired(f"not that the run departs from the program at {departure}")
+            return checked.repaired(f"none where the run departs from the program: {departure}")
         kept.append(departure.name)
         checked = Checked.of(plan, checked.decisions, check, checked.repairs)
     if not kept:

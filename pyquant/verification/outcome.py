@@ -93,7 +93,7 @@ class Verification(Findings):
         return {**plain(self), "error_percent": plain(self.error_percent)}
 
     def __str__(self) -> str:
-        """Say it in four lines."""
+        """Say it in three lines, and one for each repair."""
         times = f"{1e3 * self.float_seconds:.1f} ms in float, {1e3 * self.int8_seconds:.1f} in int8"
         reason = f"; it takes {shares(self.kernels)}" if self.kernels else ""
         return "\n".join(
@@ -101,6 +101,6 @@ class Verification(Findings):
                 f"check  {self.batches} batch(es) against float: {worst(self.errors)}",
                 f"check  the run against the program: {worst(self.departures)}",
                 f"check  {times}: {self.speedup:.2f} x as fast on {all_cores()} core(s){reason}",
-                f"check  repaired: {'; '.join(self.repairs) or 'nothing'}",
+                *(f"check  repair: {repair}" for repair in self.repairs),
             )
         )

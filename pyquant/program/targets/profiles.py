@@ -316,7 +316,7 @@ def _has_one_position(candidate: Candidate) -> bool:
 _DEPTHWISE_ON_OTHERS = Rule(
     _is_depthwise_on_others,
     "a depthwise convolution averages no errors over its inputs, and saves time only if these are "
-    "int8 already, as behind a relu (bench/ocr)",
+    "int8 already, as behind a relu",
     is_choice=True,
 )
 
@@ -381,7 +381,7 @@ ONEDNN = Target(
         Rule(
             _has_one_position,
             "its activation is one position of a feature map, and quantizing it takes longer than "
-            "int8 saves (bench/ocr)",
+            "int8 saves",
             is_choice=True,
         ),
         _DEPTHWISE_ON_OTHERS,
