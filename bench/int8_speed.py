@@ -16,6 +16,7 @@ import numpy as np
 
 import pyquant
 
+from .kernels.machine import description
 from .networks import export, vision_network
 from .predictor import make_predictor, run_batch
 from .timing import median_seconds
@@ -27,6 +28,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=["mobilenet_v1", "resnet50"])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--output", type=Path, metavar="FILE.md")
     options = parser.parse_args()
     images = _random(options.batch, 3, 224, 224)
     lines = [
@@ -34,9 +36,19 @@ def main() -> None:
     ]
     deep = _random(options.batch, 512, 14, 14)
     lines.append(_compare("convolutions alone", _convolutions(), deep, options.rounds))
-    print(
-        f"{'batch ' + str(options.batch):19} float ms  int8 ms  ratio  rms error", *lines, sep="\n"
+    table = "\n".join(
+        (
+            ", ".join(f"{name} {value}" for name, value in description().items()),
+            "",
+            f"| network, batch {options.batch} | float ms | int8 ms | ratio | rms error |",
+            "|---|---|---|---|---|",
+            *lines,
+            "",
+        )
     )
+    print(table)
+    if options.output is not None:
+        options.output.write_text(table, "utf-8")
 
 
 def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
@@ -59,8 +71,8 @@ def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
     error = np.sqrt(np.mean((outputs["int8"] - outputs["float"]) ** 2))
     error /= np.sqrt(np.mean(outputs["float"] ** 2))
     return (
-        f"{name:19} {seconds['float'] * 1000:8.1f} {seconds['int8'] * 1000:8.1f}"
-        f" {seconds['float'] / seconds['int8']:6.2f} {error:10.4f}"
+        f"| {name} | {seconds['float'] * 1000:.1f} | {seconds['int8'] * 1000:.1f} "
+        f"| {seconds['float'] / seconds['int8']:.2f} | {error:.4f} |"
     )
 
 
