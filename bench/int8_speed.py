@@ -1,7 +1,8 @@
 """Static int8 against float, of Paddle 3 .json models: python -m bench.int8_speed [NAME ...].
 
 The networks are those of ``paddle.vision.models`` with random weights, which take as much time as
-trained ones. A last line shows the bound: how much faster oneDNN's int8 kernel alone is on this
+trained ones. The check is left out: their outputs hardly vary from image to image, so that it would
+keep ops in float. A last line shows the bound: how much faster oneDNN's int8 kernel alone is on this
 processor, over convolutions of 2048 channels.
 """
 
@@ -56,7 +57,7 @@ def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
         directory = Path(temporary)
         export(network, directory / "model", list(images.shape[1:]))
         result = pyquant.quant_post_static(
-            None, directory, directory / "int8", data_loader=[images]
+            None, directory, directory / "int8", data_loader=[images], verify=False
         )
         assert result.params_path is not None
         predictors = {
