@@ -10,6 +10,7 @@ from .calibration.data import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .isolation import run_isolated
+from .memory import Size
 from .program.model import load_model
 from .program.quantizable import ACTIVATION_OP_TYPES
 from .program.targets.saturation import ANY
@@ -37,6 +38,7 @@ def calibrate(
     checkpoint_every: int = CHECKPOINT_EVERY,
     engine: Any = None,
     shard: tuple[int, int] | None = None,
+    memory_limit: Size | None = None,
     isolate: bool = False,
 ) -> Calibration:
     """Run data through a model and return histograms of the activations that would be quantized.
@@ -64,6 +66,7 @@ def calibrate(
         checkpoint_every: how many batches lie between two saves.
         engine: None runs the data here; the module ``ray`` runs it on the workers of a Ray cluster.
         shard: (i, n) takes only every n-th batch, from the i-th on: n processes share the data.
+        memory_limit: as in `quant_post_static`.
         isolate: as in `quant_post_static`.
 
     Raises:
@@ -76,7 +79,7 @@ def calibrate(
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
         ModelCrashError: the model ended the process that ran it (``isolate``).
-        OutputError: the checkpoint cannot be written.
+        OutputError: the checkpoint, or a file that a segment needs, cannot be written.
 
     Example:
         >>> calibration = pyquant.calibrate("float", data_loader=batches)
@@ -103,6 +106,8 @@ def calibrate(
         checkpoint_every=checkpoint_every,
         engine=engine,
         shard=shard,
+        memory_limit=memory_limit,
     )
     model = load_model(model_dir, model_filename, params_filename)
+    options = options.where_tight(model)
     return calibrate_model(model, plan_static(model, options), options)

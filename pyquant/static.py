@@ -12,6 +12,7 @@ from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .errors import SettingError, UnsupportedError
 from .isolation import run_isolated
+from .memory import Size, as_text
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, copy_model, load_model, write_model
 from .program.onnx_model.export import OPSET, SUFFIX, check_rows, to_onnx, write_onnx
@@ -92,6 +93,7 @@ def quant_post_static(
     processors: str = ANY,
     verify: bool = True,
     plan_for: str | None = None,
+    memory_limit: Size | None = None,
     isolate: bool = False,
 ) -> QuantizationResult:
     """Quantize weights and activations to int8; calibration data gives the activations' ranges.
@@ -180,6 +182,9 @@ def quant_post_static(
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine. It needs the check.
+        memory_limit: how much memory this process may take, in bytes or as ``"2GB"``. A model that
+            does not fit is calibrated in segments, one after the other, with the same result, and
+            is not checked. None takes what there is.
         isolate: do it all in a process of its own, for models that may not be trusted: one that
             makes Paddle crash then ends that process. Batches are copied to it, activations are
             not. It starts within seconds.
@@ -199,7 +204,8 @@ def quant_post_static(
         ActivationError: an activation holds NaN or infinity, or is empty.
         ClusterError: Ray failed to run a batch.
         ModelCrashError: the model ended the process that ran it (``isolate``).
-        OutputError: the result cannot be written; nothing has changed on the disk.
+        OutputError: the result, or a file that a segment needs, cannot be written; nothing has
+            changed on the disk.
 
     Example:
         >>> result = pyquant.quant_post_static(None, "float", "int8", data_loader=batches)
@@ -239,6 +245,7 @@ def quant_post_static(
         checkpoint_every=checkpoint_every,
         engine=engine,
         shard=None,
+        memory_limit=memory_limit,
         algo=algo,
         round_type=round_type,
         hist_percent=hist_percent,
@@ -256,6 +263,9 @@ def quant_post_static(
         _check_measurable(options, verify)
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
+    options = options.where_tight(model)
+    if options.most_bytes is not None:
+        _refuse_runs(options.most_bytes, plan_for=plan_for, eval_function=eval_function)
     lost = misfused(model)
     plan = plan_static(model, options)
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
@@ -275,6 +285,9 @@ def quant_post_static(
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
     check, decide_anew = None, None
+    if verify and options.most_bytes is not None:
+        notes.append(_unchecked_note(options.most_bytes))
+        verify = False
     if verify and plan.target.runs_here and observations.feeds:
         check = Check(model, observations.feeds, observations.batches)
         watch.lap("check")
@@ -404,6 +417,23 @@ def _settings_left_out(asked: Options, taken: Options) -> list[str]:
         for name, value in asked.accuracy_settings.items()
         if getattr(taken, name) != value
     ]
+
+
+def _refuse_runs(limit: int, **needing: Any) -> None:
+    """Refuse what runs the model as a whole, which does not fit into the limit."""
+    for name, value in needing.items():
+        if value is not None:
+            raise UnsupportedError(
+                f"{name}: it runs the model as a whole, which does not fit into {as_text(limit)}. "
+                "Leave it out, or give more memory_limit."
+            )
+
+
+def _unchecked_note(limit: int) -> str:
+    return (
+        f"the check is left out: the float model and the int8 one do not fit into {as_text(limit)} "
+        "together. Run pyquant verify where there is more memory"
+    )
 
 
 def _fusion_note(lost: list[str]) -> str:

@@ -259,6 +259,7 @@ def _options(backend: str | None) -> CalibrationOptions:
         checkpoint_every=1,
         engine=None,
         shard=None,
+        memory_limit=None,
     )
 
 

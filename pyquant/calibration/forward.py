@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+import numpy as np
+
 from ..arrays import view_values
 from ..errors import ActivationError, CalibrationDataError, ModelFileError
 from ..program.model import Model
@@ -49,16 +51,15 @@ class Forward:
         names: Collection[str],
         threads: int | None = None,
         observers: Observers | None = None,
+        runs_to_end: bool = False,
     ) -> None:
-        """Make the Predictor of a model as read from its files, or as folded.
+        """Make the Predictor of a model, which reads the model's files again.
 
-        It reads the files again. If folding left the observed tensors unchanged, the original runs
-        and no file is written. ``threads`` is for the forward pass and the kernels; None uses every
-        core of the process.
+        ``threads`` is for the forward pass and the kernels; None uses every core of the process.
+        With ``runs_to_end``, `outputs` are computed, too.
         """
         self._observers = observers or {}
-        if model.folded is not None and model.folded.rescaled.isdisjoint(names):
-            model = model.folded.original
+        self._runs_to_end = runs_to_end
         self._model = model
         self._names = frozenset(names)
         self._threads = threads or all_cores()
@@ -88,11 +89,17 @@ class Forward:
         for name, array in feed.items():
             if name in self._names:
                 self._observe(name, array)
-        while not self._all_seen() and not self._ran(feed):
+        while not self._is_done() and not self._ran(feed):
             self.weaken()
         unseen = self._names - self._seen
         if unseen and len(self._model.program.blocks) == 1:  # it cannot be in a branch
             raise _empty(min(unseen), self._batch)
+
+    def outputs(self) -> list[Array]:
+        """Return copies of the model's outputs for the batch that ran last."""
+        names = self._predictor.get_output_names()
+        handles = map(self._predictor.get_output_handle, names)
+        return [np.asarray(handle.copy_to_cpu()) for handle in handles]
 
     def weaken(self) -> None:
         """Replace the Predictor by one with the next kind of optimization that works."""
@@ -124,15 +131,19 @@ class Forward:
             if not self._rest or self._written_again:
                 raise
             return False
+        if self._rest and self._runs_to_end and any(map(_has_nan, self.outputs())):
+            return False
         return self._names <= self._seen or not self._rest
 
-    def _all_seen(self) -> bool:
-        return not self._written_again and len(self._seen) == len(self._names)
+    def _is_done(self) -> bool:
+        """Whether the run may end, as all was seen."""
+        is_seen = not self._written_again and len(self._seen) == len(self._names)
+        return is_seen and not self._runs_to_end
 
     def _see(self, op_type: str, name: str, tensor: Any) -> None:
         if name not in self._skipped:
             self._observe(name, *self._viewed(name, tensor))
-        if self._all_seen():
+        if self._is_done():
             raise _AllSeen
 
     def _viewed(self, name: str, tensor: Any) -> tuple[Array, Layout | None]:
@@ -175,6 +186,10 @@ class Forward:
         self._seen.add(name)
         for observer in self._observers.get(name, ()):
             observer.observe(array)
+
+
+def _has_nan(array: Array) -> bool:
+    return array.dtype.kind == "f" and bool(np.isnan(array).any())
 
 
 def _plain(tensor: Any) -> Array:

@@ -16,8 +16,8 @@ from ..errors import ClusterError
 from ..program.folding.fold import fold
 from ..program.model import Model, load_model
 from .data import Feed
-from .forward import Forward
 from .run import NumberedFeed
+from .segmented import Runner, make_runner
 from .statistic import ActivationMaxima, Statistics, empty_statistic
 
 _THREADS = 1  # per task: a Ray worker has one core unless told otherwise
@@ -137,16 +137,16 @@ def _task(model: Model, statistics: Statistics) -> _Task:
 
 def _observe(task: _Task, number: int, feed: Feed) -> Statistics:
     statistics = {name: empty_statistic(kind, axis) for name, kind, axis in task.kinds}
-    _forward(task).run(feed, number, statistics)
+    _runner(task).run(feed, number, statistics)
     return statistics
 
 
 @lru_cache(maxsize=1)
-def _forward(task: _Task) -> Forward:
+def _runner(task: _Task) -> Runner:
     """Return the task's model, cached because the next task nearly always has the same one."""
     model_path, params_path, folded, kinds = task
     directory, _, filename = model_path.rpartition("/")
     model = load_model(directory, filename, params_path)
     if folded is not None:
         fold(model, *folded, settle=False)
-    return Forward(model, [name for name, *_ in kinds], _THREADS)
+    return make_runner(model, [name for name, *_ in kinds], _THREADS)

@@ -19,8 +19,9 @@ from ..errors import (
 from ..program.model import Model
 from ..progress import progress_bar
 from .data import Feed, Feeds
-from .forward import Forward, Observers
+from .forward import Observers
 from .kept import KeptBatches
+from .segmented import Runner, make_runner
 from .state import Calibration, Progress
 from .statistic import Statistics
 
@@ -62,10 +63,10 @@ def run_here(
     if not statistics:
         yield from feeds
         return
-    forward = None
+    runner: Runner | None = None
     for number, feed in feeds:
-        forward = forward or Forward(model, statistics, observers=observers)
-        forward.run(feed, number, statistics)
+        runner = runner or make_runner(model, statistics, observers=observers)
+        runner.run(feed, number, statistics)
         yield number, feed
 
 
@@ -89,7 +90,7 @@ def collect_statistics(
     for _, feed in progress_bar(numbered, _CALIBRATING, total):
         done += 1
         kept.add(feed)
-    _refuse_nothing(done)
+    refuse_nothing(done)
     return done, kept
 
 
@@ -108,7 +109,7 @@ def resume(
     was merged or is of other data, and CalibrationInterrupted after Ctrl-C or SIGTERM, once the
     checkpoint holds what was seen.
     """
-    seen = _skip(feeds, calibration.progress, checkpoint)
+    seen = skip(feeds, calibration.progress, checkpoint)
     numbered = enumerate(feeds, seen.batches)
     running = engine(model, calibration.statistics, numbered)
     done = progress_bar(running, _CALIBRATING, total, seen.batches)
@@ -126,17 +127,18 @@ def resume(
                     f"calibration stopped after {seen.batches} batch(es), which are kept in "
                     f"{checkpoint.path}. The same call resumes from there."
                 )
-    _refuse_nothing(calibration.batches)
+    refuse_nothing(calibration.batches)
     if checkpoint is not None:
         calibration.save(checkpoint.path)
 
 
-def _refuse_nothing(batches: int) -> None:
+def refuse_nothing(batches: int) -> None:
+    """Raise CalibrationDataError if there was no batch."""
     if not batches:
         raise CalibrationDataError("calibration data: it yields nothing. Give at least one batch.")
 
 
-def _skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None) -> Progress:
+def skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None) -> Progress:
     """Skip the feeds that were seen, and check that they are those of the calibration."""
     where = checkpoint.path if checkpoint is not None else "calibration"
     if progress is None:

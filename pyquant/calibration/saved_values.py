@@ -40,6 +40,10 @@ def check_header(header: dict[str, Any]) -> None:
     unknown = sorted(channels.keys() - set(tensors))
     _require(not unknown, f"it has channels of {_shown(unknown)}, which is none of its tensors")
     progress = header["progress"]
+    if header["segments"] is not None:
+        done, total, first = header["segments"]
+        is_under_way = done < total and first < header["batches"] and progress is not None
+        _require(is_under_way, f"its segments are {_shown(header['segments'])}")
     seen = header["batches"] if progress is None else progress[0]
     _require(seen == header["batches"], f"its progress is {progress} of {header['batches']}")
 
@@ -151,6 +155,10 @@ def _is_progress(value: Any) -> bool:
     return _is_list_of(_is_count, value) and len(value) == 2 and value[1] < 2**32
 
 
+def _are_segments(value: Any) -> bool:
+    return value is None or (_is_list_of(_is_count, value) and len(value) == 3)
+
+
 def _is_hex(value: Any) -> bool:
     # As hex() writes it. A sum of 2^63 magnitudes, each below 2^278 units, has 341 bits.
     return (
@@ -182,6 +190,7 @@ _HEADER = {
     "tensors": _are_names,
     "batches": _is_count,
     "progress": _is_progress,
+    "segments": _are_segments,
     "width_exponents": lambda value: _is_list_of(_is_exponent, value),
     "sample_abs_max_sums": lambda value: _is_list_of(_is_hex, value),
     "channels": _are_channels,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,7 +32,7 @@ from .saved_values import (
 )
 from .statistic import BINS, ActivationHistogram, channels_of
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 
 _FORMAT = "pyquant calibration"
 _HASHED_BYTES = 4096  # per input of a batch: enough to tell batches apart
@@ -55,6 +55,18 @@ class Progress:
         return Progress(self.batches + 1, checksum)
 
 
+class Segments(NamedTuple):
+    """How far a calibration is that runs segment by segment (``memory_limit``).
+
+    ``first`` is the first of the batches that the segments run over. Earlier ones are in all
+    statistics, these only in those of the segments that are done.
+    """
+
+    done: int
+    total: int
+    first: int
+
+
 @dataclass
 class Calibration:
     """The statistics of a model's activations over some data.
@@ -68,6 +80,7 @@ class Calibration:
         batches: how many batches it has seen.
         progress: how far into its data it is; None once it is merged.
         kept: a few of its batches.
+        segments: how far it is, if it is not through all segments of the model.
     """
 
     model_fingerprint: str
@@ -75,6 +88,7 @@ class Calibration:
     batches: int = 0
     progress: Progress | None = field(default_factory=Progress)
     kept: KeptBatches = field(default_factory=KeptBatches)
+    segments: Segments | None = None
 
     def save(self, path: str | Path) -> None:
         """Write an ``.npz``; it appears whole or not at all.
@@ -120,17 +134,27 @@ class Calibration:
         first = next(remaining, None)
         if first is None:
             raise SettingError("merge: no calibration was given. Give at least one.")
+        first.refuse_unfinished("merge")
         merged = replace(first, statistics={}, progress=None, kept=KeptBatches())
         merged.kept.merge(first.kept)
         for name, statistic in first.statistics.items():
             merged.statistics[name] = deepcopy(statistic)
         for other in remaining:
+            other.refuse_unfinished("merge")
             merged.check_same(other.model_fingerprint, other.statistics.keys(), "merge")
             for name, statistic in other.statistics.items():
                 merged.statistics[name].merge(statistic)
             merged.batches += other.batches
             merged.kept.merge(other.kept)
         return merged
+
+    def refuse_unfinished(self, where: str) -> None:
+        """Raise CalibrationFileError if the batches are not through all segments."""
+        if self.segments is not None:
+            raise CalibrationFileError(
+                f"{where}: the calibration is through {self.segments.done} of "
+                f"{self.segments.total} segments. Finish it, by the call that began it."
+            )
 
     def check_same(self, fingerprint: str, tensors: Iterable[str], where: str) -> None:
         """Raise CalibrationFileError unless this is of the given model and activations."""
@@ -194,6 +218,7 @@ def _arrays(calibration: Calibration) -> dict[str, Array]:
         "tensors": list(calibration.statistics),
         "batches": calibration.batches,
         "progress": None if progress is None else [progress.batches, progress.checksum],
+        "segments": calibration.segments and list(calibration.segments),
         "width_exponents": [statistic.width_exponent for statistic in statistics],
         # Integers of any size.
         "sample_abs_max_sums": [hex(statistic.sample_abs_max_sum) for statistic in statistics],
@@ -250,7 +275,8 @@ def _calibration(path: Path, arrays: Mapping[str, Array]) -> Calibration:
     progress = None if header["progress"] is None else Progress(*header["progress"])
     kept = _kept(arrays)
     check_kept(kept)
-    return Calibration(header["model"], statistics, header["batches"], progress, kept)
+    segments = None if header["segments"] is None else Segments(*header["segments"])
+    return Calibration(header["model"], statistics, header["batches"], progress, kept, segments)
 
 
 def _kept(arrays: Mapping[str, Array]) -> KeptBatches:

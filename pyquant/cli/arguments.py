@@ -190,6 +190,12 @@ def add_calibration(
         help=f"save it after every N batches ({CHECKPOINT_EVERY})",
     )
     parser.add_argument(
+        "--memory-limit",
+        metavar="SIZE",
+        help="take at most this much memory, such as 2GB: the model runs in segments (what there "
+        "is)",
+    )
+    parser.add_argument(
         "--ray", metavar="ADDRESS", help="run the data on a Ray cluster ('local' starts one here)"
     )
     parser.add_argument(

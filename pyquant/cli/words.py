@@ -29,8 +29,8 @@ _OPTIONS = {
         name: f"--{name.replace('_', '-')}"
         for name in (
             *("activation_bits", "batch_size", "bias_correction", "checkpoint_every"),
-            *("deploy_backend", "group_size", "hist_percent", "max_drop", "model_filename"),
-            *("params_filename", "plan_for", "round_type", "save_model_filename"),
+            *("deploy_backend", "group_size", "hist_percent", "max_drop", "memory_limit"),
+            *("model_filename", "params_filename", "plan_for", "round_type", "save_model_filename"),
             *("save_params_filename", "scale_dict", "weight_bits", "weight_quantize_type"),
         )
     },

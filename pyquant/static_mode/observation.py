@@ -14,6 +14,7 @@ from ..calibration.kept import KeptBatches
 from ..calibration.moments import Moments, moments_of, notes_on_moments
 from ..calibration.run import collect_statistics, resume, run_here
 from ..calibration.samples import ActivationSample
+from ..calibration.sequential import collect_in_segments, resume_in_segments
 from ..calibration.state import Calibration, model_fingerprint
 from ..calibration.statistic import (
     ActivationHistogram,
@@ -24,6 +25,7 @@ from ..calibration.statistic import (
 )
 from ..calibration.thresholds import statistic_of
 from ..errors import ActivationError, CalibrationDataError, CalibrationFileError
+from ..memory import available_bytes, resident_bytes
 from ..program.folding.linear import channel_axes, weight_layout
 from ..program.model import Model
 from ..program.output_files import end_killed_runs
@@ -130,7 +132,16 @@ def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Ca
         axes = channel_axes(model, plan.ops)
         statistics = empty_statistics(tensors, ActivationHistogram, axes)
         calibration = Calibration(fingerprint, statistics)
-    resume(model, calibration, data.feeds(model), options.run, checkpoint, data.batches())
+    feeds, total, limit = data.feeds(model), data.batches(), options.most_bytes
+    if calibration.segments is not None and limit is None:
+        limit = resident_bytes() + available_bytes()
+    if limit is None:
+        resume(model, calibration, feeds, options.run, checkpoint, total)
+    elif checkpoint is not None:
+        resume_in_segments(model, calibration, feeds, limit, checkpoint, total)
+    else:
+        found = collect_in_segments(model, calibration.statistics, feeds, limit, total=total)
+        calibration.batches, calibration.kept, calibration.progress = found
     return calibration
 
 
@@ -171,6 +182,7 @@ def _given(model: Model, plan: Plan, given: Calibration | str | Path) -> Calibra
     """Return a calibration, or that of a file, after checking that it is the model's."""
     calibration = given if isinstance(given, Calibration) else Calibration.load(given)
     where = "calibration" if given is calibration else str(given)
+    calibration.refuse_unfinished(where)
     calibration.check_same(model_fingerprint(model), plan.int8.observed, where)
     _check_fits(model, plan, calibration, where)
     return calibration
@@ -210,6 +222,10 @@ def _collected(
     axes = channel_axes(model, plan.ops) if by_channel else {}
     statistics = empty_statistics(tensors, kind, axes)
     feeds, total = options.data.feeds(model), options.data.batches()
+    if options.most_bytes is not None:
+        limit = options.most_bytes
+        batches, kept, _ = collect_in_segments(model, statistics, feeds, limit, observers, total)
+        return batches, statistics, kept
     engine = partial(run_here, observers=observers) if observers else options.run
     batches, kept = collect_statistics(model, statistics, feeds, engine, total)
     return batches, statistics, kept

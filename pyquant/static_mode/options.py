@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ..calibration.data import Source
 from ..calibration.run import Checkpoint, Engine, checkpoint_at, run_here
+from ..calibration.sequential import tight_limit
 from ..calibration.source import CalibrationData
 from ..calibration.state import Calibration
 from ..calibration.thresholds import ALGORITHMS, AUTO
 from ..errors import CalibrationDataError, SettingError, UnsupportedError
+from ..memory import Size, size_in_bytes
+from ..program.model import Model
 from ..program.quantizable import ACTIVATION_OP_TYPES
 from ..program.targets.profiles import Target, target_of
 from ..program.targets.saturation import PROCESSORS
@@ -85,6 +88,9 @@ _SETTINGS = (
 )
 
 
+Kind = TypeVar("Kind", bound="CalibrationOptions")
+
+
 @dataclass(frozen=True)
 class CalibrationOptions:
     """The arguments of a calibration, by their names in `calibrate`, except the model's files.
@@ -107,12 +113,13 @@ class CalibrationOptions:
     checkpoint_every: int
     engine: Any
     shard: tuple[int, int] | None
+    memory_limit: Size | None
 
     def __post_init__(self) -> None:
         check_op_types(self.quantizable_op_type, ACTIVATION_OP_TYPES)
         check_choice("processors", self.processors, PROCESSORS)
         # Each of these raises an error if its arguments are wrong.
-        _ = self.target, self.run, self.kept_at
+        _ = self.target, self.run, self.kept_at, self.most_bytes
         self._check()
 
     @property
@@ -127,6 +134,24 @@ class CalibrationOptions:
     def kept_at(self) -> Checkpoint | None:
         """Where the calibration is kept while it runs."""
         return checkpoint_at(self.checkpoint, self.checkpoint_every)
+
+    @property
+    def most_bytes(self) -> int | None:
+        """The limit of resident memory, or None."""
+        if self.memory_limit is None:
+            return None
+        if self.engine is not None:
+            raise UnsupportedError(
+                "memory_limit: engine runs a model as a whole on each worker. Leave out one of "
+                "the two."
+            )
+        return size_in_bytes("memory_limit", self.memory_limit)
+
+    def where_tight(self: Kind, model: Model) -> Kind:
+        """Return the options with a limit of memory only if ``model`` does not fit into it."""
+        if self.engine is not None:
+            return self
+        return replace(self, memory_limit=tight_limit(model, self.most_bytes))
 
     @cached_property
     def run(self) -> Engine:

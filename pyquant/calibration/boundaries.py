@@ -1,0 +1,138 @@
+"""What segments pass on to later ones, batch by batch: in memory, or in files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from ..errors import CalibrationFileError, OutputError
+from ..program.parameters import Array
+from .archive import read_arrays
+from .data import Feed
+
+
+_PREFIX = "tensor "  # numpy.savez has parameters of its own, whose names a tensor may have
+
+
+class Boundaries:
+    """Tensors by the number of their batch and of the segment that made them.
+
+    The first ``most_bytes`` stay in memory. The others are files in ``directory``, which is created
+    if it is absent; if it is None, in a temporary one, which is removed at the end.
+    """
+
+    def __init__(self, directory: Path | None, most_bytes: int) -> None:
+        self._kept = directory
+        self._temporary: Path | None = None
+        self._left = most_bytes
+        self._in_memory: dict[tuple[int, int], Feed] = {}
+
+    def __enter__(self) -> Boundaries:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._in_memory.clear()
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+
+    @property
+    def is_on_disk(self) -> bool:
+        """Whether all that is kept goes to files."""
+        return self._kept is not None
+
+    def write(self, segment: int, batch: int, tensors: Feed) -> None:
+        """Keep what a segment made of a batch.
+
+        Raises OutputError if a file cannot be written.
+        """
+        size = sum(array.nbytes for array in tensors.values())
+        if size <= self._left:
+            self._left -= size
+            self._in_memory[segment, batch] = dict(tensors)
+        else:
+            self._write(segment, batch, tensors)
+
+    def read(self, batch: int, makers: Mapping[str, int]) -> Feed:
+        """Return tensors of a batch by name; ``makers`` has the segment that made each.
+
+        Raises CalibrationFileError if a file is damaged or missing.
+        """
+        found = {
+            segment: self._in_memory.get((segment, batch)) or self._read(segment, batch)
+            for segment in set(makers.values())
+        }
+        try:
+            return {name: found[segment][name] for name, segment in makers.items()}
+        except KeyError as error:
+            raise self._damaged(self._path(makers[error.args[0]], batch), "a tensor is missing")
+
+    def drop(self, segment: int, batches: Iterable[int]) -> None:
+        """Forget what a segment made."""
+        for batch in batches:
+            tensors = self._in_memory.pop((segment, batch), None)
+            if tensors is not None:
+                self._left += sum(array.nbytes for array in tensors.values())
+            elif self._directory is not None:
+                self._path(segment, batch).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the directory with all files."""
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    @property
+    def _directory(self) -> Path | None:
+        return self._kept or self._temporary
+
+    def _path(self, segment: int, batch: int) -> Path:
+        assert self._directory is not None
+        return self._directory / f"{segment}-{batch}.npz"
+
+    def _write(self, segment: int, batch: int, tensors: Feed) -> None:
+        where = self._directory or Path(tempfile.gettempdir())
+        try:
+            if self._kept is not None:
+                self._kept.mkdir(parents=True, exist_ok=True)
+            elif self._temporary is None:
+                self._temporary = Path(tempfile.mkdtemp(prefix="pyquant-"))
+            where = self._path(segment, batch)
+            # A process may be killed here: then there is no file, or the earlier one.
+            half = where.with_suffix(".half")
+            with half.open("wb") as stream:
+                np.savez(stream, **_named(tensors))  # type: ignore[arg-type]
+            os.replace(half, where)
+        except OSError as error:
+            raise OutputError(
+                f"{where}: what a segment passes on cannot be written "
+                f"({error.strerror or error}). Make room there, or name another directory: in "
+                "TMPDIR, or with checkpoint another path. What was calibrated so far is kept there."
+            ) from error
+
+    def _read(self, segment: int, batch: int) -> dict[str, Array]:
+        path = self._path(segment, batch)
+        try:
+            arrays = read_arrays(path)
+            return {name.removeprefix(_PREFIX): array for name, array in arrays.items()}
+        except (OSError, ValueError) as error:
+            raise self._damaged(path, error) from error
+
+    def _damaged(self, path: Path, problem: object) -> CalibrationFileError:
+        return CalibrationFileError(
+            f"{path}: what a segment passed on cannot be read ({problem}). Remove "
+            f"{path.parent} and the checkpoint beside it, and calibrate again."
+        )
+
+
+def _named(tensors: Feed) -> dict[str, Array]:
+    return {f"{_PREFIX}{name}": array for name, array in tensors.items()}

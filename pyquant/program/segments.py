@@ -1,0 +1,257 @@
+"""Cuts a program into segments, each a program of its own that reads what earlier ones computed.
+
+A program is cut where the fewest bytes of activations are alive, as the graph says. The cuts depend
+on the program alone. So a model that runs segment by segment computes the same values, however many
+of its segments are in memory at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from . import proto
+from .model import Model
+from .op import Op, make_op, ops_of, replace_ops
+from .parameters import DerivedTensor
+
+LEAST_BYTES = 1 << 27
+"""The parameters of a segment: fewer are not worth a Predictor of their own."""
+
+_MOST_TIMES_LEAST = 6  # as far ahead a narrower place is looked for
+_ABOUT_AS_NARROW = 1.25  # a place so near to the narrowest one is as good, and comes earlier
+_ASSUMED_LENGTH = 64  # of an axis of unknown size that is not the batch
+
+_PASSED_ON = {
+    proto.data_type_of(name) for name in ("float32", "float16", "int32", "int64", "uint8", "bool")
+}
+"""Types of tensors that a Predictor shows, and takes."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive ops of a program.
+
+    Attributes:
+        first, end: the positions of its ops, without ``feed`` and ``fetch``.
+        inputs: the tensors that it reads, and does not compute.
+        outputs: the tensors that it computes, and later segments read.
+        parameters: the parameters that it reads.
+        parameter_bytes: what these take.
+        largest: the op whose parameters take most, by its output, and the bytes.
+    """
+
+    first: int
+    end: int
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    parameters: tuple[str, ...]
+    parameter_bytes: int
+    largest: tuple[str, int]
+
+
+class _Flow:
+    """Which tensors of a program are alive at which of its places."""
+
+    def __init__(self, model: Model) -> None:
+        block = model.program.blocks[0]
+        self.model = model
+        self.ops = [op for op in ops_of(block) if op.type not in ("feed", "fetch")]
+        self.fed = {var.name for var in model.feeds}
+        self._variables = {var.name: var for var in block.vars}
+        self.last_read: dict[str, int] = {}
+        self.written: dict[str, int] = {}
+        self.written_again: set[str] = set()
+        for position, op in enumerate(self.ops):
+            for name in op.reads():
+                self.last_read[name] = position
+            for name in op.writes():
+                if name in self.written or name in self.fed:
+                    self.written_again.add(name)
+                self.written.setdefault(name, position)
+
+    def is_parameter(self, name: str) -> bool:
+        return name in self.model.parameters
+
+    def alive(self) -> list[set[str]]:
+        """Return, for each place in front of an op, what earlier ops computed and later ones read.
+
+        The model's inputs are left out, since they are there anyway.
+        """
+        alive: set[str] = set()
+        found = []
+        for position, op in enumerate(self.ops):
+            found.append({name for name in alive if self.last_read[name] >= position})
+            new = (name for name in op.writes() if not self.is_parameter(name))
+            alive = found[-1] | {name for name in new if self.last_read.get(name, -1) > position}
+        return found
+
+    def can_pass_on(self, name: str) -> bool:
+        """Whether a Predictor can show a tensor, and another one take it."""
+        var = self._variables.get(name)
+        desc = None if var is None else proto.tensor_desc(var)
+        is_known = desc is not None and desc.data_type in _PASSED_ON
+        return is_known and name not in self.written_again
+
+    def bytes_of(self, name: str, samples: int = 1, length: int = _ASSUMED_LENGTH) -> int:
+        """Return the size of a tensor; ``length`` stands for unknown axes behind the first."""
+        var = self._variables.get(name)
+        desc = None if var is None else proto.tensor_desc(var)
+        dtype = None if desc is None else proto.numpy_dtype(desc.data_type)
+        if desc is None or dtype is None:
+            return 0
+        size = int(dtype.itemsize)
+        for axis, dim in enumerate(desc.dims):
+            size *= dim if dim >= 0 else (length if axis else samples)
+        return size
+
+    def parameters_of(self, op: Op) -> dict[str, int]:
+        names = [name for name in dict.fromkeys(op.reads()) if self.is_parameter(name)]
+        return {name: self.model.parameters[name].nbytes for name in names}
+
+
+def why_whole(model: Model) -> str | None:
+    """Return why a program cannot be cut, or None if it can, or need not be."""
+    if len(model.program.blocks) > 1:
+        return "it has control flow"
+    flow = _Flow(model)
+    if any(all(map(flow.can_pass_on, alive)) for alive in flow.alive()[1:]):
+        return None
+    return "at every place, tensors are alive that cannot be passed on, as lists of tensors"
+
+
+def cut(model: Model) -> list[Segment]:
+    """Return the segments of a program; there is one if it is small, or cannot be cut."""
+    flow = _Flow(model)
+    ends = [len(flow.ops)] if why_whole(model) is not None else _ends(flow)
+    starts = [0, *ends[:-1]]
+    return [_segment(flow, first, end) for first, end in zip(starts, ends)]
+
+
+def _ends(flow: _Flow) -> list[int]:
+    """Return where the segments end."""
+    alive = flow.alive()
+    widths = [
+        sum(map(flow.bytes_of, names)) if all(map(flow.can_pass_on, names)) else None
+        for names in alive
+    ]
+    sizes = [flow.parameters_of(op) for op in flow.ops]
+    ends, first = list[int](), 0
+    while (end := _next_end(widths, sizes, first)) is not None:
+        ends.append(end)
+        first = end
+    return [*ends, len(flow.ops)]
+
+
+def _next_end(
+    widths: Sequence[int | None], sizes: Sequence[Mapping[str, int]], first: int
+) -> int | None:
+    """Return where the segment ends that begins at ``first``; None if it is the last one."""
+    candidates: dict[int, int] = {}
+    seen: dict[str, int] = {}
+    most = LEAST_BYTES * _MOST_TIMES_LEAST
+    for end in range(first + 1, len(sizes)):
+        seen.update(sizes[end - 1])
+        size, width = sum(seen.values()), widths[end]
+        if candidates and size > most:
+            break
+        if size >= LEAST_BYTES and width is not None:
+            candidates[end] = width
+            most = max(most, size)
+    if not candidates:
+        return None
+    narrow = min(candidates.values()) * _ABOUT_AS_NARROW
+    end = next(end for end, width in candidates.items() if width <= narrow)
+    rest = {name: size for part in sizes[end:] for name, size in part.items()}
+    return end if sum(rest.values()) >= LEAST_BYTES else None
+
+
+def _segment(flow: _Flow, first: int, end: int) -> Segment:
+    ops = flow.ops[first:end]
+    computed = dict.fromkeys(name for op in ops for name in op.writes())
+    read = dict.fromkeys(name for op in ops for name in op.reads())
+    inputs = [
+        name
+        for name in read
+        if (name in flow.fed or flow.written.get(name, end) < first) and not flow.is_parameter(name)
+    ]
+    outputs = [
+        name
+        for name in computed
+        if flow.last_read.get(name, -1) >= end and not flow.is_parameter(name)
+    ]
+    parameters = {name: size for op in ops for name, size in flow.parameters_of(op).items()}
+    by_op = {op.writes()[0]: sum(flow.parameters_of(op).values()) for op in ops if op.writes()}
+    largest = max(by_op, key=by_op.__getitem__, default="")
+    return Segment(
+        first,
+        end,
+        tuple(inputs),
+        tuple(outputs),
+        tuple(parameters),
+        sum(parameters.values()),
+        (largest, by_op.get(largest, 0)),
+    )
+
+
+def activation_bytes(model: Model, segments: Sequence[Segment], samples: int, length: int) -> int:
+    """Return about how much the activations of a batch take, at most, in one of the segments."""
+    flow = _Flow(model)
+    alive = flow.alive()
+    most = 0
+    for segment in segments:
+        for position in range(segment.first, segment.end):
+            names = alive[position] | set(flow.ops[position].writes())
+            size = sum(flow.bytes_of(name, samples, length) for name in names)
+            most = max(most, size)
+    return most
+
+
+def segment_model(model: Model, segment: Segment) -> Model:
+    """Return a segment as a model, whose inputs and outputs are those of the segment.
+
+    Pending parameters are made one by one when the model is written.
+    """
+    whole = model.program.blocks[0]
+    program = proto.ProgramDesc()
+    program.CopyFrom(model.program)
+    block = program.blocks[0]
+    ops = [op for op in ops_of(whole) if op.type not in ("feed", "fetch")]
+    ops = [op.copy() for op in ops[segment.first : segment.end]]
+    used = {name for op in ops for name in (*op.reads(), *op.writes())}
+    kept = [var for var in whole.vars if var.name in used]
+    del block.vars[:]
+    block.vars.extend(kept)
+    for name, kind in (("feed", proto.FEED_LIST), ("fetch", proto.FETCH_LIST)):
+        proto.add_list_var(block, name, kind)
+    feeds = [
+        make_op("feed", {"X": ["feed"]}, {"Out": [name]}, {"col": column})
+        for column, name in enumerate(segment.inputs)
+    ]
+    fetches = [
+        make_op("fetch", {"X": [name]}, {"Out": ["fetch"]}, {"col": column})
+        for column, name in enumerate(segment.outputs)
+    ]
+    replace_ops(block, [*feeds, *ops, *fetches])
+    parameters, derived = {}, {}
+    for name in segment.parameters:
+        parameters[name] = model.parameters[name]
+        if name in model.derived:
+            derived[name] = model.derived[name]
+        elif name in model.pending:
+            derived[name] = _made_when_written(model, name)
+    return replace(
+        model,
+        program=program,
+        parameters=parameters,
+        derived=derived,
+        pending={},
+        folded=None,
+        pir=None,
+        origin=None,
+    )
+
+
+def _made_when_written(model: Model, name: str) -> DerivedTensor:
+    stored, pending = model.parameters[name], model.pending[name]
+    return DerivedTensor(stored.shape, stored.dtype, lambda: [pending.make()])

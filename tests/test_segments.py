@@ -1,0 +1,423 @@
+"""Calibration in segments: the same result in less memory, and what can go wrong on the way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import programs
+import pytest
+from decoders import decoder, encoder, tokens
+from static_runs import model_bytes
+
+import pyquant
+from pyquant import (
+    ActivationError,
+    Calibration,
+    CalibrationDataError,
+    CalibrationFileError,
+    ModelFileError,
+    OutputError,
+    SettingError,
+    UnsupportedError,
+    calibrate,
+    quant_post_static,
+)
+from pyquant.calibration import sequential
+from pyquant.memory import as_text, size_in_bytes
+from pyquant.program import segments
+
+pytestmark = pytest.mark.any_isa
+
+LIMIT = "100GB"
+NETS = {
+    "convolutions": lambda path: programs.conv_net().save(path),
+    "encoder": encoder,
+    "decoder": decoder,
+}
+DATA: dict[str, list[Any]] = {
+    "convolutions": [programs.random((2, 3, 8, 8), seed) for seed in range(3)],
+    "encoder": tokens(3),
+    "decoder": tokens(3),
+}
+
+
+@pytest.fixture(autouse=True)
+def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut small networks, too."""
+    monkeypatch.setattr(segments, "LEAST_BYTES", 1 << 14)
+
+
+@pytest.fixture
+def tight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no model fit into memory as a whole."""
+    monkeypatch.setattr(sequential, "whole_bytes", lambda model: 1 << 62)
+
+
+def quantized(source: Path, output: Path, data: Any, **options: Any) -> bytes:
+    result = quant_post_static(None, source, output, data_loader=data, verify=False, **options)
+    return model_bytes(result.model_path.parent)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    **{algo: {"algo": algo} for algo in ("abs_max", "KL", "auto", "avg")},
+    "defaults": {},
+    "adaround": {"round_type": "adaround"},
+    "equalize": {"equalize": True},
+    "no bias correction": {"bias_correction": False},
+    "QDQ": {"deploy_backend": "QDQ"},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("net", NETS)
+def test_segments_make_the_same_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, net: str, options: str
+) -> None:
+    monkeypatch.setattr(segments, "LEAST_BYTES", 1 << (14 if net == "decoder" else 10))
+    source, given = NETS[net](tmp_path / "in"), OPTIONS[options]
+    assert len(segments.cut(pyquant.load_model(source))) > 1
+    expected = quantized(source, tmp_path / "whole", DATA[net], **given)
+    monkeypatch.setattr(sequential, "whole_bytes", lambda model: 1 << 62)
+    again = quantized(source, tmp_path / "parts", iter(DATA[net]), memory_limit=LIMIT, **given)
+    assert again == expected
+
+
+@pytest.mark.usefixtures("tight")
+def test_what_does_not_fit_in_memory_lies_in_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = decoder(tmp_path / "in")
+    expected = quantized(source, tmp_path / "memory", tokens(3), memory_limit=LIMIT)
+    monkeypatch.setattr(sequential, "_SHARE_IN_MEMORY", 1 << 62)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    assert quantized(source, tmp_path / "files", tokens(3), memory_limit=LIMIT) == expected
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["files", "in", "memory"]
+
+
+def test_a_model_that_fits_runs_as_a_whole(tmp_path: Path, caplog: Any) -> None:
+    source = decoder(tmp_path / "in")
+    expected = quantized(source, tmp_path / "whole", tokens(2))
+    assert quantized(source, tmp_path / "limit", tokens(2), memory_limit=LIMIT) == expected
+    assert "segments" not in caplog.text
+
+
+@pytest.mark.usefixtures("tight")
+def test_it_says_what_it_takes(tmp_path: Path, caplog: Any) -> None:
+    source = decoder(tmp_path / "in")
+    result = quant_post_static(
+        None, source, tmp_path / "out", data_loader=tokens(2), memory_limit=LIMIT
+    )
+    assert "in 6 segments" in caplog.text
+    assert "reads 164 KB of weights once" in caplog.text
+    assert result.verification is None
+    assert any("check is left out" in note for note in result.notes)
+
+
+@pytest.mark.usefixtures("tight")
+def test_less_than_a_segment_needs_is_refused(tmp_path: Path) -> None:
+    source = decoder(tmp_path / "in")
+    with pytest.raises(SettingError, match=r"^memory_limit: 50 MB .*'layer\d\.\w+'.*Give .* MB"):
+        calibrate(source, data_loader=tokens(2), memory_limit="50MB")
+
+
+@pytest.mark.parametrize("size", ["two", "", "-1GB", "5 XB", 0, True, "1e400"])
+def test_what_is_no_size_is_refused(tmp_path: Path, size: Any) -> None:
+    with pytest.raises(SettingError, match=r"^memory_limit: "):
+        calibrate(tmp_path, data_loader=tokens(2), memory_limit=size)
+
+
+def test_sizes_are_read_and_written() -> None:
+    sizes = {"2GB": 2 * 10**9, "1.5 MiB": 3 << 19, 7: 7, "8": 8, "3kb": 3000}
+    assert {text: size_in_bytes("x", text) for text in sizes} == sizes
+    assert [as_text(size) for size in (2.5e9, 3e6, 4000)] == ["2.5 GB", "3 MB", "4 KB"]
+
+
+def stopping(batches: list[Any], monkeypatch: pytest.MonkeyPatch, segment: int) -> Any:
+    """Let calibration fail in a segment."""
+    run = sequential.SegmentForward.run
+
+    def fail(self: Any, known: Any, batch: int, statistics: Any) -> Any:
+        if self._segment.first == segment and batch == len(batches) - 1:
+            raise KeyError("stopped")
+        return run(self, known, batch, statistics)
+
+    monkeypatch.setattr(sequential.SegmentForward, "run", fail)
+    return run
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, tight: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the checkpoint of a calibration of ``in`` that has stopped in the third segment."""
+    source = decoder(tmp_path / "in")
+    third = segments.cut(pyquant.load_model(source))[2].first
+    run = stopping(tokens(3), monkeypatch, third)
+    with pytest.raises(KeyError, match="stopped"):
+        calibrate(
+            source, data_loader=tokens(3), checkpoint=tmp_path / "c.npz", memory_limit=LIMIT
+        )
+    monkeypatch.setattr(sequential.SegmentForward, "run", run)
+    return tmp_path / "c.npz"
+
+
+def test_it_goes_on_with_the_segment_in_which_it_stopped(tmp_path: Path, stopped: Path) -> None:
+    state = Calibration.load(stopped)
+    assert state.segments == (2, 6, 0)
+    calibrate(
+        tmp_path / "in", data_loader=tokens(3), checkpoint=tmp_path / "d.npz", memory_limit=LIMIT
+    )
+    for limit in (LIMIT, None):  # the second call finds all done
+        done = calibrate(
+            tmp_path / "in", data_loader=tokens(3), checkpoint=stopped, memory_limit=limit
+        )
+        assert done.segments is None
+    assert stopped.read_bytes() == (tmp_path / "d.npz").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "d.npz", "in"]
+
+
+def test_it_goes_on_without_a_limit(tmp_path: Path, stopped: Path) -> None:
+    calibrate(tmp_path / "in", data_loader=tokens(3), checkpoint=stopped)
+    calibrate(tmp_path / "in", data_loader=tokens(3), checkpoint=tmp_path / "d.npz")
+    assert stopped.read_bytes() == (tmp_path / "d.npz").read_bytes()
+
+
+@pytest.mark.usefixtures("tight")
+def test_segments_go_on_behind_batches_of_the_whole(tmp_path: Path) -> None:
+    source, path = decoder(tmp_path / "in"), tmp_path / "c.npz"
+    calibrate(source, data_loader=tokens(1), checkpoint=path)
+    calibrate(source, data_loader=tokens(3), checkpoint=path, memory_limit=LIMIT)
+    calibrate(source, data_loader=tokens(3), checkpoint=tmp_path / "d.npz")
+    assert path.read_bytes() == (tmp_path / "d.npz").read_bytes()
+
+
+def test_other_batches_are_refused(tmp_path: Path, stopped: Path) -> None:
+    before = stopped.read_bytes()
+    for data in (tokens(2), tokens(4), tokens(3, seed=1)):
+        with pytest.raises(CalibrationFileError, match=r"c\.npz: .*same data"):
+            calibrate(tmp_path / "in", data_loader=data, checkpoint=stopped, memory_limit=LIMIT)
+    assert stopped.read_bytes() == before
+
+
+def test_what_is_not_finished_is_not_used(tmp_path: Path, stopped: Path) -> None:
+    said = "2 of 6 segments"
+    with pytest.raises(CalibrationFileError, match=rf"c\.npz: .*{said}"):
+        quant_post_static(None, tmp_path / "in", tmp_path / "out", calibration=stopped)
+    for order in (0, 1):
+        pair = [Calibration.load(stopped), calibrate(tmp_path / "in", data_loader=tokens(1))]
+        with pytest.raises(CalibrationFileError, match=rf"^merge: .*{said}"):
+            Calibration.merge(pair[::-1] if order else pair)
+
+
+@pytest.mark.parametrize("value", [[2, 2, 0], [1, 6, 3], [1, 6], "two"])
+def test_strange_segments_are_refused(stopped: Path, value: Any) -> None:
+    with np.load(stopped) as stored:
+        arrays = dict(stored)
+    header = {**json.loads(str(arrays["header"])), "segments": value}
+    np.savez(stopped, **{**arrays, "header": np.array(json.dumps(header))})
+    with pytest.raises(CalibrationFileError, match=r"c\.npz: .*its segments"):
+        Calibration.load(stopped)
+
+
+def test_segments_of_another_cut_are_refused(
+    tmp_path: Path, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segments, "LEAST_BYTES", 1 << 10)
+    with pytest.raises(CalibrationFileError, match=r"c\.npz: it is of 6 segments"):
+        calibrate(tmp_path / "in", data_loader=tokens(3), checkpoint=stopped, memory_limit=LIMIT)
+
+
+@pytest.mark.parametrize("damage", ["cut", "bit", "gone", "other"])
+def test_a_damaged_file_between_segments_is_named(
+    tmp_path: Path, stopped: Path, damage: str
+) -> None:
+    path = tmp_path / "c.npz.segments" / "1-2.npz"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    if damage == "cut":
+        path.write_bytes(data[:99])
+    elif damage == "bit":
+        path.write_bytes(data)
+    elif damage == "gone":
+        path.unlink()
+    else:
+        np.savez(path, x=np.ones(3))
+    before = stopped.read_bytes()
+    with pytest.raises(CalibrationFileError, match=r"c\.npz\.segments/1-2\.npz: "):
+        calibrate(tmp_path / "in", data_loader=tokens(3), checkpoint=stopped, memory_limit=LIMIT)
+    assert stopped.read_bytes() == before
+
+
+@pytest.mark.usefixtures("tight")
+def test_no_room_between_segments_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = decoder(tmp_path / "in")
+    (tmp_path / "c.npz.segments").write_text("a file")
+    with pytest.raises(OutputError, match=r"c\.npz\.segments/?\S*: .*cannot be written"):
+        calibrate(
+            source, data_loader=tokens(2), checkpoint=tmp_path / "c.npz", memory_limit=LIMIT
+        )
+    monkeypatch.setattr(sequential, "_SHARE_IN_MEMORY", 1 << 62)
+    monkeypatch.setattr("tempfile.tempdir", "/dev/full")
+    with pytest.raises(OutputError, match=r"^/dev/full.*TMPDIR"):
+        calibrate(source, data_loader=tokens(2), memory_limit=LIMIT)
+
+
+@pytest.mark.usefixtures("tight")
+def test_a_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
+    """The disk is full in a late segment; with room there, the same call goes on."""
+    source, path = decoder(tmp_path / "in"), tmp_path / "c.npz"
+    with pytest.MonkeyPatch.context() as patch:
+
+        def full(stream: Any, **arrays: Any) -> None:
+            if "3-1" in stream.name:
+                raise OSError(28, os.strerror(28))
+            write(stream, **arrays)
+
+        write = np.savez
+        patch.setattr("pyquant.calibration.boundaries.np.savez", full)
+        with pytest.raises(OutputError, match=r"segments/3-1\.npz: .*No space left"):
+            calibrate(source, data_loader=tokens(2), checkpoint=path, memory_limit=LIMIT)
+    assert Calibration.load(path).segments == (3, 6, 0)
+    calibrate(source, data_loader=tokens(2), checkpoint=path, memory_limit=LIMIT)
+    calibrate(source, data_loader=tokens(2), checkpoint=tmp_path / "d.npz")
+    assert path.read_bytes() == (tmp_path / "d.npz").read_bytes()
+
+
+@pytest.mark.usefixtures("tight")
+def test_nan_in_a_late_segment_keeps_the_others(tmp_path: Path) -> None:
+    """A batch overflows behind the first segment."""
+    source, path = nan_net(tmp_path / "in"), tmp_path / "c.npz"
+    good, bad = programs.random((2, 64)), np.full((2, 64), 1e10, np.float32)
+    with pytest.raises(ActivationError, match=r"activation 'square1' holds 128 NaN .* in batch 1"):
+        calibrate(source, data_loader=[good, bad], checkpoint=path, memory_limit=LIMIT)
+    state = Calibration.load(path)
+    assert state.segments is not None
+    assert state.segments.done >= 1
+
+
+def nan_net(directory: Path) -> Path:
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 64])
+    for index in range(3):
+        weight = net.parameter(f"w{index}", np.eye(64, dtype=np.float32))
+        x = net.op(
+            "matmul_v2", {"X": x, "Y": weight}, ("Out", f"x{index}"), [-1, 64], programs.STRAIGHT
+        )
+        x = net.op(
+            "elementwise_mul", {"X": x, "Y": x}, ("Out", f"square{index}"), [-1, 64], {"axis": -1}
+        )
+    weight = net.parameter("w", np.eye(64, dtype=np.float32))
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": weight}, ("Out", "y"), [-1, 64], programs.STRAIGHT))
+    return net.save(directory)
+
+
+@pytest.mark.usefixtures("tight")
+def test_weights_that_change_between_segments_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, path = decoder(tmp_path / "in"), tmp_path / "c.npz"
+    third = segments.cut(pyquant.load_model(source))[2].first
+    run = sequential.SegmentForward.run
+
+    def change(self: Any, known: Any, batch: int, statistics: Any) -> Any:
+        if self._segment.first == third:
+            os.utime(source / "model.pdiparams", (1, 1))
+        return run(self, known, batch, statistics)
+
+    monkeypatch.setattr(sequential.SegmentForward, "run", change)
+    with pytest.raises(ModelFileError, match=r"model\.pdiparams: .*was changed"):
+        calibrate(source, data_loader=tokens(2), checkpoint=path, memory_limit=LIMIT)
+    assert Calibration.load(path).segments == (2, 6, 0)
+    monkeypatch.setattr(sequential.SegmentForward, "run", run)
+    with (source / "model.pdiparams").open("r+b") as stream:
+        stream.seek(-4, os.SEEK_END)
+        stream.write(b"1234")
+    with pytest.raises(CalibrationFileError, match=r"c\.npz: .*of another model"):
+        calibrate(source, data_loader=tokens(2), checkpoint=path, memory_limit=LIMIT)
+
+
+@pytest.mark.usefixtures("tight")
+def test_a_program_that_cannot_be_cut_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = decoder(tmp_path / "in")
+    monkeypatch.setattr(segments, "_PASSED_ON", {proto_type("int64")})
+    data = {"data_loader": tokens(2)}
+    with pytest.raises(UnsupportedError, match=r"^memory_limit: 10 MB .*in segments: .*alive"):
+        calibrate(source, memory_limit="10MB", **data)
+    assert calibrate(source, memory_limit=LIMIT, **data).batches == 2
+
+
+def proto_type(name: str) -> int:
+    from pyquant.program import proto
+
+    return proto.data_type_of(name)
+
+
+def test_no_data_and_other_engines(tmp_path: Path, tight: None) -> None:
+    source = decoder(tmp_path / "in")
+    with pytest.raises(CalibrationDataError, match="yields nothing"):
+        calibrate(source, data_loader=[], memory_limit=LIMIT)
+    with pytest.raises(UnsupportedError, match="^memory_limit: engine"):
+        engine = type(sys)("ray")
+        calibrate(source, data_loader=[], memory_limit=LIMIT, engine=engine)
+    for needs in ({"plan_for": "here"}, {"eval_function": lambda predictor: 1.0}):
+        with pytest.raises(UnsupportedError, match=rf"^{next(iter(needs))}: .*as a whole"):
+            given: dict[str, Any] = {"data_loader": tokens(1), "memory_limit": LIMIT, **needs}
+            quant_post_static(None, source, tmp_path / "out", **given)
+
+
+KILLED = """
+import sys
+from pyquant.calibration import sequential
+from pyquant.program import segments
+import numpy as np, pyquant
+segments.LEAST_BYTES = 1 << 14
+sequential.whole_bytes = lambda model: 1 << 62
+with np.load(sys.argv[2]) as stored:
+    data = list(stored.values())
+print("ready", flush=True)
+pyquant.quant_post_static(
+    None, sys.argv[1], sys.argv[3], data_loader=data, checkpoint=sys.argv[4],
+    memory_limit="100GB", verify=False,
+)
+"""
+
+
+def test_kills_cost_a_segment(tmp_path: Path) -> None:
+    source = decoder(tmp_path / "in")
+    expected = quantized(source, tmp_path / "whole", tokens(3))
+    np.savez(tmp_path / "data.npz", *tokens(3))
+    command = [sys.executable, "-c", KILLED, source, tmp_path / "data.npz", tmp_path / "out"]
+    command.append(tmp_path / "c.npz")
+    reached = []
+    for wait in kills():
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            try:
+                process.wait(wait)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        if (tmp_path / "c.npz").exists():
+            state = Calibration.load(tmp_path / "c.npz")
+            reached.append(6 if state.segments is None else state.segments.done)
+        if process.returncode == 0:
+            break
+    assert reached == sorted(reached)
+    assert model_bytes(tmp_path / "out") == expected
+    assert not (tmp_path / "c.npz.segments").exists()
+
+
+def kills() -> Iterator[float | None]:
+    yield from (0.15, 0.3)
+    yield None
