@@ -13,6 +13,7 @@ import multiprocessing
 import random
 import shutil
 import time
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,8 @@ from .big_weights import write_decoder
 from .child import in_child
 
 _WORDS = 32000
+Run = Callable[..., tuple[float, str]]
+"""Takes the source, a directory for the result, and the options; returns seconds and a digest."""
 
 
 def main() -> None:
@@ -38,7 +41,11 @@ def main() -> None:
     gigabytes = (source / "model.pdiparams").stat().st_size / 1e9
     print(f"{gigabytes:.2f} GB of weights, {options.batches} batches of {options.shape} tokens")
     limited = partial(_quantize, memory_limit=options.limit)
-    runs = {"forward": _forward, "as a whole": _quantize, f"limit {options.limit}": limited}
+    runs: dict[str, Run] = {
+        "forward": _forward,
+        "as a whole": _quantize,
+        f"limit {options.limit}": limited,
+    }
     digests = set()
     for name, run in runs.items():
         if name.split()[0] in options.skip:
@@ -79,7 +86,7 @@ def _quantize(
     return seconds, digest.hexdigest()
 
 
-def _killed(run: Any, source: Path, options: argparse.Namespace) -> tuple[float, str]:
+def _killed(run: Run, source: Path, options: argparse.Namespace) -> tuple[float, str]:
     """Return how long a run takes that is killed again and again, and the digest of its result."""
     checkpoint = options.directory / "state.npz"
     checkpoint.unlink(missing_ok=True)

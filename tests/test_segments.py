@@ -67,12 +67,11 @@ def quantized(source: Path, output: Path, data: Any, **options: Any) -> bytes:
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
-    **{algo: {"algo": algo} for algo in ("abs_max", "KL", "auto", "avg")},
+    "auto, equalized": {"algo": "auto", "equalize": True},
+    "KL, adaround": {"algo": "KL", "round_type": "adaround"},
+    "avg, uncorrected": {"algo": "avg", "bias_correction": False},
+    "abs_max, QDQ": {"algo": "abs_max", "deploy_backend": "QDQ"},
     "defaults": {},
-    "adaround": {"round_type": "adaround"},
-    "equalize": {"equalize": True},
-    "no bias correction": {"bias_correction": False},
-    "QDQ": {"deploy_backend": "QDQ"},
 }
 
 
@@ -161,9 +160,7 @@ def stopped(tmp_path: Path, tight: None, monkeypatch: pytest.MonkeyPatch) -> Pat
     third = segments.cut(pyquant.load_model(source))[2].first
     run = stopping(tokens(3), monkeypatch, third)
     with pytest.raises(KeyError, match="stopped"):
-        calibrate(
-            source, data_loader=tokens(3), checkpoint=tmp_path / "c.npz", memory_limit=LIMIT
-        )
+        calibrate(source, data_loader=tokens(3), checkpoint=tmp_path / "c.npz", memory_limit=LIMIT)
     monkeypatch.setattr(sequential.SegmentForward, "run", run)
     return tmp_path / "c.npz"
 
@@ -256,15 +253,11 @@ def test_a_damaged_file_between_segments_is_named(
 
 
 @pytest.mark.usefixtures("tight")
-def test_no_room_between_segments_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_room_between_segments_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = decoder(tmp_path / "in")
     (tmp_path / "c.npz.segments").write_text("a file")
     with pytest.raises(OutputError, match=r"c\.npz\.segments/?\S*: .*cannot be written"):
-        calibrate(
-            source, data_loader=tokens(2), checkpoint=tmp_path / "c.npz", memory_limit=LIMIT
-        )
+        calibrate(source, data_loader=tokens(2), checkpoint=tmp_path / "c.npz", memory_limit=LIMIT)
     monkeypatch.setattr(sequential, "_SHARE_IN_MEMORY", 1 << 62)
     monkeypatch.setattr("tempfile.tempdir", "/dev/full")
     with pytest.raises(OutputError, match=r"^/dev/full.*TMPDIR"):
@@ -367,12 +360,12 @@ def test_no_data_and_other_engines(tmp_path: Path, tight: None) -> None:
     source = decoder(tmp_path / "in")
     with pytest.raises(CalibrationDataError, match="yields nothing"):
         calibrate(source, data_loader=[], memory_limit=LIMIT)
-    with pytest.raises(UnsupportedError, match="^memory_limit: engine"):
-        engine = type(sys)("ray")
+    engine = type(sys)("ray")
+    with pytest.raises(UnsupportedError, match=r"^memory_limit: engine"):
         calibrate(source, data_loader=[], memory_limit=LIMIT, engine=engine)
     for needs in ({"plan_for": "here"}, {"eval_function": lambda predictor: 1.0}):
+        given: dict[str, Any] = {"data_loader": tokens(1), "memory_limit": LIMIT, **needs}
         with pytest.raises(UnsupportedError, match=rf"^{next(iter(needs))}: .*as a whole"):
-            given: dict[str, Any] = {"data_loader": tokens(1), "memory_limit": LIMIT, **needs}
             quant_post_static(None, source, tmp_path / "out", **given)
 
 

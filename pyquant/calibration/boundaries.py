@@ -16,7 +16,6 @@ from ..program.parameters import Array
 from .archive import read_arrays
 from .data import Feed
 
-
 _PREFIX = "tensor "  # numpy.savez has parameters of its own, whose names a tensor may have
 
 
@@ -72,10 +71,10 @@ class Boundaries:
             segment: self._in_memory.get((segment, batch)) or self._read(segment, batch)
             for segment in set(makers.values())
         }
-        try:
-            return {name: found[segment][name] for name, segment in makers.items()}
-        except KeyError as error:
-            raise self._damaged(self._path(makers[error.args[0]], batch), "a tensor is missing")
+        for name, segment in makers.items():
+            if name not in found[segment]:
+                raise self._damaged(self._path(segment, batch), f"'{name}' is missing")
+        return {name: found[segment][name] for name, segment in makers.items()}
 
     def drop(self, segment: int, batches: Iterable[int]) -> None:
         """Forget what a segment made."""

@@ -6,17 +6,21 @@ and taps are taken to be independent, as rounding errors nearly are, so their sq
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
 
 from ..program.folding.linear import weight_layout
+from ..program.mapped_files import forget_pages
 from ..program.model import Model
 from ..program.op import Op
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
+
+_BLOCK_BYTES = 1 << 25
+_MOST_KEPT_BYTES = 1 << 27
 
 
 class Reader:
@@ -27,31 +31,48 @@ class Reader:
         self.taps = self._weights.shape[-1]  # how many weights an output has per input channel
 
     @cached_property
-    def energy(self) -> Array:
-        """The sum of the squared weights over the taps: float64[groups, outputs, inputs]."""
+    def _kept(self) -> Array | None:
+        """The energy of all outputs, unless it takes much memory."""
+        is_small = self._weights.nbytes <= _MOST_KEPT_BYTES
+        return self._energy(slice(None)) if is_small else None
+
+    def _energy(self, outputs: slice) -> Array:
+        """Return the sum of the squared weights over the taps: float64[groups, outputs, inputs]."""
         if self.taps == 1:  # numpy is slow to reduce an axis of length one
-            return np.square(self._weights[..., 0], dtype=np.float64)
-        weights = self._weights.astype(np.float64)
+            return np.square(self._weights[:, outputs, :, 0], dtype=np.float64)
+        weights = self._weights[:, outputs].astype(np.float64)
         energy: Array = np.einsum("goit,goit->goi", weights, weights)
         return energy
 
-    @cached_property
-    def magnitude(self) -> Array:
-        """The largest absolute weight over the taps: float32[groups, outputs, inputs]."""
-        if self.taps == 1:
-            return np.abs(self._weights[..., 0])
-        magnitude: Array = np.abs(self._weights).max(axis=-1)
-        return magnitude
-
     def gathered(self, channels: Array) -> Array:
-        """Sum one value per input channel, weighted by `energy`, per output: [groups, outputs]."""
+        """Sum one value per input channel, weighted by `_energy`, per output: [groups, outputs]."""
+        by_group = channels.reshape(len(self._weights), -1)
+        parts = [self._kept] if self._kept is not None else map(self._energy, self._blocks())
         # Not by BLAS: its sums depend on the number of threads.
-        total: Array = np.einsum("goi,gi->go", self.energy, channels.reshape(len(self.energy), -1))
-        return total
+        return np.concatenate([np.einsum("goi,gi->go", part, by_group) for part in parts], axis=1)
+
+    def largest(self, factors: Array) -> Array:
+        """Return the largest magnitude of each output's weights times factors: [groups, outputs].
+
+        There is one factor per input channel.
+        """
+        by_group = self.by_group(factors)
+        found = []
+        for outputs in self._blocks():
+            magnitude = np.abs(self._weights[:, outputs]).max(axis=-1)
+            found.append((magnitude * by_group).max(axis=-1))
+        return np.concatenate(found, axis=1)
 
     def by_group(self, channels: Array) -> Array:
         """Shape one value per input channel as [groups, 1, inputs]."""
-        return channels.reshape(len(self.energy), 1, -1)
+        return channels.reshape(len(self._weights), 1, -1)
+
+    def _blocks(self) -> Iterator[slice]:
+        """Yield slices of the outputs whose weights take little memory."""
+        outputs = self._weights.shape[1]
+        step = max(1, _BLOCK_BYTES * outputs // max(1, self._weights.nbytes))
+        for start in range(0, outputs, step):
+            yield slice(start, start + step)
 
 
 def readers_of(
@@ -65,6 +86,12 @@ def readers_of(
             weight = weight * factors[op.weight]
         readers.append(Reader(op.desc(model), weight))
     return readers
+
+
+def forget_weights(model: Model, ops: Sequence[WeightedOp]) -> None:
+    """Free the pages of the file that the weights of ops are mapped from."""
+    for op in ops:
+        forget_pages(model.parameters[op.weight])
 
 
 class OutputCost:
@@ -96,7 +123,7 @@ class OutputCost:
         read = self._power / factors.astype(np.float64) ** 2
         total = 0.0
         for reader, power in self._outputs:
-            largest = (reader.magnitude * reader.by_group(factors)).max(axis=-1)
+            largest = reader.largest(factors)
             noise = (largest.astype(np.float64) / levels) ** 2 / 12
             total += mean_share(noise * reader.taps * reader.by_group(read).sum(axis=-1), power)
         return total

@@ -34,8 +34,8 @@ _SHARE_OF_AVAILABLE = 0.9
 
 # How many times its parameters a model takes: in Predictors, while its weights become integers.
 _TIMES_WHOLE = 2.5
-# Beside its parameters, a Predictor has a second copy of the largest ones in oneDNN's order.
-_TIMES_LARGEST = 1.0
+# Beside its parameters, a Predictor may have some of the largest ones in oneDNN's order.
+_TIMES_LARGEST = 0.5
 # Two copies of the activations of an op, of which one is in the order of oneDNN.
 _TIMES_ACTIVATIONS = 2.0
 _PER_ACTIVATION = 1 << 18  # a histogram, sums and a sample
@@ -68,7 +68,9 @@ def collect_in_segments(
 ) -> tuple[int, KeptBatches, Progress]:
     """Run every feed through all segments, as `collect_statistics` does for the whole model.
 
-    Returns the number of feeds, a few of them, and what tells these data from others. Beside its errors, raises OutputError if a temporary file cannot be written, SettingError if
+    Returns the number of feeds, a few of them, and what tells these data from others.
+
+    Beside its errors, raises OutputError if a temporary file cannot be written, SettingError if
     ``limit`` is too small, and UnsupportedError if the program cannot be cut.
     """
     kept = KeptBatches()

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import CalibrationFileError, SettingError
+from ..program.mapped_files import forget_pages
 from ..program.model import Model, program_bytes
 from ..program.output_files import OutputFiles
 from ..program.parameters import Array
@@ -183,6 +184,7 @@ def model_fingerprint(model: Model) -> str:
         array = np.ascontiguousarray(model.yet_to_be_made(name).stored)
         digest.update(f"{name}{array.dtype}{array.shape}".encode())
         digest.update(array.reshape(-1).view(np.uint8).data)
+        forget_pages(array)
     model.refuse_changed_files()
     return digest.hexdigest()
 

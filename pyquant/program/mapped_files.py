@@ -104,9 +104,9 @@ def forget_pages(array: NDArray[Any]) -> None:
 def _file_of(array: NDArray[Any]) -> mmap.mmap | None:
     """Return the mapped file that an array is in, None if it is in none."""
     base: Any = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    file = base.obj if isinstance(base, memoryview) else None
+    while isinstance(base, (np.ndarray, memoryview)):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    file = base
     return file if isinstance(file, mmap.mmap) and file in _mappings else None
 
 

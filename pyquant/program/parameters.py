@@ -112,6 +112,11 @@ def read_separate(directory: Path, names: list[str]) -> dict[str, Array]:
 
 def write_combined(stream: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
     """Write ``tensors`` to ``stream`` as a combined parameter file; ``uint16`` is bfloat16."""
+
+    def write(data: bytes | memoryview) -> None:
+        stream.write(data)
+        forget_pages(np.frombuffer(data, np.uint8))  # written, a chunk of a file is in memory again
+
     with ThreadPoolExecutor(1) as writer:
         under_way: Future[Any] | None = None
         for name in tqdm(sorted(tensors), desc="writing", unit="tensor", disable=None):
@@ -120,9 +125,9 @@ def write_combined(stream: BinaryIO, tensors: Mapping[str, Tensor]) -> None:
                     under_way.result()
                     under_way = None
                 if len(data) < _WORTH_A_THREAD:
-                    stream.write(data)
+                    write(data)
                 else:
-                    under_way = writer.submit(stream.write, data)
+                    under_way = writer.submit(write, data)
         if under_way is not None:
             under_way.result()
 

@@ -48,9 +48,13 @@ class QuantizedWeight:
         """Return the same weight with its float values in memory."""
         return self if self.pending is None else replace(self, stored=self.source, pending=None)
 
-    def keeping(self, made: QuantizedWeight) -> QuantizedWeight:
-        """Return the same weight with the integers of ``made``; free the pages of its floats."""
-        kept = replace(self, rounded=made.integers, known=made.threshold)
+    def keeping(self, made: QuantizedWeight, keeps_integers: bool) -> QuantizedWeight:
+        """Return the same weight with the threshold of ``made``; free the pages of its floats.
+
+        With ``keeps_integers``, it has those of ``made`` as well.
+        """
+        integers = made.integers if keeps_integers else None
+        kept = replace(self, rounded=integers, known=made.threshold)
         forget_pages(self.stored)
         return kept
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import chain
 
-from ..calibration.output_error import OutputCost, readers_of
+from ..calibration.output_error import OutputCost, forget_weights, readers_of
 from ..calibration.statistic import ActivationMaxima
 from ..calibration.thresholds import AUTO, activation_threshold
 from ..errors import SettingError
@@ -79,10 +79,12 @@ class ActivationRanges:
         readers = readers_of(self._model, ops, self._weight_factors)
         cost = OutputCost(sample.rows, readers)
         found = {activation_threshold(statistic, algo, bits, percent): algo for algo in _CANDIDATES}
-        return min(
+        best = min(
             found,
             key=lambda threshold: cost.of_activation(plan.grid(name, statistic.range(threshold))),
         )
+        forget_weights(self._model, ops)
+        return best
 
 
 def check_given(options: Options, observed: Collection[str]) -> None:

@@ -14,7 +14,7 @@ from ..calibration.channel_factors import (
     channel_factors,
     has_outliers,
 )
-from ..calibration.output_error import readers_of
+from ..calibration.output_error import forget_weights, readers_of
 from ..calibration.statistic import ActivationMaxima
 from ..program.folding.cross_layer_equalization import find_neighbours
 from ..program.folding.linear import weight_layout
@@ -82,6 +82,7 @@ def equalize(
             least_gain,
             0.0 if options.equalize else _outliers(readers).least_cost,
         )
+        forget_weights(model, readers)
         if factors is not None and neighbours is not None:
             neighbours.take(model, factors)
             found.taken[name] = factors

@@ -48,7 +48,9 @@ def round_weights(
         for op in corrected.get(name, ()):
             means = observations.means[op.activation]
             corrections[op] = mean_error(op.desc(model), made, means, dims[op.activation])
-        weights[name] = weight.keeping(made)
+        # Nearest integers are made again when they are written, if memory is short.
+        keeps_integers = name in by_moments or options.most_bytes is None
+        weights[name] = weight.keeping(made, keeps_integers)
     return weights, corrections
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench.big_weights import write_decoder
 from programs import STRAIGHT, ProgramBuilder, random
+
+from bench.big_weights import write_decoder
 from pyquant.program import proto
 
 HIDDEN, WORDS = 32, 50
