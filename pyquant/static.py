@@ -183,8 +183,8 @@ def quant_post_static(
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine. It needs the check.
         memory_limit: how much memory this process may take, in bytes or as ``"2GB"``. A model that
-            does not fit is calibrated in segments, one after the other, with the same result, and
-            is not checked. None takes what there is.
+            does not fit is calibrated in segments, one after the other, with the same result as
+            with ``verify=False``: it is not checked. None takes what there is.
         isolate: do it all in a process of its own, for models that may not be trusted: one that
             makes Paddle crash then ends that process. Batches are copied to it, activations are
             not. It starts within seconds.
