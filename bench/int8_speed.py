@@ -2,8 +2,8 @@
 
 The networks are those of ``paddle.vision.models`` with random weights, which take as much time as
 trained ones. The check is left out: their outputs hardly vary from image to image, so that it would
-keep ops in float. A last line shows the bound: how much faster oneDNN's int8 kernel alone is on this
-processor, over convolutions of 2048 channels.
+keep ops in float. A last line shows the bound: how much faster oneDNN's int8 kernel alone is on
+this processor, over convolutions of 2048 channels.
 """
 
 from __future__ import annotations
