@@ -11,7 +11,7 @@ from typing import Any
 
 from .inference_yml import FILENAME as PREPROCESSING
 from .plain import plain
-from .program.mapped_files import read_whole
+from .program.mapped_files import open_regular, read_whole
 from .program.model import RECORD, Model
 from .program.output_files import OutputFiles
 from .version import __version__

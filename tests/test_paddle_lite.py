@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench.ocr import models
 from model_forms import converted, folded
 from ocr_images import inputs
-from programs import Net, random
+from programs import Net
 
+from bench.ocr import models
 from pyquant import load_model, quant_post_dynamic, quant_post_static
 from pyquant.program import proto
 from pyquant.program.op import make_op
