@@ -2,7 +2,8 @@
 
 Each runtime is a row of `RUNTIMES`: how a float model and its variants in int8 are written for it,
 and how it runs a file. All variants of a network run in turns, on one thread; a speed is that of
-the folded float model in the same runtime, divided. The error is the relative rms of all outputs
+the float model in the same runtime, divided: the folded one for ONNX Runtime, while OpenVINO folds
+for itself. The error is the relative rms of all outputs
 against the float model's, on data that calibration did not see.
 
 PP-OCRv4 and MiniLM are those of `bench.zoo`; mobilenet_v2 and resnet18 have random weights, so
@@ -48,8 +49,8 @@ class Runtime:
 
     Attributes:
         name: as the table has it.
-        variants: by name, what writes one into a directory and returns its file. `FLOAT` is the
-            folded float model, which the others are measured against.
+        variants: by name, what writes one into a directory and returns its file. The others are
+            measured against `FLOAT`.
         load: returns what runs a file, on one thread.
     """
 
@@ -100,6 +101,43 @@ def _onnx_runtime(path: Path) -> Run:
     return lambda feed: list(session.run(None, feed))
 
 
+def _openvino_float(task: Task, directory: Path) -> Path:
+    model = pyquant.load_model(task.program)
+    return pyquant.save_model(model, directory, "float.pdmodel", "float.pdiparams")[0]
+
+
+def _openvino_int8(task: Task, directory: Path, **settings: Any) -> Path:
+    settings = {"deploy_backend": "OpenVINO", "data_loader": task.calibration, **settings}
+    result = pyquant.quant_post_static(None, task.program, directory, **settings)
+    return result.model_path
+
+
+def _nncf(task: Task, directory: Path, **settings: Any) -> Path:
+    """Quantize the float model by NNCF, with its default preset."""
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(_openvino_float(task, directory))
+    path = directory / "model.xml"
+    data = nncf.Dataset(task.calibration)
+    openvino.save_model(nncf.quantize(model, data, **settings), path, compress_to_fp16=False)
+    return path
+
+
+def _nncf_transformer(task: Task, directory: Path) -> Path:
+    import nncf
+
+    return _nncf(task, directory, model_type=nncf.ModelType.TRANSFORMER)
+
+
+def _openvino(path: Path) -> Run:
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda feed: [np.array(value) for value in compiled(feed).values()]
+
+
 RUNTIMES = (
     Runtime(
         "ONNX Runtime",
@@ -112,6 +150,17 @@ RUNTIMES = (
             "quantize_static, reduce_range": partial(_quantize_static, reduce_range=True),
         },
         _onnx_runtime,
+    ),
+    Runtime(
+        "OpenVINO",
+        {
+            FLOAT: _openvino_float,
+            "pyquant": _openvino_int8,
+            "pyquant, VNNI": partial(_openvino_int8, processors="vnni"),
+            "NNCF": _nncf,
+            "NNCF, transformer": _nncf_transformer,
+        },
+        _openvino,
     ),
 )
 
@@ -160,6 +209,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Int8 against float in other runtimes.")
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--cache", type=Path, help="models that bench.zoo has made")
+    parser.add_argument("--runtimes", nargs="+", default=[one.name for one in RUNTIMES])
     parser.add_argument("--rounds", type=int, default=9)
     options = parser.parse_args()
     lines = ["| network | runtime | form | x as fast as float | error % |", "|---|---|---|---|---|"]
@@ -167,7 +217,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as temporary:
             directory = Path(temporary)
             task = NETWORKS[name](name, directory, options.cache)
-            for runtime in RUNTIMES:
+            for runtime in (one for one in RUNTIMES if one.name in options.runtimes):
                 lines += _measured(name, runtime, task, directory, options.rounds)
     print(*lines, sep="\n")
 

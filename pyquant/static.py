@@ -15,7 +15,7 @@ from .isolation import run_isolated
 from .memory import Size, as_text
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, copy_model, load_model, write_model
-from .program.onnx_model.export import OPSET, SUFFIX, check_rows, to_onnx, write_onnx
+from .program.onnx_model.export import SUFFIX, check_rows, to_onnx, write_onnx
 from .program.output_files import OutputFiles
 from .program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, with_large_parameters
 from .program.targets.profiles import canonical_backend
@@ -34,7 +34,7 @@ from .static_mode.accuracy_control import control
 from .static_mode.activation_ranges import check_given
 from .static_mode.decisions import Emitted, decide, emit
 from .static_mode.input_check import notes_on_data
-from .static_mode.observation import Observations, observe, without_always_zero
+from .static_mode.observation import observe, without_always_zero
 from .static_mode.options import (
     ACTIVATION_QUANTIZE_TYPES,
     Metric,
@@ -43,12 +43,13 @@ from .static_mode.options import (
     notes_without_effect,
 )
 from .static_mode.placement import HERE, PLACES, fastest
-from .static_mode.plan import Plan, plan_static
+from .static_mode.plan import plan_static
 from .static_mode.ranking import ranked_ops
 from .static_mode.repair import check_and_repair, keep_settings_that_help
 from .verification.check import Check
-from .verification.onnx_check import check_onnx, int8_nodes, is_installed
 from .verification.outcome import Verification
+from .verification.runtime_check import check_in
+from .verification.runtimes import RUNTIMES
 
 
 def quant_post_static(
@@ -177,8 +178,9 @@ def quant_post_static(
             whose integers change the outputs most for the time that they save. ``algo="auto"``,
             ``equalize=True`` and ``round_type="adaround"`` are left out if the outputs err more
             with them. The result's ``verification`` reports what was found. Results for
-            ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not checked. One for
-            ``"ONNX"`` is run in ONNX Runtime, where that is installed, and not repaired.
+            ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not checked. Those for
+            ``"ONNX"`` and ``"OpenVINO"`` are run in these runtimes, where they are installed, and
+            not repaired.
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine. It needs the check.
@@ -325,8 +327,11 @@ def quant_post_static(
     else:
         emitted = emit(plan, decisions)
         watch.lap("quantize")
-    if verify and plan.target.form == "onnx" and observations.feeds:
-        verification, note = _checked_as_onnx(plan, emitted, observations)
+    target = canonical_backend(deploy_backend)
+    if verify and target in RUNTIMES and observations.feeds:
+        verification, note = check_in(
+            RUNTIMES[target], plan.int8.model, emitted.model, observations.feeds
+        )
         notes.append(note)
         watch.lap("check")
     written = [*plan.ops, *plan.weight_only]
@@ -334,7 +339,6 @@ def quant_post_static(
         *_activation_tensors(emitted, plan.ops, activation_bits),
         *weight_tensors({op.weight: decisions.weights[op.weight] for op in written}, written),
     ]
-    target = canonical_backend(deploy_backend)
     directory = Path(quantize_model_path)
     is_onnx = plan.target.form == "onnx"
     with OutputFiles(directory) as files:
@@ -381,23 +385,6 @@ def _activation_tensors(
         )
         for name, given in emitted.ranges.items()
     ]
-
-
-def _checked_as_onnx(
-    plan: Plan, emitted: Emitted, observations: Observations
-) -> tuple[Verification | None, str]:
-    """Run the result in ONNX Runtime; return what that shows, and a note."""
-    if not is_installed():
-        return None, (
-            "the result was not run, as ONNX Runtime is not installed: pyquant's extra 'runtimes'"
-        )
-    found = check_onnx(plan.int8.model, emitted.model, observations.feeds[:_FEW], OPSET)
-    nodes = int8_nodes(emitted.model, OPSET)
-    named = ", ".join(f"{count} {name}" for name, count in nodes.items()) or "no node"
-    return found, f"ONNX Runtime computes with integers: {named}"
-
-
-_FEW = 2  # batches of the data, which the result is checked on
 
 
 def _check_measurable(options: Options, verify: bool) -> None:

@@ -14,7 +14,7 @@ from programs import CONV, ProgramBuilder, conv_net, random
 
 import pyquant
 from pyquant.program.model import load_model
-from pyquant.verification import onnx_check
+from pyquant.verification import runtime_check
 
 pytestmark = pytest.mark.any_isa
 
@@ -146,7 +146,7 @@ def test_result_is_checked_in_onnx_runtime(tmp_path: Path) -> None:
 
 
 def test_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_check, "find_spec", lambda name: None)
+    monkeypatch.setattr(runtime_check, "find_spec", lambda name: None)
     source = conv_net().save(tmp_path / "in")
     result = pyquant.quant_post_static(
         None,

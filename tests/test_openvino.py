@@ -100,6 +100,17 @@ def test_a_sum_of_feature_maps_is_int8_beside_int8_ops_alone(tmp_path: Path) -> 
     assert not is_quantized(load_model(tmp_path / "int8"))
 
 
+def test_a_result_is_checked_in_openvino(tmp_path: Path) -> None:
+    residual_net().end().save(tmp_path / "float")
+    result = quantized(tmp_path / "float", IMAGES, verify=True)
+    found = result.verification
+    assert found is not None
+    assert 0 < found.error_percent < 5
+    assert not found.departs
+    assert min(found.float_seconds, found.int8_seconds, found.speedup) > 0
+    assert any(note.startswith("OpenVINO computes with integers: ") for note in result.notes)
+
+
 @pytest.mark.parametrize("name", [models.RECOGNITION, models.DETECTION, models.DIRECTION])
 def test_a_real_model_is_int8(name: str, tmp_path: Path) -> None:
     data = inputs(name, 4)

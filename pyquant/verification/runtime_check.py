@@ -1,0 +1,113 @@
+"""Runs an int8 model in the runtime that it is for, beside the float model in the same runtime."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from statistics import median
+
+from ..calibration.data import Feed
+from ..comparison.similarity import as_float
+from ..program.model import Model, copy_model
+from ..program.parameters import Array
+from .compared import Compared, compared_parts, showing
+from .outcome import OutputDifference, Verification, worst
+from .output_sums import OutputSums
+from .turns import Times
+
+_PAIRS = 7
+_BATCHES = 2
+_MOST_DEPARTURE = 0.05**2  # a share of an output's power, which rounding otherwise explains
+
+Run = Callable[[Feed], Mapping[str, Array]]
+"""Runs a batch; returns the outputs by their names."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime in which results are checked.
+
+    Attributes:
+        name: as its makers write it.
+        module: what is imported of it.
+        extra: pyquant's extra that installs it.
+        run_float: loads a float model, which it may change.
+        run_int8: loads an int8 model, which it may change.
+        run_as_said: loads an int8 model, for a run that computes what the program says.
+        int8_ops: counts what an int8 model computes with integers, by kinds.
+    """
+
+    name: str
+    module: str
+    extra: str
+    run_float: Callable[[Model], Run]
+    run_int8: Callable[[Model], Run]
+    run_as_said: Callable[[Model], Run]
+    int8_ops: Callable[[Model], Mapping[str, int]]
+
+
+def check_in(
+    runtime: Runtime, model: Model, int8: Model, feeds: Sequence[Feed]
+) -> tuple[Verification | None, str]:
+    """Run a float and an int8 model, which are not changed; return what that shows, and a note.
+
+    It is None if the runtime is not installed.
+    """
+    if find_spec(runtime.module) is None:
+        return None, (
+            f"the result was not run, as {runtime.name} is not installed: "
+            f"pyquant's extra '{runtime.extra}'"
+        )
+    parts = compared_parts(model)
+    names = [part.name for part in parts]
+    in_float, in_int8, as_said = (
+        load(showing(copy_model(one), names))
+        for load, one in (
+            (runtime.run_float, model),
+            (runtime.run_int8, int8),
+            (runtime.run_as_said, int8),
+        )
+    )
+    feeds = feeds[:_BATCHES]
+    expected, found, said = (
+        [_parts(run(feed), parts) for feed in feeds] for run in (in_float, in_int8, as_said)
+    )
+    errors, departures = _compared(parts, expected, found), _compared(parts, said, found)
+    departs = not worst(departures).power <= _MOST_DEPARTURE
+    times = _in_turns(in_float, in_int8, feeds[0])
+    counts = runtime.int8_ops(copy_model(int8))
+    named = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
+    return (
+        Verification(errors, departures, departs, len(feeds), *times, repairs=(), kernels=()),
+        f"{runtime.name} computes with integers: {named}",
+    )
+
+
+def _parts(outputs: Mapping[str, Array], parts: Sequence[Compared]) -> list[Array]:
+    return [part.of(outputs[part.name]) for part in parts]
+
+
+def _compared(
+    parts: Sequence[Compared], expected: Sequence[list[Array]], found: Sequence[list[Array]]
+) -> list[OutputDifference]:
+    differences = []
+    for at, part in enumerate(parts):
+        sums = OutputSums(part.least)
+        for references, outputs in zip(expected, found):
+            sums.add(as_float(references[at]), as_float(outputs[at]))
+        differences.append(OutputDifference(str(part), sums.similarity, sums.power))
+    return differences
+
+
+def _in_turns(first: Run, second: Run, feed: Feed) -> Times:
+    pairs = [(_seconds(first, feed), _seconds(second, feed)) for _ in range(_PAIRS)]
+    one, other = zip(*pairs)
+    return Times(median(one), median(other), median(a / b for a, b in pairs))
+
+
+def _seconds(run: Run, feed: Feed) -> float:
+    start = time.perf_counter()
+    run(feed)
+    return time.perf_counter() - start
