@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,25 @@ _INT8_TYPES = ("u8", "i8")
 _WEIGHTED = ("Convolution", "Deconvolution", "FullyConnected", "MatMul")
 
 
-def _compiled(model: Model, **settings: Any) -> Any:
+@cache
+def _core() -> Any:
+    """Return the one Core of the process.
+
+    Each Core sets a stack for signal handlers, and puts back the one that it found when it ends
+    (``sigstack_manager.cpp`` of the CPU plugin). If an earlier Core ended before, that stack is
+    gone. The next signal with a handler, as for a truncated file, then ends the process.
+    """
     import openvino
 
+    return openvino.Core()
+
+
+def _compiled(model: Model, **settings: Any) -> Any:
     settings["INFERENCE_PRECISION_HINT"] = "f32"  # not bfloat16, on processors that have it
     settings["INFERENCE_NUM_THREADS"] = all_cores()
     with temporary_directory() as directory:
         path, _ = save_model(model, directory, "model.pdmodel", "model.pdiparams")
-        return openvino.Core().compile_model(path, "CPU", settings)
+        return _core().compile_model(path, "CPU", settings)
 
 
 def _run(model: Model, **settings: Any) -> Run:
