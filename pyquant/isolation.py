@@ -15,7 +15,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe
@@ -28,6 +27,7 @@ from .calibration.data import iterate_source, source_length
 from .errors import ModelCrashError, SettingError
 from .program.running import tell_ops
 from .progress import logger
+from .signals import interrupts_handled, restore
 
 _SOURCES = ("batch_generator", "sample_generator", "data_loader")
 _ELSEWHERE = ("eval_function", "engine")  # what cannot be given to another process
@@ -212,18 +212,10 @@ def _interrupts_passed_to(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
     If SIGTERM ends that one without an answer, it ends this one too.
     """
-    usual: dict[int, Any] = {}
-    if threading.current_thread() is threading.main_thread():
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            usual[signal.SIGINT] = signal.getsignal(signal.SIGINT)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            usual[signal.SIGTERM] = signal.SIG_DFL
-    for number in usual:
-        signal.signal(number, lambda number, _: process.send_signal(number))
-    try:
-        yield
-    finally:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-        if signal.SIGTERM in usual and process.poll() == -signal.SIGTERM:
-            os.kill(os.getpid(), signal.SIGTERM)
+    with interrupts_handled(lambda number, _: process.send_signal(number)) as before:
+        try:
+            yield
+        finally:
+            if signal.SIGTERM in before and process.poll() == -signal.SIGTERM:
+                restore(before)
+                os.kill(os.getpid(), signal.SIGTERM)

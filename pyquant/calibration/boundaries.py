@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -35,12 +34,7 @@ class Boundaries:
     def __enter__(self) -> Boundaries:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._in_memory.clear()
         if self._temporary is not None:
             shutil.rmtree(self._temporary, ignore_errors=True)

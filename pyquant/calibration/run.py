@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from ..errors import (
 )
 from ..program.model import Model
 from ..progress import progress_bar
+from ..signals import interrupts_handled, restore
 from .data import Feed, Feeds
 from .forward import Observers
 from .kept import KeptBatches
@@ -159,29 +159,18 @@ def skip(feeds: Feeds, progress: Progress | None, checkpoint: Checkpoint | None)
 
 @contextmanager
 def _interrupt_deferred(wanted: bool) -> Iterator[threading.Event]:
-    """Let Ctrl-C and SIGTERM set an event, as half a batch cannot be saved; a second acts as usual.
+    """Let Ctrl-C and SIGTERM set an event, as half a batch cannot be saved.
 
-    A signal that somebody ignores, and a SIGTERM that somebody handles, is left to them.
+    A second one acts as usual.
     """
     asked = threading.Event()
-    usual: dict[int, Any] = {}
-    if wanted and threading.current_thread() is threading.main_thread():
-        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
-            usual[signal.SIGINT] = signal.getsignal(signal.SIGINT)
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            usual[signal.SIGTERM] = signal.SIG_DFL
+    if not wanted:
+        yield asked
+        return
 
     def ask(*_: Any) -> None:
         asked.set()
-        restore()
+        restore(before)
 
-    def restore() -> None:
-        for number, handler in usual.items():
-            signal.signal(number, handler)
-
-    for number in usual:
-        signal.signal(number, ask)
-    try:
+    with interrupts_handled(ask) as before:
         yield asked
-    finally:
-        restore()

@@ -106,8 +106,7 @@ def _file_of(array: NDArray[Any]) -> mmap.mmap | None:
     base: Any = array
     while isinstance(base, (np.ndarray, memoryview)):
         base = base.base if isinstance(base, np.ndarray) else base.obj
-    file = base
-    return file if isinstance(file, mmap.mmap) and file in _mappings else None
+    return base if isinstance(base, mmap.mmap) and base in _mappings else None
 
 
 def _address(array: NDArray[Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -342,7 +342,7 @@ def check_targets(
     """Raise SettingError for names of another format, or of files that ``model`` was read from."""
     _refuse_json(model_filename)
     filenames = [model_filename] if params_filename is None else [model_filename, params_filename]
-    _refuse_overwriting_source(model, [directory / name for name in filenames])
+    _refuse_source(model, [directory / name for name in filenames])
 
 
 def parameter_files(
@@ -368,7 +368,7 @@ def parameter_files(
             "Give them different names."
         )
     targets = (model_path, *contents)
-    _refuse_overwriting_source(model, targets)
+    _refuse_source(model, targets)
     _refuse_strange_places(directory, targets)
     try:
         for path, together in contents.items():
@@ -397,15 +397,20 @@ def _refuse_json(model_filename: str) -> None:
         )
 
 
-def _refuse_overwriting_source(model: Model, targets: Sequence[Path]) -> None:
-    """Refuse to write a model, whose program is the first target, over or beside its source."""
+def refuse_overwriting_source(model: Model, targets: Iterable[Path]) -> None:
+    """Raise SettingError if a file that is to be written is one that the model was read from."""
     sources = {path.resolve() for path in model.source_files}
     for target in targets:
         if target.resolve() in sources:
             raise SettingError(
-                f"{target}: the quantized model would overwrite the model that it is made from. "
-                "Choose another directory or file name."
+                f"{target}: the result would overwrite the model that it is made from. Choose "
+                "another directory or file name."
             )
+
+
+def _refuse_source(model: Model, targets: Sequence[Path]) -> None:
+    """Refuse to write a model, whose program is the first target, over or beside its source."""
+    refuse_overwriting_source(model, targets)
     if targets[0].parent.resolve() == model.model_path.parent.resolve():
         raise SettingError(
             f"{targets[0].parent}: it holds {model.model_path.name}, which the quantized model is "

@@ -19,6 +19,7 @@ from ..program.model import Model
 from ..program.parameters import Array
 from ..program.predictor import all_cores
 from ..program.quantizable import WeightedOp
+from ..program.ranges import Grid
 from ..verification.effects import Rounding, effects_of_rounding
 from .decisions import Decisions
 from .plan import OpEffect, Plan
@@ -47,8 +48,9 @@ def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
     as large in the output of the op.
     """
     model, axes = plan.int8.model, channel_axes(plan.int8.model, plan.ops)
-    effects = effects_of_rounding(model, _rounding(plan, decisions, axes), feed)
-    squares, sizes = _observed(plan, decisions, axes, feed)
+    grids, inserted = _grids(plan, decisions), decisions.equalization.inserted
+    effects = effects_of_rounding(model, _rounding(grids, inserted, axes), feed)
+    squares, sizes = _observed(plan, grids, inserted, axes, feed)
     readers = Counter(op.activation for op in plan.ops)
     gains, errors = dict[WeightedOp, float](), dict[WeightedOp, float]()
     for op in plan.ops:
@@ -63,12 +65,17 @@ def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
     return sorted(found, key=lambda one: -(one.error**2) / one.saved)
 
 
-def _rounding(plan: Plan, decisions: Decisions, axes: Mapping[str, int]) -> dict[str, Rounding]:
-    """Return what the integers of each activation make of its values."""
-    ranges, inserted = decisions.ranges.find(plan.int8), decisions.equalization.inserted
+def _grids(plan: Plan, decisions: Decisions) -> dict[str, Grid]:
+    ranges = decisions.ranges.find(plan.int8)
+    return {op.activation: plan.int8.grid(op.activation, ranges[op.activation]) for op in plan.ops}
 
-    def rounding(name: str) -> Rounding:
-        grid = plan.int8.grid(name, ranges[name])
+
+def _rounding(
+    grids: Mapping[str, Grid], inserted: Mapping[str, Array], axes: Mapping[str, int]
+) -> dict[str, Rounding]:
+    """Return what the integers of each activation make of its values."""
+
+    def rounding(name: str, grid: Grid) -> Rounding:
         if name not in inserted:
             return Rounding(grid.rounded, by_channel=False)
 
@@ -81,11 +88,16 @@ def _rounding(plan: Plan, decisions: Decisions, axes: Mapping[str, int]) -> dict
 
         return Rounding(divided, by_channel=True)
 
-    return {name: rounding(name) for name in dict.fromkeys(op.activation for op in plan.ops)}
+    return {name: rounding(name, grid) for name, grid in grids.items()}
 
 
-def _observed(plan: Plan, decisions: Decisions, axes: Mapping[str, int], feed: Feed) -> _Observed:
-    ranges, inserted = decisions.ranges.find(plan.int8), decisions.equalization.inserted
+def _observed(
+    plan: Plan,
+    grids: Mapping[str, Grid],
+    inserted: Mapping[str, Array],
+    axes: Mapping[str, int],
+    feed: Feed,
+) -> _Observed:
     outputs, found = {op.output for op in plan.ops}, _Observed({}, {})
 
     def see(value: Written, array: Array) -> None:
@@ -96,7 +108,7 @@ def _observed(plan: Plan, decisions: Decisions, axes: Mapping[str, int], feed: F
             return
         moved = np.moveaxis(array, axes[name], -1)
         rows = moved.reshape(-1, moved.shape[-1]) / inserted.get(name, np.float32(1))
-        errors = plan.int8.grid(name, ranges[name]).rounded(rows) - rows
+        errors = grids[name].rounded(rows) - rows
         found.squares[name] = mean_square(errors), mean_square(rows)
 
     ObservedModel(plan.int8.model, axes.keys() | outputs, all_cores()).run(feed, 0, see)

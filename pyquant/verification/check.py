@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from ..calibration.data import Feed
-from ..comparison.similarity import as_float
 from ..errors import PyquantError
 from ..program import proto
 from ..program.model import Model, copy_model
@@ -18,13 +17,14 @@ from ..program.predictor import (
     make_int8_predictor,
     make_predictor,
     run_batch,
+    set_inputs,
 )
 from ..program.targets.onednn.simulation import simulate
 from .compared import compared_parts, showing
 from .departures import most_departure
 from .kernel_times import KernelTime, kernel_times
 from .outcome import Findings, OutputDifference, worst
-from .output_sums import OutputSums
+from .output_sums import differences
 from .turns import Times, in_turns
 
 # What Paddle's optimization may change in the outputs of a float model, as a share of their power.
@@ -163,7 +163,10 @@ class Check:
 
     def times(self, model: Model) -> Times:
         """Time an int8 model in turns with the float model, by one sample that both have run."""
-        return in_turns(self._predictor, self._int8_predictor(model), self.sample)
+        predictors = self._predictor, self._int8_predictor(model)
+        for predictor in predictors:
+            set_inputs(predictor, self.sample)
+        return in_turns(*(predictor.run for predictor in predictors))
 
     def kernels(self, model: Model, times: Times) -> Sequence[KernelTime]:
         """Return the kernels that an int8 model runs, if it takes much longer than float."""
@@ -201,14 +204,7 @@ class Check:
     def _compared(
         self, expected: Iterable[list[Array]], found: Iterable[list[Array]]
     ) -> list[OutputDifference]:
-        sums = [OutputSums(part.least) for part in self._parts]
-        for outputs, references in zip(found, expected):
-            for one, reference, output in zip(sums, references, outputs):
-                one.add(as_float(reference), as_float(output))
-        return [
-            OutputDifference(str(part), one.similarity, one.power)
-            for part, one in zip(self._parts, sums)
-        ]
+        return differences(self._parts, expected, found)
 
 
 def first_sample(model: Model, feed: Feed) -> Feed:

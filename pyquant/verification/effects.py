@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 from ..arrays import overwrite, view_values
 from ..calibration.data import Feed
 from ..calibration.layouts import is_dense
-from ..comparison.similarity import as_float
 from ..errors import PyquantError
 from ..program.model import Model, copy_model
 from ..program.op import Op
 from ..program.parameters import Array
 from ..program.predictor import Hook, Optimization, all_cores, make_predictor, run_outputs
 from .compared import Compared, compared_parts, showing
-from .output_sums import OutputSums
+from .outcome import worst
+from .output_sums import differences
 
 
 class Rounding(NamedTuple):
@@ -71,12 +71,12 @@ def _effects(
         with hook.running(partial(_overwrite, tensors, name), feed, 0):
             found = run_outputs(predictor, {**feed, **fed})
         by_name = dict(zip(predictor.get_output_names(), found))
-        return [as_float(part.of(by_name[part.name])) for part in parts]
+        return [part.of(by_name[part.name]) for part in parts]
 
     expected, effects = outputs(""), dict[str, float]()
     for name in tensors:
         with suppress(_UnknownOrderError):
-            effects[name] = _worst(parts, expected, outputs(name))
+            effects[name] = worst(differences(parts, [expected], [outputs(name)])).power
     return effects
 
 
@@ -94,12 +94,3 @@ def _overwrite(
         raise _UnknownOrderError
     values = view_values(tensor)
     overwrite(values, tensors[name].of(values))
-
-
-def _worst(parts: list[Compared], expected: list[Array], found: list[Array]) -> float:
-    powers = []
-    for part, reference, output in zip(parts, expected, found):
-        sums = OutputSums(part.least)
-        sums.add(reference, output)
-        powers.append(sums.power)
-    return max(powers)

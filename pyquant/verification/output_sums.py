@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ..comparison.similarity import ErrorSums, Similarity
+from ..comparison.similarity import ErrorSums, Similarity, as_float
 from ..program.parameters import Array
+from .compared import Compared
+from .outcome import OutputDifference
 
 _LEAST_VARIATION = 0.01  # of an output, as a share of its power
 
@@ -57,6 +60,19 @@ class OutputSums:
         totals = np.sum([one.totals for one in self._columns], axis=0)
         squares = np.sum([one.squares for one in self._columns], axis=0)
         return float((squares - totals**2 / rows).sum()) * rows / (rows - 1)
+
+
+def differences(
+    parts: Sequence[Compared], expected: Iterable[list[Array]], found: Iterable[list[Array]]
+) -> list[OutputDifference]:
+    """Return how far the parts of outputs are from what they should be, over all batches."""
+    sums = [OutputSums(part.least) for part in parts]
+    for outputs, references in zip(found, expected):
+        for one, reference, output in zip(sums, references, outputs):
+            one.add(as_float(reference), as_float(output))
+    return [
+        OutputDifference(str(part), one.similarity, one.power) for part, one in zip(parts, sums)
+    ]
 
 
 class _Columns(NamedTuple):

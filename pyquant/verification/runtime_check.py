@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
-from statistics import median
 
 from ..calibration.data import Feed
-from ..comparison.similarity import as_float
 from ..program.model import Model, copy_model
 from ..program.parameters import Array
 from .compared import Compared, compared_parts, showing
-from .outcome import OutputDifference, Verification, worst
-from .output_sums import OutputSums
-from .turns import Times
+from .outcome import Verification, worst
+from .output_sums import differences
+from .turns import in_turns
 
-_PAIRS = 7
 _BATCHES = 2
 _MOST_DEPARTURE = 0.05**2  # a share of an output's power, which rounding otherwise explains
 
@@ -74,9 +71,9 @@ def check_in(
     expected, found, said = (
         [_parts(run(feed), parts) for feed in feeds] for run in (in_float, in_int8, as_said)
     )
-    errors, departures = _compared(parts, expected, found), _compared(parts, said, found)
+    errors, departures = differences(parts, expected, found), differences(parts, said, found)
     departs = not worst(departures).power <= _MOST_DEPARTURE
-    times = _in_turns(in_float, in_int8, feeds[0])
+    times = in_turns(partial(in_float, feeds[0]), partial(in_int8, feeds[0]))
     counts = runtime.int8_ops(copy_model(int8))
     named = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
     return (
@@ -87,27 +84,3 @@ def check_in(
 
 def _parts(outputs: Mapping[str, Array], parts: Sequence[Compared]) -> list[Array]:
     return [part.of(outputs[part.name]) for part in parts]
-
-
-def _compared(
-    parts: Sequence[Compared], expected: Sequence[list[Array]], found: Sequence[list[Array]]
-) -> list[OutputDifference]:
-    differences = []
-    for at, part in enumerate(parts):
-        sums = OutputSums(part.least)
-        for references, outputs in zip(expected, found):
-            sums.add(as_float(references[at]), as_float(outputs[at]))
-        differences.append(OutputDifference(str(part), sums.similarity, sums.power))
-    return differences
-
-
-def _in_turns(first: Run, second: Run, feed: Feed) -> Times:
-    pairs = [(_seconds(first, feed), _seconds(second, feed)) for _ in range(_PAIRS)]
-    one, other = zip(*pairs)
-    return Times(median(one), median(other), median(a / b for a, b in pairs))
-
-
-def _seconds(run: Run, feed: Feed) -> float:
-    start = time.perf_counter()
-    run(feed)
-    return time.perf_counter() - start

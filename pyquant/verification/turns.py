@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from statistics import median
-from typing import Any, NamedTuple
-
-from ..calibration.data import Feed
-from ..program.predictor import set_inputs
+from typing import NamedTuple
 
 # Pairs of runs; fewer if they take longer than this together.
 _PAIRS = 7
@@ -22,10 +20,8 @@ class Times(NamedTuple):
     ratio: float
 
 
-def in_turns(first: Any, second: Any, feed: Feed) -> Times:
-    """Time two Predictors, which have run this feed before."""
-    for predictor in (first, second):
-        set_inputs(predictor, feed)
+def in_turns(first: Callable[[], object], second: Callable[[], object]) -> Times:
+    """Time two runs of the same data, which have run before."""
     pairs: list[tuple[float, float]] = []
     began = time.perf_counter()
     while not pairs or (len(pairs) < _PAIRS and time.perf_counter() - began < _SECONDS):
@@ -34,7 +30,7 @@ def in_turns(first: Any, second: Any, feed: Feed) -> Times:
     return Times(median(one), median(other), median(a / b for a, b in pairs))
 
 
-def _seconds(predictor: Any) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     start = time.perf_counter()
-    predictor.run()
+    run()
     return time.perf_counter() - start

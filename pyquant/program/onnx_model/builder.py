@@ -265,8 +265,8 @@ class Step:
         found = self.op.value(attribute)
         return self.ints([found] if isinstance(found, int) else list(found or ()))
 
-    def is_given(self, attribute: str, slots: Sequence[str]) -> bool:
-        """Return whether an attribute alone says what tensors in slots may say as well."""
+    def lacks(self, slots: Sequence[str]) -> bool:
+        """Return whether the op reads nothing in these slots, so that an attribute counts."""
         return not any(self.op.inputs(slot) for slot in slots)
 
     # What the op writes.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import SettingError, UnsupportedError
 from .. import proto
-from ..model import Model
+from ..model import Model, refuse_overwriting_source
 from ..op import Op
 from ..op_protos import complete
 from ..output_files import OutputFiles
@@ -143,7 +143,7 @@ def write_onnx(
 ) -> tuple[Path, ...]:
     """Write an ONNX model together with other files."""
     beside = path.with_name(path.name + ".data")
-    _refuse_source(model, (path, beside))
+    refuse_overwriting_source(model, (path, beside))
     size = sum(_size(tensor) for tensor in written.tensors.values())
     if size <= LARGEST_FILE:
         with files.open(path) as stream:
@@ -167,15 +167,6 @@ def write_onnx(
     with files.open(path) as stream:
         stream.write(program.SerializeToString())
     return path, beside
-
-
-def _refuse_source(model: Model, paths: Collection[Path]) -> None:
-    sources = {path.resolve() for path in model.source_files}
-    for path in paths:
-        if path.resolve() in sources:
-            raise SettingError(
-                f"{path}: it would overwrite the model that it is made from. Choose another name."
-            )
 
 
 def _point_to(held: Any, file: str, start: int, length: int) -> None:

@@ -32,7 +32,7 @@ def _fill_constant(step: Step) -> None:
     else:
         filling = step.constant(np.array([number]).astype(dtype))
     shape = step.op.ints("shape")
-    if step.is_given("shape", ("ShapeTensor", "ShapeTensorList")):
+    if step.lacks(("ShapeTensor", "ShapeTensorList")):
         if not step.op.inputs("ValueTensor") and math.prod(shape) <= _SMALL:
             step.give("Out", step.constant(np.full(shape, number).astype(dtype)))
             return

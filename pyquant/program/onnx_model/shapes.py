@@ -162,7 +162,7 @@ def _slice(step: Step) -> None:
     for name, slot in (("starts", "StartsTensor"), ("ends", "EndsTensor")):
         bounds.append(step.numbers(name, slot, f"{slot}List"))
     slots = ("StartsTensor", "StartsTensorList", "EndsTensor", "EndsTensorList")
-    if step.is_given("starts", slots):
+    if step.lacks(slots):
         starts, ends = step.op.ints("starts"), list(step.op.ints("ends"))
         for at, (start, axis) in enumerate(zip(starts, axes)):
             if axis in dropped and start == -1:
@@ -209,7 +209,7 @@ def _crop(step: Step) -> None:
 def _expand(step: Step) -> None:
     shape = step.numbers("shape", "Shape", "expand_shapes_tensor")
     one = step.ints([1])  # -1 keeps a length, as a 1 does in ONNX
-    is_known = step.is_given("shape", ("Shape", "expand_shapes_tensor"))
+    is_known = step.lacks(("Shape", "expand_shapes_tensor"))
     if is_known:
         shape = step.ints([max(size, 1) for size in step.op.ints("shape")])
     else:
@@ -233,7 +233,7 @@ def _tile(step: Step) -> None:
         step.numbers("repeat_times", "RepeatTimes", "repeat_times_tensor"),
     )
     value, slots = step.value(x), ("RepeatTimes", "repeat_times_tensor")
-    if step.is_given("repeat_times", slots):
+    if step.lacks(slots):
         given, rank = list(step.op.ints("repeat_times")), step.rank(x)
         given = [1] * (rank - len(given)) + given
         value = step.unsqueeze(value, range(len(given) - rank))

@@ -77,8 +77,7 @@ class OnnxPlan:
 
     def bits(self, name: str, given: Range) -> int:
         """Return the bits of signed integers with as fine a step; ``given`` is not clipped."""
-        smaller, larger = sorted((-given.minimum, given.maximum))
-        return 9 if smaller < larger / 3 else 8
+        return 9 if given.is_one_sided else 8
 
     def without_saturation(
         self, weights: Mapping[str, QuantizedWeight], ranges: Mapping[str, Range]

@@ -52,9 +52,9 @@ class OneDnnPlan:
         root = self.flow.scale_groups.get(name, name)
         if root in self.flow.int8_outputs or root in self.flow.symmetric:
             return 9 if self.flow.is_unsigned(root, self.flow.scale_groups) else 8
-        smaller, larger = sorted((-given.minimum, given.maximum))
-        is_fine = smaller <= 0 or (self.flow.takes_zero_point(name) and smaller < larger / 3)
-        return 9 if is_fine else 8
+        has_one_sign = given.minimum >= 0 or given.maximum <= 0
+        takes_zero_point = self.flow.takes_zero_point(name)
+        return 9 if has_one_sign or (takes_zero_point and given.is_one_sided) else 8
 
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
