@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from programs import CONV, ProgramBuilder, conv_net, random
 import pyquant
 from pyquant.program.model import load_model
 from pyquant.verification import runtime_check
+from pyquant.verification.runtimes import RUNTIMES
 
 pytestmark = pytest.mark.any_isa
 
@@ -157,3 +159,20 @@ def test_missing_runtime_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     )
     assert result.verification is None
     assert any("extra 'runtimes'" in note for note in result.notes)
+
+
+def test_what_the_runtime_cannot_run_is_written_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: object) -> None:
+        raise RuntimeError("no kernel for this processor")
+
+    monkeypatch.setitem(RUNTIMES, "ONNX", replace(RUNTIMES["ONNX"], run_int8=fails))
+    source = conv_net().save(tmp_path / "in")
+    data = [random((4, 3, 8, 8), 1)]
+    result = pyquant.quant_post_static(
+        None, source, tmp_path / "out", data_loader=data, deploy_backend="ONNX"
+    )
+    assert result.verification is None
+    assert any("ONNX Runtime cannot run it here: no kernel" in note for note in result.notes)
+    assert result.model_path.is_file()

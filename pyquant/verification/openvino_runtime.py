@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..calibration.data import Feed
+from ..program.folding.affine import make_scale
 from ..program.graph import Graph
 from ..program.model import Model, save_model
+from ..program.op import make_op
 from ..program.output_files import temporary_directory
 from ..program.parameters import Array
-from ..program.predictor import all_cores
+from ..program.predictor import Optimization, all_cores, make_predictor, run_outputs
 from ..program.targets.openvino import substitute
 from .runtime_check import Run, Runtime
 
@@ -35,16 +37,16 @@ def _core() -> Any:
     return openvino.Core()
 
 
-def _compiled(model: Model, **settings: Any) -> Any:
-    settings["INFERENCE_PRECISION_HINT"] = "f32"  # not bfloat16, on processors that have it
-    settings["INFERENCE_NUM_THREADS"] = all_cores()
+def _compiled(model: Model) -> Any:
+    # Not bfloat16, on processors that have it.
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": all_cores()}
     with temporary_directory() as directory:
         path, _ = save_model(model, directory, "model.pdmodel", "model.pdiparams")
         return _core().compile_model(path, "CPU", settings)
 
 
-def _run(model: Model, **settings: Any) -> Run:
-    names, compiled = list(model.fetches), _compiled(model, **settings)
+def _run(model: Model) -> Run:
+    names, compiled = list(model.fetches), _compiled(model)
 
     def run(feed: Feed) -> Mapping[str, Array]:
         return dict(zip(names, map(np.array, compiled(dict(feed)).values())))
@@ -57,6 +59,40 @@ def _run_float(model: Model) -> Run:
     substitute(graph)
     graph.write_back()
     return _run(model)
+
+
+def _run_in_paddle(model: Model) -> Run:
+    """Run an int8 model op by op in float, by zero points as OpenVINO reads them."""
+    graph = Graph(model)
+    for number, op in list(graph.ops.items()):
+        if op.type == "quantize_linear" and model.parameters[op.input("ZeroPoint")].any():
+            _round_by_floats(graph, number)
+    graph.write_back()
+    names, predictor = list(model.fetches), make_predictor(model, Optimization.NONE, all_cores())
+    return lambda feed: dict(zip(names, run_outputs(predictor, feed)))
+
+
+def _round_by_floats(graph: Graph, number: int) -> None:
+    """Replace a quantize_linear, and the ops that dequantize its integers, by ops of floats."""
+    op, parameters = graph.ops[number], graph.model.parameters
+    factor = _LEVELS / float(parameters[op.input("Scale")].item())
+    zero_point = int(parameters[op.input("ZeroPoint")].item())
+    integers = op.output()
+    scaled, rounded = (graph.add_variable(f"{integers}.{part}", integers) for part in _PARTS)
+    limits = {"min": float(-_LEVELS - 1 - zero_point), "max": float(_LEVELS - zero_point)}
+    readers = graph.readers(integers)
+    graph.replace(
+        number,
+        make_scale(op.input("X"), scaled, factor, 0.0),
+        make_op("round", {"X": [scaled]}, {"Out": [rounded]}, {}),
+        make_op("clip", {"X": [rounded]}, {"Out": [integers]}, limits),
+    )
+    for reader in readers:
+        graph.replace(reader, make_scale(integers, graph.ops[reader].output(), 1 / factor, 0.0))
+
+
+_LEVELS = 127  # Paddle's Scale is the magnitude of this integer
+_PARTS = ("scaled", "rounded")
 
 
 def _int8_layers(int8: Model) -> Mapping[str, int]:
@@ -76,8 +112,6 @@ OPENVINO = Runtime(
     extra="openvino",
     run_float=_run_float,
     run_int8=_run,
-    # In float, without the low-precision passes (config.cpp of its CPU plugin). Paddle cannot say
-    # it: it reads these zero points in another way.
-    run_as_said=lambda model: _run(model, LP_TRANSFORMS_MODE="NO"),
+    run_as_said=_run_in_paddle,
     int8_ops=_int8_layers,
 )

@@ -50,13 +50,27 @@ def check_in(
 ) -> tuple[Verification | None, str]:
     """Run a float and an int8 model, which are not changed; return what that shows, and a note.
 
-    It is None if the runtime is not installed.
+    It is None if the runtime is not installed, or cannot run them: then the note says why.
     """
     if find_spec(runtime.module) is None:
         return None, (
             f"the result was not run, as {runtime.name} is not installed: "
             f"pyquant's extra '{runtime.extra}'"
         )
+    try:
+        found = _run_in(runtime, model, int8, feeds[:_BATCHES])
+        counts = runtime.int8_ops(copy_model(int8))
+    except Exception as error:  # of whatever type the runtime raises
+        said = " ".join(str(error).split())[-_SHOWN:]
+        return None, f"the result was not checked, as {runtime.name} cannot run it here: {said}"
+    named = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
+    return found, f"{runtime.name} computes with integers: {named}"
+
+
+_SHOWN = 300  # characters of an error, whose end tells most
+
+
+def _run_in(runtime: Runtime, model: Model, int8: Model, feeds: Sequence[Feed]) -> Verification:
     parts = compared_parts(model)
     names = [part.name for part in parts]
     in_float, in_int8, as_said = (
@@ -67,19 +81,13 @@ def check_in(
             (runtime.run_as_said, int8),
         )
     )
-    feeds = feeds[:_BATCHES]
     expected, found, said = (
         [_parts(run(feed), parts) for feed in feeds] for run in (in_float, in_int8, as_said)
     )
     errors, departures = differences(parts, expected, found), differences(parts, said, found)
     departs = not worst(departures).power <= _MOST_DEPARTURE
     times = in_turns(partial(in_float, feeds[0]), partial(in_int8, feeds[0]))
-    counts = runtime.int8_ops(copy_model(int8))
-    named = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
-    return (
-        Verification(errors, departures, departs, len(feeds), *times, repairs=(), kernels=()),
-        f"{runtime.name} computes with integers: {named}",
-    )
+    return Verification(errors, departures, departs, len(feeds), *times, repairs=(), kernels=())
 
 
 def _parts(outputs: Mapping[str, Array], parts: Sequence[Compared]) -> list[Array]:
