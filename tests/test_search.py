@@ -62,6 +62,18 @@ def test_one_that_decides_is_kept_alone() -> None:
     assert (kept, is_near) == (frozenset([30]), True)
 
 
+def test_one_that_takes_most_of_the_budget_and_saves_most() -> None:
+    """The last product of a decoder: each of the others saves more for its error."""
+    errors, saved = [*[0.1] * 10, 0.45], [*[1.0] * 10, 18.0]
+
+    def power_with(kept: frozenset[int]) -> float:
+        return sum(errors[position] ** 2 for position in range(11) if position not in kept)
+
+    kept, is_near = cheapest_in_float(power_with, errors, saved, power_with(frozenset()), 0.25)
+    assert is_near
+    assert 10 not in kept
+
+
 def test_what_cannot_be_met() -> None:
     every, tried = frozenset(range(len(ERRORS))), list[frozenset[int]]()
 

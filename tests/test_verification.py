@@ -430,6 +430,24 @@ def test_pads_run_by_paddles_own_kernel(tmp_path: Path) -> None:
         assert paddle_run.relative_error(output, expected) < 0.03
 
 
+def test_a_product_in_float_runs_by_onednn(tmp_path: Path) -> None:
+    """Paddle's own kernel, that of ``mul``, takes two to three times as long."""
+    net = programs.ProgramBuilder()
+    name, dims = net.feed("x", [-1, 5, 16]), [-1, 5, 16]
+    for output in ("first", "second", "third"):
+        weight = net.parameter(f"{output}.w", programs.random((16, 16)))
+        product = {"X": name, "Y": weight}
+        name = net.op("matmul_v2", product, ("Out", output), dims, programs.STRAIGHT)
+    net.fetch(name)
+    source, feed = net.save(tmp_path / "in"), {"x": programs.random((4, 5, 16), 1)}
+    static(source, tmp_path / "out", data_loader=[feed], skip_tensor_list=["second"])
+    predictor, seen = make_predictor(tmp_path / "out", threads=1), set[str]()
+    predictor.register_output_hook(lambda op_type, *_: seen.add(op_type))
+    run_outputs(predictor, feed)
+    assert {"fc", "matmul_v2"} <= seen
+    assert "mul" not in seen
+
+
 def detector() -> programs.ProgramBuilder:
     """A detector: boxes of a hundred beside scores, of which the best are left."""
     net = Net([-1, 4, 10, 10]).conv(8).act("relu")

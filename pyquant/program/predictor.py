@@ -218,7 +218,7 @@ def _configure(config: Any, model: Model, optimization: Optimization) -> None:
     else:
         _either(config, "enable_onednn", "enable_mkldnn")()
         _keep_from_onednn(config, model.program)
-        _leave_out(config, (*_SLOW_PASSES, *(_PRODUCT_PASSES if _has_few_biases(model) else ())))
+        _leave_out(config, _passes_that_harm(model))
     if optimization is Optimization.UNFUSED:
         passes = config.pass_builder()
         for name in passes.all_passes():
@@ -233,7 +233,11 @@ def _configure_int8(config: Any, model: Model) -> None:
     if any(op.type == "dequantize_linear" for op in model.ops()):
         _either(config, "enable_onednn_int8", "enable_mkldnn_int8")()
     else:  # the int8 passes cannot be chosen once one was left out
-        _leave_out(config, _SLOW_PASSES)
+        _leave_out(config, _passes_that_harm(model))
+
+
+def _passes_that_harm(model: Model) -> tuple[str, ...]:
+    return (*_SLOW_PASSES, *(_PRODUCT_PASSES if _has_few_biases(model) else ()))
 
 
 def _leave_out(config: Any, passes: Collection[str]) -> None:

@@ -34,6 +34,10 @@ from .options import Options
 _LEFT_BY_ADAROUND = 0.15
 
 
+# A pass over an activation counts in full for ops with up to this many outputs per input.
+_USUAL_EXPANSION = 4
+
+
 @dataclass(frozen=True)
 class Equalization:
     """The factors by which activations are divided, float32[channels], by the activations' names.
@@ -71,7 +75,8 @@ def equalize(
         neighbours = find_neighbours(graph, name, observations.statistics.keys() - {name})
         if neighbours is None and not plan.takes_factors(name):
             continue
-        least_gain = LEAST_GAIN if neighbours is None else 1.0
+        share = _share_of_pass(model, readers)
+        least_gain = 1 + (LEAST_GAIN - 1) * share if neighbours is None else 1.0
         factors = channel_factors(
             observations.samples[name],
             observations.statistics[name],
@@ -80,7 +85,7 @@ def equalize(
             options.weight_levels,
             _LEFT_BY_ADAROUND if options.rounds_by_moments else 1.0,
             least_gain,
-            0.0 if options.equalize else _outliers(readers).least_cost,
+            0.0 if options.equalize else _outliers(readers).least_cost * share,
         )
         forget_weights(model, readers)
         if factors is not None and neighbours is not None:
@@ -98,6 +103,16 @@ def equalize(
 def _grid(name: str, plan: Int8Plan, ranges: ActivationRanges, statistic: ActivationMaxima) -> Grid:
     bits = plan.bits(name, statistic.range(statistic.abs_max))
     return plan.grid(name, statistic.range(ranges.searched(statistic, bits)))
+
+
+def _share_of_pass(model: Model, readers: Sequence[WeightedOp]) -> float:
+    """Return what a pass over an activation costs beside its readers, as a share of what is usual.
+
+    It is little where a decoder computes the scores of all words.
+    """
+    layouts = [weight_layout(op.desc(model), model.parameters[op.weight].shape) for op in readers]
+    expansion = sum(layout.outputs for layout in layouts) / layouts[0].inputs
+    return min(1.0, _USUAL_EXPANSION / expansion)
 
 
 def _outliers(readers: Sequence[WeightedOp]) -> Outliers:

@@ -35,9 +35,7 @@ class OpEffect(NamedTuple):
     Attributes:
         op: the op.
         error: what its own integers do to the outputs of the model, as relative rms.
-        saved: how much time they save: the root of the op's multiplications. An op in float also
-            costs what turns integers into floats around it, which does not grow with its work.
-            By the multiplications themselves, detectors came out slower (`bench.zoo`).
+        saved: how much time they save, as `time_saved` estimates it.
     """
 
     op: WeightedOp

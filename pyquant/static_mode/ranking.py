@@ -23,7 +23,7 @@ from ..program.ranges import Grid
 from ..verification.effects import Rounding, effects_of_rounding
 from .decisions import Decisions
 from .plan import OpEffect, Plan
-from .work import multiplications
+from .work import time_saved
 
 
 class _Observed(NamedTuple):
@@ -32,7 +32,7 @@ class _Observed(NamedTuple):
     Attributes:
         squares: the mean squares of each activation's rounding errors and of its values,
             float64[channels]. If it is to be divided by factors, those of the divided values.
-        sizes: how many elements each op's output has.
+        sizes: how many elements each op's activation and output have.
     """
 
     squares: dict[str, tuple[Array, Array]]
@@ -60,8 +60,8 @@ def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
                 gains[op] = effects[op.activation] / readers[op.activation] / of_activation
     usual = median(gains.values()) if gains else 1.0
     powers = {op: gains.get(op, usual) * error for op, error in errors.items()}
-    counts = multiplications(plan, sizes)
-    found = [OpEffect(op, math.sqrt(powers.get(op, 0.0)), math.sqrt(counts[op])) for op in plan.ops]
+    saved = time_saved(plan, sizes)
+    found = [OpEffect(op, math.sqrt(powers.get(op, 0.0)), saved[op]) for op in plan.ops]
     return sorted(found, key=lambda one: -(one.error**2) / one.saved)
 
 
@@ -102,8 +102,7 @@ def _observed(
 
     def see(value: Written, array: Array) -> None:
         name = value.name
-        if name in outputs:
-            found.sizes[name] = array.size
+        found.sizes[name] = array.size
         if name not in axes:
             return
         moved = np.moveaxis(array, axes[name], -1)

@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 # The search ends if the last set that is near loses at most this much more than one that is not.
 _SLACK = 1 / 8
 _ENOUGH_TRIALS = 6
@@ -15,6 +17,8 @@ _AIM = 0.8
 _STEP, _LEAST_STEP = 4.0, 1.5
 # An op counts as erring by this share of what all do at least.
 _LEAST_SHARE = 1e-6
+# A budget of errors is spent in this many parts. Each op's error is rounded up to whole ones.
+_PARTS = 4096
 
 
 def fewest(holds: Callable[[int], bool], most: int) -> int:
@@ -88,12 +92,24 @@ def cheapest_in_float(
 
 
 def _that_fit(squares: Sequence[float], saved: Sequence[float], budget: float) -> set[int]:
-    """Return the positions of ops whose errors fit in a budget, and that save most for them."""
-    fitting, used = set[int](), 0.0
-    for position in sorted(range(len(squares)), key=lambda one: squares[one] / saved[one]):
-        if used + squares[position] <= budget:
+    """Return the positions of ops whose errors fit in a budget, and that save most in all.
+
+    This is the knapsack problem, solved by dynamic programming. A greedy choice leaves out an op
+    that takes most of the budget and saves more than all that would be chosen in its place.
+    """
+    parts = [math.ceil(_PARTS * square / budget) for square in squares]
+    most = np.zeros(_PARTS + 1)  # that the ops looked at so far save, for each number of parts
+    taken = np.zeros((len(squares), _PARTS + 1), np.bool_)
+    for position, (size, worth) in enumerate(zip(parts, saved)):
+        if size <= _PARTS:
+            with_op = most[: _PARTS + 1 - size] + worth
+            taken[position, size:] = with_op > most[size:]
+            most[size:] = np.maximum(most[size:], with_op)
+    fitting, left = set[int](), _PARTS
+    for position in reversed(range(len(squares))):
+        if taken[position, left]:
             fitting.add(position)
-            used += squares[position]
+            left -= parts[position]
     return fitting
 
 

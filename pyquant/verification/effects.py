@@ -14,7 +14,7 @@ from ..errors import PyquantError
 from ..program.model import Model, copy_model
 from ..program.op import Op
 from ..program.parameters import Array
-from ..program.predictor import Hook, Optimization, all_cores, make_predictor, run_outputs
+from ..program.predictor import Hook, Optimization, See, all_cores, make_predictor, run_outputs
 from .compared import Compared, compared_parts, showing
 from .outcome import worst
 from .output_sums import differences
@@ -30,10 +30,6 @@ class Rounding(NamedTuple):
 
     of: Callable[[Array], Array]
     by_channel: bool
-
-
-class _UnknownOrderError(Exception):
-    """oneDNN keeps a tensor in an order of its own."""
 
 
 def effects_of_rounding(
@@ -66,17 +62,29 @@ def _effects(
     predictor = make_predictor(shown, optimization, all_cores())
     hook = Hook(predictor, tensors.keys())
 
-    def outputs(name: str) -> list[Array]:
+    def outputs(name: str, see: See) -> list[Array]:
         fed = {name: tensors[name].of(feed[name])} if name in feed else {}
-        with hook.running(partial(_overwrite, tensors, name), feed, 0):
+        with hook.running(see, feed, 0):
             found = run_outputs(predictor, {**feed, **fed})
         by_name = dict(zip(predictor.get_output_names(), found))
         return [part.of(by_name[part.name]) for part in parts]
 
-    expected, effects = outputs(""), dict[str, float]()
+    known = set(feed)
+
+    def look(op_type: str, name: str, tensor: Any) -> None:
+        if _in_order(tensor, tensors[name]):
+            known.add(name)
+
+    def round_one(chosen: str, op_type: str, name: str, tensor: Any) -> None:
+        if name == chosen and op_type != "feed":
+            values = view_values(tensor)
+            overwrite(values, tensors[name].of(values))
+
+    expected, effects = outputs("", look), dict[str, float]()
     for name in tensors:
-        with suppress(_UnknownOrderError):
-            effects[name] = worst(differences(parts, [expected], [outputs(name)])).power
+        if name in known:
+            found = outputs(name, partial(round_one, name))
+            effects[name] = worst(differences(parts, [expected], [found])).power
     return effects
 
 
@@ -85,12 +93,6 @@ def _before_softmax(part: Compared, producers: Mapping[str, Op]) -> Compared:
     return part if op is None or op.type != "softmax" else part._replace(name=op.input("X"))
 
 
-def _overwrite(
-    tensors: Mapping[str, Rounding], chosen: str, op_type: str, name: str, tensor: Any
-) -> None:
-    if name != chosen or op_type == "feed":
-        return
-    if tensor.layout == "ONEDNN" and (tensors[name].by_channel or not is_dense(tensor.shape)):
-        raise _UnknownOrderError
-    values = view_values(tensor)
-    overwrite(values, tensors[name].of(values))
+def _in_order(tensor: Any, rounding: Rounding) -> bool:
+    """Return whether values lie in memory in the order that rounding needs."""
+    return tensor.layout != "ONEDNN" or (not rounding.by_channel and is_dense(tensor.shape))
