@@ -27,10 +27,11 @@ from pyquant import (
     save_model,
     save_page,
 )
+from pyquant.calibration import channel_factors
 from pyquant.calibration.channel_statistics import by_channel
 from pyquant.calibration.layouts import LAYOUTS
 from pyquant.calibration.samples import ActivationSample
-from pyquant.calibration.statistic import ActivationMaxima, empty_statistic
+from pyquant.calibration.statistic import ActivationHistogram, ActivationMaxima, empty_statistic
 from pyquant.program import proto
 
 BACKENDS = ["QDQ", "OneDNN"]
@@ -42,6 +43,11 @@ def uneven(shape: tuple[int, ...], axis: int, seed: int = 0) -> Any:
     values = programs.random(shape, seed)
     np.moveaxis(values, axis, 0)[1] *= 100
     return values
+
+
+def heavy_tailed(shape: tuple[int, ...]) -> Any:
+    """Values whose largest grow with their number, as those of a decoder's gated units do."""
+    return np.random.default_rng(0).standard_t(3, shape).astype(np.float32)
 
 
 def product() -> tuple[Net, Any, str]:
@@ -322,6 +328,30 @@ def test_biases_are_corrected_for_divided_activations(tmp_path: Path, name: str)
         return float(np.abs(wrong.mean(axis=1)).mean())
 
     assert mean_error() < 0.4 * mean_error(bias_correction=False)
+
+
+@pytest.mark.parametrize(("count", "least", "most"), [(64, 2.0, 4.0), (20_000, 1.0, 1.0)])
+def test_few_positions_leave_room_for_new_values(count: int, least: float, most: float) -> None:
+    values = heavy_tailed((count, 64))
+    sample, statistic = ActivationSample(), ActivationHistogram()
+    sample.observe(values[None, None])
+    sample.raise_maxima(np.abs(values).max(axis=0))
+    statistic.observe(values)
+    assert least <= channel_factors.headroom(sample, statistic) <= most
+
+
+def test_new_values_err_less_with_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scales = np.geomspace(0.01, 1, 64, dtype=np.float32)
+    seen, new = heavy_tailed((2, 4, 16, 64)) * scales
+    net = Net([4, 16, 64]).matmul(16, **STRAIGHT)
+    net.parameters["w1"] /= scales[:, None]
+    net.end().save(tmp_path / "float")
+    errors = []
+    for make_room in (channel_factors.headroom, lambda *_: 1.0):
+        monkeypatch.setattr(channel_factors, "headroom", make_room)
+        static_runs.quantized(tmp_path, [seen], equalize=True)
+        errors.append(error_of(tmp_path, new, "float"))
+    assert errors[0] < 0.8 * errors[1]
 
 
 def test_bad_arguments(tmp_path: Path) -> None:
