@@ -1,12 +1,16 @@
 // Prints a digest of every kernel's results over one set of data. Within this processor they must
-// agree for every instruction set and number of threads, or the program fails; between processors
-// the printed lines are compared, as tests/instruction_sets/neon.sh does.
+// agree for every instruction set and number of threads, and for several callers at once, or the
+// program fails; between processors the printed lines are compared, as
+// tests/instruction_sets/neon.sh does. tests/races.sh runs it over less data.
 
+#include <atomic>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "instruction_sets/dispatch.hpp"
@@ -64,16 +68,21 @@ struct Data {
 };
 
 constexpr std::size_t kChannels = 48;
-constexpr std::size_t kSize = kChannels * 9973;  // for threads and for what is left over a vector
+constexpr std::size_t kPositions = 9973;  // for threads and for what is left over a vector
+std::size_t positions = kPositions;       // of each channel
+
+std::size_t data_size() {
+  return kChannels * positions;
+}
 
 Data make_data(Element element, bool any_bits) {
   const bool wide = element == Element::kFloat32;
   const char* name = wide ? "float32" : element == Element::kFloat16 ? "float16" : "bfloat16";
   Data data{std::string(name) + (any_bits ? " any" : " finite"), {}, {}};
-  data.storage.resize(kSize);
+  data.storage.resize(data_size());
   auto* halves = reinterpret_cast<std::uint16_t*>(data.storage.data());
   std::uint64_t state = 1;
-  for (std::size_t i = 0; i < kSize; ++i) {
+  for (std::size_t i = 0; i < data_size(); ++i) {
     std::uint32_t bits = static_cast<std::uint32_t>(random_bits(state));
     // Exponents of about 2^-13 to 2^2, some zeros.
     if (!any_bits) bits = (bits & 0x87ffffffu) | 0x38000000u;
@@ -83,7 +92,7 @@ Data make_data(Element element, bool any_bits) {
     else
       halves[i] = static_cast<std::uint16_t>(bits >> 16);
   }
-  data.tensor = {data.storage.data(), kSize, element};
+  data.tensor = {data.storage.data(), data_size(), element};
   return data;
 }
 
@@ -112,9 +121,9 @@ std::uint64_t reductions(const Data& data, int threads) {
 
 // Channels first, last and in the middle, few and many, long and short.
 std::vector<ChannelShape> channel_shapes() {
-  const std::size_t many = kSize / kChannels;
+  const std::size_t many = positions;
   return {{1, kChannels, many}, {many, kChannels, 1}, {kChannels, many, 1}, {16, 3, many},
-          {3, many, 16},        {many, 3, 16},        {1, 1, kSize},        {1, kSize, 1}};
+          {3, many, 16},        {many, 3, 16},        {1, 1, data_size()},  {1, data_size(), 1}};
 }
 
 std::uint64_t channel_maxima(const Data& data, int threads) {
@@ -130,9 +139,9 @@ std::uint64_t channel_maxima(const Data& data, int threads) {
 // Pairs in front of the channels and behind them, in rows of one value, of few and of many.
 std::uint64_t pair_maxima(const Data& data, int threads) {
   Digest digest;
-  const std::size_t many = kSize / kChannels;
+  const std::size_t many = positions;
   for (const std::size_t inner : {std::size_t{1}, std::size_t{3}, std::size_t{16}, many}) {
-    const std::size_t rows = kSize / inner / 3;
+    const std::size_t rows = data_size() / inner / 3;
     const ChannelShape outside{1, 3, rows * inner}, pairs_inside{3, rows, inner};
     std::vector<float> maxima(3);
     channel_pair_max(data.tensor, outside, pairs_inside, maxima.data(), threads);
@@ -160,7 +169,7 @@ std::uint64_t channel_sums(const Data& data, int threads) {
 // Samples whose channels lie side by side, all or some, at few positions and many.
 std::uint64_t samples(const Data& data, int threads) {
   Digest digest;
-  const std::size_t many = kSize / kChannels;
+  const std::size_t many = positions;
   for (const Samples& some : std::vector<Samples>{{3, 1, many, 16, true},
                                                   {16, 3, many, 1, true},
                                                   {1, 1, many, kChannels, true},
@@ -178,10 +187,10 @@ std::uint64_t samples(const Data& data, int threads) {
                 fraction.data());
     digest.add(whole);
     digest.add(fraction);
-    const std::vector<std::size_t> positions{0, some.positions / 2, some.positions - 1};
-    std::vector<float> rows(some.count * positions.size() * whole.size());
-    std::vector<std::uint64_t> hashes(some.count * positions.size());
-    sample_rows(data.tensor, some, positions, rows.data(), hashes.data(), threads);
+    const std::vector<std::size_t> taken{0, some.positions / 2, some.positions - 1};
+    std::vector<float> rows(some.count * taken.size() * whole.size());
+    std::vector<std::uint64_t> hashes(some.count * taken.size());
+    sample_rows(data.tensor, some, taken, rows.data(), hashes.data(), threads);
     digest.add(rows);
     digest.add(hashes);
   }
@@ -198,7 +207,7 @@ std::uint64_t histograms(const Data& data, int threads) {
     }
   }
   std::vector<std::uint64_t> counts(4096);
-  const Samples samples{kChannels, 1, kSize / kChannels, 1, false};
+  const Samples samples{kChannels, 1, positions, 1, false};
   const Observation seen = observe(data.tensor, samples, -8, {counts.data(), 4096}, threads);
   digest.add(counts);
   digest.add(seen.range.minimum);
@@ -261,7 +270,8 @@ std::uint64_t rounding(const Data& data, int threads) {
 
 std::uint64_t groups(const Data& data, int threads) {
   Digest digest;
-  for (const GroupShape shape : {GroupShape{48, 64, 131}, GroupShape{3001, 128, 1}}) {
+  for (const GroupShape shape : {GroupShape{48, 64, 131 * positions / kPositions},
+                                 GroupShape{3001 * positions / kPositions, 128, 1}}) {
     for (const int bits : {4, 8}) {
       std::vector<std::int8_t> integers(shape.outer * shape.size * shape.inner);
       std::vector<float> steps(shape.outer * shape.inner);
@@ -291,15 +301,18 @@ bool print_digest(const Family& family, const Data& data) {
   const std::uint64_t expected = family.digest(data, 1);
   std::printf("%-15s %-16s %016llx\n", family.name, data.name.c_str(),
               static_cast<unsigned long long>(expected));
-  bool same = true;
+  std::atomic<bool> same{true};
   for (const std::string& name : available_instruction_sets()) {
     select_instruction_set(name);
-    for (const int threads : {1, 2, 5}) {
-      if (family.digest(data, threads) == expected) continue;
-      std::fprintf(stderr, "%s of %s differ: %s, %d threads\n", family.name, data.name.c_str(),
-                   name.c_str(), threads);
-      same = false;
-    }
+    std::vector<std::thread> callers;
+    for (const int threads : {1, 2, 5})
+      callers.emplace_back([&, threads] {
+        if (family.digest(data, threads) == expected) return;
+        std::fprintf(stderr, "%s of %s differ: %s, %d threads\n", family.name, data.name.c_str(),
+                     name.c_str(), threads);
+        same = false;
+      });
+    for (std::thread& caller : callers) caller.join();
   }
   return same;
 }
@@ -318,6 +331,8 @@ int print_digests() {
 }  // namespace
 }  // namespace pyquant
 
-int main() {
+// Takes the number of positions, if it is not to be the usual one.
+int main(int count, char** arguments) {
+  if (count > 1) pyquant::positions = std::strtoul(arguments[1], nullptr, 10);
   return pyquant::print_digests();
 }
