@@ -10,14 +10,24 @@ import resource
 import signal
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import programs
 import pytest
 
-from pyquant import OutputError, load_model, quant_post_static, save_model
-from pyquant.program.output_files import OutputFiles, end_killed_runs, temporary_directory
+from pyquant import (
+    Calibration,
+    OutputError,
+    calibrate,
+    load_model,
+    quant_post_static,
+    save_model,
+)
+from pyquant.program.output_files import OutputFiles, end_killed_runs
+from pyquant.program.temporary import TemporaryDirectory, temporary_directory
 
 pytestmark = pytest.mark.any_isa
 
@@ -202,32 +212,96 @@ def test_a_model_is_read_once_its_killed_run_is_ended(tmp_path: Path, source: Pa
     assert sorted(path.name for path in out.iterdir()) == names
 
 
-def test_a_full_temporary_directory_is_named(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+@contextmanager
+def full_beyond(size: int) -> Iterator[None]:
+    """Let no file grow beyond a size, as if the disk were full."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
     try:
-        said = rf"^{tmp_path}: .*too large.* TMPDIR"
-        with pytest.raises(OutputError, match=said), temporary_directory() as directory:
-            (directory / "m").write_bytes(bytes(4000))
+        yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_a_full_temporary_directory_is_named(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    said = rf"^{tmp_path}: .*too large.* TMPDIR"
+    with full_beyond(2000), pytest.raises(OutputError, match=said), temporary_directory() as at:
+        (at / "m").write_bytes(bytes(4000))
     assert not list(tmp_path.iterdir())
+
+
+def test_no_directory_takes_temporary_files(monkeypatch: Any) -> None:
+    """As where all of them are on one full disk."""
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/proc/none"])
+    said = r"^TMPDIR: .*No usable temporary directory found in \['/proc/none'\]"
+    with pytest.raises(OutputError, match=said), temporary_directory():
+        pass
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, monkeypatch: Any) -> None:
+    """But neither what a living one has, nor what is not pyquant's."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    child = os.fork()
+    if not child:
+        (TemporaryDirectory().path / "big").write_bytes(bytes(1000))
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+    (left,) = tmp_path.iterdir()
+    (tmp_path / "others").mkdir()
+    (tmp_path / "pyquant-link").symlink_to(tmp_path / "others")
+    with temporary_directory() as one, temporary_directory() as other:
+        assert one.is_dir()
+        assert other.is_dir()
+        assert not left.exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"others", "pyquant-link"}
+
+
+@pytest.mark.parametrize("what", ["a result", "a checkpoint"])
+def test_the_disk_is_full_anywhere(tmp_path: Path, monkeypatch: Any, what: str) -> None:
+    """For any size that fits: a typed error, and nothing but what was whole before."""
+    source, batches = computed_parameter().save(tmp_path / "in"), [programs.random((2, 3, 8, 8))]
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    out, failures = tmp_path / "out", 0
+    for size in (int(100 * 1.7**power) for power in range(20)):
+        try:
+            with full_beyond(size):
+                if what == "a result":
+                    quant_post_static(None, source, out, data_loader=batches)
+                else:
+                    out.mkdir(exist_ok=True)
+                    calibrate(source, data_loader=batches, checkpoint=out / "c.npz")
+            break
+        except OutputError:
+            failures += 1
+            assert not list(tmp_path.glob("temporary/*"))
+            assert not list(tmp_path.glob("out/*"))
+    assert failures > 3
+    if what == "a result":
+        assert "quantize" in [op.type for op in load_model(out).ops()]
+    else:
+        assert Calibration.load(out / "c.npz").batches == 1
+
+
+def computed_parameter() -> programs.Net:
+    """Return a network with a parameter that Paddle has to compute."""
+    net = programs.Net([2, 3, 8, 8]).conv(4)
+    offsets = net.parameter("offsets", programs.random((4, 1, 1)))
+    doubled = net.op("scale", {"X": offsets}, ("Out", "doubled"), [4, 1, 1], {"scale": 2.0})
+    return net.then("elementwise_add", {"X": net.last, "Y": doubled}, "Out", {"axis": -1}).end()
 
 
 @pytest.mark.parametrize("needs", ["a computed parameter", "an int8 run"])
 def test_no_temporary_directory(tmp_path: Path, monkeypatch: Any, needs: str) -> None:
-    net = programs.Net([2, 3, 8, 8]).conv(4)
-    options: dict[str, Any] = {}
+    net, options = computed_parameter(), dict[str, Any]()
     if needs == "an int8 run":
+        net = programs.Net([2, 3, 8, 8]).conv(4).end()
         options["eval_function"] = lambda _: 1.0
-    else:
-        offsets = net.parameter("offsets", programs.random((4, 1, 1)))
-        doubled = net.op("scale", {"X": offsets}, ("Out", "doubled"), [4, 1, 1], {"scale": 2.0})
-        net.then("elementwise_add", {"X": net.last, "Y": doubled}, "Out", {"axis": -1})
-    source = net.end().save(tmp_path / "in")
+    source = net.save(tmp_path / "in")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    with pytest.raises(OutputError, match=rf"^{tmp_path}/none/\w+: .*No such file.* TMPDIR"):
+    with pytest.raises(OutputError, match=rf"^{tmp_path}/none/[\w-]+: .*No such file.* TMPDIR"):
         quant_post_static(
             None, source, tmp_path / "out", data_loader=[programs.random((2, 3, 8, 8))], **options
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..errors import CalibrationFileError, OutputError
 from ..program.parameters import Array
+from ..program.temporary import TemporaryDirectory, temporary_place
 from .archive import read_arrays
 from .data import Feed
 
@@ -27,7 +27,7 @@ class Boundaries:
 
     def __init__(self, directory: Path | None, most_bytes: int) -> None:
         self._kept = directory
-        self._temporary: Path | None = None
+        self._temporary: TemporaryDirectory | None = None
         self._left = most_bytes
         self._in_memory: dict[tuple[int, int], Feed] = {}
 
@@ -37,7 +37,7 @@ class Boundaries:
     def __exit__(self, *_: object) -> None:
         self._in_memory.clear()
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            self._temporary.remove()
 
     @property
     def is_on_disk(self) -> bool:
@@ -86,19 +86,19 @@ class Boundaries:
 
     @property
     def _directory(self) -> Path | None:
-        return self._kept or self._temporary
+        return self._temporary.path if self._temporary is not None else self._kept
 
     def _path(self, segment: int, batch: int) -> Path:
         assert self._directory is not None
         return self._directory / f"{segment}-{batch}.npz"
 
     def _write(self, segment: int, batch: int, tensors: Feed) -> None:
-        where = self._directory or Path(tempfile.gettempdir())
+        where = self._directory
         try:
             if self._kept is not None:
                 self._kept.mkdir(parents=True, exist_ok=True)
             elif self._temporary is None:
-                self._temporary = Path(tempfile.mkdtemp(prefix="pyquant-"))
+                self._temporary = TemporaryDirectory()
             where = self._path(segment, batch)
             # A process may be killed here: then there is no file, or the earlier one.
             half = where.with_suffix(".half")
@@ -107,7 +107,7 @@ class Boundaries:
             os.replace(half, where)
         except OSError as error:
             raise OutputError(
-                f"{where}: what a segment passes on cannot be written "
+                f"{where or temporary_place(error)}: what a segment passes on cannot be written "
                 f"({error.strerror or error}). Make room there, or name another directory: in "
                 "TMPDIR, or with checkpoint another path. What was calibrated so far is kept there."
             ) from error

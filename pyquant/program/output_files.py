@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and together or not at all; temporary ones."""
+"""Files that appear whole or not at all, and together or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import errno
 import fcntl
 import json
 import os
-import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -300,21 +299,3 @@ def _failure_noted(left: list[str], remark: str) -> Iterator[None]:
         yield
     except OSError:
         left.append(remark)
-
-
-@contextmanager
-def temporary_directory() -> Iterator[Path]:
-    """Yield a new directory, which is removed at the end.
-
-    Raises OutputError if it, or what the ``with`` block writes there, cannot be written.
-    """
-    try:
-        with tempfile.TemporaryDirectory() as directory:
-            yield Path(directory)
-    except OutputError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{error.filename or tempfile.gettempdir()}: temporary files cannot be written "
-            f"({error.strerror or error}). Make room there, or name another directory in TMPDIR."
-        ) from error

@@ -18,10 +18,10 @@ from . import proto
 from .misfusion import kept_apart
 from .model import Model
 from .op import Op, ops_of
-from .output_files import temporary_directory
 from .parameters import Array, write_combined
 from .running import loading, watch
 from .silence import silenced
+from .temporary import temporary_directory
 
 _PLACEMENT_PASSES = ("onednn_placement_pass", "mkldnn_placement_pass")  # 3.x, 2.6
 # Its time grows with the square of the number of ops: 5 s for a decoder of 30 layers. Without it,

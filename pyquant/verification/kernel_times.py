@@ -15,7 +15,7 @@ import numpy as np
 
 from ..calibration.data import Feed
 from ..program.model import Model, copy_model, save_model
-from ..program.output_files import temporary_directory
+from ..program.temporary import temporary_directory
 
 _WARM = "pyquant: warm"
 

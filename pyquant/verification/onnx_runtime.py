@@ -9,9 +9,9 @@ from typing import Any
 from ..calibration.data import Feed
 from ..program.model import Model
 from ..program.onnx_model.export import OPSET, to_onnx
-from ..program.output_files import temporary_directory
 from ..program.parameters import Array
 from ..program.predictor import all_cores
+from ..program.temporary import temporary_directory
 from .runtime_check import Run, Runtime
 
 _INT8_NODES = ("QLinear", "QGemm", "MatMulIntegerToFloat")

@@ -14,10 +14,10 @@ from ..program.folding.affine import make_scale
 from ..program.graph import Graph
 from ..program.model import Model, save_model
 from ..program.op import make_op
-from ..program.output_files import temporary_directory
 from ..program.parameters import Array
 from ..program.predictor import Optimization, all_cores, make_predictor, run_outputs
 from ..program.targets.openvino import substitute
+from ..program.temporary import temporary_directory
 from .runtime_check import Run, Runtime
 
 _INT8_TYPES = ("u8", "i8")

@@ -12,10 +12,10 @@ from .. import proto
 from ..graph import Graph
 from ..op import Op, make_op, replace_ops
 from ..op_facts import Fact, has
-from ..output_files import temporary_directory
 from ..parameters import Array, write_combined
 from ..predictor import cpu_config, run_outputs
 from ..running import loading, watch
+from ..temporary import temporary_directory
 from ..tensor_inputs import use_attributes
 from .rule import Scope
 
