@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from .calibration.data import Source
+from .calibration.iteration import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .isolation import run_isolated
@@ -88,7 +88,7 @@ def calibrate(
         <QuantizationResult: 3 activations, 3 weights, int8/model.pdmodel>
     """
     if isolate:
-        there: Calibration = run_isolated(calibrate, {**locals(), "isolate": False})
+        there: Calibration = run_isolated(calibrate, {**locals(), "isolate": False}, [model_dir])
         return there
     options = CalibrationOptions(
         batch_generator=batch_generator,

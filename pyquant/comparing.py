@@ -8,7 +8,8 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from .calibration.data import Feed, Source
+from .calibration.data import Feed
+from .calibration.iteration import Source
 from .calibration.source import CalibrationData
 from .comparison.equalized import Equalized, equalized
 from .comparison.paired import PairedRun

@@ -15,7 +15,7 @@ import pickle
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from .calibration.data import iterate_source, source_length
+from .calibration.iteration import iterate_source, source_length
 from .errors import ModelCrashError, SettingError
 from .program.running import tell_ops
 from .progress import logger
@@ -35,11 +35,13 @@ _MARK_BYTES = 1 << 12
 _CHILD = "import sys; sys.path[:] = {path!r}; from pyquant.isolation import serve; serve{fds}"
 
 
-def run_isolated(call: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
+def run_isolated(
+    call: Callable[..., Any], arguments: Mapping[str, Any], models: Sequence[str | Path]
+) -> Any:
     """Return what ``call(**arguments)`` returns in a process of its own, or raise what it raises.
 
-    Raises ModelCrashError, which names the op that ran, if the process dies; SettingError if an
-    argument cannot be given to another process.
+    Raises ModelCrashError, which names the models and the op that ran, if the process dies;
+    SettingError if an argument cannot be given to another process.
     """
     given = dict(arguments)
     for name in _ELSEWHERE:
@@ -57,9 +59,8 @@ def run_isolated(call: Callable[..., Any], arguments: Mapping[str, Any]) -> Any:
         raise SettingError(
             f"isolate: an argument cannot be given to another process ({error})."
         ) from error
-    where = Path(str(given["model_dir"]))
     with _Child() as child:
-        return child.answer(request, data, where)
+        return child.answer(request, data, " and ".join(map(str, models)))
 
 
 def _is_elsewhere(source: Any) -> bool:
@@ -92,7 +93,7 @@ class _Child:
         self._connection.close()
         os.close(self._mark)
 
-    def answer(self, request: bytes, data: Mapping[str, Any], where: Path) -> Any:
+    def answer(self, request: bytes, data: Mapping[str, Any], where: str) -> Any:
         """Send the request, give the data that are asked for, and return the result."""
         iterators: dict[str, Iterator[Any]] = {}
         with _interrupts_passed_to(self._process):
@@ -120,7 +121,7 @@ class _Child:
             item = []
         self._connection.send(item)
 
-    def _crash(self, where: Path) -> ModelCrashError:
+    def _crash(self, where: str) -> ModelCrashError:
         code = self._process.wait()
         how = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
         ran = os.pread(self._mark, _MARK_BYTES, 0).partition(b"\0")[0].decode(errors="replace")

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .calibration.data import Source
+from .calibration.iteration import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .errors import SettingError, UnsupportedError
@@ -217,7 +217,9 @@ def quant_post_static(
         True
     """
     if isolate:
-        there: QuantizationResult = run_isolated(quant_post_static, {**locals(), "isolate": False})
+        there: QuantizationResult = run_isolated(
+            quant_post_static, {**locals(), "isolate": False}, [model_dir]
+        )
         return there
     check_supported(
         weight_bits=weight_bits, activation_bits=activation_bits, onnx_format=onnx_format

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .calibration.data import Source
+from .calibration.iteration import Source
 from .calibration.source import CalibrationData
 from .errors import CalibrationDataError
 from .program.model import Model, load_model

@@ -584,7 +584,7 @@ def test_command_line(
     page = tmp_path / "page.html"
     data = ["--data", str(tmp_path / "data.npz")]
     more = ["--html", str(page), "--batches", "2", "--batch-size", "4", "--top", "1"]
-    assert main(["compare", str(source), str(int8), *data, *more]) == 0
+    assert main(["compare", "--no-isolate", str(source), str(int8), *data, *more]) == 0
     text = capsys.readouterr().out
     assert "data       8 samples in 2 batches" in text
     assert "activations: 3, worst first" in text
@@ -594,18 +594,18 @@ def test_command_line(
     Page(page.read_text("utf-8"))
     shutil.move(source / "m.pdiparams", source / "weights")
     named = ["--float-params", "weights", "--int8-params", "model.pdiparams"]
-    assert main(["compare", str(source), str(int8), *data, *named]) == 0
+    assert main(["compare", "--no-isolate", str(source), str(int8), *data, *named]) == 0
     capsys.readouterr()
     for arguments, said in [
         ([str(int8), str(source), "--int8-params", "weights"], f"{int8}/model.pdmodel: "),
         ([str(source), str(int8)], f"{source}/first.w: "),
     ]:
-        assert main(["compare", *arguments, *data]) == 1
+        assert main(["compare", "--no-isolate", *arguments, *data]) == 1
         message = capsys.readouterr().err.splitlines()[-1]
         assert message.startswith("pyquant: ")
         assert said in message
     with pytest.raises(SystemExit):
-        main(["compare", str(source), str(int8), *data, "--top", "0"])
+        main(["compare", "--no-isolate", str(source), str(int8), *data, "--top", "0"])
 
 
 def test_public_names() -> None:

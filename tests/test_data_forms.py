@@ -157,7 +157,7 @@ def test_the_preprocessing_goes_with_the_model(
     assert main(["dynamic", str(source), "-o", str(tmp_path / "small")]) == 0
     for result in ("int8", "small"):
         capsys.readouterr()
-        assert main(["run", str(tmp_path / result), *data]) == 0
+        assert main(["run", "--no-isolate", str(tmp_path / result), *data]) == 0
         assert "output y float32[2, 10]" in capsys.readouterr().out
 
 
@@ -171,7 +171,7 @@ def test_the_command_line_takes_a_function(
     Path("cli_batches.py").write_text(
         "import numpy\ndef some():\n    yield numpy.ones((3, 3, 8, 8), 'float32')\n"
     )
-    assert main(["run", str(source), "--data", "cli_batches:some"]) == 0
+    assert main(["run", "--no-isolate", str(source), "--data", "cli_batches:some"]) == 0
     assert "output y float32[3, 10]" in capsys.readouterr().out
 
 
@@ -185,7 +185,7 @@ def test_files_that_are_no_data(
         ("empty.npz", "empty.npz: it holds no array"),
         ("none.npz", "none.npz: there is no such file"),
     ):
-        assert main(["run", str(source), "--data", str(tmp_path / name)]) == 1
+        assert main(["run", "--no-isolate", str(source), "--data", str(tmp_path / name)]) == 1
         assert said in capsys.readouterr().err
     wanted = ["-o", str(tmp_path / "out"), "--calibration", str(tmp_path / "none.npz")]
     assert main(["static", "--no-isolate", str(source), *wanted]) == 1

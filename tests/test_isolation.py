@@ -1,9 +1,11 @@
-"""Static mode in a process of its own, which may die of the model."""
+"""Static mode, and commands, in a process of their own, which may die of the model."""
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -26,6 +28,7 @@ from pyquant import (
     quant_post_static,
 )
 from pyquant.calibrating import calibrate
+from pyquant.cli.answer import Answer
 
 pytestmark = pytest.mark.any_isa
 
@@ -103,7 +106,7 @@ def test_the_command_line_isolates(
 ) -> None:
     isolated = []
 
-    def run(call: Any, arguments: dict[str, Any]) -> Any:
+    def run(call: Any, arguments: dict[str, Any], models: Any) -> Any:
         isolated.append(call.__name__)
         return call(**arguments)
 
@@ -112,3 +115,64 @@ def test_the_command_line_isolates(
     arguments = ["calibrate", source, "--data", tmp_path / "x.npy", "-o", tmp_path / "c.npz"]
     assert cli.main([*map(str, arguments), *option]) == 0
     assert isolated == ([] if option else ["calibrate"])
+
+
+def killed_by_data(directory: Path) -> str:
+    """Write a module; return words for --data that name its function, which kills its process."""
+    (directory / "killing.py").write_text(
+        "import os, signal, numpy\n"
+        "def some():\n"
+        "    yield numpy.ones((1, 3, 8, 8), 'float32')\n"
+        "    os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    return "killing:some"
+
+
+@pytest.mark.parametrize("command", ["run", "compare"])
+def test_a_death_under_a_command_is_named(
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    """The process in which the command works dies of the model, as far as it can tell."""
+    models = [str(source)]
+    if command == "compare":
+        quant_post_static(None, source, tmp_path / "out", data_loader=BATCHES[:2], verify=False)
+        models.append(str(tmp_path / "out"))
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([command, *models, "--data", killed_by_data(tmp_path), "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["error"] == "ModelCrashError"
+    models_and_place = f"{' and '.join(models)}: .*died .SIGSEGV. while Paddle ran it"
+    assert re.search(f"^pyquant: {models_and_place}\\.", said.err)
+
+
+def test_an_isolated_command_answers_the_same(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "x.npy", np.concatenate(BATCHES[:2]))
+    answers = []
+    for option in ((), ("--no-isolate",)):
+        arguments = ["run", str(source), "--data", str(tmp_path / "x.npy"), "--json", *option]
+        assert cli.main(arguments) == 0
+        answers.append(json.loads(capsys.readouterr().out)["outputs"])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("command", ["run", "compare", "verify", "fold"])
+def test_a_command_that_runs_a_model_isolates_it(
+    source: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    isolated = []
+
+    def run(call: Any, arguments: dict[str, Any], models: list[Path]) -> Answer:
+        isolated.append((call.__module__, models))
+        return Answer("", {})
+
+    monkeypatch.setattr("pyquant.isolation.run_isolated", run)
+    more = {"run": ["--data", "x"], "fold": ["out"]}.get(command, ["int8", "--data", "x"])
+    assert cli.main([command, str(source), *more]) == 0
+    models = [source, Path("int8")] if "int8" in more else [source]
+    assert isolated == [(f"pyquant.cli.{command}", models)]

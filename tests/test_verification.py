@@ -301,7 +301,7 @@ def test_the_command_line_runs_a_model(tmp_path: Path, capsys: pytest.CaptureFix
     np.save(tmp_path / "x.npy", IMAGES)
     data = ["--data", str(tmp_path / "x.npy"), "--batch-size", "3"]
     outputs = ["-o", str(tmp_path / "y.npz"), "--threads", "1", "--kernels"]
-    assert main(["run", str(source), *data, *outputs]) == 0
+    assert main(["run", "--no-isolate", str(source), *data, *outputs]) == 0
     text = capsys.readouterr().out
     assert re.search(r"ms +\d x convolution \S+ +f32 -> f32", text)
     assert re.search(r"kernels of the first batch: .*float kernels \d+%", text)
@@ -498,8 +498,8 @@ def test_what_pyquant_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[
         (fixed, tmp_path / "1.npy", r"batch 0: .*\[1, 3, 9\]"),
         (any_size, tmp_path / "none.npy", r"none\.npy"),
     ):
-        assert main(["run", model, "--data", str(data)]) == 1
+        assert main(["run", "--no-isolate", model, "--data", str(data)]) == 1
         assert re.search(said, capsys.readouterr().err)
     (tmp_path / "none.npy").unlink()
-    assert main(["run", any_size, "--data", str(tmp_path)]) == 1
+    assert main(["run", "--no-isolate", any_size, "--data", str(tmp_path)]) == 1
     assert "size" in capsys.readouterr().err

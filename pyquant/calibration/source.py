@@ -17,7 +17,8 @@ from ..program.mapped_files import changed_file, open_regular
 from ..program.model import Model
 from ..program.parameters import Array
 from .archive import map_array, read_arrays
-from .data import Feeds, Source, feeds_of_batches, feeds_of_samples, source_length
+from .data import Feeds, feeds_of_batches, feeds_of_samples
+from .iteration import Source, source_length
 
 
 class CalibrationData:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from .answer import Answer
 from .choices import (
     CHANNELS,
     DEPLOY_BACKENDS,
@@ -198,12 +199,33 @@ def add_calibration(
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="run the data on a Ray cluster ('local' starts one here)"
     )
+    add_isolation(parser)
+
+
+def add_isolation(parser: argparse.ArgumentParser) -> None:
+    """Add whether the model has a process of its own."""
     parser.add_argument(
         "--no-isolate",
         dest="isolate",
         action="store_false",
         help="run the model in this process, which it may end, instead of one of its own",
     )
+
+
+def answer_isolated(
+    answer: Callable[[dict[str, Any]], Answer], options: dict[str, Any], *models: str
+) -> Answer:
+    """Return what ``answer(options)`` returns, in a process of its own unless that is not wanted.
+
+    ``models`` are the options that name the models.
+    """
+    if not options.pop("isolate"):
+        return answer(options)
+    from ..isolation import run_isolated
+
+    paths = [options[name] for name in models]
+    answered: Answer = run_isolated(answer, {"options": options}, paths)
+    return answered
 
 
 def settle_process(options: dict[str, Any]) -> None:

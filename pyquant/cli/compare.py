@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_pair, add_samples, load_pair, positive, renamed
+from .arguments import (
+    add_isolation,
+    add_pair,
+    add_samples,
+    answer_isolated,
+    load_pair,
+    positive,
+    renamed,
+)
 from .data import data_words, take_data
 
 HELP = "a float model and its quantized one, tensor by tensor, over data"
@@ -18,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_pair(parser)
     add_samples(parser)
+    add_isolation(parser)
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write an illustrated page")
     parser.add_argument(
         "--top", type=positive, metavar="N", help="print the N worst lines of each table only"
@@ -32,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def answer(options: dict[str, Any]) -> Answer:
     """Compare two models; write a page if one is asked for."""
+    return answer_isolated(_answer, options, "float_model", "int8_model")
+
+
+def _answer(options: dict[str, Any]) -> Answer:
     from ..comparing import compare
     from ..comparison.page import save_page
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
+from . import convert
 from .answer import Answer
-from .arguments import renamed
-from .convert import add_arguments as add_arguments
-from .convert import write
+from .arguments import add_isolation, answer_isolated, renamed
 
 HELP = "a float model with fewer ops and the same outputs"
 
 
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    convert.add_arguments(parser)
+    add_isolation(parser)
+
+
 def answer(options: dict[str, Any]) -> Answer:
-    """Fold the model, and write it."""
+    """Fold the model, and write it. Paddle computes its constants."""
+    return answer_isolated(_answer, options, "model")
+
+
+def _answer(options: dict[str, Any]) -> Answer:
     from ..program.folding.fold import fold
     from ..program.model import load_model
     from ..program.quantizable import refuse_quantized
@@ -23,6 +33,6 @@ def answer(options: dict[str, Any]) -> Answer:
     refuse_quantized(model)
     before = sum(1 for _ in model.ops())
     fold(model)
-    paths, after = write(model, output, opset), sum(1 for _ in model.ops())
+    paths, after = convert.write(model, output, opset), sum(1 for _ in model.ops())
     text = "\n".join([*paths, f"{before} ops -> {after}"])
     return Answer(text, {"files": paths, "ops_before": before, "ops_after": after})

@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_model, add_samples, positive, renamed
+from .arguments import add_isolation, add_model, add_samples, answer_isolated, positive, renamed
 from .data import take_data
 
 HELP = "the outputs of a model, quantized or not, and its time"
@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_model(parser)
     add_samples(parser)
+    add_isolation(parser)
     parser.add_argument("--threads", type=positive, metavar="N", help="of the CPU (all)")
     parser.add_argument("-o", "--output", type=Path, help="also write the outputs, an .npz file")
     parser.add_argument(
@@ -29,6 +30,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def answer(options: dict[str, Any]) -> Answer:
     """Run a model over the data."""
+    return answer_isolated(_answer, options, "model")
+
+
+def _answer(options: dict[str, Any]) -> Answer:
     from ..calibration.source import CalibrationData
     from ..deployment import deployed
     from ..errors import CalibrationDataError

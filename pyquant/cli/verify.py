@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from .answer import Answer
-from .arguments import add_pair, add_samples, load_pair, renamed
+from .arguments import add_isolation, add_pair, add_samples, answer_isolated, load_pair, renamed
 from .data import take_data
 
 HELP = "run a quantized model beside its float one: errors of the outputs, and times"
@@ -16,6 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_pair(parser)
     add_samples(parser)
+    add_isolation(parser)
     parser.add_argument(
         "--max-error",
         type=float,
@@ -28,6 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def answer(options: dict[str, Any]) -> Answer:
     """Run both models, and say how far they are apart."""
+    return answer_isolated(_answer, options, "float_model", "int8_model")
+
+
+def _answer(options: dict[str, Any]) -> Answer:
     from ..verifying import verify
 
     bar = options.pop("max_error")

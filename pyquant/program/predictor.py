@@ -19,7 +19,7 @@ from .misfusion import kept_apart
 from .model import Model
 from .op import Op, ops_of
 from .parameters import Array, write_combined
-from .running import loading, watch
+from .running import loading, running, watch
 from .silence import silenced
 from .temporary import temporary_directory
 
@@ -92,6 +92,7 @@ def set_inputs(predictor: Any, feed: Mapping[str, Array]) -> None:
 def run_outputs(predictor: Any, feed: Mapping[str, Array]) -> list[Array]:
     """Run one batch and return copies of the outputs."""
     set_inputs(predictor, feed)
+    running()
     predictor.run()
     names = predictor.get_output_names()
     return [np.asarray(predictor.get_output_handle(name).copy_to_cpu()) for name in names]

@@ -19,6 +19,12 @@ def loading() -> None:
         _tell[-1]("while Paddle loaded it")
 
 
+def running() -> None:
+    """Tell that Paddle runs a model, if anybody asks: the Predictor may be one that shows no op."""
+    if _tell:
+        _tell[-1]("while Paddle ran it")
+
+
 def watch(predictor: Any) -> None:
     """Tell which ops a Predictor runs, if anybody asks. Paddle 2.6 shows them only afterwards."""
     if not _tell:

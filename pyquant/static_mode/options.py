@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..calibration.data import Source
+from ..calibration.iteration import Source
 from ..calibration.run import Checkpoint, Engine, checkpoint_at, run_here
 from ..calibration.sequential import tight_limit
 from ..calibration.source import CalibrationData
