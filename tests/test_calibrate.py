@@ -220,6 +220,24 @@ def test_it_runs_on_another_thread(source: Path, tmp_path: Path) -> None:
     assert done[0].batches == 13
 
 
+def test_two_calls_with_one_checkpoint(tmp_path: Path, source: Path) -> None:
+    """The second one begins and ends, or is stopped, while the first one runs."""
+    expected = quantized(source, tmp_path / "whole", data_loader=BATCHES)
+    path, options = tmp_path / "c.npz", {"checkpoint_every": 1}
+    for first, number in enumerate((2, 6)):
+
+        def beside(number: int = number) -> Iterator[Any]:
+            yield from BATCHES[:number]
+            with pytest.raises(StoppedError):
+                calibrate(source, data_loader=stopping_after(9), checkpoint=path, **options)
+            yield from BATCHES[number:]
+
+        out = tmp_path / str(first)
+        assert quantized(source, out, data_loader=beside, checkpoint=path, **options) == expected
+        assert Calibration.load(path).batches == len(BATCHES)
+        path.unlink()
+
+
 KILLED = """
 import sys, time
 import numpy as np

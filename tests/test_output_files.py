@@ -149,8 +149,14 @@ def killed_at(directory: Path, call: int) -> bool:
 
 
 def pair_in(directory: Path) -> list[bytes | None]:
-    paths = [directory / "in" / name for name in PAIR]
-    return [path.read_bytes() if path.exists() else None for path in paths]
+    return [content_of(directory / "in" / name) for name in PAIR]
+
+
+def content_of(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
 
 
 @pytest.mark.parametrize("before", ["a pair", "nothing"])
@@ -177,6 +183,39 @@ def test_killed_at_every_call_it_leaves_one_pair(tmp_path: Path, before: str) ->
     assert call > 20
     assert ended_as == {whole[0], b"new"}
     assert found == [b"new", b"new"]
+
+
+def test_several_processes_write_whole_pairs(tmp_path: Path) -> None:
+    """Who finds the same program before and after finds the parameters that go with it."""
+    writers, rounds = 3, 40
+    write_pair(tmp_path, b"first")
+    children = []
+    for writer in range(writers):
+        child = os.fork()
+        if not child:
+            try:
+                for number in range(rounds):
+                    write_pair(tmp_path, f"{writer} {number}".encode())
+            finally:
+                os._exit(sys.exc_info()[0] is not None)
+        children.append(child)
+    seen = set()
+    while children:
+        before, found, after = pair_in(tmp_path)[1], *pair_in(tmp_path)
+        if before is not None and before == after:
+            assert found == before
+            seen.add(found)
+        ended, status = os.waitpid(children[-1], os.WNOHANG)
+        assert status == 0
+        if ended:
+            children.pop()
+    assert len(seen) > 3
+    last = {f"{writer} {rounds - 1}".encode() for writer in range(writers)}
+    found = pair_in(tmp_path)
+    assert found[0] == found[1]
+    assert found[0] in last
+    assert sorted(path.name for path in (tmp_path / "in").iterdir()) == sorted(PAIR)
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_run_that_lives_is_left_alone(directory: Path) -> None:

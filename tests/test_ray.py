@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,9 +33,11 @@ pytestmark = pytest.mark.any_isa
 
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     yield
     ray.shutdown()
+    signal.signal(signal.SIGTERM, before)  # Ray has one of its own
 
 
 def test_the_model_is_that_of_one_process(tmp_path: Path, source: Path) -> None:
@@ -100,6 +104,43 @@ def test_a_checkpoint_has_the_batches_in_order(tmp_path: Path, source: Path) -> 
     calibrate(source, data_loader=BATCHES, checkpoint=path)
     expected = quantized(source, tmp_path / "whole", data_loader=BATCHES)
     assert quantized(source, tmp_path / "out", calibration=path) == expected
+
+
+DRIVER = """
+import sys
+import numpy as np, ray
+import pyquant
+
+def batches():
+    for number, batch in enumerate(np.load(sys.argv[3])):
+        print(number, flush=True)
+        if number == 8:
+            sys.stdin.read()
+        yield batch
+
+ray.init(address=sys.argv[1], log_to_driver=False)
+pyquant.calibrate(
+    sys.argv[2], data_loader=batches(), engine=ray, checkpoint=sys.argv[4], checkpoint_every=1
+)
+"""
+
+
+def test_a_driver_that_dies_leaves_its_checkpoint(tmp_path: Path, source: Path) -> None:
+    """Its tasks are under way on a cluster that goes on."""
+    np.save(tmp_path / "x.npy", np.stack(BATCHES))
+    path, address = tmp_path / "c.npz", ray.get_runtime_context().gcs_address
+    arguments = [address, source, tmp_path / "x.npy", path]
+    command = [sys.executable, "-W", "ignore", "-c", DRIVER, *map(str, arguments)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, text=True, **pipes) as driver:
+        assert driver.stdout is not None
+        while driver.stdout.readline() not in ("8\n", ""):
+            pass
+        driver.kill()
+    assert 0 < Calibration.load(path).batches <= 8
+    calibrate(source, data_loader=BATCHES, engine=ray, checkpoint=path)
+    calibrate(source, data_loader=BATCHES, checkpoint=tmp_path / "whole.npz")
+    assert path.read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
 def test_errors_are_those_of_one_process(source: Path) -> None:

@@ -265,6 +265,26 @@ def test_no_room_between_segments_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("tight")
+def test_another_call_with_the_checkpoint_is_refused(tmp_path: Path) -> None:
+    """It would take the first one's files for its own, and leave its own ones there."""
+    source, path = decoder(tmp_path / "in"), tmp_path / "c.npz"
+    refused = []
+
+    def beside() -> Iterator[Any]:
+        yield tokens(2)[0]
+        with pytest.raises(CalibrationFileError, match=r"c\.npz\.segments: another call") as caught:
+            calibrate(source, data_loader=tokens(4)[2:], checkpoint=path, memory_limit=LIMIT)
+        refused.append(caught)
+        yield tokens(2)[1]
+
+    calibrate(source, data_loader=beside(), checkpoint=path, memory_limit=LIMIT)
+    assert refused
+    calibrate(source, data_loader=tokens(2), checkpoint=tmp_path / "d.npz", memory_limit=LIMIT)
+    assert path.read_bytes() == (tmp_path / "d.npz").read_bytes()
+    assert not list(tmp_path.glob("*.segments"))
+
+
+@pytest.mark.usefixtures("tight")
 def test_a_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
     """The disk is full in a late segment; with room there, the same call goes on."""
     source, path = decoder(tmp_path / "in"), tmp_path / "c.npz"

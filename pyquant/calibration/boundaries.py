@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -22,22 +24,36 @@ class Boundaries:
     """Tensors by the number of their batch and of the segment that made them.
 
     The first ``most_bytes`` stay in memory. The others are files in ``directory``, which is created
-    if it is absent; if it is None, in a temporary one, which is removed at the end.
+    if it is absent, and which no other process may use meanwhile; if it is None, in a temporary
+    one, which is removed at the end.
     """
 
     def __init__(self, directory: Path | None, most_bytes: int) -> None:
         self._kept = directory
         self._temporary: TemporaryDirectory | None = None
+        self._lock: int | None = None
         self._left = most_bytes
         self._in_memory: dict[tuple[int, int], Feed] = {}
 
     def __enter__(self) -> Boundaries:
+        """Raise OutputError if the directory cannot be made, CalibrationFileError if it is used."""
+        if self._kept is not None:
+            try:
+                self._kept.mkdir(parents=True, exist_ok=True)
+                self._lock = os.open(self._kept, os.O_RDONLY)
+            except OSError as error:
+                raise _unwritable(self._kept, error) from error
+            self._take(self._lock)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._in_memory.clear()
         if self._temporary is not None:
             self._temporary.remove()
+        if self._kept is not None and self._lock is not None:
+            with suppress(OSError):  # it holds what the next call goes on with
+                self._kept.rmdir()
+            os.close(self._lock)
 
     @property
     def is_on_disk(self) -> bool:
@@ -95,9 +111,7 @@ class Boundaries:
     def _write(self, segment: int, batch: int, tensors: Feed) -> None:
         where = self._directory
         try:
-            if self._kept is not None:
-                self._kept.mkdir(parents=True, exist_ok=True)
-            elif self._temporary is None:
+            if self._directory is None:
                 self._temporary = TemporaryDirectory()
             where = self._path(segment, batch)
             # A process may be killed here: then there is no file, or the earlier one.
@@ -106,11 +120,19 @@ class Boundaries:
                 np.savez(stream, **_named(tensors))  # type: ignore[arg-type]
             os.replace(half, where)
         except OSError as error:
-            raise OutputError(
-                f"{where or temporary_place(error)}: what a segment passes on cannot be written "
-                f"({error.strerror or error}). Make room there, or name another directory: in "
-                "TMPDIR, or with checkpoint another path. What was calibrated so far is kept there."
+            raise _unwritable(where or temporary_place(error), error) from error
+
+    def _take(self, lock: int) -> None:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(lock)
+            raise CalibrationFileError(
+                f"{self._kept}: another call calibrates with this checkpoint. Wait for it, or give "
+                "another file."
             ) from error
+        except OSError:
+            pass  # not every file system has locks
 
     def _read(self, segment: int, batch: int) -> dict[str, Array]:
         path = self._path(segment, batch)
@@ -125,6 +147,14 @@ class Boundaries:
             f"{path}: what a segment passed on cannot be read ({problem}). Remove "
             f"{path.parent} and the checkpoint beside it, and calibrate again."
         )
+
+
+def _unwritable(where: Path | str, error: OSError) -> OutputError:
+    return OutputError(
+        f"{where}: what a segment passes on cannot be written ({error.strerror or error}). Make "
+        "room there, or name another directory: in TMPDIR, or with checkpoint another path. What "
+        "was calibrated so far is kept there."
+    )
 
 
 def _named(tensors: Feed) -> dict[str, Array]:

@@ -99,7 +99,7 @@ def resume_in_segments(
 
     It is saved after each segment; the files of ``checkpoint`` with the suffix ``.segments`` hold
     what the next ones read. Beside the errors of `resume`, raises those of `collect_in_segments`,
-    and CalibrationFileError if one of these files is damaged.
+    and CalibrationFileError if one of these files is damaged, or another call uses them.
     """
     directory = checkpoint.path.with_name(f"{checkpoint.path.name}.segments")
     with Boundaries(directory, 0) as boundaries:
