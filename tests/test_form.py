@@ -85,6 +85,10 @@ CASES: dict[str, tuple[Change, str]] = {
     ),
     "numbers for a number": (lambda p: set_kind(p, "groups", framework_pb2.INTS), "is INTS"),
     "three strides": (lambda p: attribute(p, "strides").ints.append(1), r"'strides' is \[1, 1, 1"),
+    "groups that divide no filter": (
+        lambda p: attribute(p, "groups").MergeFrom(proto.make_attribute("groups", 0, 7)),
+        "its 7 groups do not divide the 8 channels",
+    ),
     "a stride of 0": (lambda p: attribute(p, "strides").ints.__setitem__(0, 0), r"\[0, 1\]"),
     "a block that is not there": (put_sub_block, r"'sub_block' names the blocks \[3\], of 1"),
 }

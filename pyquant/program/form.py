@@ -68,8 +68,13 @@ def _problems(program: Any) -> Iterator[str]:
 def _value_problems(program: Any) -> Iterator[str]:
     """Yield what is wrong with the values of attributes."""
     for index, block in enumerate(program.blocks):
+        declared = _visible(program, index)
         for position, op in enumerate(ops_of(block)):
-            for problem in (*_block_problems(op, program.blocks), *_geometry_problems(op)):
+            for problem in (
+                *_block_problems(op, program.blocks),
+                *_geometry_problems(op),
+                *_group_problems(op, declared),
+            ):
                 yield f"op {position} of block {index} ({op.type!r}): {problem}"
     yield from _order_problems(program.blocks[0])
 
@@ -188,6 +193,14 @@ def _geometry_problems(op: Op) -> Iterator[str]:
         numbers = op.ints(name)
         if len(numbers) not in lengths or not all(number >= least for number in numbers):
             yield f"its attribute {name!r} is {list(numbers)}"
+
+
+def _group_problems(op: Op, declared: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong with the groups of a convolution: they divide axis 0 of its filter."""
+    if op.type in _CONVOLUTIONS:
+        size, groups = proto.tensor_desc(declared[op.input("Filter")]).dims[0], op.geometry().groups
+        if size > 0 and size % groups:
+            yield f"its {groups} groups do not divide the {size} channels of its filter"
 
 
 _PAIRS = (("strides", (2,), 1), ("dilations", (2,), 1), ("paddings", (2, 4), 0))
