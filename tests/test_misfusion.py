@@ -219,6 +219,23 @@ def test_no_more_is_kept_apart_than_paddle_fuses_wrongly(head: str, tmp_path: Pa
         assert found - {"relu.relu6"} == wrong
 
 
+@pytest.mark.parametrize("reader", ["", "relu", "tanh"])
+def test_a_tensor_that_a_relu_shares(reader: str, tmp_path: Path) -> None:
+    """Paddle puts the relu into the batch_norm, and takes the tensor from the other reader."""
+    net = programs.Net([2, 3, 8, 8]).act("sigmoid").batch_norm()
+    shared = net.last
+    net.act("relu").conv(4).end()
+    net.fetch(net.op(reader, {"X": shared}, ("Out", "y"), [-1, 3, 8, 8], {}) if reader else shared)
+    check_forms("fold", net, {"x": programs.random((2, 3, 8, 8))}, tmp_path)
+    assert misfused(load_model(tmp_path / "float"))
+    assert not misfused(load_model(tmp_path / "made"))
+
+
+def test_a_relu_of_its_own_is_fused(tmp_path: Path) -> None:
+    net = programs.Net([2, 3, 8, 8]).act("sigmoid").batch_norm().act("relu").end()
+    assert not misfused(load_model(net.save(tmp_path)))
+
+
 def op_types(directory: Path) -> list[str]:
     return [op.type for op in load_model(directory).ops() if op.type not in ("feed", "fetch")]
 

@@ -151,7 +151,6 @@ KINDS: Mapping[str, Kind] = {
     "network": Kind(Cases._random_network, 1),
 }
 """The kinds of cases, by name."""
-_RUN_HERE = (None, "QDQ")
 
 
 def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> None:
@@ -166,8 +165,12 @@ def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> N
     folded = pyquant.load_model(source)
     pyquant.fold(folded)
     pyquant.save_model(folded, work / "folded", "m.pdmodel", "m.pdiparams")
-    found = _outputs(pyquant.load_model(work / "folded"), feeds)
-    _compare("folded", found, expected, 1e-8)
+    folded = pyquant.load_model(work / "folded")
+    _compare("folded", _outputs(folded, feeds), expected, 1e-8)
+    stage("optimized")
+    for what, model in (("float", pyquant.load_model(source)), ("folded", folded)):
+        found = _outputs(model, feeds, Optimization.FUSED)
+        _compare(f"{what}, optimized by Paddle", found, expected, 1e-8)
     stage("dynamic")
     weights = {**_weights(random), "lite_format": False, "generate_test_model": True}
     result = pyquant.quant_post_dynamic(source, work / "dynamic", **weights)
@@ -177,7 +180,7 @@ def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> N
     _compare(f"dynamic {weights}", found, twin, 1e-8)
     stage("static")
     result = pyquant.quant_post_static(
-        None, source, work / "int8", data_loader=feeds, deploy_backend=random.choice(_RUN_HERE)
+        None, source, work / "int8", data_loader=feeds, deploy_backend=random.choice(_TARGETS)
     )
     if result.verification is not None and result.verification.departs:
         raise WrongModelError(f"the run departs from the program: {result.verification}")
@@ -287,8 +290,10 @@ def _damaged_archive(arrays: Mapping[str, Any], random: Random) -> bytes:
     return stream.getvalue()
 
 
-def _outputs(model: Any, feeds: list[dict[str, Any]]) -> list[Any]:
-    predictor = make_predictor(model, Optimization.NONE, 1)
+def _outputs(
+    model: Any, feeds: list[dict[str, Any]], optimization: Optimization = Optimization.NONE
+) -> list[Any]:
+    predictor = make_predictor(model, optimization, 1)
     return [run_outputs(predictor, feed) for feed in feeds]
 
 

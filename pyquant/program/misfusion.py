@@ -15,7 +15,8 @@ kernel is a reference kernel of oneDNN: it takes ten times as long as all else i
 (``matmul_elementwise_add_onednn_fuse_pass.cc``).
 
 The passes do not fuse two ops if a third one reads the tensor between them (``ValidateByNodeRole``
-in ``graph_pattern_detector.cc``).
+in ``graph_pattern_detector.cc``). But a relu goes into the batch_norm in front of it even so, and
+the third one finds no tensor (``batch_norm_act_fuse_pass.cc``).
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class _Unfit(NamedTuple):
     position: int
     source: str  # the tensor between them
     is_wrong: bool  # otherwise it is slow
+    is_read_elsewhere: bool = False  # the tensor
 
 
 class _Kernel(NamedTuple):
@@ -62,12 +64,12 @@ def keep_apart(model: Model) -> None:
     """Change the program of ``model`` so that Paddle's passes for oneDNN fuse well.
 
     An op that takes its shape reads the tensor between them as well. It costs a microsecond and
-    runs everywhere.
+    runs everywhere. A tensor that others read is copied.
     """
     dims = model.dims()
     for block, found in zip(model.program.blocks, _unfit(model)):
         if found:
-            _read_shapes(block, found, dims)
+            _put_between(block, found, dims)
 
 
 def kept_apart(model: Model) -> Model:
@@ -85,17 +87,27 @@ def _unfit(model: Model) -> list[list[_Unfit]]:
     return [list(passes.unfit(block)) for block in model.program.blocks]
 
 
-def _read_shapes(block: Any, found: Sequence[_Unfit], dims: Mapping[str, Sequence[int]]) -> None:
-    """Put an op that reads the shape of the tensor in front of each op of ``found``."""
-    ops, sources = [], {one.position: one.source for one in found}
+def _put_between(block: Any, found: Sequence[_Unfit], dims: Mapping[str, Sequence[int]]) -> None:
+    """Put an op in front of each of ``found`` that reads the shape of the tensor, or copies it."""
+    ops, unfit = [], {one.position: one for one in found}
     for position, op in enumerate(ops_of(block)):
-        if position in sources:
-            name = sources[position]
-            output = f"{name}.kept_apart"
-            proto.add_var(block, output, proto.INT32, [len(dims[name])])
-            ops.append(make_op("shape", {"Input": [name]}, {"Out": [output]}, {}))
-        ops.append(op.copy())
+        made = op.copy()
+        one = unfit.get(position)
+        if one is not None and one.is_read_elsewhere:
+            output = f"{one.source}.{position}.kept_apart"
+            (var,) = (var for var in block.vars if var.name == one.source)
+            proto.add_var(block, output, proto.tensor_desc(var).data_type, dims[one.source])
+            ops.append(make_op("scale", {"X": [one.source]}, {"Out": [output]}, _UNCHANGED))
+            made.rename_inputs({one.source: output})
+        elif one is not None:
+            output = f"{one.source}.kept_apart"
+            proto.add_var(block, output, proto.INT32, [len(dims[one.source])])
+            ops.append(make_op("shape", {"Input": [one.source]}, {"Out": [output]}, {}))
+        ops.append(made)
     replace_ops(block, ops)
+
+
+_UNCHANGED = {"scale": 1.0, "bias": 0.0, "bias_after_scale": True}
 
 
 class _Passes:
@@ -115,9 +127,12 @@ class _Passes:
             made = self._started(op, fused)
             for name in op.reads():
                 before = fused.get(name)
-                if before is None or not before.is_read_once:
+                if before is None:
                     continue
-                if self._is_misfused(op, before):
+                if not before.is_read_once:
+                    if before.kernel == "normalization" and op.type == "relu":
+                        yield _Unfit(position, name, is_wrong=True, is_read_elsewhere=True)
+                elif self._is_misfused(op, before):
                     yield _Unfit(position, name, is_wrong=True)
                 elif self._is_slow(op, name, before):
                     yield _Unfit(position, name, is_wrong=False)
@@ -214,9 +229,11 @@ _KERNELS = {
     "sum": _Kernel((), {}),
     "biased product": _Kernel(_ACTIVATIONS, {"relu": "fc"}),  # fc_fuse_pass.cc
     "fc": _Kernel(_ACTIVATIONS, {}),
+    "normalization": _Kernel((), {}),
 }
 _STARTS = {
     **dict.fromkeys(("conv2d", "depthwise_conv2d", "fused_conv2d"), "convolution"),
     **dict.fromkeys(("mul", "matmul", "matmul_v2"), "product"),
     "fc": "fc",
+    "batch_norm": "normalization",
 }
