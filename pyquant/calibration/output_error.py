@@ -56,11 +56,11 @@ class Reader:
 
         There is one factor per input channel.
         """
-        by_group = self.by_group(factors)
+        by_group = self.by_group(factors)[..., None]
         found = []
         for outputs in self._blocks():
-            magnitude = np.abs(self._weights[:, outputs]).max(axis=-1)
-            found.append((magnitude * by_group).max(axis=-1))
+            scaled = self._weights[:, outputs] * by_group
+            found.append(np.abs(scaled, out=scaled).max(axis=(2, 3)))
         return np.concatenate(found, axis=1)
 
     def by_group(self, channels: Array) -> Array:

@@ -47,17 +47,18 @@ def _can_overwrite(graph: Graph, position: int) -> bool:
     # Other ops, such as reshape2, may write a tensor that shares a buffer with another one.
     if not has(graph.ops[producer].type, Fact.OWNS_OUTPUT):
         return False
-    return graph.readers(source) - {position} <= _before(graph, position)
+    others_reading = graph.readers(source) - {position}
+    return others_reading <= _before(graph, position, min(others_reading, default=position))
 
 
-def _before(graph: Graph, position: int) -> set[int]:
-    """Return the ops that have to run before the one at ``position``."""
+def _before(graph: Graph, position: int, first: int) -> set[int]:
+    """Return which ops from ``first`` on have to run before the one at ``position``."""
     found: set[int] = set()
     pending = [position]
     while pending:
         for name in graph.ops[pending.pop()].reads():
             producer = graph.producer(name)
-            if producer is not None and producer not in found:
+            if producer is not None and producer >= first and producer not in found:
                 found.add(producer)
                 pending.append(producer)
     return found
