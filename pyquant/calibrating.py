@@ -11,6 +11,7 @@ from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
 from .isolation import run_isolated
 from .memory import Size
+from .program.half_precision import compute_in_float32
 from .program.model import load_model
 from .program.quantizable import ACTIVATION_OP_TYPES
 from .program.targets.saturation import ANY
@@ -109,5 +110,6 @@ def calibrate(
         memory_limit=memory_limit,
     )
     model = load_model(model_dir, model_filename, params_filename)
+    compute_in_float32(model)
     options = options.where_tight(model)
     return calibrate_model(model, plan_static(model, options), options)

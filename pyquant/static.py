@@ -13,6 +13,7 @@ from .calibration.state import Calibration
 from .errors import SettingError, UnsupportedError
 from .isolation import run_isolated
 from .memory import Size, as_text
+from .program.half_precision import compute_in_float32
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, copy_model, load_model, write_model
 from .program.onnx_model.export import SUFFIX, check_rows, to_onnx, write_onnx
@@ -267,6 +268,8 @@ def quant_post_static(
         _check_measurable(options, verify)
     watch = Stopwatch()
     model = load_model(model_dir, model_filename, params_filename)
+    if compute_in_float32(model):
+        notes.append(_HALF_NOTE)
     options = options.where_tight(model)
     if options.most_bytes is not None:
         _refuse_runs(options.most_bytes, plan_for=plan_for, eval_function=eval_function)
@@ -310,6 +313,7 @@ def quant_post_static(
         decisions = decide(plan, observations, options, watch)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
+        compute_in_float32(source)
         ranked = ranked_ops(plan, decisions, observations.feeds[0])
         found = control(
             source, lambda ops: emit(plan.of(ops), decisions).model, ranked, eval_function, max_drop
@@ -433,6 +437,11 @@ def _fusion_note(lost: list[str]) -> str:
         "right; for the float model, use 'pyquant fold'"
     )
 
+
+_HALF_NOTE = (
+    "the model computes in float16 or bfloat16: it was calibrated in float32, and the result takes "
+    "and gives float32 in their place"
+)
 
 _NAMED = 3  # tensors that a note names
 

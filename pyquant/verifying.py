@@ -7,7 +7,8 @@ from pathlib import Path
 from .calibration.iteration import Source
 from .calibration.source import CalibrationData
 from .errors import CalibrationDataError
-from .program.model import Model, load_model
+from .program.half_precision import compute_in_float32
+from .program.model import Model, copy_model, load_model
 from .verification.check import Check
 from .verification.outcome import Verification
 
@@ -53,7 +54,8 @@ def verify(
         "data_loader": data_loader,
     }
     data = CalibrationData(sources, batch_size, batch_nums)
-    before, after = _loaded(float_model), _loaded(quantized_model)
+    before, after = copy_model(_loaded(float_model)), _loaded(quantized_model)
+    compute_in_float32(before)
     feeds = list(data.feeds(before))
     if not feeds:
         raise CalibrationDataError("data to verify on: it yields nothing. Give a batch at least.")

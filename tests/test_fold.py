@@ -14,7 +14,7 @@ import pytest
 from programs import CONV, UNPADDED, Net, ProgramBuilder
 
 from bench.ocr import lines, models, pages
-from pyquant import CalibrationDataError, calibrate, cli, fold, load_model, save_model
+from pyquant import calibrate, cli, fold, load_model, save_model
 from pyquant.program import proto
 from pyquant.program.op import Op
 
@@ -311,8 +311,8 @@ def test_constants_that_paddle_cannot_compute_stay(tmp_path: Path) -> None:
     kept = ["feed", *constants, "elementwise_max", "elementwise_max", "matmul_v2", "fetch"]
     assert [op.type for op in model.ops()] == kept
     assert set(model.parameters) == {"squares", "w1"}
-    with pytest.raises(CalibrationDataError, match="sqrt"):  # if the model is run here at all
-        calibrate(tmp_path, data_loader=[programs.random((2, 3, 8))])
+    calibration = calibrate(tmp_path, data_loader=[programs.random((2, 3, 8))])
+    assert len(calibration.statistics) == 1  # it computes in float32
 
 
 def test_what_cannot_be_folded_is_as_it_was(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ..errors import ClusterError
 from ..program.folding.fold import fold
+from ..program.half_precision import compute_in_float32
 from ..program.model import Model, load_model
 from .data import Feed
 from .run import NumberedFeed
@@ -147,6 +148,7 @@ def _runner(task: _Task) -> Runner:
     model_path, params_path, folded, kinds = task
     directory, _, filename = model_path.rpartition("/")
     model = load_model(directory, filename, params_path)
+    compute_in_float32(model)
     if folded is not None:
         fold(model, *folded, settle=False)
     return make_runner(model, [name for name, *_ in kinds], _THREADS)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..program.parameters import Array
+from ..program.weights import float32_of_bfloat16
 
 _CHUNK = 1 << 14  # values that become float64 at a time, so that they stay in the cache
 
@@ -89,4 +90,4 @@ def as_float(array: Array) -> Array:
     """Return values that numpy can compute with: raw bfloat16 (``uint16``) as float32."""
     if array.dtype != np.uint16:
         return array
-    return (array.astype(np.uint32) << 16).view(np.float32)
+    return float32_of_bfloat16(array)

@@ -192,6 +192,11 @@ class Model:
         self.settle()
         return {**self.parameters, **self.derived}
 
+    def made_when_written(self, name: str) -> DerivedTensor:
+        """Return a pending parameter as a tensor that is made while it is written."""
+        stored, pending = self.parameters[name], self.pending[name]
+        return DerivedTensor(stored.shape, stored.dtype, lambda: [pending.make()])
+
     def put(self, name: str, tensor: Tensor) -> None:
         """Add a parameter, or replace it."""
         if isinstance(tensor, DerivedTensor):
@@ -329,11 +334,17 @@ def write_model(
     """Write ``model`` as `save_model` does, together with the other files in ``files``."""
     _refuse_json(model_filename)
     targets = parameter_files(
-        files, model, model.tensors(), directory, model_filename, params_filename
+        files, model, _as_written(model), directory, model_filename, params_filename
     )
     with files.open(targets[0]) as stream:
         stream.write(program_bytes(model.program))
     return targets
+
+
+def _as_written(model: Model) -> dict[str, Tensor]:
+    """Return the tensors to write, of which pending ones do not take memory together."""
+    made = {name: model.made_when_written(name) for name in model.pending}
+    return {**model.parameters, **made, **model.derived}
 
 
 def check_targets(

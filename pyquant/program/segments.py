@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from . import proto
 from .model import Model
 from .op import Op, make_op, ops_of, replace_ops
-from .parameters import DerivedTensor
 
 LEAST_BYTES = 1 << 27
 """The parameters of a segment: fewer are not worth a Predictor of their own."""
@@ -239,7 +238,7 @@ def segment_model(model: Model, segment: Segment) -> Model:
         if name in model.derived:
             derived[name] = model.derived[name]
         elif name in model.pending:
-            derived[name] = _made_when_written(model, name)
+            derived[name] = model.made_when_written(name)
     return replace(
         model,
         program=program,
@@ -250,8 +249,3 @@ def segment_model(model: Model, segment: Segment) -> Model:
         pir=None,
         origin=None,
     )
-
-
-def _made_when_written(model: Model, name: str) -> DerivedTensor:
-    stored, pending = model.parameters[name], model.pending[name]
-    return DerivedTensor(stored.shape, stored.dtype, lambda: [pending.make()])

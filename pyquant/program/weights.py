@@ -296,6 +296,12 @@ def bfloat16_name(array: Array) -> str | None:
     return "bfloat16" if array.dtype == np.uint16 else None
 
 
+def float32_of_bfloat16(bits: Array) -> Array:
+    """Return the values of raw ``uint16`` as float32."""
+    values: Array = (bits.astype(np.uint32) << 16).view(np.float32)
+    return values
+
+
 def bfloat16_bits(values: Array) -> Array:
     """Round finite float32 to bfloat16, to nearest even, as raw ``uint16``."""
     bits = values.view(np.uint32)

@@ -81,7 +81,7 @@ def _normalized(model: Model, means: Mapping[str, Array]) -> Iterator[_Normalize
         if desc is None or desc.type not in QUANTIZABLE_OPS:
             continue
         (source,) = desc.inputs(QUANTIZABLE_OPS[desc.type].activation)
-        linear = linear_op(desc, len(dims[source]), model.parameters) if source in means else None
+        linear = linear_op(desc, len(dims[source]), model) if source in means else None
         if linear is not None:
             yield _Normalized(linear, desc, dims[source], bias, norm)
 
@@ -94,7 +94,7 @@ def _distances(model: Model, one: _Normalized, means: Array) -> Array:
     mean, variance = (
         model.parameters[one.norm.input(slot)].astype(np.float64) for slot in ("Mean", "Variance")
     )
-    weight = model.parameters[one.linear.weight]
+    weight = model.made(one.linear.weight)
     here = mean_outputs(one.desc, weight, means, one.dims) + one.bias
     with np.errstate(all="ignore"):  # a damaged variance, whose distance is NaN
         deviation = np.sqrt(variance + one.norm.attr("epsilon", 1e-5))

@@ -56,6 +56,6 @@ def _addition(graph: Graph, op: WeightedOp, source: str, output: str, vector: Ve
 
 def _channel_axis(graph: Graph, op: WeightedOp) -> int:
     rank = len(graph.dims(op.activation) or ())
-    linear = linear_op(graph.ops[op.position], rank, graph.model.parameters)
+    linear = linear_op(graph.ops[op.position], rank, graph.model)
     assert linear is not None
     return linear.channel_axis

@@ -57,7 +57,7 @@ def fold_affine(graph: Graph, scope: Scope) -> set[str]:
 
 def _linear(graph: Graph, op: Op) -> LinearOp | None:
     rank = _rank(graph, op.output())
-    return None if rank is None else linear_op(op, rank, graph.model.parameters)
+    return None if rank is None else linear_op(op, rank, graph.model)
 
 
 def _fold_following(graph: Graph, linear: LinearOp) -> bool:
@@ -247,7 +247,7 @@ def _emit(graph: Graph, position: int, linear: LinearOp, rescaled: set[str]) -> 
 def _store(graph: Graph, position: int, linear: LinearOp, op: Op) -> None:
     name, stored = linear.weight, graph.model.yet_to_be_made(linear.weight).stored
     if graph.only_reader(name) != position:
-        name = graph.add_parameter(f"{name}.{linear.output}", stored)
+        name = graph.add_parameter(f"{name}.{linear.output}", graph.model.parameters[name])
         op.rename_inputs({linear.weight: name})
     graph.model.postpone(name, Pending(stored, lambda: linear.values))
 

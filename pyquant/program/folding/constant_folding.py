@@ -104,7 +104,7 @@ def _cut_out(graph: Graph, ops: list[Op], results: list[str]) -> tuple[Any, dict
     ]
     replace_ops(block, [*ops, *fetches])
     parameters = graph.model.parameters
-    found = {name: parameters[name] for name in used if name in parameters}
+    found = {name: graph.model.made(name) for name in used if name in parameters}
     if not found:  # Paddle 2.6 loads no model without parameters
         proto.add_var(block, "none", proto.FP32, (1,)).persistable = True
         found = {"none": np.zeros(1, np.float32)}

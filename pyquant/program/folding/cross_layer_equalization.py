@@ -176,7 +176,7 @@ def _reads_alone(graph: Graph, op: Op, name: str) -> bool:
 
 def _linear(graph: Graph, op: Op) -> LinearOp | None:
     rank = len(graph.dims(op.output()) or ())
-    return linear_op(op, rank, graph.model.parameters)
+    return linear_op(op, rank, graph.model)
 
 
 def _weight(op: Op) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from ..model import Model
+from ..model import Model, Pending
 from ..op import Op
 from ..parameters import Array
 from ..quantizable import QUANTIZABLE_OPS, WeightedOp
@@ -21,7 +21,7 @@ class LinearOp:
     It has ``channel_axis``, ``inputs``, ``outputs`` and ``takes_shift`` of its `WeightLayout`.
     """
 
-    def __init__(self, op: Op, array: Array, layout: WeightLayout) -> None:
+    def __init__(self, op: Op, weight: Pending, size: int, layout: WeightLayout) -> None:
         kind = QUANTIZABLE_OPS[op.type]
         self.source = op.input(kind.activation)
         self.output = op.output()
@@ -31,7 +31,7 @@ class LinearOp:
         self.outputs = layout.outputs
         self.takes_shift = layout.takes_shift
         self.layout = layout
-        self._stored = array
+        self._stored, self._size = weight, size
         self._input_scale: Vector = np.ones(1)
         self._output_scale: Vector = np.ones(1)
         self.bias: Vector = np.zeros(1)
@@ -39,7 +39,7 @@ class LinearOp:
     @property
     def values(self) -> Array:
         """The weight as it is now, float32."""
-        values = self._stored
+        values = self._stored.compute()
         for scale, channels, along in (
             (self._output_scale, self.outputs, self.layout.along_outputs),
             (self._input_scale, self.inputs, self.layout.along_inputs),
@@ -64,7 +64,7 @@ class LinearOp:
         """Apply ``affine`` to the input of this op."""
         if affine.shift.any():
             shift = np.broadcast_to(self._input_scale * affine.shift, self.inputs)
-            weighted = self._stored.astype(np.float64) * self.layout.along_inputs(shift)
+            weighted = self._stored.compute().astype(np.float64) * self.layout.along_inputs(shift)
             self.bias = self.bias + self._output_scale * self.layout.total(weighted)
         self._input_scale = self._input_scale * affine.scale
 
@@ -76,7 +76,7 @@ class LinearOp:
         """
         if first.channel_axis != self.channel_axis or (first.bias.any() and not self.takes_shift):
             return None
-        sizes = first._stored.size, self._stored.size
+        sizes = first._size, self._size
         if sizes[0] * sizes[1] >= sum(sizes) * self.inputs**2:
             return None
         composed = self.layout.composed(self.values, first.layout, first.values)
@@ -236,18 +236,19 @@ class _Product(WeightLayout):
         return (values.T if self.outputs_first else values).astype(np.float64)
 
 
-def linear_op(op: Op, rank: int, parameters: Mapping[str, Array]) -> LinearOp | None:
+def linear_op(op: Op, rank: int, model: Model) -> LinearOp | None:
     """Read ``op`` as a linear map by a float32 parameter; ``rank`` is that of its activation."""
     layout = _LAYOUTS.get(op.type)
     if layout is None:
         return None
     kind = QUANTIZABLE_OPS[op.type]
-    array = parameters.get(op.input(kind.weight))
+    name = op.input(kind.weight)
+    array = model.parameters.get(name)
     if array is None or array.dtype != np.float32 or not _is_plain(op, rank):
         return None
     if not array.size or array.ndim != (2 if layout is _Product else 4):
         return None
-    return LinearOp(op, array, layout(op, array.shape))
+    return LinearOp(op, model.yet_to_be_made(name), array.size, layout(op, array.shape))
 
 
 _LAYOUTS: dict[str, Callable[[Op, tuple[int, ...]], WeightLayout]] = {
@@ -289,7 +290,7 @@ def channel_axes(model: Model, ops: Iterable[WeightedOp]) -> dict[str, int]:
     for op in ops:
         desc = op.desc(model)
         rank = len(dims.get(op.activation, ()))
-        linear = linear_op(desc, rank, model.parameters) if rank > 1 else None
+        linear = linear_op(desc, rank, model) if rank > 1 else None
         axis = None if linear is None else linear.channel_axis
         axes.setdefault(op.activation, set()).add(axis)
     return {
