@@ -44,6 +44,14 @@ def as_text(size: float) -> str:
     return f"{size / 1000:.0f} KB"
 
 
+def seconds_as_text(seconds: float) -> str:
+    """Return a time as people write it."""
+    for unit, size in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{math.ceil(seconds)} s"
+
+
 def resident_bytes() -> int:
     """Return how much memory this process takes at the moment."""
     return _kilobytes("/proc/self/status", "VmRSS:")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +33,14 @@ from pyquant import (
     quant_post_static,
 )
 from pyquant.calibration import sequential
-from pyquant.memory import as_text, size_in_bytes
-from pyquant.program import segments
+from pyquant.calibration.moments import InputMoments
+from pyquant.memory import as_text, seconds_as_text, size_in_bytes
+from pyquant.program import proto, segments
+from pyquant.program.op import make_op
 
 pytestmark = pytest.mark.any_isa
 
-LIMIT = "100GB"
+LIMIT, LEAST_BYTES = "100GB", 1 << 14
 NETS = {
     "convolutions": lambda path: programs.conv_net().save(path),
     "encoder": encoder,
@@ -52,7 +56,7 @@ DATA: dict[str, list[Any]] = {
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut small networks, too."""
-    monkeypatch.setattr(segments, "LEAST_BYTES", 1 << 14)
+    monkeypatch.setattr(segments, "LEAST_BYTES", LEAST_BYTES)
 
 
 @pytest.fixture
@@ -116,7 +120,7 @@ def test_it_says_what_it_takes(tmp_path: Path, caplog: Any) -> None:
         None, source, tmp_path / "out", data_loader=tokens(2), memory_limit=LIMIT
     )
     assert "in 6 segments" in caplog.text
-    assert "reads 164 KB of weights once" in caplog.text
+    assert re.search(r"reads 164 KB of weights once, and takes about \d+ s and \d", caplog.text)
     assert result.verification is None
     assert any("check is left out" in note for note in result.notes)
 
@@ -126,6 +130,36 @@ def test_less_than_a_segment_needs_is_refused(tmp_path: Path) -> None:
     source = decoder(tmp_path / "in")
     with pytest.raises(SettingError, match=r"^memory_limit: 50 MB .*'layer\d\.\w+'.*Give .* MB"):
         calibrate(source, data_loader=tokens(2), memory_limit="50MB")
+
+
+@pytest.mark.usefixtures("tight")
+def test_moments_count_against_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    """The sums are as if of inputs that are as many as those of a large model."""
+    source = decoder(tmp_path / "in")
+    given: dict[str, Any] = {"data_loader": tokens(2), "round_type": "adaround", "verify": False}
+    monkeypatch.setattr(InputMoments, "nbytes", 10**9)
+    said = r"^memory_limit: 1 GB .*whose moments \d GB\. Give .* GB .*leave out adaround"
+    with pytest.raises(SettingError, match=said):
+        quant_post_static(None, source, tmp_path / "out", memory_limit="1GB", **given)
+    monkeypatch.setattr(InputMoments, "nbytes", 0)
+    monkeypatch.setattr(InputMoments, "rounding_bytes", 10**12)
+    with pytest.raises(SettingError, match=r"^memory_limit: 100 GB .*Give .* GB"):
+        quant_post_static(None, source, tmp_path / "out", memory_limit=LIMIT, **given)
+
+
+@pytest.mark.usefixtures("tight")
+def test_no_room_for_moments_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = decoder(tmp_path / "in")
+
+    def full(**options: Any) -> None:
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr("tempfile.TemporaryFile", full)
+    with pytest.raises(OutputError, match=r"^/\S*: a temporary file of \d+ bytes.*TMPDIR"):
+        quantized(source, tmp_path / "out", tokens(1), memory_limit=LIMIT, round_type="adaround")
+    assert not (tmp_path / "out" / "model.pdmodel").exists()
 
 
 @pytest.mark.parametrize("size", ["two", "", "-1GB", "5 XB", 0, True, "1e400"])
@@ -138,9 +172,11 @@ def test_sizes_are_read_and_written() -> None:
     sizes = {"2GB": 2 * 10**9, "1.5 MiB": 3 << 19, 7: 7, "8": 8, "3kb": 3000}
     assert {text: size_in_bytes("x", text) for text in sizes} == sizes
     assert [as_text(size) for size in (2.5e9, 3e6, 4000)] == ["2.5 GB", "3 MB", "4 KB"]
+    times = [seconds_as_text(seconds) for seconds in (0.2, 119, 180, 9000)]
+    assert times == ["1 s", "119 s", "3 min", "2 h"]
 
 
-def stopping(batches: list[Any], monkeypatch: pytest.MonkeyPatch, segment: int) -> Any:
+def stopping(batches: list[Any], monkeypatch: pytest.MonkeyPatch, segment: int) -> None:
     """Let calibration fail in a segment."""
     run = sequential.SegmentForward.run
 
@@ -150,54 +186,63 @@ def stopping(batches: list[Any], monkeypatch: pytest.MonkeyPatch, segment: int) 
         return run(self, known, batch, statistics)
 
     monkeypatch.setattr(sequential.SegmentForward, "run", fail)
-    return run
+
+
+@pytest.fixture(scope="module")
+def stopped_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a directory with ``c.npz``, a calibration of ``in`` that stopped in the third segment.
+
+    Its ``whole.npz`` is one without segments.
+    """
+    directory = tmp_path_factory.mktemp("stopped")
+    source = decoder(directory / "in")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segments, "LEAST_BYTES", LEAST_BYTES)
+        calibrate(source, data_loader=tokens(3), checkpoint=directory / "whole.npz")
+        patch.setattr(sequential, "whole_bytes", lambda model: 1 << 62)
+        stopping(tokens(3), patch, segments.cut(pyquant.load_model(source))[2].first)
+        given: dict[str, Any] = {"data_loader": tokens(3), "memory_limit": LIMIT}
+        with pytest.raises(KeyError, match="stopped"):
+            calibrate(source, checkpoint=directory / "c.npz", **given)
+    return directory
 
 
 @pytest.fixture
-def stopped(tmp_path: Path, tight: None, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped(tmp_path: Path, stopped_once: Path, tight: None) -> Path:
     """Return the checkpoint of a calibration of ``in`` that has stopped in the third segment."""
-    source = decoder(tmp_path / "in")
-    third = segments.cut(pyquant.load_model(source))[2].first
-    run = stopping(tokens(3), monkeypatch, third)
-    with pytest.raises(KeyError, match="stopped"):
-        calibrate(source, data_loader=tokens(3), checkpoint=tmp_path / "c.npz", memory_limit=LIMIT)
-    monkeypatch.setattr(sequential.SegmentForward, "run", run)
+    shutil.copytree(stopped_once, tmp_path, dirs_exist_ok=True)
     return tmp_path / "c.npz"
 
 
 def test_it_goes_on_with_the_segment_in_which_it_stopped(tmp_path: Path, stopped: Path) -> None:
     state = Calibration.load(stopped)
     assert state.segments == (2, 6, 0)
-    calibrate(
-        tmp_path / "in", data_loader=tokens(3), checkpoint=tmp_path / "d.npz", memory_limit=LIMIT
-    )
     for limit in (LIMIT, None):  # the second call finds all done
         done = calibrate(
             tmp_path / "in", data_loader=tokens(3), checkpoint=stopped, memory_limit=limit
         )
         assert done.segments is None
-    assert stopped.read_bytes() == (tmp_path / "d.npz").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "d.npz", "in"]
+    assert stopped.read_bytes() == (tmp_path / "whole.npz").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["c.npz", "in", "whole.npz"]
 
 
 def test_it_goes_on_without_a_limit(tmp_path: Path, stopped: Path) -> None:
     calibrate(tmp_path / "in", data_loader=tokens(3), checkpoint=stopped)
-    calibrate(tmp_path / "in", data_loader=tokens(3), checkpoint=tmp_path / "d.npz")
-    assert stopped.read_bytes() == (tmp_path / "d.npz").read_bytes()
+    assert stopped.read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
 @pytest.mark.usefixtures("tight")
-def test_segments_go_on_behind_batches_of_the_whole(tmp_path: Path) -> None:
-    source, path = decoder(tmp_path / "in"), tmp_path / "c.npz"
+def test_segments_go_on_behind_batches_of_the_whole(tmp_path: Path, stopped_once: Path) -> None:
+    source, path = stopped_once / "in", tmp_path / "c.npz"
     calibrate(source, data_loader=tokens(1), checkpoint=path)
     calibrate(source, data_loader=tokens(3), checkpoint=path, memory_limit=LIMIT)
-    calibrate(source, data_loader=tokens(3), checkpoint=tmp_path / "d.npz")
-    assert path.read_bytes() == (tmp_path / "d.npz").read_bytes()
+    assert path.read_bytes() == (stopped_once / "whole.npz").read_bytes()
 
 
 def test_other_batches_are_refused(tmp_path: Path, stopped: Path) -> None:
     before = stopped.read_bytes()
-    for data in (tokens(2), tokens(4), tokens(3, seed=1)):
+    longer = [*tokens(2), np.ones((2, 12), np.int64)]
+    for data in (tokens(2), tokens(4), tokens(3, seed=1), longer):
         with pytest.raises(CalibrationFileError, match=r"c\.npz: .*same data"):
             calibrate(tmp_path / "in", data_loader=data, checkpoint=stopped, memory_limit=LIMIT)
     assert stopped.read_bytes() == before
@@ -221,6 +266,19 @@ def test_strange_segments_are_refused(stopped: Path, value: Any) -> None:
     np.savez(stopped, **{**arrays, "header": np.array(json.dumps(header))})
     with pytest.raises(CalibrationFileError, match=r"c\.npz: .*its segments"):
         Calibration.load(stopped)
+
+
+def test_another_version_is_refused(tmp_path: Path, stopped: Path) -> None:
+    with np.load(stopped) as stored:
+        arrays = dict(stored)
+    header = {**json.loads(str(arrays["header"])), "version": 5}
+    np.savez(stopped, **{**arrays, "header": np.array(json.dumps(header))})
+    before = stopped.read_bytes()
+    kept = sorted(path.name for path in (tmp_path / "c.npz.segments").iterdir())
+    with pytest.raises(CalibrationFileError, match=r"c\.npz: its format is pyquant calibration 5"):
+        calibrate(tmp_path / "in", data_loader=tokens(3), checkpoint=stopped, memory_limit=LIMIT)
+    assert stopped.read_bytes() == before
+    assert sorted(path.name for path in (tmp_path / "c.npz.segments").iterdir()) == kept
 
 
 def test_segments_of_another_cut_are_refused(
@@ -285,9 +343,9 @@ def test_another_call_with_the_checkpoint_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("tight")
-def test_a_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
+def test_a_full_disk_keeps_what_is_done(tmp_path: Path, stopped_once: Path) -> None:
     """The disk is full in a late segment; with room there, the same call goes on."""
-    source, path = decoder(tmp_path / "in"), tmp_path / "c.npz"
+    source, path = stopped_once / "in", tmp_path / "c.npz"
     with pytest.MonkeyPatch.context() as patch:
 
         def full(stream: Any, **arrays: Any) -> None:
@@ -298,11 +356,10 @@ def test_a_full_disk_keeps_what_is_done(tmp_path: Path) -> None:
         write = np.savez
         patch.setattr("pyquant.calibration.boundaries.np.savez", full)
         with pytest.raises(OutputError, match=r"segments/3-1\.npz: .*No space left"):
-            calibrate(source, data_loader=tokens(2), checkpoint=path, memory_limit=LIMIT)
+            calibrate(source, data_loader=tokens(3), checkpoint=path, memory_limit=LIMIT)
     assert Calibration.load(path).segments == (3, 6, 0)
-    calibrate(source, data_loader=tokens(2), checkpoint=path, memory_limit=LIMIT)
-    calibrate(source, data_loader=tokens(2), checkpoint=tmp_path / "d.npz")
-    assert path.read_bytes() == (tmp_path / "d.npz").read_bytes()
+    calibrate(source, data_loader=tokens(3), checkpoint=path, memory_limit=LIMIT)
+    assert path.read_bytes() == (stopped_once / "whole.npz").read_bytes()
 
 
 @pytest.mark.usefixtures("tight")
@@ -310,11 +367,13 @@ def test_nan_in_a_late_segment_keeps_the_others(tmp_path: Path) -> None:
     """A batch overflows behind the first segment."""
     source, path = nan_net(tmp_path / "in"), tmp_path / "c.npz"
     good, bad = programs.random((2, 64)), np.full((2, 64), 1e10, np.float32)
-    with pytest.raises(ActivationError, match=r"activation 'square1' holds 128 NaN .* in batch 1"):
-        calibrate(source, data_loader=[good, bad], checkpoint=path, memory_limit=LIMIT)
-    state = Calibration.load(path)
-    assert state.segments is not None
-    assert state.segments.done >= 1
+    said = r"activation 'square1' holds 128 NaN .* in batch 1"
+    for _ in range(2):  # the second call begins with the segment of that
+        with pytest.raises(ActivationError, match=said):
+            calibrate(source, data_loader=[good, bad], checkpoint=path, memory_limit=LIMIT)
+        state = Calibration.load(path)
+        assert state.segments is not None
+        assert state.segments.done == 2
 
 
 def nan_net(directory: Path) -> Path:
@@ -363,17 +422,55 @@ def test_a_program_that_cannot_be_cut_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = decoder(tmp_path / "in")
-    monkeypatch.setattr(segments, "_PASSED_ON", {proto_type("int64")})
+    monkeypatch.setattr(segments, "_PASSED_ON", {proto.data_type_of("int64")})
     data = {"data_loader": tokens(2)}
     with pytest.raises(UnsupportedError, match=r"^memory_limit: 10 MB .*in segments: .*alive"):
         calibrate(source, memory_limit="10MB", **data)
     assert calibrate(source, memory_limit=LIMIT, **data).batches == 2
 
 
-def proto_type(name: str) -> int:
-    from pyquant.program import proto
+@pytest.mark.usefixtures("tight")
+def test_control_flow_runs_as_a_whole(tmp_path: Path) -> None:
+    source, data = branching_net(tmp_path / "in"), [programs.random((2, 64))]
+    with pytest.raises(UnsupportedError, match=r"^memory_limit: 10 MB .*it has control flow"):
+        calibrate(source, data_loader=data, memory_limit="10MB")
+    calibrate(source, data_loader=data, memory_limit=LIMIT, checkpoint=tmp_path / "c.npz")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sequential, "whole_bytes", lambda model: 0)
+        calibrate(source, data_loader=data, checkpoint=tmp_path / "d.npz")
+    assert (tmp_path / "c.npz").read_bytes() == (tmp_path / "d.npz").read_bytes()
 
-    return proto.data_type_of(name)
+
+def branching_net(directory: Path) -> Path:
+    """Write a program that scales a tensor in a branch, between two products."""
+    net = programs.ProgramBuilder()
+    x = net.feed("x", [-1, 64])
+    for index in range(2):
+        weight = net.parameter(f"w{index}", programs.random((64, 64)))
+        x = net.op(
+            "matmul_v2", {"X": x, "Y": weight}, ("Out", f"x{index}"), [-1, 64], programs.STRAIGHT
+        )
+        if index == 0:
+            x = scaled_in_a_branch(net, x)
+    net.fetch(x)
+    return net.save(directory)
+
+
+def scaled_in_a_branch(net: programs.ProgramBuilder, x: str) -> str:
+    yes = net.parameter("yes", np.ones(1, np.bool_))
+    branch = net.program.blocks.add(idx=1, parent_idx=0)
+    proto.add_var(net.block, "scaled", proto.FP32, [-1, 64])
+    branch.ops.append(make_op("scale", {"X": [x]}, {"Out": ["scaled"]}, {"scale": 2.0}).desc)
+    scope = net.block.vars.add(name="scope")
+    scope.type.type = _STEP_SCOPES
+    inputs, outputs = {"Cond": [yes], "Input": [x]}, {"Out": ["scaled"], "Scope": ["scope"]}
+    op = make_op("conditional_block", inputs, outputs, {"is_scalar_condition": True})
+    op.set_attr("sub_block", 1, _BLOCK)
+    net.block.ops.append(op.desc)
+    return "scaled"
+
+
+_STEP_SCOPES, _BLOCK = 11, 8  # of VarType.Type and AttrType
 
 
 def test_no_data_and_other_engines(tmp_path: Path, tight: None) -> None:
@@ -390,47 +487,52 @@ def test_no_data_and_other_engines(tmp_path: Path, tight: None) -> None:
 
 
 KILLED = """
-import sys
+import os, sys
 from pyquant.calibration import sequential
 from pyquant.program import segments
-import numpy as np, pyquant
+import numpy as np, paddle, pyquant, pyquant.static
 segments.LEAST_BYTES = 1 << 14
 sequential.whole_bytes = lambda model: 1 << 62
 with np.load(sys.argv[2]) as stored:
     data = list(stored.values())
-print("ready", flush=True)
-pyquant.quant_post_static(
-    None, sys.argv[1], sys.argv[3], data_loader=data, checkpoint=sys.argv[4],
-    memory_limit="100GB", verify=False,
-)
+for _ in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        pyquant.quant_post_static(
+            None, sys.argv[1], sys.argv[3], data_loader=data, checkpoint=sys.argv[4],
+            memory_limit="100GB", verify=False,
+        )
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
 """
 
 
-def test_kills_cost_a_segment(tmp_path: Path) -> None:
-    source = decoder(tmp_path / "in")
+def test_kills_cost_a_segment(tmp_path: Path, stopped_once: Path) -> None:
+    """Each call is a process of its own, of one that has imported Paddle and done nothing yet."""
+    source = stopped_once / "in"
     expected = quantized(source, tmp_path / "whole", tokens(3))
     np.savez(tmp_path / "data.npz", *tokens(3))
     command = [sys.executable, "-c", KILLED, source, tmp_path / "data.npz", tmp_path / "out"]
     command.append(tmp_path / "c.npz")
     reached = []
-    for wait in kills():
-        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            try:
-                process.wait(wait)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-        if (tmp_path / "c.npz").exists():
-            state = Calibration.load(tmp_path / "c.npz")
-            reached.append(6 if state.segments is None else state.segments.done)
-        if process.returncode == 0:
-            break
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for wait in (0.15, 0.3, None):
+            print(file=process.stdin, flush=True)
+            child = int(process.stdout.readline())
+            if wait is not None:
+                time.sleep(wait)
+                os.kill(child, signal.SIGKILL)
+            ended = int(process.stdout.readline())
+            if (tmp_path / "c.npz").exists():
+                state = Calibration.load(tmp_path / "c.npz")
+                reached.append(6 if state.segments is None else state.segments.done)
+        process.stdin.close()
+    assert ended == 0
     assert reached == sorted(reached)
     assert model_bytes(tmp_path / "out") == expected
     assert not (tmp_path / "c.npz.segments").exists()
-
-
-def kills() -> Iterator[float | None]:
-    yield from (0.15, 0.3)
-    yield None

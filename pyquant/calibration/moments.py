@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from copy import copy
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from .. import kernels
+from ..program.mapped_files import forget_pages, moved_to_file
 from ..program.matrix_products import PRODUCTS
 from ..program.model import Model
 from ..program.op import Op
@@ -28,10 +31,18 @@ _DAMPING = 1e-2
 _TRANSPOSED_INPUT = ("trans_x", "transpose_X")  # attributes of matmul_v2 and matmul
 
 
+@dataclass
+class _Sums:
+    """Sums of products of inputs: float64[groups, inputs, inputs]."""
+
+    array: Array
+
+
 class InputMoments:
     """The second moments of one op's inputs, over a few positions of each sample.
 
-    ``sums`` is float64[groups, inputs, inputs]; an input is a channel, or a tap of one.
+    An input is a channel, or a tap of one. Products that read an activation in the same way share
+    its moments.
     """
 
     def __init__(self, op: WeightedOp, desc: Op, weight: Array) -> None:
@@ -39,7 +50,9 @@ class InputMoments:
         self._is_product = op.op_type in PRODUCTS
         self._groups = desc.geometry().groups
         size = weight.shape[1 - op.channel_axis] if self._is_product else weight[0].size
-        self.sums = np.zeros((self._groups, size, size))
+        self._sums = _Sums(np.zeros((self._groups, size, size)))
+        self._is_first = True  # of those that share the sums
+        self._factors: tuple[Array, ...] = ()
         is_mul = op.op_type == "mul"
         self._columns = desc.attr("x_num_col_dims", 1) if is_mul else None
         self._transposed = any(desc.attr(name, False) for name in _TRANSPOSED_INPUT)
@@ -49,17 +62,38 @@ class InputMoments:
 
     def observe(self, array: Array) -> None:
         """Add the op's activation in one batch, float32[samples, ...], with its values in order."""
+        if not self._is_first:
+            return
         inputs = self._rows(array) if self._is_product else self._patches(array)
         for group, part in enumerate(np.split(inputs, self._groups, axis=1)):
-            kernels.add_moments(np.ascontiguousarray(part), self.sums[group])
+            kernels.add_moments(np.ascontiguousarray(part), self._sums.array[group])
+
+    def share(self, other: InputMoments) -> bool:
+        """Take the sums of ``other``, of the same activation, if they are the same."""
+        same = self._is_product and self._reading == other._reading
+        if same:
+            self._sums, self._is_first = other._sums, False
+        return same
+
+    @property
+    def nbytes(self) -> int:
+        """What the sums take, unless another op's are the same."""
+        return self._sums.array.nbytes if self._is_first else 0
+
+    @property
+    def rounding_bytes(self) -> int:
+        """What `round` takes beside the weight."""
+        return int(self._sums.array[0].nbytes)
+
+    def move_to_file(self) -> None:
+        """Free the memory of the sums, once all batches are observed; see `moved_to_file`."""
+        if self._is_first:
+            self._sums.array = moved_to_file(self._sums.array)
 
     def divided(self, factors: Array) -> InputMoments:
         """Return the moments of the inputs divided by factors, one per channel."""
         divided = copy(self)
-        size = self.sums.shape[1]
-        by_group = factors.astype(np.float64).reshape(self._groups, -1)
-        inputs = np.repeat(by_group, size // by_group.shape[1], axis=1)
-        divided.sums = self.sums / (inputs[:, :, None] * inputs[:, None, :])
+        divided._factors = (*self._factors, factors)
         return divided
 
     def round(self, weight: QuantizedWeight) -> Array:
@@ -67,12 +101,27 @@ class InputMoments:
         matrix, shape = self._matrix(weight.source)
         steps = np.broadcast_to(weight.step, len(matrix)).astype(np.float32)
         parts = []
-        for rows, sums in zip(np.split(np.arange(len(matrix)), self._groups), self.sums):
-            damped = sums.copy()
-            damped[np.diag_indices(len(damped))] += _DAMPING * np.trace(damped) / len(damped)
+        for group, rows in enumerate(np.split(np.arange(len(matrix)), self._groups)):
+            damped = self._damped(group)
             parts.append(kernels.round_by_moments(matrix[rows], steps[rows], damped, weight.bits))
         integers = np.concatenate(parts).reshape(shape)
         return np.ascontiguousarray(np.moveaxis(integers, 0, self.op.channel_axis))
+
+    def _damped(self, group: int) -> Array:
+        """Return the moments of a group: float64[inputs, inputs]."""
+        sums: Array = self._sums.array[group].copy()
+        forget_pages(self._sums.array)
+        for factors in self._factors:
+            of_group = factors.astype(np.float64).reshape(self._groups, -1)[group]
+            inputs = np.repeat(of_group, len(sums) // len(of_group))
+            for row, factor in zip(sums, inputs):
+                row /= factor * inputs
+        sums[np.diag_indices(len(sums))] += _DAMPING * np.trace(sums) / len(sums)
+        return sums
+
+    @property
+    def _reading(self) -> tuple[Any, ...]:
+        return self._is_product, self._columns, self._transposed, self._sums.array.shape
 
     def _matrix(self, weight: Array) -> tuple[Array, tuple[int, ...]]:
         """Return a weight as [outputs, inputs], and its shape with the outputs first."""
@@ -108,7 +157,11 @@ def moments_of(model: Model, ops: Iterable[WeightedOp]) -> dict[str, list[InputM
         desc = op.desc(model)
         if op.op_type != "conv2d_transpose":
             moments = InputMoments(op, desc, model.parameters[op.weight])
-            found.setdefault(op.activation, []).append(moments)
+            known = found.setdefault(op.activation, [])
+            for one in known:
+                if moments.share(one):
+                    break
+            known.append(moments)
     return found
 
 

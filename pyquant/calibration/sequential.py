@@ -6,8 +6,12 @@ The statistics are those of the whole model at once, bit for bit (see `segmented
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
 
 from ..errors import (
     CalibrationFileError,
@@ -15,14 +19,14 @@ from ..errors import (
     SettingError,
     UnsupportedError,
 )
-from ..memory import as_text, available_bytes, resident_bytes
+from ..memory import as_text, available_bytes, resident_bytes, seconds_as_text
 from ..program.model import Model
-from ..program.segments import activation_bytes, cut, why_whole
+from ..program.segments import activation_bytes, cut, multiplications, why_whole
 from ..progress import logger, progress_bar
 from .boundaries import Boundaries
 from .data import Feed, Feeds
-from .forward import Observers
 from .kept import KeptBatches
+from .moments import Moments
 from .run import Checkpoint, refuse_nothing, skip
 from .segmented import Part, SegmentForward, as_observed, parts_of
 from .state import Calibration, Progress, Segments
@@ -39,6 +43,13 @@ _TIMES_LARGEST = 0.5
 # Two copies of the activations of an op, of which one is in the order of oneDNN.
 _TIMES_ACTIVATIONS = 2.0
 _PER_ACTIVATION = 1 << 18  # a histogram, sums and a sample
+# A weight as it is stored, by its rows, as integers, and with the errors of some rows.
+_TIMES_ROUNDED = 3
+
+# What a segment takes, as multiples of the time of its products of matrices alone; and how many
+# bytes of weights a Predictor loads and orders in a second.
+_TIMES_PRODUCTS = 1.5
+_LOADED_PER_SECOND = 5e8
 
 
 def tight_limit(model: Model, asked: int | None) -> int | None:
@@ -63,10 +74,12 @@ def collect_in_segments(
     statistics: Statistics,
     feeds: Feeds,
     limit: int,
-    observers: Observers | None = None,
+    moments: Moments | None = None,
     total: int | None = None,
 ) -> tuple[int, KeptBatches, Progress]:
     """Run every feed through all segments, as `collect_statistics` does for the whole model.
+
+    ``moments`` are observed, too, and lie in files without names at the end.
 
     Returns the number of feeds, a few of them, and what tells these data from others.
 
@@ -75,13 +88,14 @@ def collect_in_segments(
     """
     kept = KeptBatches()
     with Boundaries(None, limit // _SHARE_IN_MEMORY) as boundaries:
-        run = _Run(model, statistics, limit, boundaries, observers)
+        run = _Run(model, statistics, limit, boundaries, moments)
         seen = Progress()
         for batch, feed in enumerate(progress_bar(feeds, "reading", total)):
             seen = seen.after(feed)
             kept.add(feed)
             run.take(batch, feed)
         refuse_nothing(seen.batches)
+        run.announce(kept.feeds[0], 0, seen.batches)
         for _ in run.segments(0, range(seen.batches)):
             pass
     return seen.batches, kept, seen
@@ -129,6 +143,7 @@ def resume_in_segments(
         batches = range(under_way.first, seen.batches)
         if not batches:  # all were seen already
             return
+        run.announce(calibration.kept.feeds[0], under_way.done, len(batches))
         with _said_how_to_resume(checkpoint):
             for done in run.segments(under_way.done, batches):
                 is_last = done == under_way.total
@@ -157,15 +172,15 @@ class _Run:
         statistics: Statistics,
         limit: int,
         boundaries: Boundaries,
-        observers: Observers | None = None,
+        moments: Moments | None = None,
     ) -> None:
         self._model = as_observed(model, statistics)
         self._statistics = statistics
         self._limit = limit
         self._boundaries = boundaries
-        self._observers = observers
+        self._moments = moments or {}
         self.parts = parts_of(self._model, statistics)
-        self._is_announced = False
+        self._need: int | None = None  # about how much memory the process takes at most
         self._makers = {
             name: index for index, part in enumerate(self.parts) for name in part.segment.outputs
         }
@@ -174,7 +189,8 @@ class _Run:
 
     def take(self, batch: int, feed: Feed) -> None:
         """Keep the inputs of the model for a batch."""
-        self._announce(feed)
+        if self._need is None:
+            self._need = self._checked_need(feed)
         fed = {name: array for name, array in feed.items() if name in self._last_reader}
         self._boundaries.write(_FED, batch, fed)
 
@@ -190,12 +206,15 @@ class _Run:
     def _run(self, index: int, batches: range) -> None:
         part = self.parts[index]
         makers = {name: self._makers.get(name, _FED) for name in part.segment.inputs}
-        forward = SegmentForward(self._model, part, None, self._observers)
+        forward = SegmentForward(self._model, part, None, self._moments)
         title = f"segment {index + 1}/{len(self.parts)}"
         for batch in progress_bar(batches, title, len(batches)):
             outputs = forward.run(self._boundaries.read(batch, makers), batch, self._statistics)
             if outputs:
                 self._boundaries.write(index, batch, outputs)
+        for name in part.names:
+            for one in self._moments.get(name, ()):
+                one.move_to_file()
 
     def _read_up(self, done: int) -> list[int]:
         """Return the makers whose tensors no segment behind ``done`` reads."""
@@ -205,49 +224,92 @@ class _Run:
             last[maker] = max(reader, last.get(maker, 0))
         return [maker for maker, reader in last.items() if reader == done]
 
-    def _announce(self, feed: Feed) -> None:
-        """Say what the run will take, once; refuse it if that is more than the limit."""
-        if self._is_announced:
-            return
-        self._is_announced = True
-        need, most = _needed(self._model, self.parts, feed), max(self.parts, key=_parameter_bytes)
-        need += self._limit // _SHARE_IN_MEMORY if not self._boundaries.is_on_disk else 0
-        if need > self._limit:
-            whole = why_whole(self._model) if len(cut(self._model)) == 1 else None
-            if whole is not None:
-                raise UnsupportedError(
-                    f"memory_limit: {as_text(self._limit)} is less than the model takes, about "
-                    f"{as_text(whole_bytes(self._model))}, and it cannot be run in segments: "
-                    f"{whole}. Give a larger limit."
-                )
-            op, size = most.segment.largest
-            share = 1 - 1 / _SHARE_IN_MEMORY if not self._boundaries.is_on_disk else 1
-            raise SettingError(
-                f"memory_limit: {as_text(self._limit)} is less than the segment of '{op}' needs, "
-                f"whose weights take {as_text(size)} of {as_text(most.segment.parameter_bytes)}. "
-                f"Give {as_text(math.ceil(need / share))} or more, or smaller batches."
-            )
-        read = sum(map(_parameter_bytes, self.parts))
+    def announce(self, feed: Feed, done: int, batches: int) -> None:
+        """Say what the segments behind the first ``done`` will take; ``feed`` is a batch."""
+        need = self._checked_need(feed) if self._need is None else self._need
+        left = self.parts[done:]
+        read = sum(map(_parameter_bytes, left))
+        seconds = _seconds(self._model, left, feed, batches)
         logger.warning(
             "calibrating in %d segments, each over all batches before the next: reads %s of "
-            "weights once, and takes about %s of memory",
-            *(len(self.parts), as_text(read), as_text(need)),
+            "weights once, and takes about %s and %s of memory",
+            *(len(left), as_text(read), seconds_as_text(seconds), as_text(need)),
         )
+
+    def _checked_need(self, feed: Feed) -> int:
+        """Return about how much memory the process takes; refuse more than the limit."""
+        needed = _needed(self._model, self.parts, feed, self._moments)
+        share = 0.0 if self._boundaries.is_on_disk else 1 / _SHARE_IN_MEMORY
+        need = needed + int(self._limit * share)
+        if need <= self._limit:
+            return need
+        whole = why_whole(self._model) if len(cut(self._model)) == 1 else None
+        if whole is not None:
+            raise UnsupportedError(
+                f"memory_limit: {as_text(self._limit)} is less than the model takes, about "
+                f"{as_text(whole_bytes(self._model))}, and it cannot be run in segments: "
+                f"{whole}. Give a larger limit."
+            )
+        most = max(self.parts, key=lambda part: _held(part, self._moments))
+        op, size = most.segment.largest
+        moments = _moments_bytes(most, self._moments)
+        beside = f", and whose moments {as_text(moments)}" if moments else ""
+        raise SettingError(
+            f"memory_limit: {as_text(self._limit)} is less than the segment of '{op}' needs, "
+            f"whose weights take {as_text(size)} of {as_text(most.segment.parameter_bytes)}"
+            f"{beside}. Give {as_text(math.ceil(needed / (1 - share)))} or more, or smaller batches"
+            f"{', or leave out adaround' if moments else ''}."
+        )
+
+
+def _seconds(model: Model, parts: Sequence[Part], feed: Feed, batches: int) -> float:
+    """Return about how long some segments take over all batches."""
+    segments = [part.segment for part in parts]
+    work = batches * multiplications(model, segments, *_extent(feed))
+    read = sum(map(_parameter_bytes, parts))
+    return _TIMES_PRODUCTS * work / _multiplications_per_second() + read / _LOADED_PER_SECOND
+
+
+@lru_cache
+def _multiplications_per_second() -> float:
+    """Measure, once, how many multiplications this machine does in a product of matrices."""
+    x, y = np.ones((512, 1024), np.float32), np.ones((1024, 1024), np.float32)
+    shortest = math.inf
+    for _ in range(3):
+        start = time.perf_counter()
+        x @ y
+        shortest = min(shortest, time.perf_counter() - start)
+    return float(x.size * len(y)) / shortest
+
+
+def _extent(feed: Feed) -> tuple[int, int]:
+    """Return the number of samples of a batch, and its longest other axis."""
+    arrays = [array for array in feed.values() if array.ndim]
+    samples = max((len(array) for array in arrays), default=1)
+    return samples, max((size for array in arrays for size in array.shape[1:]), default=1)
 
 
 def _parameter_bytes(part: Part) -> int:
     return part.segment.parameter_bytes
 
 
-def _needed(model: Model, parts: Sequence[Part], feed: Feed) -> int:
+def _moments_bytes(part: Part, moments: Moments) -> int:
+    return sum(one.nbytes for name in part.names for one in moments.get(name, ()))
+
+
+def _held(part: Part, moments: Moments) -> int:
+    """Return what a segment takes for its weights and moments."""
+    weights = part.segment.parameter_bytes + int(_TIMES_LARGEST * part.segment.largest[1])
+    return weights + _moments_bytes(part, moments)
+
+
+def _needed(model: Model, parts: Sequence[Part], feed: Feed, moments: Moments) -> int:
     """Return about how much memory the process takes at most, without the boundaries."""
-    arrays = [array for array in feed.values() if array.ndim]
-    samples = max((len(array) for array in arrays), default=1)
-    length = max((size for array in arrays for size in array.shape[1:]), default=1)
     segments = [part.segment for part in parts]
-    weights = max(
-        segment.parameter_bytes + _TIMES_LARGEST * segment.largest[1] for segment in segments
-    )
-    activations = _TIMES_ACTIVATIONS * activation_bytes(model, segments, samples, length)
+    activations = _TIMES_ACTIVATIONS * activation_bytes(model, segments, *_extent(feed))
     statistics = sum(len(part.names) for part in parts) * _PER_ACTIVATION
-    return resident_bytes() + int(weights + activations) + statistics
+    running = max(_held(part, moments) for part in parts) + int(activations)
+    rounding = max((one.rounding_bytes for some in moments.values() for one in some), default=0)
+    if rounding:
+        rounding += _TIMES_ROUNDED * max(part.segment.largest[1] for part in parts)
+    return resident_bytes() + max(running, rounding) + statistics

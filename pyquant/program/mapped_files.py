@@ -6,6 +6,7 @@ import errno
 import mmap
 import os
 import stat
+import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
+from ..errors import OutputError
 
 
 class _Mapping(NamedTuple):
@@ -53,17 +55,41 @@ def map_file(path: Path) -> memoryview:
     See `changed_file`. Raises OSError if it cannot be read, or is no regular file.
     """
     with open_regular(path) as file:
-        status = os.fstat(file.fileno())
-        if status.st_size == 0:
-            return memoryview(b"")
-        try:
-            mapped = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_READ)
-        except ValueError as error:
-            raise OSError(errno.EIO, "it has become shorter") from error
-        number = kernels.watch_mapping(np.frombuffer(mapped, np.uint8))
-        finalize(mapped, kernels.forget_mapping, number)
-        _mappings[mapped] = _Mapping(path, _state(status), number)
-        return memoryview(mapped)
+        return _mapped(file, path)
+
+
+def moved_to_file(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array whose values lie in a temporary file, and are read when they are needed.
+
+    The file has no name, so that it is gone with the process. Raises OutputError if it cannot be
+    written.
+    """
+    directory = tempfile.gettempdir()
+    try:
+        with tempfile.TemporaryFile(dir=directory) as file:
+            file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+            file.flush()
+            content = _mapped(file, Path(directory))
+    except OSError as error:
+        raise OutputError(
+            f"{directory}: a temporary file of {array.nbytes} bytes cannot be written "
+            f"({error.strerror or error}). Make room there, or name another directory in TMPDIR."
+        ) from error
+    return np.frombuffer(content, array.dtype).reshape(array.shape)
+
+
+def _mapped(file: Any, path: Path) -> memoryview:
+    status = os.fstat(file.fileno())
+    if status.st_size == 0:
+        return memoryview(b"")
+    try:
+        mapped = mmap.mmap(file.fileno(), status.st_size, access=mmap.ACCESS_READ)
+    except ValueError as error:
+        raise OSError(errno.EIO, "it has become shorter") from error
+    number = kernels.watch_mapping(np.frombuffer(mapped, np.uint8))
+    finalize(mapped, kernels.forget_mapping, number)
+    _mappings[mapped] = _Mapping(path, _state(status), number)
+    return memoryview(mapped)
 
 
 def changed_file(arrays: Iterable[NDArray[Any]]) -> Path | None:

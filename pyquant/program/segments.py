@@ -7,12 +7,14 @@ of its segments are in memory at once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from . import proto
 from .model import Model
 from .op import Op, make_op, ops_of, replace_ops
+from .quantizable import QUANTIZABLE_OPS
 
 LEAST_BYTES = 1 << 27
 """The parameters of a segment: fewer are not worth a Predictor of their own."""
@@ -99,10 +101,15 @@ class _Flow:
         dtype = None if desc is None else proto.numpy_dtype(desc.data_type)
         if desc is None or dtype is None:
             return 0
-        size = int(dtype.itemsize)
-        for axis, dim in enumerate(desc.dims):
-            size *= dim if dim >= 0 else (length if axis else samples)
-        return size
+        return int(dtype.itemsize * self.size_of(name, samples, length))
+
+    def size_of(self, name: str, samples: int, length: int) -> int:
+        """Return how many values a tensor has; see `bytes_of`."""
+        desc = proto.tensor_desc(self._variables[name]) if name in self._variables else None
+        dims = [] if desc is None else desc.dims
+        return math.prod(
+            dim if dim >= 0 else (length if axis else samples) for axis, dim in enumerate(dims)
+        )
 
     def parameters_of(self, op: Op) -> dict[str, int]:
         names = [name for name in dict.fromkeys(op.reads()) if self.is_parameter(name)]
@@ -204,6 +211,22 @@ def activation_bytes(model: Model, segments: Sequence[Segment], samples: int, le
             size = sum(flow.bytes_of(name, samples, length) for name in names)
             most = max(most, size)
     return most
+
+
+def multiplications(model: Model, segments: Sequence[Segment], samples: int, length: int) -> float:
+    """Return about how many multiplications by weights the segments do with a batch."""
+    flow = _Flow(model)
+    ops = [op for segment in segments for op in flow.ops[segment.first : segment.end]]
+    found = 0.0
+    for op in ops:
+        kind = QUANTIZABLE_OPS.get(op.type)
+        if kind is None or kind.is_weight_only:
+            continue
+        weight = model.parameters.get(op.input(kind.weight))
+        if weight is not None and weight.ndim > 1:
+            outputs = flow.size_of(op.output(), samples, length)
+            found += outputs * weight.size / weight.shape[kind.channel_axis]
+    return found
 
 
 def segment_model(model: Model, segment: Segment) -> Model:

@@ -55,7 +55,8 @@ class QuantizedWeight:
         """
         integers = made.integers if keeps_integers else None
         kept = replace(self, rounded=integers, known=made.threshold)
-        forget_pages(self.stored)
+        for array in (self.stored, *([] if integers is None else [integers])):
+            forget_pages(array)
         return kept
 
     @cached_property

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..calibration.channel_factors import scaled_statistic
 from ..calibration.data import Feed, check_feed
-from ..calibration.forward import Observers
 from ..calibration.kept import KeptBatches
 from ..calibration.moments import Moments, moments_of, notes_on_moments
 from ..calibration.run import collect_statistics, resume, run_here
@@ -208,15 +207,15 @@ def _collected(
     model: Model,
     plan: Plan,
     tensors: Collection[str],
-    observers: Observers,
+    moments: Moments,
     options: Options,
 ) -> tuple[int, Statistics, KeptBatches]:
-    """Return the number of batches, the statistics and some batches; show all to ``observers``."""
+    """Return the number of batches, the statistics and some batches; show all to ``moments``."""
     if options.checkpoint is not None:
         calibration = calibrate_model(model, plan, options)
         return calibration.batches, calibration.statistics, calibration.kept
     kind: type[ActivationMaxima] = ActivationHistogram
-    if not (plan.target.takes_zero_points or observers):
+    if not (plan.target.takes_zero_points or moments):
         kind = statistic_of(options.algo)
     by_channel = options.bias_correction or options.needs_samples
     axes = channel_axes(model, plan.ops) if by_channel else {}
@@ -224,8 +223,8 @@ def _collected(
     feeds, total = options.data.feeds(model), options.data.batches()
     if options.most_bytes is not None:
         limit = options.most_bytes
-        batches, kept, _ = collect_in_segments(model, statistics, feeds, limit, observers, total)
+        batches, kept, _ = collect_in_segments(model, statistics, feeds, limit, moments, total)
         return batches, statistics, kept
-    engine = partial(run_here, observers=observers) if observers else options.run
+    engine = partial(run_here, observers=moments) if moments else options.run
     batches, kept = collect_statistics(model, statistics, feeds, engine, total)
     return batches, statistics, kept

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from ..calibration.bias_correction import mean_error
 from ..calibration.moments import first_readers
+from ..program.mapped_files import moved_to_file
 from ..program.model import Model
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
@@ -44,7 +45,10 @@ def round_weights(
             continue  # the nearest integers are made when they are written
         made = weight.made()
         if name in by_moments:
-            made = replace(made, rounded=by_moments[name].round(made))
+            rounded = by_moments[name].round(made)
+            if options.most_bytes is not None:
+                rounded = moved_to_file(rounded)
+            made = replace(made, rounded=rounded)
         for op in corrected.get(name, ()):
             means = observations.means[op.activation]
             corrections[op] = mean_error(op.desc(model), made, means, dims[op.activation])
