@@ -79,12 +79,15 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+_CUTS = {"convolutions": 1 << 10, "encoder": 1 << 12, "decoder": LEAST_BYTES}
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 @pytest.mark.parametrize("net", NETS)
 def test_segments_make_the_same_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, net: str, options: str
 ) -> None:
-    monkeypatch.setattr(segments, "LEAST_BYTES", 1 << (14 if net == "decoder" else 10))
+    monkeypatch.setattr(segments, "LEAST_BYTES", _CUTS[net])
     source, given = NETS[net](tmp_path / "in"), OPTIONS[options]
     assert len(segments.cut(pyquant.load_model(source))) > 1
     expected = quantized(source, tmp_path / "whole", DATA[net], **given)
