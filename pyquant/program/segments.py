@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache, cached_property
 
 from . import proto
 from .model import Model
@@ -74,6 +75,7 @@ class _Flow:
     def is_parameter(self, name: str) -> bool:
         return name in self.model.parameters
 
+    @cached_property
     def alive(self) -> list[set[str]]:
         """Return, for each place in front of an op, what earlier ops computed and later ones read.
 
@@ -118,10 +120,14 @@ class _Flow:
 
 def why_whole(model: Model) -> str | None:
     """Return why a program cannot be cut, or None if it can, or need not be."""
-    if len(model.program.blocks) > 1:
+    return _why_whole(_Flow(model))
+
+
+def _why_whole(flow: _Flow) -> str | None:
+    if len(flow.model.program.blocks) > 1:
         return "it has control flow"
-    flow = _Flow(model)
-    if any(all(map(flow.can_pass_on, alive)) for alive in flow.alive()[1:]):
+    can_pass_on = cache(flow.can_pass_on)
+    if any(all(map(can_pass_on, alive)) for alive in flow.alive[1:]):
         return None
     return "at every place, tensors are alive that cannot be passed on, as lists of tensors"
 
@@ -129,17 +135,16 @@ def why_whole(model: Model) -> str | None:
 def cut(model: Model) -> list[Segment]:
     """Return the segments of a program; there is one if it is small, or cannot be cut."""
     flow = _Flow(model)
-    ends = [len(flow.ops)] if why_whole(model) is not None else _ends(flow)
+    ends = [len(flow.ops)] if _why_whole(flow) is not None else _ends(flow)
     starts = [0, *ends[:-1]]
     return [_segment(flow, first, end) for first, end in zip(starts, ends)]
 
 
 def _ends(flow: _Flow) -> list[int]:
     """Return where the segments end."""
-    alive = flow.alive()
+    bytes_of, can_pass_on = cache(flow.bytes_of), cache(flow.can_pass_on)
     widths = [
-        sum(map(flow.bytes_of, names)) if all(map(flow.can_pass_on, names)) else None
-        for names in alive
+        sum(map(bytes_of, names)) if all(map(can_pass_on, names)) else None for names in flow.alive
     ]
     sizes = [flow.parameters_of(op) for op in flow.ops]
     ends, first = list[int](), 0
@@ -154,11 +159,12 @@ def _next_end(
 ) -> int | None:
     """Return where the segment ends that begins at ``first``; None if it is the last one."""
     candidates: dict[int, int] = {}
-    seen: dict[str, int] = {}
-    most = LEAST_BYTES * _MOST_TIMES_LEAST
+    seen: set[str] = set()
+    size, most = 0, LEAST_BYTES * _MOST_TIMES_LEAST
     for end in range(first + 1, len(sizes)):
-        seen.update(sizes[end - 1])
-        size, width = sum(seen.values()), widths[end]
+        new = sizes[end - 1].keys() - seen
+        seen |= new
+        size, width = size + sum(sizes[end - 1][name] for name in new), widths[end]
         if candidates and size > most:
             break
         if size >= LEAST_BYTES and width is not None:
@@ -203,12 +209,12 @@ def _segment(flow: _Flow, first: int, end: int) -> Segment:
 def activation_bytes(model: Model, segments: Sequence[Segment], samples: int, length: int) -> int:
     """Return about how much the activations of a batch take, at most, in one of the segments."""
     flow = _Flow(model)
-    alive = flow.alive()
+    bytes_of = cache(flow.bytes_of)
     most = 0
     for segment in segments:
         for position in range(segment.first, segment.end):
-            names = alive[position] | set(flow.ops[position].writes())
-            size = sum(flow.bytes_of(name, samples, length) for name in names)
+            names = flow.alive[position] | set(flow.ops[position].writes())
+            size = sum(bytes_of(name, samples, length) for name in names)
             most = max(most, size)
     return most
 
