@@ -8,11 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from .errors import NonFiniteWeightError, SettingError
+from .program import proto
 from .program.graph import Graph
 from .program.grouped_weights import PACKED_BITS, AnyWeight, GroupedWeight, groups_of
 from .program.matrix_products import why_misread
 from .program.misfusion import keep_apart
 from .program.model import QUANTIZED, Model, copy_model, load_model, write_model
+from .program.names import DEQUANTIZED
+from .program.onnx_model.export import OnnxModel, is_onnx, to_onnx, write_onnx
+from .program.onnx_model.weights import OPSET as WEIGHTS_OPSET
 from .program.output_files import OutputFiles
 from .program.quantizable import (
     OTHER,
@@ -33,6 +37,7 @@ from .program.weights import WEIGHT_QUANTIZE_TYPES, QuantizedWeight, quantize_we
 from .record import copy_preprocessing, count_tensors, write_record
 from .result import (
     FLOAT,
+    ONNX,
     PADDLE_LITE,
     QuantizationResult,
     Stopwatch,
@@ -73,11 +78,14 @@ def quant_post_dynamic(
     Args:
         model_dir: directory of the model (see `pyquant.load_model`).
         save_model_dir: as in PaddleSlim, the model goes into ``quantized_model`` below it, and the
-            float twin into ``test_model``.
+            float twin into ``test_model``. A name that ends in ``.onnx`` is that of the model's
+            file; the twin goes into ``test_model`` beside it.
         model_filename: the program's file; None finds it.
         params_filename: the combined parameter file; None finds it, or takes separate files.
         save_model_filename: None means ``model.pdmodel``, or ``model.json`` for a model read from
             Paddle 3's ``.json``. Such a model is written in the format that the suffix names.
+            Any model can be written as ``.onnx``, of opset 21: its integers are behind
+            ``DequantizeLinear``.
         save_params_filename: None means the program's name with ``.pdiparams``.
         quantizable_op_type: op types whose weights are quantized. A weight may also reach its op
             through ops that only reshape it, as ``conv1d``'s filter does. For ``rnn`` (LSTM, GRU
@@ -132,7 +140,10 @@ def quant_post_dynamic(
         weights.update(more)
     refuse_nothing(model, quantizable_op_type, ops, kept)
     watch.lap("load")
-    filename = save_model_filename or _default_filename(model, lite_format)
+    directory, folder, filename = Path(save_model_dir), QUANTIZED, save_model_filename
+    if is_onnx(directory):
+        directory, folder, filename = _onnx_target(directory, filename)
+    filename = filename or _default_filename(model, lite_format)
     params = save_params_filename or str(Path(filename).with_suffix(".pdiparams"))
     bytes_before = file_bytes(model.source_files)
     settings = {
@@ -144,7 +155,7 @@ def quant_post_dynamic(
         "skip_tensor_list": skip_tensor_list,
     }
     result = _Result(
-        Path(save_model_dir), filename, params, generate_test_model, lite_format, settings
+        directory, folder, filename, params, generate_test_model, lite_format, settings
     )
     try:
         paths, test_path = result.write(model, weights, ops)
@@ -157,7 +168,7 @@ def quant_post_dynamic(
     watch.lap("save")
     return QuantizationResult(
         model_path=paths[0],
-        params_path=paths[1],
+        params_path=None if is_onnx(filename) else paths[1],
         quantized=weight_tensors(weights, ops),
         kept_float=with_large_parameters(model, ops, kept),
         bytes_before=bytes_before,
@@ -191,6 +202,15 @@ _RESIZING = ("nearest_interp_v2", "bilinear_interp_v2")
 def _default_filename(model: Model, lite_format: bool) -> str:
     """Return a name that keeps the format of the source where possible."""
     return "model.json" if model.pir is not None and not lite_format else "model.pdmodel"
+
+
+def _onnx_target(path: Path, filename: str | None) -> tuple[Path, str, str]:
+    """Return the directory of an ``.onnx`` file, no folder in it, and the name."""
+    if filename is not None:
+        raise SettingError(
+            f"save_model_filename: '{path}' names the file already. Leave out '{filename}'."
+        )
+    return path.parent, "", path.name
 
 
 def _part(
@@ -295,7 +315,8 @@ class _Grouping:
 class _Result:
     """Where and in which format the quantized model is written."""
 
-    directory: Path  # its ``quantized_model`` gets the model, its ``test_model`` the twin
+    directory: Path  # its ``test_model`` gets the twin
+    folder: str  # of the directory, for the model
     filename: str  # of the program; the suffix names the format
     params: str
     with_twin: bool
@@ -305,6 +326,8 @@ class _Result:
     @property
     def target(self) -> str:
         """What runs the result."""
+        if is_onnx(self.filename):
+            return ONNX
         return PADDLE_LITE if self.lite_format else FLOAT
 
     def write(
@@ -320,11 +343,15 @@ class _Result:
             write = write_json
             _refuse_lite(self.filename, self.lite_format)
             quantized, twin = _json_programs(model, weights, ops, self.with_twin)
+        elif is_onnx(self.filename):
+            write = _write_onnx
+            _refuse_lite(self.filename, self.lite_format)
+            quantized, twin = _onnx_programs(model, weights, ops, self.with_twin)
         else:
             quantized, twin = _models(model, weights, ops, self.with_twin, self.lite_format)
         test_path = None
         with OutputFiles(self.directory) as files:
-            into = self.directory / QUANTIZED
+            into = self.directory / self.folder
             paths = write(files, quantized, into, self.filename, self.params)
             found = {"quantized": count_tensors(weight_tensors(weights, ops))}
             write_record(files, paths[0], model, self.target, self.settings, found)
@@ -333,6 +360,12 @@ class _Result:
                 into = self.directory / "test_model"
                 test_path = write(files, twin, into, self.filename, self.params)[0]
         return paths, test_path
+
+
+def _write_onnx(
+    files: OutputFiles, written: OnnxModel, directory: Path, filename: str, _: str
+) -> tuple[Path, ...]:
+    return write_onnx(files, written, directory / filename)
 
 
 def _refuse_lite(filename: str, lite_format: bool) -> None:
@@ -358,6 +391,27 @@ def _models(
     else:
         _store_for_paddle(quantized, weights, ops)
     return quantized, twin
+
+
+def _onnx_programs(
+    model: Model,
+    weights: Mapping[str, AnyWeight],
+    ops: Sequence[WeightedOp],
+    with_twin: bool,
+) -> tuple[Any, Any]:
+    """Return the model in ONNX with quantized weights, and the float twin or None."""
+    twin = to_onnx(_dequantized_twin(model, weights, ops), WEIGHTS_OPSET) if with_twin else None
+    changed = copy_model(model)
+    graph = Graph(changed)
+    names = dict[str, str]()
+    for op in ops:
+        if op.weight not in names:
+            data_type = proto.paddle_dtype(weights[op.weight].stored.dtype)
+            names[op.weight] = graph.add_variable(f"{op.weight}{DEQUANTIZED}", op.weight, data_type)
+        graph.rename_input(graph.number(op.block, op.read_at), op.weight, names[op.weight])
+    graph.write_back()
+    behind = {name: weights[weight] for weight, name in names.items()}
+    return to_onnx(changed, WEIGHTS_OPSET, behind), twin
 
 
 def _json_programs(

@@ -22,8 +22,8 @@ from .progress import logger
 from .shown import shown
 from .verification.outcome import Verification
 
-FLOAT, PADDLE_LITE = "Paddle", "Paddle-Lite"
-"""Targets of dynamic mode: Paddle's Predictor, which computes in float, and Paddle-Lite."""
+FLOAT, PADDLE_LITE, ONNX = "Paddle", "Paddle-Lite", "ONNX"
+"""Targets of dynamic mode: Paddle's Predictor, which computes in float, and other runtimes."""
 
 _SHARE = re.compile(r"\d[\d.]*%")
 
@@ -39,6 +39,12 @@ config = paddle.inference.Config("{program}", "{parameters}")
 config.enable_use_gpu(1000, 0)
 config.enable_tensorrt_engine(1 << 30, 1, 3, paddle.inference.PrecisionType.Int8, False, False)
 predictor = paddle.inference.create_predictor(config)""",
+    ONNX: """\
+session = onnxruntime.InferenceSession("{program}")
+session.run(None, feed)  # a dict of arrays by the inputs' names""",
+    "OpenVINO": """\
+compiled = openvino.Core().compile_model("{program}", "CPU")
+compiled(feed)  # a dict of arrays by the inputs' names""",
     "ARM": _BY_LITE,
     PADDLE_LITE: _BY_LITE,
 }

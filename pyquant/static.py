@@ -350,7 +350,7 @@ def quant_post_static(
     with OutputFiles(directory) as files:
         if is_onnx:
             path = directory / Path(save_model_filename).with_suffix(SUFFIX)
-            paths = write_onnx(files, emitted.model, to_onnx(emitted.model), path)
+            paths = write_onnx(files, to_onnx(emitted.model), path)
         else:
             paths = write_model(
                 files, emitted.model, directory, save_model_filename, save_params_filename

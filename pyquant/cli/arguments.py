@@ -90,9 +90,10 @@ def add_result(
     op_types: Sequence[str],
     kinds: Sequence[str],
     kind: str | None = None,
+    output: str = "directory of the result",
 ) -> None:
     """Add what both modes take; weights have one of ``kinds`` of steps, by default ``kind``."""
-    parser.add_argument("-o", "--output", type=Path, required=True, help="directory of the result")
+    parser.add_argument("-o", "--output", type=Path, required=True, help=output)
     parser.add_argument(
         "--save-model-filename", metavar="NAME", help="the result's program (model.pdmodel)"
     )

@@ -22,7 +22,8 @@ HELP = "weights to 4, 8 or 16 bits, without data"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     add_model(parser)
-    add_result(parser, WEIGHT_ONLY_OP_TYPES, DYNAMIC_QUANTIZE_TYPES)
+    output = "directory of the result, or an .onnx file"
+    add_result(parser, WEIGHT_ONLY_OP_TYPES, DYNAMIC_QUANTIZE_TYPES, output=output)
     parser.add_argument(
         "--weight-bits",
         default="8",

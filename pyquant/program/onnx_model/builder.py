@@ -12,7 +12,7 @@ from ...errors import UnsupportedError
 from .. import proto
 from ..model import Model
 from ..op import Op
-from ..parameters import Array
+from ..parameters import Array, DerivedTensor
 from .dtypes import onnx_dtype
 
 Attribute = Union[int, float, str, Sequence[int], Sequence[float], Sequence[str]]
@@ -36,6 +36,7 @@ class Builder:
         opset: the version of ONNX's operators.
         values: the name in ONNX of what each of Paddle's variables holds at this point.
         constants: the tensors that rows made, by name.
+        stored: other tensors that rows made, by name.
         data_types: Paddle's codes of variables that are declared in another dtype than they have.
     """
 
@@ -44,6 +45,7 @@ class Builder:
     nodes: list[Node] = field(default_factory=list)
     values: dict[str, str] = field(default_factory=dict)
     constants: dict[str, Array] = field(default_factory=dict)
+    stored: dict[str, DerivedTensor] = field(default_factory=dict)
     data_types: dict[str, int] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _known: dict[tuple[str, tuple[int, ...], bytes], str] = field(default_factory=dict)
@@ -80,6 +82,12 @@ class Builder:
             self.constants[name] = array
             self._known[key] = name
         return self._known[key]
+
+    def store(self, name: str, tensor: DerivedTensor) -> str:
+        """Return the name of a tensor that is made when it is written."""
+        name = self.unused(name)
+        self.stored[name] = tensor
+        return name
 
     def rename(self, old: str, new: str) -> str:
         """Give the output of the last node the name of a variable, if it has none yet."""

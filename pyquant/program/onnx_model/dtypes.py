@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from ...errors import UnsupportedError
 from .. import proto
+from ..parameters import DerivedTensor, Tensor
 
 # The numbers of ONNX's TensorProto.DataType, which a row needs without the package being there.
 _BY_NAME = {
@@ -20,3 +23,23 @@ def onnx_dtype(data_type: int) -> int:
             f"{proto.dtype_name(data_type)}: ONNX has no such dtype. Write a .pdmodel instead."
         )
     return _DTYPES[data_type]
+
+
+class Int4Tensor(DerivedTensor):
+    """Integers of 4 bits. The shape counts them; the chunks hold two in a byte."""
+
+
+_INT4 = 22
+
+
+def tensor_type(tensor: Tensor) -> int:
+    """Return ONNX's code for the dtype of a tensor."""
+    if isinstance(tensor, Int4Tensor):
+        return _INT4
+    return onnx_dtype(proto.paddle_dtype(tensor.dtype))
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    """Return how many bytes the values of a tensor take in a file."""
+    count = math.prod(tensor.shape)
+    return -(-count // 2) if isinstance(tensor, Int4Tensor) else count * tensor.dtype.itemsize

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ...errors import SettingError, UnsupportedError
-from .. import proto
+from ..grouped_weights import AnyWeight
 from ..model import Model, refuse_overwriting_source
 from ..op import Op
 from ..op_protos import complete
 from ..output_files import OutputFiles
 from ..parameters import Array, DerivedTensor, Tensor
 from .builder import Builder, Node, Step
-from .dtypes import onnx_dtype
+from .dtypes import onnx_dtype, tensor_bytes, tensor_type
 from .table import TABLE
+from .weights import dequantized
 
 SUFFIX = ".onnx"
 OPSETS = range(17, 25)
@@ -26,6 +28,8 @@ OPSETS = range(17, 25)
 
 OPSET = 17
 """The default, which ONNX Runtime knows since 1.12, OpenVINO since 2023.0, TensorRT since 8.6."""
+
+_NO_WEIGHTS: Mapping[str, AnyWeight] = MappingProxyType({})
 
 # What a protobuf message may hold, with room for all but the tensors.
 LARGEST_FILE = 2**31 - 2**24
@@ -52,10 +56,12 @@ class OnnxModel:
     Attributes:
         proto: the ``ModelProto``; its graph lacks the initializers.
         tensors: the initializers by name, in their order.
+        source: the model that it was made of.
     """
 
     proto: Any
     tensors: Mapping[str, Tensor]
+    source: Model
 
     def serialized(self) -> bytes:
         """Return the model as one message, for models that fit into one."""
@@ -83,10 +89,13 @@ def check_rows(model: Model) -> None:
         )
 
 
-def to_onnx(model: Model, opset: int = OPSET) -> OnnxModel:
+def to_onnx(
+    model: Model, opset: int = OPSET, weights: Mapping[str, AnyWeight] = _NO_WEIGHTS
+) -> OnnxModel:
     """Write a program as ONNX; its parameters are made where they are pending.
 
-    Inputs and outputs keep their names, and lengths that are not fixed get names.
+    Inputs and outputs keep their names, and lengths that are not fixed get names. ``weights`` are
+    variables that ops read and none writes, in place of which integers are stored.
 
     Raises:
         UnsupportedError: an op cannot be written, which the message names, or the package ``onnx``
@@ -97,11 +106,11 @@ def to_onnx(model: Model, opset: int = OPSET) -> OnnxModel:
     onnx = _onnx()
     check_rows(model)
     model.settle()
-    builder = _built(model, opset)
+    builder = _built(model, opset, weights)
     outputs = _named_outputs(builder)
     nodes = _used(builder.nodes, outputs)
     read = {name for node in nodes for name in node.inputs} | set(outputs)
-    tensors = {**model.tensors(), **builder.constants}
+    tensors = {**model.tensors(), **builder.constants, **builder.stored}
     tensors = {name: tensor for name, tensor in tensors.items() if name in read}
     graph = onnx.helper.make_graph(
         [_node(onnx, node) for node in nodes],
@@ -116,7 +125,7 @@ def to_onnx(model: Model, opset: int = OPSET) -> OnnxModel:
         opset_imports=versions,
         ir_version=onnx.helper.find_min_ir_version_for(versions),
     )
-    return OnnxModel(made, tensors)
+    return OnnxModel(made, tensors, model)
 
 
 def save_onnx(model: Model, path: str | Path, opset: int = OPSET) -> tuple[Path, ...]:
@@ -135,16 +144,14 @@ def save_onnx(model: Model, path: str | Path, opset: int = OPSET) -> tuple[Path,
     path = Path(path)
     written = to_onnx(model, opset)
     with OutputFiles(path.parent) as files:
-        return write_onnx(files, model, written, path)
+        return write_onnx(files, written, path)
 
 
-def write_onnx(
-    files: OutputFiles, model: Model, written: OnnxModel, path: Path
-) -> tuple[Path, ...]:
+def write_onnx(files: OutputFiles, written: OnnxModel, path: Path) -> tuple[Path, ...]:
     """Write an ONNX model together with other files."""
     beside = path.with_name(path.name + ".data")
-    refuse_overwriting_source(model, (path, beside))
-    size = sum(_size(tensor) for tensor in written.tensors.values())
+    refuse_overwriting_source(written.source, (path, beside))
+    size = sum(tensor_bytes(tensor) for tensor in written.tensors.values())
     if size <= LARGEST_FILE:
         with files.open(path) as stream:
             stream.write(written.serialized())
@@ -155,15 +162,15 @@ def write_onnx(
         end = 0
         for name, tensor in written.tensors.items():
             held = _add_initializer(program, name, tensor)
-            if _size(tensor) <= _SMALL:
+            if tensor_bytes(tensor) <= _SMALL:
                 held.raw_data = b"".join(_bytes(tensor))
                 continue
             start = -(-end // _PAGE) * _PAGE
             stream.write(bytes(start - end))
             for chunk in _bytes(tensor):
                 stream.write(chunk)
-            end = start + _size(tensor)
-            _point_to(held, beside.name, start, _size(tensor))
+            end = start + tensor_bytes(tensor)
+            _point_to(held, beside.name, start, tensor_bytes(tensor))
     with files.open(path) as stream:
         stream.write(program.SerializeToString())
     return path, beside
@@ -186,7 +193,7 @@ def _onnx() -> Any:
     return onnx
 
 
-def _built(model: Model, opset: int) -> Builder:
+def _built(model: Model, opset: int, weights: Mapping[str, AnyWeight]) -> Builder:
     if len(model.program.blocks) > 1:
         raise UnsupportedError(
             f"{model.model_path}: the program has branches or loops, which pyquant does not write "
@@ -201,6 +208,9 @@ def _built(model: Model, opset: int) -> Builder:
             whole = op.copy()
             complete(whole)
             step = Step(builder, whole)
+            for name in whole.reads():
+                if name in weights and name not in builder.values:
+                    step.hold(name, dequantized(step, weights[name]))
             TABLE[op.type](step)
     return builder
 
@@ -253,12 +263,7 @@ def _value_info(onnx: Any, builder: Builder, name: str) -> Any:
 
 
 def _add_initializer(model: Any, name: str, tensor: Tensor) -> Any:
-    data_type = onnx_dtype(proto.paddle_dtype(tensor.dtype))
-    return model.graph.initializer.add(name=name, data_type=data_type, dims=tensor.shape)
-
-
-def _size(tensor: Tensor) -> int:
-    return int(np.prod(tensor.shape, dtype=np.int64)) * tensor.dtype.itemsize
+    return model.graph.initializer.add(name=name, data_type=tensor_type(tensor), dims=tensor.shape)
 
 
 def _bytes(tensor: Tensor) -> Iterator[Any]:
