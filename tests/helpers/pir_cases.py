@@ -283,6 +283,12 @@ CASES: dict[str, Case] = {
         ),
         [real(1, 4, 8, 8), np.sort(unit(3, 4), axis=1)],
     ),
+    "roi_align of two images": (
+        lambda x, boxes: paddle.vision.ops.roi_align(
+            x, boxes * 8, paddle.to_tensor([1, 2], "int32"), 2, 0.5, 3, aligned=False
+        ),
+        [real(2, 4, 8, 8), np.sort(unit(3, 4), axis=1)],
+    ),
     "deformable_conv": (
         lambda x, offset, mask: paddle.vision.ops.deform_conv2d(
             x, offset, weight(3, 4, 3, 3), mask=mask
@@ -297,15 +303,33 @@ CASES: dict[str, Case] = {
         lambda x, size: paddle.vision.ops.yolo_box(x, size, [10, 13, 16, 30], 2, 0.01, 32),
         [real(2, 14, 4, 4), integers(64, 2, 2, dtype="int32") + np.int32(32)],
     ),
+    "yolo_box aware of overlaps": (
+        lambda x, size: paddle.vision.ops.yolo_box(
+            x, size, [10, 13, 16, 30], 2, 0.4, 32, False, None, 1.2, True, 0.3
+        ),
+        [real(2, 16, 4, 6), integers(64, 2, 2, dtype="int32") + np.int32(32)],
+    ),
     "prior_box": (
         lambda x, image: paddle.vision.ops.prior_box(x, image, min_sizes=[4.0]),
         [real(1, 4, 4, 4), real(1, 3, 16, 16)],
+    ),
+    "prior_box of ratios": (
+        lambda x, image: paddle.vision.ops.prior_box(
+            x, image, [4.0, 6.0], [8.0, 9.0], [2.0, 1.5], flip=True, clip=True
+        ),
+        [real(1, 4, 4, 4), real(1, 3, 16, 20)],
     ),
     "box_coder": (
         lambda prior, target: paddle.vision.ops.box_coder(
             prior, [0.1, 0.1, 0.2, 0.2], target, "decode_center_size"
         ),
         [np.sort(unit(5, 4), axis=1), unit(3, 5, 4)],
+    ),
+    "box_coder encoding": (
+        lambda prior, target: paddle.vision.ops.box_coder(
+            prior, prior * 2, target, "encode_center_size", False
+        ),
+        [np.sort(unit(5, 4), axis=1), np.sort(unit(3, 4), axis=1)],
     ),
     # Normalization.
     "batch_norm_": (
@@ -522,6 +546,10 @@ CASES: dict[str, Case] = {
             boxes, scores, None, 0.1, 10, 5, 0.3, True, 1.0, -1
         )[0],
         [np.sort(unit(1, 6, 4), axis=2), unit(1, 2, 6)],
+    ),
+    "multiclass_nms3 of two images": (
+        lambda boxes, scores: _C.multiclass_nms3(boxes, scores, None, 0.1, 8, 5, 0.6, True, 1.0, 0),
+        [np.sort(unit(2, 20, 4), axis=2), unit(2, 3, 20)],
     ),
     "is_empty": (paddle.is_empty, X),
     "viterbi_decode": (

@@ -5,7 +5,17 @@ A row is a line of text (`elementwise.line`) or a function of a `builder.Step`.
 
 from __future__ import annotations
 
-from . import elementwise, making, products, quantized, reductions, selection, shapes, windows
+from . import (
+    detection,
+    elementwise,
+    making,
+    products,
+    quantized,
+    reductions,
+    selection,
+    shapes,
+    windows,
+)
 from .builder import Rows
 
 TABLE: Rows = {
@@ -16,6 +26,7 @@ TABLE: Rows = {
     **reductions.ROWS,
     **selection.ROWS,
     **making.ROWS,
+    **detection.ROWS,
     **quantized.ROWS,
 }
 """The row of each op, by its type in a ProgramDesc."""
