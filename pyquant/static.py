@@ -16,7 +16,7 @@ from .memory import Size, as_text
 from .program.half_precision import compute_in_float32
 from .program.misfusion import misfused
 from .program.model import Model, check_targets, copy_model, load_model, write_model
-from .program.onnx_model.export import SUFFIX, check_rows, to_onnx, write_onnx
+from .program.onnx_model.export import SUFFIX, to_onnx, write_onnx
 from .program.output_files import OutputFiles
 from .program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, with_large_parameters
 from .program.targets.profiles import canonical_backend
@@ -277,8 +277,6 @@ def quant_post_static(
     plan = plan_static(model, options)
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
     check_given(options, plan.int8.observed)
-    if plan.target.form == "onnx":
-        check_rows(model)
     watch.lap("load")
     observations = observe(model, plan, options)
     watch.lap("calibrate")

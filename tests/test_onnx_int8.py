@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -118,15 +119,39 @@ def test_run_is_what_the_file_says(tmp_path: Path) -> None:
     assert np.abs(actual - expected).max() <= 0.02 * np.abs(expected).max()
 
 
-def test_op_without_a_row_is_named_before_data_are_read(tmp_path: Path) -> None:
+def add_unknown_op(net: ProgramBuilder) -> str:
+    return net.op("lgamma", {"X": "y"}, ("Out", "z"), [-1, 10])
+
+
+def add_unknown_attribute(net: ProgramBuilder) -> str:
+    return net.op("matrix_power", {"X": "y"}, ("Out", "z"), [-1, 10], {"n": -1})
+
+
+def add_unknown_dtype(net: ProgramBuilder) -> str:
+    complex64 = 23
+    waves = net.feed("waves", [-1, 10], complex64)
+    return net.op("relu", {"X": waves}, ("Out", "z"), [-1, 10])
+
+
+@pytest.mark.parametrize(
+    ("adding", "named"),
+    [
+        (add_unknown_op, "lgamma -> 'z'"),
+        (add_unknown_attribute, "matrix_power -> 'z' .*its power is -1.*another deploy_backend"),
+        (add_unknown_dtype, "relu -> 'z' .*'waves' is COMPLEX64.*another deploy_backend"),
+    ],
+)
+def test_what_onnx_lacks_is_named_before_data_are_read(
+    tmp_path: Path, adding: Callable[[ProgramBuilder], str], named: str
+) -> None:
     net = conv_net()
-    net.fetch(net.op("lgamma", {"X": "y"}, ("Out", "z"), [-1, 10]))
+    net.fetch(adding(net))
     source = net.save(tmp_path / "in")
 
     def data() -> object:
         raise AssertionError("the data are read")
 
-    with pytest.raises(pyquant.UnsupportedError, match="lgamma -> 'z'"):
+    with pytest.raises(pyquant.UnsupportedError, match=named):
         pyquant.quant_post_static(
             None, source, tmp_path / "out", data_loader=data, deploy_backend="ONNX"
         )

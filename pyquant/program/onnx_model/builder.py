@@ -13,7 +13,7 @@ from .. import proto
 from ..model import Model
 from ..op import Op
 from ..parameters import Array, DerivedTensor
-from .dtypes import onnx_dtype
+from .dtypes import has_onnx_dtype, onnx_dtype
 
 Attribute = Union[int, float, str, Sequence[int], Sequence[float], Sequence[str]]
 
@@ -311,8 +311,17 @@ class Step:
         name = next(iter(self.op.writes()), "?")
         return UnsupportedError(
             f"{self.builder.model.model_path}: {self.op.type} -> '{name}' cannot be written as "
-            f"ONNX: {why}. Write a .pdmodel instead, or export the model without this op."
+            f"ONNX: {why}. Write a .pdmodel instead, by another deploy_backend in static mode, or "
+            "export the model without this op."
         )
+
+    def check_dtypes(self) -> None:
+        """Raise UnsupportedError if a tensor of the op has a dtype that ONNX lacks."""
+        for name in (*self.op.reads(), *self.op.writes()):
+            desc = self.builder.desc(name)
+            if desc is not None and not has_onnx_dtype(desc.data_type):
+                dtype = proto.dtype_name(desc.data_type)
+                raise self.refused(f"'{name}' is {dtype}, which ONNX lacks")
 
     def needs_opset(self, least: int) -> None:
         """Raise UnsupportedError if the opset is older."""

@@ -16,6 +16,11 @@ _BY_NAME = {
 _DTYPES = {proto.data_type_of(name): code for name, code in _BY_NAME.items()}
 
 
+def has_onnx_dtype(data_type: int) -> bool:
+    """Return whether ONNX has a dtype of Paddle's."""
+    return data_type in _DTYPES
+
+
 def onnx_dtype(data_type: int) -> int:
     """Return ONNX's code for Paddle's ``data_type``; raise UnsupportedError if it has none."""
     if data_type not in _DTYPES:

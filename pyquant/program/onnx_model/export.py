@@ -12,7 +12,7 @@ import numpy as np
 
 from ...errors import SettingError, UnsupportedError
 from ..grouped_weights import AnyWeight
-from ..model import Model, refuse_overwriting_source
+from ..model import Model, copy_model, refuse_overwriting_source
 from ..op import Op
 from ..op_protos import complete
 from ..output_files import OutputFiles
@@ -85,8 +85,16 @@ def check_rows(model: Model) -> None:
         )
         raise UnsupportedError(
             f"{model.model_path}: pyquant has no form in ONNX for {named}. "
-            "Write a .pdmodel instead, or export the model without these ops."
+            "Write a .pdmodel instead, by another deploy_backend in static mode, or export the model "
+            "without these ops."
         )
+
+
+def check_writable(model: Model) -> None:
+    """Raise UnsupportedError if a model cannot be written, as `to_onnx` does, but change nothing."""
+    _onnx()
+    check_rows(model)
+    _built(copy_model(model), OPSET, _NO_WEIGHTS)
 
 
 def to_onnx(
@@ -208,6 +216,7 @@ def _built(model: Model, opset: int, weights: Mapping[str, AnyWeight]) -> Builde
             whole = op.copy()
             complete(whole)
             step = Step(builder, whole)
+            step.check_dtypes()
             for name in whole.reads():
                 if name in weights and name not in builder.values:
                     step.hold(name, dequantized(step, weights[name]))

@@ -15,6 +15,7 @@ from ...settings import check_choice
 from ..graph import Graph
 from ..matrix_products import PRODUCTS, is_fc
 from ..model import Model
+from ..onnx_model.export import check_writable
 from ..op import Op
 from ..op_facts import Fact, has
 from ..quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp
@@ -69,7 +70,8 @@ class Target:
         adds_maps: whether sums of feature maps are int8 where convolutions compute them.
         suits_pairs: the op types whose integers are chosen so that no sum of two products saturates
             (see `saturation`).
-        check_readable: raises an error if the runtime cannot read a float model.
+        check_readable: raises an error if the runtime cannot read a float model, or it cannot be
+            written for it.
         substitute: writes other ops for those that the runtime lacks.
     """
 
@@ -466,6 +468,7 @@ ONNX = Target(
     takes_zero_points=True,
     runs_here=False,
     stores_integers=False,
+    check_readable=check_writable,
     rules=(
         Rule(_is_of("conv2d_transpose"), "ONNX Runtime has no int8 kernel for ConvTranspose"),
         Rule(
