@@ -49,7 +49,7 @@ from .static_mode.ranking import ranked_ops
 from .static_mode.repair import check_and_repair, keep_settings_that_help
 from .verification.check import Check
 from .verification.outcome import Verification
-from .verification.runtime_check import check_in
+from .verification.runtime_check import check_in, refuse_unreadable
 from .verification.runtimes import RUNTIMES
 
 
@@ -277,6 +277,9 @@ def quant_post_static(
     plan = plan_static(model, options)
     check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
     check_given(options, plan.int8.observed)
+    target = canonical_backend(deploy_backend)
+    if target in RUNTIMES and options.most_bytes is None:
+        refuse_unreadable(RUNTIMES[target], plan.int8.model)
     watch.lap("load")
     observations = observe(model, plan, options)
     watch.lap("calibrate")
@@ -331,7 +334,6 @@ def quant_post_static(
     else:
         emitted = emit(plan, decisions)
         watch.lap("quantize")
-    target = canonical_backend(deploy_backend)
     if verify and target in RUNTIMES and observations.feeds:
         verification, note = check_in(
             RUNTIMES[target], plan.int8.model, emitted.model, observations.feeds

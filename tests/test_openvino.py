@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from programs import CONV, UNPADDED, Net, random
 
 from bench.ocr import models
 from pyquant import QuantizationResult, UnsupportedError, load_model, quant_post_static
+from pyquant.cli import main
 from pyquant.program.model import Model
 
 pytest.importorskip("openvino")  # with it comes the extra of the same name
@@ -110,6 +112,58 @@ def test_a_result_is_checked_in_openvino(tmp_path: Path) -> None:
     assert not found.departs
     assert min(found.float_seconds, found.int8_seconds, found.speedup) > 0
     assert any(note.startswith("OpenVINO computes with integers: ") for note in result.notes)
+
+
+def add_attribute(net: Net) -> None:
+    net.then("one_hot_v2", {"X": net.last}, "Out", {"depth": 5, "allow_out_of_range": True})
+
+
+def add_dtype(net: Net) -> None:
+    waves = net.feed("waves", [-1, 8, 8, 8], 23)  # complex64
+    net.fetch(net.op("relu", {"X": waves}, ("Out", "z"), [-1, 8, 8, 8]))
+
+
+@pytest.mark.parametrize(
+    ("add", "named"),
+    [
+        (add_attribute, "the op 'one_hot_v2' that writes"),
+        (add_dtype, "the op 'relu' that writes 'z'"),
+    ],
+)
+def test_what_its_frontend_refuses_is_named_before_data_are_read(
+    tmp_path: Path, add: Callable[[Net], None], named: str
+) -> None:
+    net = residual_net().act("relu")
+    add(net)
+    net.act("relu").end().save(tmp_path / "float")
+
+    def data() -> Any:
+        raise AssertionError("the data are read")
+
+    with pytest.raises(UnsupportedError, match=f"OpenVINO cannot read {named}.*another deploy"):
+        quant_post_static(
+            None,
+            tmp_path / "float",
+            tmp_path / "int8",
+            data_loader=data,
+            deploy_backend="OpenVINO",
+        )
+
+
+@pytest.mark.parametrize("command", ["convert", "fold"])
+def test_a_float_model_is_written_for_it(tmp_path: Path, command: str) -> None:
+    """Paddle runs it as well."""
+    net = Net(list(IMAGES.shape)).conv(16)
+    shuffle = {"upscale_factor": 2, "data_format": "NCHW"}
+    net.dims = [net.dims[0], 4, *(2 * size for size in net.dims[2:])]
+    net.then("pixel_shuffle", {"X": net.last}, "Out", shuffle).end().save(tmp_path / "float")
+    path = tmp_path / "out"
+    given = [command, str(tmp_path / "float"), str(path), "--deploy-backend", "openvino"]
+    assert main(given) == 0
+    (found,) = outputs(path / "m.pdmodel", {"x": IMAGES})
+    assert relative_error(found, in_paddle(tmp_path / "float", IMAGES)) < 1e-5
+    assert relative_error(in_paddle(path, IMAGES), in_paddle(tmp_path / "float", IMAGES)) < 1e-5
+    assert main([*given[:2], str(path / "m.onnx"), *given[3:]]) == 1
 
 
 def test_a_truncated_file_ends_no_process_after_the_check(tmp_path: Path) -> None:

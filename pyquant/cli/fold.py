@@ -28,11 +28,11 @@ def _answer(options: dict[str, Any]) -> Answer:
     from ..program.model import load_model
     from ..program.quantizable import refuse_quantized
 
-    output, opset = options.pop("output"), options.pop("opset")
+    outputs = {name: options.pop(name) for name in ("output", "opset", "deploy_backend")}
     model = load_model(**renamed(options))
     refuse_quantized(model)
     before = sum(1 for _ in model.ops())
     fold(model)
-    paths, after = convert.write(model, output, opset), sum(1 for _ in model.ops())
+    paths, after = convert.write(model, **outputs), sum(1 for _ in model.ops())
     text = "\n".join([*paths, f"{before} ops -> {after}"])
     return Answer(text, {"files": paths, "ops_before": before, "ops_after": after})

@@ -55,6 +55,7 @@ ONNX_RUNTIME = Runtime(
     name="ONNX Runtime",
     module="onnxruntime",
     extra="runtimes",
+    read=lambda model: _session(model, optimizes=False),
     run_float=lambda model: _run(_session(model)),
     run_int8=lambda model: _run(_session(model)),
     # Without optimization, QDQ is computed op by op in float.

@@ -16,7 +16,7 @@ from ..program.model import Model, save_model
 from ..program.op import make_op
 from ..program.parameters import Array
 from ..program.predictor import Optimization, all_cores, make_predictor, run_outputs
-from ..program.targets.openvino import substitute
+from ..program.targets.openvino import rewrite
 from ..program.temporary import temporary_directory
 from .runtime_check import Run, Runtime
 
@@ -37,6 +37,13 @@ def _core() -> Any:
     return openvino.Core()
 
 
+def _read(model: Model) -> None:
+    rewrite(model)
+    with temporary_directory() as directory:
+        path, _ = save_model(model, directory, "model.pdmodel", "model.pdiparams")
+        _core().read_model(path)
+
+
 def _compiled(model: Model) -> Any:
     # Not bfloat16, on processors that have it.
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": all_cores()}
@@ -55,9 +62,7 @@ def _run(model: Model) -> Run:
 
 
 def _run_float(model: Model) -> Run:
-    graph = Graph(model)
-    substitute(graph)
-    graph.write_back()
+    rewrite(model)
     return _run(model)
 
 
@@ -110,6 +115,7 @@ OPENVINO = Runtime(
     name="OpenVINO",
     module="openvino",
     extra="openvino",
+    read=_read,
     run_float=_run_float,
     run_int8=_run,
     run_as_said=_run_in_paddle,

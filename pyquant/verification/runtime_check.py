@@ -8,7 +8,9 @@ from functools import partial
 from importlib.util import find_spec
 
 from ..calibration.data import Feed
+from ..errors import UnsupportedError
 from ..program.model import Model, copy_model
+from ..program.op import Op, make_op, ops_of, replace_ops
 from ..program.parameters import Array
 from .compared import Compared, compared_parts, showing
 from .outcome import Verification, worst
@@ -30,6 +32,7 @@ class Runtime:
         name: as its makers write it.
         module: what is imported of it.
         extra: pyquant's extra that installs it.
+        read: reads a float model, which it may change, without making it ready to run.
         run_float: loads a float model, which it may change.
         run_int8: loads an int8 model, which it may change.
         run_as_said: loads an int8 model, for a run that computes what the program says.
@@ -39,10 +42,67 @@ class Runtime:
     name: str
     module: str
     extra: str
+    read: Callable[[Model], object]
     run_float: Callable[[Model], Run]
     run_int8: Callable[[Model], Run]
     run_as_said: Callable[[Model], Run]
     int8_ops: Callable[[Model], Mapping[str, int]]
+
+
+def refuse_unreadable(runtime: Runtime, model: Model) -> None:
+    """Raise UnsupportedError if a runtime that is installed cannot read a model.
+
+    It names the first op with which the runtime cannot read the ops so far.
+    """
+    if find_spec(runtime.module) is None:
+        return
+    error = _error_of_reading(runtime, model)
+    if error is None:
+        return
+    ops = [op for op in ops_of(model.program.blocks[0]) if op.type not in ("feed", "fetch")]
+    readable, failing = 0, len(ops)
+    while failing - readable > 1:
+        middle = (readable + failing) // 2
+        found = _error_of_reading(runtime, _first_ops(model, ops[:middle]))
+        readable, failing = (middle, failing) if found is None else (readable, middle)
+        error = found or error
+    op, said = ops[failing - 1], " ".join(str(error).split())[-_SHOWN:]
+    raise UnsupportedError(
+        f"{model.model_path}: {runtime.name} cannot read the op '{op.type}' that writes "
+        f"'{next(iter(op.writes()), '')}': {said}. Choose another deploy_backend, or export the "
+        "model without this op."
+    )
+
+
+def _error_of_reading(runtime: Runtime, model: Model) -> Exception | None:
+    try:
+        runtime.read(copy_model(model))
+    except Exception as error:  # of whatever type the runtime raises
+        return error
+    return None
+
+
+def _first_ops(model: Model, ops: Sequence[Op]) -> Model:
+    """Return a model of the first ops of a model, whose outputs are those of the last one."""
+    part = copy_model(model)
+    block = part.program.blocks[0]
+    (holder,) = {op.output() for op in part.ops() if op.type == "fetch"}
+    dims, read = part.dims(), {name for op in ops for name in op.reads()}
+    feeds = [op for op in part.ops() if op.type == "feed" and op.output() in read]
+    outputs = [name for name in ops[-1].writes() if name in dims]
+    fetches = [
+        make_op("fetch", {"X": [name]}, {"Out": [holder]}, {"col": column})
+        for column, name in enumerate(outputs)
+    ]
+    replace_ops(block, [*feeds, *ops, *fetches])
+    known = {name for op in ops_of(block) for name in (*op.reads(), *op.writes())}
+    kept = [var for var in block.vars if var.name in known]
+    del block.vars[:]
+    block.vars.extend(kept)
+    for tensors in (part.parameters, part.derived, part.pending):
+        for name in tensors.keys() - known:
+            del tensors[name]
+    return part
 
 
 def check_in(

@@ -85,13 +85,13 @@ def check_rows(model: Model) -> None:
         )
         raise UnsupportedError(
             f"{model.model_path}: pyquant has no form in ONNX for {named}. "
-            "Write a .pdmodel instead, by another deploy_backend in static mode, or export the model "
-            "without these ops."
+            "Write a .pdmodel instead, by another deploy_backend in static mode, or export the "
+            "model without these ops."
         )
 
 
 def check_writable(model: Model) -> None:
-    """Raise UnsupportedError if a model cannot be written, as `to_onnx` does, but change nothing."""
+    """Raise UnsupportedError, as `to_onnx` does, if a model cannot be written; change nothing."""
     _onnx()
     check_rows(model)
     _built(copy_model(model), OPSET, _NO_WEIGHTS)

@@ -72,6 +72,13 @@ def substitute(graph: Graph) -> None:
             graph.replace(number, *_SUBSTITUTES[op.type].ops(graph, op))
 
 
+def rewrite(model: Model) -> None:
+    """Write other ops for those of a model that the frontend lacks."""
+    graph = Graph(model)
+    substitute(graph)
+    graph.write_back()
+
+
 def _is_plain_shuffle(graph: Graph, op: Op) -> bool:
     dims = graph.dims(op.input("X"))
     return op.attr("data_format", "NCHW") == "NCHW" and dims is not None and dims[1] > 0
