@@ -35,7 +35,7 @@ from .static_mode.accuracy_control import control
 from .static_mode.activation_ranges import check_given
 from .static_mode.decisions import Emitted, decide, emit
 from .static_mode.input_check import notes_on_data
-from .static_mode.observation import observe, without_always_zero
+from .static_mode.observation import Observations, observe, without_always_zero
 from .static_mode.options import (
     ACTIVATION_QUANTIZE_TYPES,
     Metric,
@@ -49,7 +49,13 @@ from .static_mode.ranking import ranked_ops
 from .static_mode.repair import check_and_repair, keep_settings_that_help
 from .verification.check import Check
 from .verification.outcome import Verification
-from .verification.runtime_check import check_in, refuse_unreadable
+from .verification.outputs_check import OutputsCheck
+from .verification.runtime_check import (
+    Runtime,
+    RuntimeCheck,
+    is_installed,
+    refuse_unreadable,
+)
 from .verification.runtimes import RUNTIMES
 
 
@@ -292,13 +298,19 @@ def quant_post_static(
     ]
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
-    check, decide_anew = None, None
+    check: OutputsCheck | None = None
+    decide_anew = None
     if verify and options.most_bytes is not None:
         notes.append(_unchecked_note(options.most_bytes))
         verify = False
-    if verify and plan.target.runs_here and observations.feeds:
-        check = Check(model, observations.feeds, observations.batches)
+    if verify and observations.feeds:
+        if plan.target.runs_here:
+            check = Check(model, observations.feeds, observations.batches)
+        elif target in RUNTIMES:
+            check, unchecked = _runtime_check(RUNTIMES[target], model, observations)
+            notes += unchecked
         watch.lap("check")
+    if check is not None:
         accurate = options.with_accuracy_settings
         if accurate is not None:
             # The parameters of a plan's model may take factors in.
@@ -323,9 +335,16 @@ def quant_post_static(
         notes.append(str(found))
         watch.lap("accuracy control")
     verification: Verification | None = None
+    checked = None
     if check is not None:
         repairs = eval_function is None
-        checked = check_and_repair(plan, decisions, check, repairs, decide_anew)
+        try:
+            checked = check_and_repair(plan, decisions, check, repairs, decide_anew)
+        except UnsupportedError as error:
+            if plan.target.runs_here:
+                raise
+            notes.append(f"the result was not checked: {error}")
+    if check is not None and checked is not None:
         if plan_for == HERE:
             checked = fastest(checked, check)
         decisions = checked.decisions
@@ -334,12 +353,8 @@ def quant_post_static(
     else:
         emitted = emit(plan, decisions)
         watch.lap("quantize")
-    if verify and target in RUNTIMES and observations.feeds:
-        verification, note = check_in(
-            RUNTIMES[target], plan.int8.model, emitted.model, observations.feeds
-        )
-        notes.append(note)
-        watch.lap("check")
+    if isinstance(check, RuntimeCheck) and checked is not None:
+        notes.append(check.integers(emitted.model))
     written = [*plan.ops, *plan.weight_only]
     quantized = [
         *_activation_tensors(emitted, plan.ops, activation_bits),
@@ -391,6 +406,21 @@ def _activation_tensors(
         )
         for name, given in emitted.ranges.items()
     ]
+
+
+def _runtime_check(
+    runtime: Runtime, model: Model, observations: Observations
+) -> tuple[RuntimeCheck | None, list[str]]:
+    """Return the check in a runtime; None if it cannot be made, and a note on why."""
+    if not is_installed(runtime):
+        return None, [
+            f"the result was not run, as {runtime.name} is not installed: "
+            f"pyquant's extra '{runtime.extra}'"
+        ]
+    try:
+        return RuntimeCheck(runtime, model, observations.feeds, observations.batches), []
+    except UnsupportedError as error:
+        return None, [f"the result was not checked: {error}"]
 
 
 def _check_measurable(options: Options, verify: bool) -> None:

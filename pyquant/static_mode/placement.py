@@ -10,7 +10,7 @@ from ..comparison.quantization import Written
 from ..program.parameters import Array
 from ..program.predictor import all_cores
 from ..program.quantizable import FloatOp, WeightedOp
-from ..verification.check import Check
+from ..verification.outputs_check import OutputsCheck
 from .plan import Plan
 from .repair import Checked
 from .work import multiplications
@@ -26,7 +26,7 @@ _SHARES = (0.9, 0.5, 0.0)
 _GAIN = 1.03
 
 
-def fastest(checked: Checked, check: Check) -> Checked:
+def fastest(checked: Checked, check: OutputsCheck) -> Checked:
     """Return the fastest of a few plans: all int8, that in which the largest ops are, and float."""
     best, sizes = checked.timed(check), _sizes(checked.plan, check.sample)
     for share in _SHARES:

@@ -14,9 +14,9 @@ from ..program.quantizable import FloatOp, WeightedOp
 from ..program.targets.onednn.fusion import fuse
 from ..program.targets.saturation import ANY
 from ..result import Stopwatch
-from ..verification.check import Check
-from ..verification.departures import Departure, first_departure
+from ..verification.departures import Departure
 from ..verification.outcome import Findings, OutputDifference, Verification, worst
+from ..verification.outputs_check import OutputsCheck
 from ..verification.turns import Times
 from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
@@ -52,7 +52,7 @@ class Checked:
         cls,
         plan: Plan,
         decisions: Decisions,
-        check: Check,
+        check: OutputsCheck,
         repairs: tuple[str, ...] = (),
         emitted: Emitted | None = None,
     ) -> Checked:
@@ -79,11 +79,11 @@ class Checked:
         """Return the same with one repair more."""
         return replace(self, repairs=(*self.repairs, repair))
 
-    def timed(self, check: Check) -> Checked:
+    def timed(self, check: OutputsCheck) -> Checked:
         """Return the same with the times of the program and of the float model."""
         return replace(self, times=self.times or check.times(self.emitted.model))
 
-    def verification(self, check: Check) -> Verification:
+    def verification(self, check: OutputsCheck) -> Verification:
         """Return what the check found, with the times."""
         found, times = self.findings, self.times or check.times(self.emitted.model)
         kernels = check.kernels(self.emitted.model, times)
@@ -112,7 +112,7 @@ def keep_settings_that_help(
     observations: Observations,
     options: Options,
     watch: Stopwatch,
-    check: Check,
+    check: OutputsCheck,
     plain: Trial | None = None,
 ) -> Trial:
     """Try each accuracy setting after the defaults: keep it if the outputs err less.
@@ -142,7 +142,7 @@ Decide = Callable[[Trial], Trial]
 
 
 def check_and_repair(
-    plan: Plan, decisions: Decisions, check: Check, repairs: bool, decide_anew: Decide | None
+    plan: Plan, decisions: Decisions, check: OutputsCheck, repairs: bool, decide_anew: Decide | None
 ) -> Checked:
     """Check the int8 program of a plan, and repair it where it is wrong.
 
@@ -184,7 +184,7 @@ def check_and_repair(
     )
 
 
-def _by_other_settings(checked: Checked, check: Check, decide_anew: Decide) -> Checked:
+def _by_other_settings(checked: Checked, check: OutputsCheck, decide_anew: Decide) -> Checked:
     """Decide by settings with which the outputs err less, if there are any."""
     power = worst(check.errors_on_all(checked.emitted.model)).power
     best = decide_anew(Trial(checked.plan, checked.decisions, checked.emitted, power))
@@ -196,11 +196,11 @@ def _by_other_settings(checked: Checked, check: Check, decide_anew: Decide) -> C
     return found.repaired(f"{taken} taken, as otherwise {checked.worst}")
 
 
-def _without_departures(checked: Checked, check: Check, repairs: bool) -> Checked:
+def _without_departures(checked: Checked, check: OutputsCheck, repairs: bool) -> Checked:
     """Keep ops in float at which the run departs from the program; name what cannot be helped."""
     kept = list[str]()
     while checked.findings.departs:
-        departure = first_departure(checked.emitted.model, check.sample)
+        departure = check.first_departure(checked.emitted.model)
         if departure is None:
             break
         plan = _without_op_at(checked.plan, departure) if repairs else None
@@ -232,7 +232,7 @@ def _with_fewer_errors(
     plan: Plan,
     decisions: Decisions,
     emitted: Emitted,
-    check: Check,
+    check: OutputsCheck,
     repairs: tuple[str, ...],
     reason: str,
     power: float = math.nan,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -12,12 +13,11 @@ from ..errors import UnsupportedError
 from ..program.model import Model, copy_model
 from ..program.op import Op, make_op, ops_of, replace_ops
 from ..program.parameters import Array
-from .compared import Compared, compared_parts, showing
-from .outcome import Verification, worst
-from .output_sums import differences
-from .turns import in_turns
+from .compared import compared_parts, showing
+from .outcome import Findings
+from .outputs_check import OutputsCheck, first_sample
+from .turns import Times, in_turns
 
-_BATCHES = 2
 _MOST_DEPARTURE = 0.05**2  # a share of an output's power, which rounding otherwise explains
 
 Run = Callable[[Feed], Mapping[str, Array]]
@@ -54,7 +54,7 @@ def refuse_unreadable(runtime: Runtime, model: Model) -> None:
 
     It names the first op with which the runtime cannot read the ops so far.
     """
-    if find_spec(runtime.module) is None:
+    if not is_installed(runtime):
         return
     error = _error_of_reading(runtime, model)
     if error is None:
@@ -105,50 +105,78 @@ def _first_ops(model: Model, ops: Sequence[Op]) -> Model:
     return part
 
 
-def check_in(
-    runtime: Runtime, model: Model, int8: Model, feeds: Sequence[Feed]
-) -> tuple[Verification | None, str]:
-    """Run a float and an int8 model, which are not changed; return what that shows, and a note.
+class RuntimeCheck(OutputsCheck):
+    """Runs int8 models beside their float model, both in a runtime that is installed."""
 
-    It is None if the runtime is not installed, or cannot run them: then the note says why.
-    """
-    if find_spec(runtime.module) is None:
-        return None, (
-            f"the result was not run, as {runtime.name} is not installed: "
-            f"pyquant's extra '{runtime.extra}'"
+    def __init__(
+        self,
+        runtime: Runtime,
+        model: Model,
+        feeds: Sequence[Feed],
+        batches: int,
+        runs_all: bool = False,
+    ) -> None:
+        """Load the float model, which may be folded; raise UnsupportedError if that fails."""
+        super().__init__(compared_parts(model), feeds, batches, runs_all)
+        self._runtime = runtime
+        self._float = self._loaded(runtime.run_float, model)
+        self._int8: tuple[Model, Run] | None = None  # the last int8 model
+        sample = first_sample(model, feeds[0])
+        with suppress(UnsupportedError):
+            if all(array.size for array in self._run(self._float, sample)):
+                self.sample = sample
+
+    def judge(self, model: Model) -> Findings:
+        """Compare an int8 model with the float model, and its run with what it says."""
+        as_said = self._loaded(self._runtime.run_as_said, model)
+        return self._findings(model, [self._run(as_said, self.sample)], _MOST_DEPARTURE)
+
+    def times(self, model: Model) -> Times:
+        """Time an int8 model in turns with the float model, by one sample that both have run."""
+        return in_turns(
+            partial(self._float, self.sample), partial(self._int8_run(model), self.sample)
         )
-    try:
-        found = _run_in(runtime, model, int8, feeds[:_BATCHES])
-        counts = runtime.int8_ops(copy_model(int8))
-    except Exception as error:  # of whatever type the runtime raises
+
+    def integers(self, model: Model) -> str:
+        """Say what an int8 model computes with integers."""
+        counts = self._runtime.int8_ops(copy_model(model))
+        named = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
+        return f"{self._runtime.name} computes with integers: {named}"
+
+    def _float_outputs(self, feeds: Sequence[Feed]) -> Iterator[list[Array]]:
+        return (self._run(self._float, feed) for feed in feeds)
+
+    def _int8_outputs(self, model: Model, feeds: Sequence[Feed]) -> Iterator[list[Array]]:
+        run = self._int8_run(model)
+        return (self._run(run, feed) for feed in feeds)
+
+    def _int8_run(self, model: Model) -> Run:
+        if self._int8 is None or self._int8[0] is not model:
+            self._int8 = None  # frees its memory
+            self._int8 = model, self._loaded(self._runtime.run_int8, model)
+        return self._int8[1]
+
+    def _loaded(self, load: Callable[[Model], Run], model: Model) -> Run:
+        try:
+            return load(showing(copy_model(model), [part.name for part in self._parts]))
+        except Exception as error:  # of whatever type the runtime raises
+            raise self._failure(error) from error
+
+    def _run(self, run: Run, feed: Feed) -> list[Array]:
+        try:
+            outputs = run(feed)
+        except Exception as error:
+            raise self._failure(error) from error
+        return [part.of(outputs[part.name]) for part in self._parts]
+
+    def _failure(self, error: Exception) -> UnsupportedError:
         said = " ".join(str(error).split())[-_SHOWN:]
-        return None, f"the result was not checked, as {runtime.name} cannot run it here: {said}"
-    named = ", ".join(f"{count} {kind}" for kind, count in counts.items()) or "nothing"
-    return found, f"{runtime.name} computes with integers: {named}"
+        return UnsupportedError(f"{self._runtime.name} cannot run it here: {said}")
 
 
 _SHOWN = 300  # characters of an error, whose end tells most
 
 
-def _run_in(runtime: Runtime, model: Model, int8: Model, feeds: Sequence[Feed]) -> Verification:
-    parts = compared_parts(model)
-    names = [part.name for part in parts]
-    in_float, in_int8, as_said = (
-        load(showing(copy_model(one), names))
-        for load, one in (
-            (runtime.run_float, model),
-            (runtime.run_int8, int8),
-            (runtime.run_as_said, int8),
-        )
-    )
-    expected, found, said = (
-        [_parts(run(feed), parts) for feed in feeds] for run in (in_float, in_int8, as_said)
-    )
-    errors, departures = differences(parts, expected, found), differences(parts, said, found)
-    departs = not worst(departures).power <= _MOST_DEPARTURE
-    times = in_turns(partial(in_float, feeds[0]), partial(in_int8, feeds[0]))
-    return Verification(errors, departures, departs, len(feeds), *times, repairs=(), kernels=())
-
-
-def _parts(outputs: Mapping[str, Array], parts: Sequence[Compared]) -> list[Array]:
-    return [part.of(outputs[part.name]) for part in parts]
+def is_installed(runtime: Runtime) -> bool:
+    """Return whether a runtime can be imported."""
+    return find_spec(runtime.module) is not None
