@@ -33,12 +33,26 @@ def answer(options: dict[str, Any]) -> Answer:
 
 
 def _answer(options: dict[str, Any]) -> Answer:
+    from ..program.onnx_model.export import is_onnx
     from ..verifying import verify
 
     bar = options.pop("max_error")
     options.update(take_data(options, options["float_model"]))
-    found = verify(*load_pair(options), **renamed(options))
+    pair = _with_onnx(options) if is_onnx(options["int8_model"]) else load_pair(options)
+    found = verify(*pair, **renamed(options))
     is_met = found.error_percent <= bar
     outcome = f"{'met' if is_met else 'missed'}: the bar is {bar:g} %"
     data = {**found.to_dict(), "max_error_percent": bar, "met": is_met}
     return Answer(f"{found}\n{outcome}", data, is_met=is_met)
+
+
+def _with_onnx(options: dict[str, Any]) -> tuple[Any, Any]:
+    """Take the options of `add_pair` out, and load the float model."""
+    from ..errors import SettingError
+    from ..program.model import load_model
+
+    path, params = options.pop("int8_model"), options.pop("int8_params")
+    if params is not None:
+        raise SettingError(f"--int8-params {params}: {path} holds its parameters. Leave it out.")
+    name = options.pop("float_model")
+    return load_model(name, params_filename=options.pop("float_params")), path

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from ..calibration.data import Feed
@@ -17,7 +19,8 @@ from .runtime_check import Run, Runtime
 _INT8_NODES = ("QLinear", "QGemm", "MatMulIntegerToFloat")
 
 
-def _session(model: Model, optimizes: bool = True, written: str | None = None) -> Any:
+def _session(model: Model | Path, optimizes: bool = True, written: str | None = None) -> Any:
+    """Load a model, or an ``.onnx`` file."""
     import onnxruntime
 
     levels = onnxruntime.GraphOptimizationLevel
@@ -28,7 +31,7 @@ def _session(model: Model, optimizes: bool = True, written: str | None = None) -
         options.graph_optimization_level = levels.ORT_DISABLE_ALL
     if written is not None:
         options.optimized_model_filepath = written
-    content = to_onnx(model, OPSET).serialized()
+    content = str(model) if isinstance(model, Path) else to_onnx(model, OPSET).serialized()
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
 
 
@@ -41,7 +44,17 @@ def _run(session: Any) -> Run:
     return run
 
 
-def _int8_nodes(int8: Model) -> Mapping[str, int]:
+def of_file(path: Path) -> Runtime:
+    """Return the runtime in which the int8 model is an ``.onnx`` file, whatever model is given."""
+    return replace(
+        ONNX_RUNTIME,
+        run_int8=lambda _: _run(_session(path)),
+        run_as_said=lambda _: _run(_session(path, optimizes=False)),
+        int8_ops=lambda _: _int8_nodes(path),
+    )
+
+
+def _int8_nodes(int8: Model | Path) -> Mapping[str, int]:
     import onnx
 
     with temporary_directory() as directory:

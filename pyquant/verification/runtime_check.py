@@ -13,7 +13,7 @@ from ..errors import UnsupportedError
 from ..program.model import Model, copy_model
 from ..program.op import Op, make_op, ops_of, replace_ops
 from ..program.parameters import Array
-from .compared import compared_parts, showing
+from .compared import Compared, compared_parts, showing
 from .outcome import Findings
 from .outputs_check import OutputsCheck, first_sample
 from .turns import Times, in_turns
@@ -115,9 +115,17 @@ class RuntimeCheck(OutputsCheck):
         feeds: Sequence[Feed],
         batches: int,
         runs_all: bool = False,
+        shows: bool = True,
     ) -> None:
-        """Load the float model, which may be folded; raise UnsupportedError if that fails."""
-        super().__init__(compared_parts(model), feeds, batches, runs_all)
+        """Load the float model, which may be folded; raise UnsupportedError if that fails.
+
+        ``shows`` is whether int8 models can be given further outputs.
+        """
+        parts = compared_parts(model)
+        if not shows:
+            given = [part for part in parts if part.name in model.fetches]
+            parts = given or [Compared(name) for name in model.fetches]
+        super().__init__(parts, feeds, batches, runs_all)
         self._runtime = runtime
         self._float = self._loaded(runtime.run_float, model)
         self._int8: tuple[Model, Run] | None = None  # the last int8 model

@@ -1,0 +1,71 @@
+"""Results for other runtimes: their check repairs them, and `verify` runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from programs import Net, random
+
+import pyquant
+from pyquant.cli import main
+
+pytest.importorskip("openvino")
+pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.any_isa
+
+IMAGES = random((8, 4, 10, 10), 3)
+
+
+def net_of_five() -> Net:
+    net = Net([-1, 4, 10, 10])
+    for channels in (8, 8, 8, 8):
+        net.conv(channels).act("relu")
+    return net.conv(4).end()
+
+
+def static(source: Path, output: Path, **options: Any) -> pyquant.QuantizationResult:
+    return pyquant.quant_post_static(None, source, output, data_loader=[IMAGES], **options)
+
+
+@pytest.mark.parametrize("backend", ["ONNX", "OpenVINO"])
+def test_ops_that_err_too_much_stay_in_float(tmp_path: Path, backend: str) -> None:
+    net = net_of_five()
+    source = net.save(tmp_path / "in")
+    convolutions = [op.output() for op in pyquant.load_model(source).ops() if op.type == "conv2d"]
+    clipped = next(op.output() for op in pyquant.load_model(source).ops() if op.type == "relu")
+    options = {"deploy_backend": backend, "algo": "abs_max", "scale_dict": {clipped: 0.3}}
+    unchecked = static(source, tmp_path / "1", verify=False, **options)
+    assert len(unchecked.thresholds()) >= len(convolutions)
+    result = static(source, tmp_path / "2", **options)
+    found = result.verification
+    assert found is not None
+    assert found.error_percent < 5
+    kept = [op.name for op in result.kept_float if op.reason.startswith("check")]
+    assert convolutions[1] in kept  # which reads it
+    assert 0 < len(kept) < len(convolutions)
+    (repair,) = found.repairs
+    assert f"{len(kept)} op(s) kept in float, as otherwise" in repair
+    assert any("computes with integers: " in one for one in result.notes)
+
+
+def test_verify_runs_an_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = Net([-1, 4, 10, 10]).conv(8).act("relu").conv(8).end().save(tmp_path / "in")
+    result = static(source, tmp_path / "out", deploy_backend="ONNX")
+    for named in (result.model_path, tmp_path / "out"):
+        found = pyquant.verify(source, named, data_loader=[IMAGES])
+        assert result.verification is not None
+        assert found.error_percent == pytest.approx(result.verification.error_percent, rel=0.05)
+        assert found.departures[0].power < 1e-3
+    np.savez(tmp_path / "data.npz", x=IMAGES)
+    given = ["--data", str(tmp_path / "data.npz"), "--json"]
+    assert main(["verify", str(source), str(result.model_path), *given]) == 0
+    assert json.loads(capsys.readouterr().out)["error_percent"] < 5
+    with pytest.raises(pyquant.ModelFileError, match=r"none\.onnx: there is no such file"):
+        pyquant.verify(source, tmp_path / "none.onnx", data_loader=[IMAGES])
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    with pytest.raises(pyquant.UnsupportedError, match="ONNX Runtime cannot run it here"):
+        pyquant.verify(source, tmp_path / "bad.onnx", data_loader=[IMAGES])
