@@ -88,7 +88,12 @@ def forget_mapping(number: int) -> None:
 
 
 def abs_max(x: Values, *, dtype: str | None = None, num_threads: int | None = None) -> float:
-    """Return the greatest |x|: 0.0 for an empty array, NaN if any value is NaN."""
+    """Return the greatest |x|: 0.0 for an empty array, NaN if any value is NaN.
+
+    Example:
+        >>> abs_max(np.float32([1, -3, 2]))
+        3.0
+    """
     return _native.abs_max(_in_memory_order(view_values(x, dtype)), num_threads)
 
 
@@ -99,6 +104,10 @@ def min_max(
 
     Raises:
         ValueError: `x` is empty.
+
+    Example:
+        >>> min_max(np.float32([1, -3, 2]))
+        (-3.0, 2.0)
     """
     return _native.min_max(_in_memory_order(view_values(x, dtype)), num_threads)
 
@@ -112,6 +121,10 @@ def channel_abs_max(
 
     Raises:
         ValueError: `axis` is out of range.
+
+    Example:
+        >>> channel_abs_max(np.float32([[1, -3], [2, 0]]), axis=0)
+        array([3., 2.], dtype=float32)
     """
     return _native.channel_abs_max(_contiguous(view_values(x, dtype)), axis, num_threads)
 
@@ -214,6 +227,10 @@ def histogram(
 
     Raises:
         ValueError: `bins` is not in [1, 2^20], or `bin_width` is not finite and positive.
+
+    Example:
+        >>> histogram(np.float32([0.1, -0.2, 0.7]), bins=2, bin_width=0.5)
+        array([2, 1], dtype=uint64)
     """
     return _native.histogram(_in_memory_order(view_values(x, dtype)), bins, bin_width, num_threads)
 
@@ -270,6 +287,11 @@ def mse_threshold(counts: NDArray[Any], bin_width: float, bits: int = 8) -> floa
     It tries i * bin_width up to the upper edge of the last bin that is not empty, and prefers the
     smallest of equals. A value counts as its bin's centre; beyond the threshold it is clipped. See
     arXiv 1810.05723 and 2206.06501. Raises as `kl_threshold`.
+
+    Example:
+        >>> counts = np.array([10**6, 10**6, 0, 0, 0, 0, 0, 0, 0, 1])
+        >>> mse_threshold(counts, bin_width=0.5, bits=8)  # the value far off is clipped
+        1.0
     """
     return _native.mse_threshold(_counts(counts), bin_width, bits)
 
@@ -291,6 +313,10 @@ def percentile_threshold(counts: NDArray[Any], bin_width: float, percent: float)
     Raises:
         TypeError: `counts` does not hold integers.
         ValueError: `percent` is not in (0, 1], or as `kl_threshold`.
+
+    Example:
+        >>> percentile_threshold(np.array([90, 9, 1]), bin_width=0.5, percent=0.99)
+        1.0
     """
     return _native.percentile_threshold(_counts(counts), bin_width, percent)
 
@@ -319,6 +345,10 @@ def quantize(
             channels, `axis` is out of range, `bits` is not in [2, 16], or `out` has another shape
             than `x` or is not writable.
         TypeError: `out` is not C-contiguous or has another type than the result.
+
+    Example:
+        >>> quantize(np.float32([0.5, -1, 3]), threshold=1.0)
+        array([  64, -127,  127], dtype=int8)
     """
     values = _contiguous(view_values(x, dtype))
     return _native.quantize(values, _thresholds(threshold), axis, bits, num_threads, out)
@@ -340,6 +370,10 @@ def dequantize(
     Raises:
         TypeError: `q` is not int8 or int16, or `out` is not C-contiguous float32.
         ValueError: as `quantize`.
+
+    Example:
+        >>> dequantize(np.int8([127, -127, 0]), threshold=0.5)
+        array([ 0.5, -0.5,  0. ], dtype=float32)
     """
     if not isinstance(q, np.ndarray) or q.dtype not in (np.int8, np.int16):
         raise TypeError(f"q must be a numpy array of int8 or int16, got {_type_name(q)}")

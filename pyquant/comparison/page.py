@@ -124,6 +124,10 @@ def save_page(comparison: Comparison, path: str | Path) -> None:
 
     Raises:
         OutputError: it cannot be written; a file that existed before is unharmed.
+
+    Example:
+        >>> comparison = pyquant.compare("float", "int8", data_loader=batches)
+        >>> pyquant.save_page(comparison, "report.html")
     """
     path = Path(path)
     with OutputFiles(path.parent) as files, files.open(path) as stream:

@@ -272,6 +272,11 @@ def load_model(
         ModelFileError: a file is missing, truncated, or does not belong to the other, or the
             directory holds two models.
         UnsupportedError: it is ONNX, or a ``.json`` with control flow or ops that are not known.
+
+    Example:
+        >>> model = pyquant.load_model("float")
+        >>> sorted(model.parameters)
+        ['dense.w', 'first.w', 'second.w']
     """
     _refuse_onnx(Path(model_dir), model_filename)
     model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
@@ -319,6 +324,12 @@ def save_model(
     Raises:
         SettingError: a file would overwrite one that the model was read from, or another new one.
         OutputError: it cannot be written; nothing has changed on the disk.
+
+    Example:
+        >>> model = pyquant.load_model("float")
+        >>> files = pyquant.save_model(model, "copy", "model.pdmodel", "model.pdiparams")
+        >>> [file.name for file in files]
+        ['model.pdmodel', 'model.pdiparams']
     """
     with OutputFiles(Path(directory)) as files:
         return write_model(files, model, Path(directory), model_filename, params_filename)

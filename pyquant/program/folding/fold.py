@@ -44,6 +44,11 @@ def fold(
             on zero, which suits integers without a zero point.
         settle: False if the model is changed further: then `Model.settle` has to make the new
             weights, and `keep_apart` to keep Paddle from fusing ops wrongly.
+
+    Example:
+        >>> model = pyquant.load_model("float")
+        >>> pyquant.fold(model)
+        >>> files = pyquant.save_model(model, "folded", "model.pdmodel", "model.pdiparams")
     """
     original = copy_model(model)
     graph, scope = Graph(model, keep), Scope(frozenset(keep), shifts)

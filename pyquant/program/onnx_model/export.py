@@ -148,6 +148,9 @@ def save_onnx(model: Model, path: str | Path, opset: int = OPSET) -> tuple[Path,
         UnsupportedError: as `to_onnx`.
         SettingError: the opset is out of range, or a file would overwrite one of the model's.
         OutputError: it cannot be written; nothing has changed on the disk.
+
+    Example:
+        >>> files = pyquant.save_onnx(pyquant.load_model("float"), "model.onnx")
     """
     path = Path(path)
     written = to_onnx(model, opset)
