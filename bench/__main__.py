@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from .kernels import cases, peers, picture, suite
 from .kernels.machine import description
+from .report import Report, add_report
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="small arrays: check that all agree")
     parser.add_argument("--output", type=Path, default=Path("bench-results.json"))
     parser.add_argument("--picture", type=Path, default=Path("bench-results.png"))
+    add_report(parser)
     commands = parser.add_subparsers(dest="command", metavar="compare OLD NEW")
     comparison = commands.add_parser("compare", help="ratios of two results")
     comparison.add_argument("old", type=Path)
@@ -45,38 +48,33 @@ def main() -> None:
         for line in suite.compare(options.old, options.new):
             print(line)
         return
-    results = measure(QUICK if options.quick else FULL)
+    results = measure(QUICK if options.quick else FULL, Report(options.report))
     options.output.write_text(json.dumps(results, indent=1) + "\n")
     print(f"written to {options.output}")
     draw(results, options.picture)
 
 
-def measure(extent: Extent) -> dict[str, Any]:
-    """Measure every case, and print the table as it grows."""
-    machine = description()
-    print(", ".join(f"{name}: {value}" for name, value in machine.items()))
+def measure(extent: Extent, report: Report) -> dict[str, Any]:
+    """Measure every case; the table grows as they are measured."""
     for name in peers.absent():
-        print(f"{name} is not installed: left out")
-    print(suite.HEADER)
+        report.lines("", f"{name} is not installed: left out")
     threads = sorted({1, os.cpu_count() or 1})
     measuring = suite.Suite(threads, extent.rounds)
-    rows = printed(measuring.rows(cases.cases(extent.size)))
-    rows += printed(
-        measuring.rows(cases.large_cases(extent.weights, extent.weight_shape, extent.batches))
-    )
-    print(*suite.notes(rows), sep="\n")
+    large = cases.large_cases(extent.weights, extent.weight_shape, extent.batches)
+    rows: list[suite.Row] = []
+    found = measuring.rows(chain(cases.cases(extent.size), large))
+    report.table(suite.HEADER, (suite.cells(row) for row in kept(found, rows)))
+    report.lines("", *suite.notes(rows))
     by_size = suite.Suite([1], extent.rounds, limits=False)
     sizes = [row for size in extent.sizes for row in by_size.rows(cases.sized_cases(size))]
-    return {"machine": machine, "threads": threads, "rows": rows, "sizes": sizes}
+    return {"machine": description(), "threads": threads, "rows": rows, "sizes": sizes}
 
 
-def printed(rows: Iterable[suite.Row]) -> list[suite.Row]:
-    """Return all rows, and print each as it comes."""
-    kept = []
+def kept(rows: Iterable[suite.Row], into: list[suite.Row]) -> Iterator[suite.Row]:
+    """Yield the rows as they come, and add each to ``into``."""
     for row in rows:
-        print(suite.as_line(row), flush=True)
-        kept.append(row)
-    return kept
+        into.append(row)
+        yield row
 
 
 def draw(results: dict[str, Any], path: Path) -> None:

@@ -27,6 +27,8 @@ from pyquant.program.model import Model
 from pyquant.program.op import make_op
 from pyquant.program.parameters import DerivedTensor
 
+from .report import Report, add_report
+
 _DTYPES: dict[str, np.dtype[Any]] = {
     "fp32": np.dtype("<f4"),
     "fp16": np.dtype("<f2"),
@@ -59,12 +61,15 @@ def main() -> None:
         peaks.append(peak)
         loads.append(loaded)
     copy, quantize = median(copies[1:]), median(times[1:])
-    print(
-        f"{options.dtype} to int{options.bits}, {gigabytes:.2f} GB of parameters: copy "
-        f"{gigabytes / copy:.2f} GB/s, quantize {gigabytes / quantize:.2f} GB/s "
-        f"({copy / quantize:.2f} of the copy's speed), peak memory {max(peaks):.0f} MB, of which "
-        f"{max(loads):.0f} MB before it begins"
-    )
+    row = [f"{gigabytes:.2f}", f"{options.dtype} to int{options.bits}"]
+    row += [f"{gigabytes / copy:.2f}", f"{gigabytes / quantize:.2f}", f"{copy / quantize:.2f}"]
+    Report(options.report).table(_HEADER, [[*row, f"{max(peaks):.0f}", f"{max(loads):.0f}"]])
+
+
+_HEADER = (
+    "GB of parameters", "weights", "copy GB/s", "quantize GB/s", "of the copy's speed", "peak MB",
+    "MB before it begins",
+)  # fmt: skip
 
 
 def write_decoder(
@@ -226,6 +231,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--directory", type=Path, default=Path("big-weights"))
     parser.add_argument("--quantize", type=Path, help=argparse.SUPPRESS)
+    add_report(parser)
     return parser.parse_args()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from pyquant.calibration.thresholds import ALGORITHMS
 from .calibration_speed import SOURCES
 from .child import in_child
 from .methods import static
+from .report import Report, add_report
 from .source import Source, forward
 
 _BATCHES = 2
@@ -25,22 +27,25 @@ _ROUNDS = 2
 
 
 def main() -> None:
-    """Print a line per run."""
+    """Print a row per run."""
     options = _options()
-    print(f"{'job':24} batch {'run':16}      MB  ratio")
+    header = ("network", "batch", "run", "peak MB", "ratio")
+    Report(options.report).table(header, _rows(options))
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Sequence[str]]:
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.jobs:
             source = SOURCES[name](Path(temporary))
             for batch in options.batches:
-                _measure(_of_batches(source, batch), options.algos)
+                yield from _measured(_of_batches(source, batch), options.algos)
 
 
-def _measure(source: Source, algos: list[str]) -> None:
+def _measured(source: Source, algos: list[str]) -> Iterator[Sequence[str]]:
     alone = _peak(source, "forward")
     for run in ("forward", *algos, *(f"{algo} +check" for algo in algos)):
         peak = alone if run == "forward" else _peak(source, run)
-        title = f"{source.name:24} {source.batch:5} {run:16}"
-        print(f"{title} {peak:7.0f} {peak / alone:6.2f}", flush=True)
+        yield source.name, str(source.batch), run, f"{peak:.0f}", f"{peak / alone:.2f}"
 
 
 def _of_batches(source: Source, batch: int) -> Source:
@@ -69,6 +74,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("jobs", nargs="*", default=list(SOURCES), help=", ".join(SOURCES))
     parser.add_argument("--batches", type=int, nargs="+", default=[8, 48])
     parser.add_argument("--algos", nargs="+", default=["abs_max", "KL"], choices=ALGORITHMS)
+    add_report(parser)
     return parser.parse_args()
 
 

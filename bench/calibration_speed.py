@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,21 +23,30 @@ from .methods import PEERS, peer_methods, quantized, static
 from .networks import export_legacy
 from .ocr import models
 from .ocr.lines import CALIBRATION_SEED, render_lines
+from .report import Report, add_report
 from .source import Source, forward
 
 _BATCH = 8
 
 
 def main() -> None:
-    """Print a line per run, as a multiple of the forward."""
+    """Print a row per run, as a multiple of the forward."""
     options = _options()
-    print(f"{'job':34} {'run':16} seconds  ratio", flush=True)
+    Report(options.report).table(("network, samples", "run", "seconds", "ratio"), _rows(options))
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Sequence[str]]:
     with tempfile.TemporaryDirectory() as temporary:
         for name in options.jobs:
-            _measure(SOURCES[name](Path(temporary)), options, Path(temporary) / "out")
+            source = SOURCES[name](Path(temporary))
+            seconds = _measured(source, options, Path(temporary) / "out")
+            for run, value in seconds.items():
+                title = f"{source.name}, {len(source.images)}"
+                yield title, run, f"{value:.2f}", f"{value / seconds['forward']:.2f}"
 
 
-def _measure(source: Source, options: argparse.Namespace, output: Path) -> None:
+def _measured(source: Source, options: argparse.Namespace, output: Path) -> dict[str, float]:
+    """Return the seconds of each run, the forward first."""
     runs: dict[str, Callable[[], Any]] = {"forward": partial(forward, source)}
     for algo in options.algos:
         runs[f"pyquant {algo}"] = partial(static, source, output, algo=algo, verify=False)
@@ -46,17 +55,10 @@ def _measure(source: Source, options: argparse.Namespace, output: Path) -> None:
     for _ in range(options.rounds + 1):
         for name, run in runs.items():
             seconds[name].append(_seconds(run))
-    alone = median(seconds["forward"][1:] or seconds["forward"])
-    for name, values in seconds.items():
-        _print(source, name, median(values[1:] or values), alone)
+    found = {name: median(values[1:] or values) for name, values in seconds.items()}
     for name, method in peer_methods(options.peers, options.paddle_algos).items():
-        variant = quantized(name, method, source, output)
-        _print(source, name, variant.seconds or 0, alone)
-
-
-def _print(source: Source, run: str, seconds: float, alone: float) -> None:
-    title = f"{source.name}, {len(source.images)} samples"
-    print(f"{title:34} {run:16} {seconds:7.2f} {seconds / alone:6.2f}", flush=True)
+        found[name] = quantized(name, method, source, output).seconds or 0
+    return found
 
 
 def _seconds(run: Callable[[], Any]) -> float:
@@ -93,6 +95,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", nargs="*", default=[], choices=PEERS)
     parser.add_argument("--paddle-algos", nargs="+", default=["abs_max", "hist"])
+    add_report(parser)
     return parser.parse_args()
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,42 +18,33 @@ import numpy as np
 
 import pyquant
 
-from .kernels.machine import description
 from .networks import export, vision_network
 from .predictor import make_predictor, run_batch
+from .report import Report, add_report
 from .timing import median_seconds
 
 
 def main() -> None:
-    """Print a line per network, at the end, after all that Paddle prints."""
+    """Print a row per network."""
     parser = argparse.ArgumentParser(description="Static int8 against float, from .json models.")
     parser.add_argument("networks", nargs="*", default=["mobilenet_v1", "resnet50"])
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--output", type=Path, metavar="FILE.md")
+    add_report(parser)
     options = parser.parse_args()
+    header = (f"network, batch {options.batch}", "float ms", "int8 ms", "ratio", "rms error")
+    Report(options.report).table(header, _rows(options))
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Sequence[str]]:
     images = _random(options.batch, 3, 224, 224)
-    lines = [
-        _compare(name, vision_network(name), images, options.rounds) for name in options.networks
-    ]
+    for name in options.networks:
+        yield _compare(name, vision_network(name), images, options.rounds)
     deep = _random(options.batch, 512, 14, 14)
-    lines.append(_compare("convolutions alone", _convolutions(), deep, options.rounds))
-    table = "\n".join(
-        (
-            ", ".join(f"{name} {value}" for name, value in description().items()),
-            "",
-            f"| network, batch {options.batch} | float ms | int8 ms | ratio | rms error |",
-            "|---|---|---|---|---|",
-            *lines,
-            "",
-        )
-    )
-    print(table)
-    if options.output is not None:
-        options.output.write_text(table, "utf-8")
+    yield _compare("convolutions alone", _convolutions(), deep, options.rounds)
 
 
-def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
+def _compare(name: str, network: Any, images: Any, rounds: int) -> Sequence[str]:
     with tempfile.TemporaryDirectory() as temporary:
         directory = Path(temporary)
         export(network, directory / "model", list(images.shape[1:]))
@@ -71,10 +63,8 @@ def _compare(name: str, network: Any, images: Any, rounds: int) -> str:
         seconds = median_seconds(runs, rounds)
     error = np.sqrt(np.mean((outputs["int8"] - outputs["float"]) ** 2))
     error /= np.sqrt(np.mean(outputs["float"] ** 2))
-    return (
-        f"| {name} | {seconds['float'] * 1000:.1f} | {seconds['int8'] * 1000:.1f} "
-        f"| {seconds['float'] / seconds['int8']:.2f} | {error:.4f} |"
-    )
+    times = (f"{1000 * seconds[run]:.1f}" for run in ("float", "int8"))
+    return (name, *times, f"{seconds['float'] / seconds['int8']:.2f}", f"{error:.4f}")
 
 
 def _convolutions() -> Any:

@@ -11,7 +11,6 @@ installed are named.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,33 +23,29 @@ from numpy.typing import NDArray
 from .accuracy.networks import RECIPES
 from .accuracy.task import classification_task, fashion_mnist_classifier
 from .child import in_child
-from .kernels.machine import description
 from .methods import NNCF, PEERS, PYQUANT, Method, Variant, float_variant, peer_methods, quantized
 from .ocr.detection import detection_task
 from .ocr.lines import CALIBRATION_SEED
 from .ocr.recognizer import recognition_task
 from .paddle_ptq import ALGORITHMS
+from .report import Report, add_report
 from .source import forward
-from .task import Task, table
+from .task import Task, measured
 
-_DISTRIBUTIONS = ("nncf", "openvino")
 _BATCH = 32  # of the classifiers' calibration
 
 
 def main() -> None:
-    """Print a table per task, after all that the peers print."""
+    """Print a table per task."""
     options = _options()
     methods = {**PYQUANT, **peer_methods(options.peers, options.paddle_algos)}
-    tables = [_circumstances()]
+    report = Report(options.report)
     for name in options.tasks:
         with tempfile.TemporaryDirectory() as temporary:
             output = Path(temporary)
             task = _TASKS[name](options, output / "float")
             variants, missing = _quantized(task, methods, options.timeout, output)
-            tables.append(table(task, variants, options.rounds, missing))
-        print(f"\n{tables[0]}\n\n{tables[-1]}\n", flush=True)
-        if options.output is not None:
-            options.output.write_text("\n\n".join([*tables, ""]), "utf-8")
+            report.table(*measured(task, variants, options.rounds, missing))
 
 
 def _quantized(
@@ -83,12 +78,6 @@ def _quantized(
 def _run(variant: Variant, images: NDArray[Any]) -> None:
     """Show that a variant runs, in a process that may crash."""
     variant.load()(images)
-
-
-def _circumstances() -> str:
-    installed = {found.name: found.version for found in importlib.metadata.distributions()}
-    peers = {name: installed[name] for name in _DISTRIBUTIONS if name in installed}
-    return ", ".join(f"{name} {value}" for name, value in {**description(), **peers}.items())
 
 
 def _recognition(options: argparse.Namespace, _: Path) -> Task:
@@ -128,7 +117,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--test-pages", type=int, default=200)
     parser.add_argument("--calibration-images", type=int, default=256, help="of a classifier")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, metavar="FILE.md")
+    add_report(parser)
     options = parser.parse_args()
     options.tasks = options.tasks or ["recognition", "detection", "mobilenet_v1"]
     unknown = set(options.tasks) - set(_TASKS)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 import pyquant
 
 from .networks import export, vision_network
+from .report import Report, add_report
 from .timing import median_seconds
 
 Array = NDArray[Any]
@@ -206,26 +207,30 @@ NETWORKS: Mapping[str, Callable[[str, Path, Path | None], Task]] = {
 
 
 def main() -> None:
-    """Print a table: a line for each network, runtime and variant."""
+    """Print a table: a row for each network, runtime and variant."""
     parser = argparse.ArgumentParser(description="Int8 against float in other runtimes.")
     parser.add_argument("networks", nargs="*", default=list(NETWORKS))
     parser.add_argument("--cache", type=Path, help="models that bench.zoo has made")
     parser.add_argument("--runtimes", nargs="+", default=[one.name for one in RUNTIMES])
     parser.add_argument("--rounds", type=int, default=9)
+    add_report(parser)
     options = parser.parse_args()
-    lines = ["| network | runtime | form | x as fast as float | error % |", "|---|---|---|---|---|"]
+    header = ("network", "runtime", "form", "x as fast as float", "error %")
+    Report(options.report).table(header, _rows(options))
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Sequence[str]]:
     for name in options.networks:
         with tempfile.TemporaryDirectory() as temporary:
             directory = Path(temporary)
             task = NETWORKS[name](name, directory, options.cache)
             for runtime in (one for one in RUNTIMES if one.name in options.runtimes):
-                lines += _measured(name, runtime, task, directory, options.rounds)
-    print(*lines, sep="\n")
+                yield from _measured(name, runtime, task, directory, options.rounds)
 
 
 def _measured(
     name: str, runtime: Runtime, task: Task, directory: Path, rounds: int
-) -> Iterator[str]:
+) -> Iterator[Sequence[str]]:
     runs, failures = dict[str, Run](), dict[str, str]()
     for at, (variant, write) in enumerate(runtime.variants.items()):
         into = directory / runtime.name / str(at)
@@ -242,12 +247,12 @@ def _measured(
     expected = [runs[FLOAT](feed) for feed in task.test]
     for variant in runtime.variants:
         if variant in failures:
-            yield f"| {name} | {runtime.name} | {variant} | {failures[variant]} | |"
+            yield name, runtime.name, variant, failures[variant], ""
             continue
         found = [runs[variant](feed) for feed in task.test]
         speed = seconds[FLOAT] / seconds[variant]
         percent = 100 * _error(expected, found)
-        yield f"| {name} | {runtime.name} | {variant} | {speed:.2f} | {percent:.2f} |"
+        yield name, runtime.name, variant, f"{speed:.2f}", f"{percent:.2f}"
 
 
 _SHOWN = 100  # characters of an error

@@ -13,7 +13,7 @@ import multiprocessing
 import random
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from pyquant.program.predictor import Optimization, all_cores, make_predictor, r
 
 from .big_weights import write_decoder
 from .child import in_child
+from .report import Report, add_report
 
 _WORDS = 32000
 Run = Callable[..., tuple[float, str]]
@@ -33,31 +34,36 @@ Run = Callable[..., tuple[float, str]]
 
 
 def main() -> None:
-    """Print a line per run."""
+    """Print a row per run."""
     options = _options()
     source = options.directory / f"fp32-{options.gigabytes:g}"
     if not (source / "model.pdmodel").exists():
         write_decoder(source, int(options.gigabytes * 1e9), "fp32")
-    gigabytes = (source / "model.pdiparams").stat().st_size / 1e9
-    print(f"{gigabytes:.2f} GB of weights, {options.batches} batches of {options.shape} tokens")
+    digests = set[str]()
+    report = Report(options.report)
+    report.table(("weights", "run", "time, s", "peak memory, MB"), _rows(source, options, digests))
+    report.lines("", "the same bytes" if len(digests) == 1 else f"different bytes: {digests}")
+
+
+def _rows(source: Path, options: argparse.Namespace, digests: set[str]) -> Iterator[Sequence[str]]:
+    """Yield a row per run, and add the digests of the results."""
+    size = f"{(source / 'model.pdiparams').stat().st_size / 1e9:.2f} GB"
     limited = partial(_quantize, memory_limit=options.limit)
     runs: dict[str, Run] = {
         "forward": _forward,
         "as a whole": _quantize,
-        f"limit {options.limit}": limited,
+        f"limit of {options.limit}": limited,
     }
-    digests = set()
     for name, run in runs.items():
         if name.split()[0] in options.skip:
             continue
         (seconds, digest), peak = in_child(run, source, options.directory / "out", options)
-        digests.add(digest)
-        print(f"{name:16} {seconds:8.1f} s {peak:7.0f} MB", flush=True)
+        digests |= {digest} - {""}
+        yield size, name, f"{seconds:.1f}", f"{peak:.0f}"
     if options.kills:
         seconds, digest = _killed(limited, source, options)
         digests.add(digest)
-        print(f"{options.kills} kills {seconds:14.1f} s in all", flush=True)
-    print("the same bytes" if len(digests - {""}) == 1 else f"different bytes: {digests}")
+        yield size, f"{options.kills} kills", f"{seconds:.1f}", ""
 
 
 def _forward(source: Path, _: Path, options: argparse.Namespace) -> tuple[float, str]:
@@ -72,11 +78,10 @@ def _quantize(
     source: Path, output: Path, options: argparse.Namespace, **given: Any
 ) -> tuple[float, str]:
     start = time.perf_counter()
-    result = pyquant.quant_post_static(
+    pyquant.quant_post_static(
         None, source, output, data_loader=_batches(options), verify=False, **given
     )
     seconds = time.perf_counter() - start
-    print(f"  {result.seconds}")
     digest = hashlib.sha256()
     for path in (output / "model.pdmodel", output / "model.pdiparams"):
         with path.open("rb") as stream:
@@ -122,6 +127,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--skip", nargs="*", default=[], choices=("forward", "as", "limit"))
     parser.add_argument("--directory", type=Path, default=Path("big-weights"))
+    add_report(parser)
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""A task of a model, and a table of how well its variants perform it."""
+"""A task of a model, and how well its variants perform it."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Task:
     timed: NDArray[Any]
 
 
-def table(
+def measured(
     task: Task, variants: Sequence[Variant], rounds: int, missing: Mapping[str, str] | None = None
-) -> str:
+) -> tuple[list[str], list[list[str]]]:
     """Measure variants of a task's model.
 
     Args:
@@ -48,7 +48,8 @@ def table(
         missing: why other variants are missing, by their names.
 
     Returns:
-        A table in Markdown; each score is followed by its change against float, in points.
+        The header and the rows of a table; behind each score is its change against float, in
+        points.
     """
     runs = {variant.name: variant.load() for variant in variants}
     answers = {name: task.answer(run) for name, run in runs.items()}
@@ -56,9 +57,9 @@ def table(
     scores = {name: task.scores(answer, answers[in_float]) for name, answer in answers.items()}
     seconds = median_seconds({name: partial(run, task.timed) for name, run in runs.items()}, rounds)
     latency = {name: 1000 * value / len(task.timed) for name, value in seconds.items()}
-    headers = [f"ms/{task.unit}", "speed-up", "quantized in s", "peak MB", "bytes"]
-    rows = [[task.source.name, *scores[in_float], *headers]]
-    rows.append(["---"] * len(rows[0]))
+    costs = [f"ms/{task.unit}", "speed-up", "quantized in s", "peak MB", "bytes"]
+    header = [task.source.name, *scores[in_float], *costs]
+    rows = []
     for variant in variants:
         name = variant.name
         ratio = f"{latency[in_float] / latency[name]:.2f}"
@@ -66,8 +67,8 @@ def table(
         cells += [_number(variant.seconds, 2), _number(variant.megabytes, 0)]
         rows.append([*cells, f"{variant.bytes:,}"])
     for name, reason in (missing or {}).items():
-        rows.append([name, reason, *[""] * (len(rows[0]) - 2)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+        rows.append([name, reason, *[""] * (len(header) - 2)])
+    return header, rows
 
 
 def _cells(scores: Scores, in_float: Scores) -> list[str]:

@@ -25,7 +25,8 @@ from ..methods import (
     static_method,
 )
 from ..paddle_ptq import ALGORITHMS
-from ..task import table
+from ..report import Report, add_report
+from ..task import measured
 from .networks import RECIPES
 from .task import Classifier, classification_task, fashion_mnist_classifier, imagenet_classifier
 
@@ -39,9 +40,9 @@ _SLIM_IMAGENET_DROPS = {"mobilenet_v1": -0.81, "mobilenet_v2": -1.00, "resnet50"
 
 
 def main() -> None:
-    """Print a table per network, after all that Paddle prints."""
+    """Print a table per network."""
     options = _options()
-    methods = _methods(options)
+    methods, report = _methods(options), Report(options.report)
     for name in options.networks:
         with tempfile.TemporaryDirectory() as temporary:
             output = Path(temporary)
@@ -49,10 +50,10 @@ def main() -> None:
             variants = [float_variant(task.source)]
             for title, method in methods.items():
                 variants.append(quantized(title, method, task.source, output))
-            print(table(task, variants, _ROUNDS), flush=True)
+            report.table(*measured(task, variants, _ROUNDS))
         if options.slim and name in _SLIM_IMAGENET_DROPS:
             drop = _SLIM_IMAGENET_DROPS[name]
-            print(f"\nPaddleSlim publishes {drop:+.2f} points for {name} on ImageNet\n", flush=True)
+            report.lines("", f"PaddleSlim publishes {drop:+.2f} points for {name} on ImageNet")
 
 
 def _classifier(name: str, options: argparse.Namespace) -> Classifier:
@@ -88,6 +89,7 @@ def _options() -> argparse.Namespace:
         "--slim", action="store_true", help="PaddleSlim's settings, and the drops that it publishes"
     )
     parser.add_argument("--imagenet", type=Path, metavar="FOLDER", help="val/CLASS/*.JPEG and more")
+    add_report(parser)
     parser.add_argument("--weights", type=Path, metavar="FILE.pdparams", help="for --imagenet")
     options = parser.parse_args()
     options.networks = options.networks or (_SLIM_IMAGENET_DROPS if options.slim else _NETWORKS)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import pyquant
 
 from ..predictor import make_predictor, run_batch
+from ..report import Report, add_report
 from ..timing import median_seconds
 from .model import exported
 from .text import TOKENS, Texts, texts
@@ -50,7 +51,7 @@ class Runs:
 
 
 def main() -> None:
-    """Print a table, at the end, after all that Paddle prints."""
+    """Print a table, and what was quantized."""
     options = _options()
     options.cache.mkdir(parents=True, exist_ok=True)
     source = exported(options.cache)
@@ -65,7 +66,7 @@ def main() -> None:
         paths = {"float": source, **{name: one.paths for name, one in quantized.items()}}
         runs = _runs(paths, _batches(test, options))
         seconds = median_seconds({name: one.run for name, one in runs.items()}, options.rounds)
-    print(_table(runs, seconds, quantized))
+    Report(options.report).table(_HEADER, _rows(runs, seconds, quantized))
 
 
 def _runs(paths: Mapping[str, tuple[Path, Path]], batches: Sequence[Texts]) -> dict[str, Runs]:
@@ -106,20 +107,20 @@ def _cosine(logits: Logits, expected: Logits) -> float:
     return float(np.vdot(logits, expected) / np.linalg.norm(logits) / np.linalg.norm(expected))
 
 
-def _table(
+_HEADER = (
+    "decoder", "perplexity", "cosine", "ms/batch", "ratio", "calibrated in s", "whole call in s",
+    "peak MB", "loaded in s",
+)  # fmt: skip
+
+
+def _rows(
     runs: Mapping[str, Runs], seconds: Mapping[str, float], quantized: Mapping[str, Quantized]
-) -> str:
-    rows = [
-        "| decoder | perplexity | cosine | ms/batch | ratio | calibrated in s | whole call in s "
-        "| peak MB | loaded in s |"
-    ]
-    rows.append("|---" * 9 + "|")
+) -> Iterator[Sequence[str]]:
     for name, one in runs.items():
         ratio = seconds["float"] / seconds[name]
         cells = [f"{one.perplexity:.2f}", f"{one.cosine:.5f}"]
         cells += [f"{1000 * seconds[name]:.0f}", f"{ratio:.2f}", *_cost(quantized.get(name))]
-        rows.append(f"| {' | '.join([name, *cells, f'{one.loading:.2f}'])} |")
-    return "\n".join(rows)
+        yield name, *cells, f"{one.loading:.2f}"
 
 
 def _cost(one: Quantized | None) -> list[str]:
@@ -148,6 +149,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--test-texts", type=int, default=16, help=texts_help)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=3)
+    add_report(parser)
     return parser.parse_args()
 
 

@@ -26,6 +26,7 @@ def description() -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "instruction_set": _native.isa(),
         "instruction_sets": " ".join(_native.available_isas()),
+        "int8": _int8(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "paddlepaddle": version("paddlepaddle"),
@@ -79,9 +80,21 @@ class Memory:
 
 
 def _processor() -> str:
+    return _cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def _int8() -> str:
+    """Return what of the processor's int8 instructions oneDNN may use."""
+    known = {"avx_vnni": "VNNI", "avx512_vnni": "VNNI", "amx_int8": "AMX"}
+    found = {name: None for flag, name in known.items() if flag in _cpuinfo("flags").split()}
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return " ".join([*found, *([f"as {limit}"] if limit else [])]) or "without VNNI"
+
+
+def _cpuinfo(key: str) -> str:
+    """Return what Linux says of the first core, or nothing."""
     cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+    for line in cpuinfo.read_text().splitlines() if cpuinfo.is_file() else ():
+        if line.startswith(key):
+            return line.split(":", 1)[1].strip()
+    return ""

@@ -69,30 +69,34 @@ class Suite:
 
 
 HEADER = (
-    f"{'':58}{'one thread':^37}{'all threads':>16}   time of others\n"
-    f"{'':58}{'ms':>9}{'G/s':>6}{'GB/s':>6}{'of limit':>9}{'avx2':>6}"
-    f"{'times':>8}{'of limit':>9}   over that of one thread"
-)
+    "kernel", "ms", "G values/s", "GB/s", "of the limit", "avx2 of the limit",
+    "times as fast on all threads", "of their limit", "others take, times one thread",
+)  # fmt: skip
 
 
-def as_line(row: Row) -> str:
-    """Return one row as a line of the table."""
+def cells(row: Row) -> list[str]:
+    """Return one row as the cells of the table; the first of them are of one thread."""
     seconds = row["seconds"]
     mine = seconds["pyquant 1"]
     most = max((name for name in seconds if name.startswith("limit")), default="limit 1")
     many = most.replace("limit", "pyquant")
 
-    def ratio(width: int, over: str, under: str) -> str:
+    def ratio(over: str, under: str) -> str:
         both = {over, under} <= seconds.keys() and over != under
-        return f"{seconds[over] / seconds[under]:{width}.2f}" if both else " " * width
+        return f"{seconds[over] / seconds[under]:.2f}" if both else ""
 
-    line = f"{row['case']:58}{mine * 1e3:9.4g}"
-    line += f"{row['values'] / mine / 1e9:6.2f}" if row["values"] else " " * 6
-    line += f"{row['bytes'] / mine / 1e9:6.1f}" if row["bytes"] else " " * 6
-    line += ratio(9, "limit 1", "pyquant 1") + ratio(6, "limit 1", "pyquant avx2 1")
-    line += ratio(8, "pyquant 1", many) + ratio(9, most, many)
     peers = [name for name in seconds if not name.startswith(("pyquant", "limit"))]
-    return line + "".join(f"   {name} {seconds[name] / mine:.3g}" for name in peers)
+    return [
+        row["case"],
+        f"{mine * 1e3:.4g}",
+        f"{row['values'] / mine / 1e9:.2f}" if row["values"] else "",
+        f"{row['bytes'] / mine / 1e9:.1f}" if row["bytes"] else "",
+        ratio("limit 1", "pyquant 1"),
+        ratio("limit 1", "pyquant avx2 1"),
+        ratio("pyquant 1", many),
+        ratio(most, many),
+        ", ".join(f"{name} {seconds[name] / mine:.3g}" for name in peers),
+    ]
 
 
 def notes(rows: Iterable[Row]) -> list[str]:

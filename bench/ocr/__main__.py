@@ -14,8 +14,9 @@ import pyquant
 
 from ..methods import QDQ_OPTIONS, Variant, float_variant, peer_methods, quantized
 from ..paddle_ptq import ALGORITHMS
+from ..report import Report, add_report
 from ..source import Source, forward
-from ..task import table
+from ..task import measured
 from .recognizer import recognition_task
 
 _ROUNDS = 9
@@ -49,7 +50,7 @@ def main() -> None:
     for name, method in peer_methods(["paddle"], options.paddle).items():
         variants.append(quantized(name, method, source, options.output))
     print(f"\n== {options.test_lines} lines that calibration did not see, one thread, oneDNN")
-    print(table(task, variants, _ROUNDS))
+    Report(options.report).table(*measured(task, variants, _ROUNDS))
     _print_use(static)
 
 
@@ -84,6 +85,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--paddle", nargs="*", default=[], choices=ALGORITHMS, help="compare Paddle's own PTQ"
     )
+    add_report(parser)
     return parser.parse_args()
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from ..methods import PYQUANT, Run, float_variant, peer_methods, quantized
 from ..paddle_ptq import ALGORITHMS
+from ..report import Report, add_report
 from ..source import Source
-from ..task import Scores, Task, table
+from ..task import Scores, Task, measured
 from . import models
 from .detector import f1_score, find_boxes
 from .lines import CALIBRATION_SEED, TEST_SEED
@@ -25,14 +26,14 @@ _BATCH = 2  # of calibration
 
 
 def main() -> None:
-    """Print a table at the end, after all that Paddle prints."""
+    """Print a table."""
     options = _options()
     task = detection_task(options.calibration_pages, options.test_pages)
     with tempfile.TemporaryDirectory() as temporary:
         variants = [float_variant(task.source)]
         for name, method in {**PYQUANT, **peer_methods(["paddle"], options.paddle)}.items():
             variants.append(quantized(name, method, task.source, Path(temporary)))
-        print(table(task, variants, options.rounds))
+        Report(options.report).table(*measured(task, variants, options.rounds))
 
 
 def detection_task(calibration_pages: int, test_pages: int) -> Task:
@@ -69,6 +70,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--paddle", nargs="*", default=[], choices=ALGORITHMS, help="compare Paddle's own PTQ"
     )
+    add_report(parser)
     return parser.parse_args()
 
 

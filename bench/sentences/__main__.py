@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ import pyquant
 from pyquant.result import file_bytes
 
 from ..predictor import make_predictor
+from ..report import Report, add_report
 from ..timing import median_seconds
 from .model import export
 from .text import Batch, batches, sentences
 
 
 def main() -> None:
-    """Print a line per model, at the end, after all that Paddle prints."""
+    """Print a row per model."""
     options = _options()
     calibration, test = sentences(options.calibration_sentences, options.test_sentences)
     with tempfile.TemporaryDirectory() as temporary:
@@ -47,7 +48,8 @@ def main() -> None:
                 equalize=options.equalize,
             )
             _add(paths, "int8", result)
-        _compare(paths, batches(test), len(test), options.rounds)
+        rows = _compared(paths, batches(test), len(test), options.rounds)
+        Report(options.report).table(_HEADER, rows)
 
 
 _DYNAMIC: Mapping[str, dict[str, Any]] = {
@@ -66,9 +68,14 @@ def _add(
     print(result)
 
 
-def _compare(
+_HEADER = (
+    "model", "bytes", "ms/sentence", "ratio", "mean cosine to float", "least cosine to float",
+)  # fmt: skip
+
+
+def _compared(
     paths: dict[str, tuple[Path, Path]], data: list[Batch], count: int, rounds: int
-) -> None:
+) -> Iterator[Sequence[str]]:
     predictors = {
         run: make_predictor(*files, run if run == "int8" else "float")
         for run, files in paths.items()
@@ -77,14 +84,11 @@ def _compare(
     seconds = median_seconds(
         {run: partial(embed, predictor, data) for run, predictor in predictors.items()}, rounds
     )
-    print(f"{'model':16}{'bytes':>12}{'ms/sentence':>13}{'ratio':>7}  cosine to float: mean, min")
     for run, files in paths.items():
         cosines = (embedded["float"] * embedded[run]).sum(1)
         milliseconds = seconds[run] * 1000 / count
-        print(
-            f"{run:16}{file_bytes(files):12,}{milliseconds:13.2f}"
-            f"{seconds['float'] / seconds[run]:7.2f}{cosines.mean():18.5f}{cosines.min():9.5f}"
-        )
+        times = f"{milliseconds:.2f}", f"{seconds['float'] / seconds[run]:.2f}"
+        yield run, f"{file_bytes(files):,}", *times, f"{cosines.mean():.5f}", f"{cosines.min():.5f}"
 
 
 def embed(predictor: Any, data: Sequence[Batch]) -> NDArray[np.float32]:
@@ -109,6 +113,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--round-type", default="round")
     parser.add_argument("--equalize", action=argparse.BooleanOptionalAction)
     parser.add_argument("--rounds", type=int, default=3)
+    add_report(parser)
     return parser.parse_args()
 
 

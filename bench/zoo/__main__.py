@@ -20,9 +20,10 @@ quantize, and what the check of static mode said. Converted and quantized networ
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..report import Report, add_report
 from .measure import Outcome, measure, seconds
 from .modes import FLOAT, FOLD, MODES
 from .networks import NETWORKS
@@ -34,24 +35,20 @@ _HEADER = (
 
 
 def main() -> None:
-    """Write the table again after each network, so that a kill loses little."""
+    """Print a row for each network and mode."""
     options = _options()
-    lines = [_row(_HEADER), _row(["---"] * len(_HEADER))]
+    Report(options.report).table(_HEADER, _rows(options))
+
+
+def _rows(options: argparse.Namespace) -> Iterator[Sequence[str]]:
     for name in options.networks:
         try:
             outcomes = measure(name, options.modes, options.cache, options.timeout)
             times = seconds(name, outcomes, options.cache, options.rounds)
         except (ChildProcessError, TimeoutError) as error:
-            lines.append(_row([name, "", str(error), *[""] * (len(_HEADER) - 3)]))
+            yield name, "", str(error), *[""] * (len(_HEADER) - 3)
         else:
-            lines += [_row([name, mode, *_cells(mode, outcomes, times)]) for mode in outcomes]
-        print("\n".join(lines), flush=True)
-        if options.output:
-            options.output.write_text("\n".join(lines) + "\n", "utf-8")
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
+            yield from ([name, mode, *_cells(mode, outcomes, times)] for mode in outcomes)
 
 
 def _cells(mode: str, outcomes: Mapping[str, Outcome], times: Mapping[str, float]) -> list[str]:
@@ -79,7 +76,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--cache", type=Path, default=Path("zoo-cache"))
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--timeout", type=float, default=600, metavar="SECONDS", help="of a mode")
-    parser.add_argument("--output", type=Path, metavar="FILE.md")
+    add_report(parser)
     options = parser.parse_args()
     unknown = set(options.networks) - set(NETWORKS)
     if unknown:
