@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -24,8 +23,6 @@ from .verification.outcome import Verification
 
 FLOAT, PADDLE_LITE, ONNX = "Paddle", "Paddle-Lite", "ONNX"
 """Targets of dynamic mode: Paddle's Predictor, which computes in float, and other runtimes."""
-
-_SHARE = re.compile(r"\d[\d.]*%")
 
 _BY_PADDLE = """\
 pyquant run {quoted} --data DATA
@@ -139,11 +136,11 @@ class QuantizationResult:
             "time " + ", ".join(f"{stage} {value:.2f} s" for stage, value in self.seconds.items()),
             f"model {self.model_path}",
         ]
-        for op_type, ops in self._kept_by_reason():
+        for (op_type, reason), ops in self._kept_by_reason().items():
             more = f" and {len(ops) - 1} more" if len(ops) > 1 else ""
             size = sum({op.parameter: op.bytes for op in ops}.values())
             of = f" ({size:,} bytes)" if size else ""
-            lines.append(f"float {op_type} '{ops[0].name}'{more}{of}: {_reason(ops)}")
+            lines.append(f"float {op_type} '{ops[0].name}'{more}{of}: {reason}{_errors(ops)}")
         if self.verification is not None:
             lines += str(self.verification).split("\n")
             if self.verification.kernels:
@@ -175,12 +172,11 @@ class QuantizationResult:
         kinds = Counter(tensor.kind for tensor in self.quantized)
         return ", ".join(f"{count} {kind}s" for kind, count in kinds.items()) or "nothing"
 
-    def _kept_by_reason(self) -> list[tuple[str, list[FloatOp]]]:
-        """Return ops of one type that have one reason, but for its shares."""
+    def _kept_by_reason(self) -> dict[tuple[str, str], list[FloatOp]]:
         kept: dict[tuple[str, str], list[FloatOp]] = {}
         for op in self.kept_float:
-            kept.setdefault((op.op_type, _SHARE.sub("%", op.reason)), []).append(op)
-        return [(op_type, ops) for (op_type, _), ops in kept.items()]
+            kept.setdefault((op.op_type, op.reason), []).append(op)
+        return kept
 
     def thresholds(self) -> dict[str, float]:
         """The activation thresholds by tensor name."""
@@ -191,16 +187,11 @@ class QuantizationResult:
         }
 
 
-def _reason(ops: list[FloatOp]) -> str:
-    """Return the reason of all of the ops, with the least and the greatest share."""
-    shares = sorted({share for op in ops for share in _SHARE.findall(op.reason)}, key=_number)
-    if len(shares) < 2:
-        return ops[0].reason
-    return _SHARE.sub(f"{shares[0]} to {shares[-1]}", ops[0].reason)
-
-
-def _number(share: str) -> float:
-    return float(share.rstrip("%"))
+def _errors(ops: Iterable[FloatOp]) -> str:
+    """Return the least and the greatest error of ops, or nothing if they have none."""
+    errors = [op.error for op in ops if op.error is not None]
+    ends = dict.fromkeys(f"{end(errors):.2%}" for end in (min, max) if errors)
+    return f" by {' to '.join(ends)}" if ends else ""
 
 
 class Stopwatch:

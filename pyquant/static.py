@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ from .result import (
 from .settings import check_choice
 from .static_mode.accuracy_control import control
 from .static_mode.activation_ranges import check_given
-from .static_mode.decisions import Emitted, decide, emit
+from .static_mode.decisions import Decisions, Emitted, decide, emit
 from .static_mode.input_check import notes_on_data
 from .static_mode.observation import Observations, observe, without_always_zero
 from .static_mode.options import (
@@ -44,9 +45,9 @@ from .static_mode.options import (
     notes_without_effect,
 )
 from .static_mode.placement import HERE, PLACES, fastest
-from .static_mode.plan import plan_static
+from .static_mode.plan import Plan, plan_static
 from .static_mode.ranking import ranked_ops
-from .static_mode.repair import check_and_repair, keep_settings_that_help
+from .static_mode.repair import Decide, check_and_repair, keep_settings_that_help
 from .verification.check import Check
 from .verification.outcome import Verification
 from .verification.outputs_check import OutputsCheck
@@ -279,13 +280,9 @@ def quant_post_static(
     options = options.where_tight(model)
     if options.most_bytes is not None:
         _refuse_runs(options.most_bytes, plan_for=plan_for, eval_function=eval_function)
+    output = _Output(Path(quantize_model_path), save_model_filename, save_params_filename)
     lost = misfused(model)
-    plan = plan_static(model, options)
-    check_targets(model, Path(quantize_model_path), save_model_filename, save_params_filename)
-    check_given(options, plan.int8.observed)
-    target = canonical_backend(deploy_backend)
-    if target in RUNTIMES and options.most_bytes is None:
-        refuse_unreadable(RUNTIMES[target], plan.int8.model)
+    plan = _planned(model, options, output)
     watch.lap("load")
     observations = observe(model, plan, options)
     watch.lap("calibrate")
@@ -298,41 +295,24 @@ def quant_post_static(
     ]
     if lost and plan.target.runs_here:
         notes.append(_fusion_note(lost))
-    check: OutputsCheck | None = None
-    decide_anew = None
     if verify and options.most_bytes is not None:
         notes.append(_unchecked_note(options.most_bytes))
         verify = False
+    check: OutputsCheck | None = None
+    decide_anew: Decide | None = None
     if verify and observations.feeds:
-        if plan.target.runs_here:
-            check = Check(model, observations.feeds, observations.batches)
-        elif target in RUNTIMES:
-            check, unchecked = _runtime_check(RUNTIMES[target], model, observations)
-            notes += unchecked
+        check, unchecked = _check_of(model, plan, observations, options)
+        notes += unchecked
         watch.lap("check")
     if check is not None:
-        accurate = options.with_accuracy_settings
-        if accurate is not None:
-            # The parameters of a plan's model may take factors in.
-            as_planned = plan.on(copy_model(plan.int8.model))
-            decide_anew = partial(
-                keep_settings_that_help, as_planned, observations, accurate, watch, check
-            )
-    if check is not None and options.accuracy_settings:
-        best = keep_settings_that_help(plan, observations, options, watch, check)
-        plan, decisions = best.plan, best.decisions
-        notes += _settings_left_out(options, decisions.options)
-    else:
-        decisions = decide(plan, observations, options, watch)
+        decide_anew = _deciding_anew(plan, observations, options, watch, check)
+    plan, decisions = _decided(plan, observations, options, watch, check)
+    notes += _settings_left_out(options, decisions.options)
     if eval_function is not None:
         source = load_model(model_dir, model_filename, params_filename)
         compute_in_float32(source)
-        ranked = ranked_ops(plan, decisions, observations.feeds[0])
-        found = control(
-            source, lambda ops: emit(plan.of(ops), decisions).model, ranked, eval_function, max_drop
-        )
-        plan = plan.without(found.kept, "accuracy control")
-        notes.append(str(found))
+        plan, note = _controlled(source, plan, decisions, observations, eval_function, max_drop)
+        notes.append(note)
         watch.lap("accuracy control")
     verification: Verification | None = None
     checked = None
@@ -347,80 +327,162 @@ def quant_post_static(
     if check is not None and checked is not None:
         if plan_for == HERE:
             checked = fastest(checked, check)
-        decisions = checked.decisions
-        plan, emitted, verification = checked.plan, checked.emitted, checked.verification(check)
+        plan, decisions, emitted = checked.plan, checked.decisions, checked.emitted
+        verification = checked.verification(check)
         watch.lap("check")
     else:
         emitted = emit(plan, decisions)
         watch.lap("quantize")
     if isinstance(check, RuntimeCheck) and checked is not None:
         notes.append(check.integers(emitted.model))
-    written = [*plan.ops, *plan.weight_only]
-    quantized = [
-        *_activation_tensors(emitted, plan.ops, activation_bits),
-        *weight_tensors({op.weight: decisions.weights[op.weight] for op in written}, written),
-    ]
-    directory = Path(quantize_model_path)
-    is_onnx = plan.target.form == "onnx"
-    with OutputFiles(directory) as files:
-        if is_onnx:
-            path = directory / Path(save_model_filename).with_suffix(SUFFIX)
-            paths = write_onnx(files, to_onnx(emitted.model), path)
-        else:
-            paths = write_model(
-                files, emitted.model, directory, save_model_filename, save_params_filename
-            )
-        measured = {
-            "quantized": count_tensors(quantized),
-            "verification": verification and verification.to_dict(),
-            "notes": notes,
-        }
-        write_record(files, paths[0], model, target, decisions.options.settings, measured)
-        copy_preprocessing(files, model, directory)
-    watch.lap("save")
-    return QuantizationResult(
-        model_path=paths[0],
-        params_path=None if save_params_filename is None or is_onnx else paths[1],
-        quantized=quantized,
-        kept_float=with_large_parameters(model, written, plan.kept),
-        bytes_before=file_bytes(model.source_files),
-        bytes_after=file_bytes(paths),
-        seconds=watch.seconds,
-        notes=notes,
-        verification=verification,
-        target=target,
-    )
+    return output.write(model, plan, decisions, emitted, verification, notes, watch)
 
 
 quant_post = quant_post_static
 """PaddleSlim's old name for `quant_post_static`."""
 
 
-def _activation_tensors(
-    emitted: Emitted, ops: Sequence[WeightedOp], bits: int
-) -> list[QuantizedTensor]:
-    readers, steps = readers_by_tensor((op.activation, op.op_type) for op in ops), emitted.steps
-    return [
-        QuantizedTensor(
-            name, "activation", readers.get(name, ()), bits, None, given.threshold, steps[name]
+@dataclass(frozen=True)
+class _Output:
+    """Where the result is written."""
+
+    directory: Path
+    program: str
+    parameters: str | None  # None writes one file per parameter
+
+    def write(
+        self,
+        model: Model,
+        plan: Plan,
+        decisions: Decisions,
+        emitted: Emitted,
+        verification: Verification | None,
+        notes: list[str],
+        watch: Stopwatch,
+    ) -> QuantizationResult:
+        """Write the int8 program that ``model`` became, with its record; describe it."""
+        written = [*plan.ops, *plan.weight_only]
+        quantized = [
+            *_activation_tensors(emitted, plan.ops),
+            *weight_tensors({op.weight: decisions.weights[op.weight] for op in written}, written),
+        ]
+        target, is_onnx = canonical_backend(decisions.options.deploy_backend), _is_onnx(plan)
+        found = {
+            "quantized": count_tensors(quantized),
+            "verification": verification and verification.to_dict(),
+            "notes": notes,
+        }
+        with OutputFiles(self.directory) as files:
+            paths = self._write_program(files, emitted.model, is_onnx)
+            write_record(files, paths[0], model, target, decisions.options.settings, found)
+            copy_preprocessing(files, model, self.directory)
+        watch.lap("save")
+        return QuantizationResult(
+            model_path=paths[0],
+            params_path=None if self.parameters is None or is_onnx else paths[1],
+            quantized=quantized,
+            kept_float=with_large_parameters(model, written, plan.kept),
+            bytes_before=file_bytes(model.source_files),
+            bytes_after=file_bytes(paths),
+            seconds=watch.seconds,
+            notes=notes,
+            verification=verification,
+            target=target,
         )
-        for name, given in emitted.ranges.items()
-    ]
+
+    def _write_program(self, files: OutputFiles, int8: Model, is_onnx: bool) -> tuple[Path, ...]:
+        if not is_onnx:
+            return write_model(files, int8, self.directory, self.program, self.parameters)
+        path = self.directory / Path(self.program).with_suffix(SUFFIX)
+        return write_onnx(files, int8, to_onnx(int8), path)
 
 
-def _runtime_check(
-    runtime: Runtime, model: Model, observations: Observations
-) -> tuple[RuntimeCheck | None, list[str]]:
-    """Return the check in a runtime; None if it cannot be made, and a note on why."""
+def _is_onnx(plan: Plan) -> bool:
+    return plan.target.form == "onnx"
+
+
+def _planned(model: Model, options: Options, output: _Output) -> Plan:
+    """Return the plan; raise an error if the result could not be written as asked for."""
+    plan = plan_static(model, options)
+    check_targets(model, output.directory, output.program, output.parameters)
+    check_given(options, plan.int8.observed)
+    runtime = _runtime(options)
+    if runtime is not None and options.most_bytes is None:
+        refuse_unreadable(runtime, plan.int8.model)
+    return plan
+
+
+def _runtime(options: Options) -> Runtime | None:
+    """Return the runtime that a target is for; None if that is Paddle."""
+    return RUNTIMES.get(canonical_backend(options.deploy_backend))
+
+
+def _check_of(
+    model: Model, plan: Plan, observations: Observations, options: Options
+) -> tuple[OutputsCheck | None, list[str]]:
+    """Return the check where the result is to run; None if it cannot be made, and a note on why."""
+    feeds, batches, runtime = observations.feeds, observations.batches, _runtime(options)
+    if plan.target.runs_here:
+        return Check(model, feeds, batches), []
+    if runtime is None:
+        return None, []
     if not is_installed(runtime):
         return None, [
             f"the result was not run, as {runtime.name} is not installed: "
             f"pyquant's extra '{runtime.extra}'"
         ]
     try:
-        return RuntimeCheck(runtime, model, observations.feeds, observations.batches), []
+        return RuntimeCheck(runtime, model, feeds, batches), []
     except UnsupportedError as error:
         return None, [f"the result was not checked: {error}"]
+
+
+def _deciding_anew(
+    plan: Plan, observations: Observations, options: Options, watch: Stopwatch, check: OutputsCheck
+) -> Decide | None:
+    """Return what decides with more accurate settings, for a repair; None if some were given."""
+    accurate = options.with_accuracy_settings
+    if accurate is None:
+        return None
+    # The parameters of a plan's model may take factors in.
+    as_planned = plan.on(copy_model(plan.int8.model))
+    return partial(keep_settings_that_help, as_planned, observations, accurate, watch, check)
+
+
+def _decided(
+    plan: Plan, observations: Observations, options: Options, watch: Stopwatch, check: OutputsCheck | None
+) -> tuple[Plan, Decisions]:
+    """Decide; if settings for accuracy were given, and there is a check, keep those that help."""
+    if check is None or not options.accuracy_settings:
+        return plan, decide(plan, observations, options, watch)
+    best = keep_settings_that_help(plan, observations, options, watch, check)
+    return best.plan, best.decisions
+
+
+def _controlled(
+    source: Model,
+    plan: Plan,
+    decisions: Decisions,
+    observations: Observations,
+    metric: Metric,
+    max_drop: float,
+) -> tuple[Plan, str]:
+    """Return the plan without the ops that cost the metric too much, and a note on them."""
+    ranked = ranked_ops(plan, decisions, observations.feeds[0])
+    found = control(
+        source, lambda ops: emit(plan.of(ops), decisions).model, ranked, metric, max_drop
+    )
+    return plan.without(found.kept, "accuracy control"), str(found)
+
+
+def _activation_tensors(emitted: Emitted, ops: Sequence[WeightedOp]) -> list[QuantizedTensor]:
+    readers, steps = readers_by_tensor((op.activation, op.op_type) for op in ops), emitted.steps
+    return [
+        QuantizedTensor(
+            name, "activation", readers.get(name, ()), 8, None, given.threshold, steps[name]
+        )
+        for name, given in emitted.ranges.items()
+    ]
 
 
 def _check_measurable(options: Options, verify: bool) -> None:

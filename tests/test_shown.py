@@ -75,10 +75,10 @@ def test_a_parameter_of_a_long_name_is_named(tmp_path: Path) -> None:
 
 
 def test_ops_in_float_are_told_together() -> None:
-    def kept(name: str, reason: str) -> FloatOp:
-        return FloatOp("conv2d", name, reason)
+    def kept(name: str, reason: str, error: float | None = None) -> FloatOp:
+        return FloatOp("conv2d", name, reason, error=error)
 
-    ops = [kept("a", "it costs 10.50%"), kept("b", "it costs 9.25%"), kept("c", "it is long")]
+    ops = [kept("a", "it errs", 0.105), kept("b", "it errs", 0.0925), kept("c", "it is long")]
     text = str(QuantizationResult(Path("m"), None, [], ops, 1, 1, {}))
-    assert "float conv2d 'a' and 1 more: it costs 9.25% to 10.50%\n" in text
+    assert "float conv2d 'a' and 1 more: it errs by 9.25% to 10.50%\n" in text
     assert "float conv2d 'c': it is long\n" in text

@@ -118,6 +118,7 @@ class FloatOp:
         reason: why it stays in float.
         parameter: the float parameter that it reads, if known.
         bytes: the size of that parameter; 0 if it is not known.
+        error: what its integers do to the outputs, as relative rms, if that is the reason.
     """
 
     op_type: str
@@ -125,6 +126,7 @@ class FloatOp:
     reason: str
     parameter: str | None = None
     bytes: int = 0
+    error: float | None = None
 
 
 def find_weighted_ops(

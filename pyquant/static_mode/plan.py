@@ -70,14 +70,8 @@ class Plan:
 
     def without(self, erring: Sequence[OpEffect], why: str) -> Plan:
         """Return the plan with some ops in float."""
-        kept = [
-            FloatOp(
-                one.op.op_type,
-                one.op.output,
-                f"{why}: its integers change the outputs by {one.error:.2%}",
-            )
-            for one in erring
-        ]
+        reason = f"{why}: its integers change the outputs"
+        kept = [FloatOp(one.op.op_type, one.op.output, reason, error=one.error) for one in erring]
         others = {one.op for one in erring}
         return self.of([op for op in self.ops if op not in others], kept)
 
