@@ -6,7 +6,6 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from html import escape
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -18,7 +17,7 @@ from .plain import plain
 from .program.grouped_weights import AnyWeight, GroupedWeight
 from .program.quantizable import FloatOp, WeightedOp
 from .progress import logger
-from .shown import shown
+from .shown import as_html, shown
 from .verification.outcome import Verification
 
 FLOAT, PADDLE_LITE, ONNX = "Paddle", "Paddle-Lite", "ONNX"
@@ -158,7 +157,7 @@ class QuantizationResult:
 
     def _repr_html_(self) -> str:
         """Show the summary in a notebook."""
-        return f"<pre>{escape(str(self))}</pre>"
+        return as_html(str(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON has it: paths as strings, arrays as lists, NaN as None."""

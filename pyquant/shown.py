@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import escape
 
 LONGEST_NAME = 200
 _QUOTED = re.compile(rf"'([^'\n]{{{LONGEST_NAME + 1},}})'")
@@ -21,6 +22,12 @@ def shown(text: str, newlines: bool = False) -> str:
             for one in text
         )
     return _QUOTED.sub(_cut, text)
+
+
+def as_html(text: str, wrapped: bool = True) -> str:
+    """Return lines of text for a notebook, ``wrapped`` to its width or, as tables, scrolled."""
+    style = "white-space: pre-wrap; overflow-wrap: anywhere" if wrapped else "overflow-x: auto"
+    return f'<pre style="{style}">{escape(text)}</pre>'
 
 
 def _cut(found: re.Match[str]) -> str:

@@ -79,7 +79,6 @@ pre {
 }
 .card dd { overflow-wrap: normal; }
 svg { display: block; width: 100%; height: auto; }
-.wide svg { min-width: 720px; }
 svg text { font: 11px system-ui, sans-serif; fill: var(--faint); }
 svg .grid { stroke: var(--line); stroke-width: 1; }
 svg .bars { fill: var(--bars); }
@@ -96,6 +95,14 @@ svg text.own { fill: var(--own); stroke: none; }
   dl.facts { grid-template-columns: 1fr; gap: 0; }
   dl.facts dd { margin-bottom: 6px; }
   .card dl { gap: 0 6px; font-size: 12px; }
+  thead { display: none; } /* its headings go into the rows, below the tensor's name */
+  tr {
+    display: flex; flex-wrap: wrap; gap: 0 10px; padding: 4px 0; font-size: 13px;
+    border-bottom: 1px solid var(--line);
+  }
+  td { border: 0; padding: 0; }
+  td:last-child { order: -1; flex-basis: 100%; font-weight: 600; }
+  td[data-heading]::before { content: attr(data-heading) " "; color: var(--faint); }
 }
 </style>
 </head>
@@ -213,7 +220,7 @@ def _section(comparison: Comparison, table: Table) -> str:
         cards = "".join(_card(table, tensor) for tensor in tensors)
         return (
             f'{heading}<p class="legend">{_ACTIVATIONS_LEGEND}</p>'
-            f'<div class="scroll wide">{profile_picture(in_order)}</div>'
+            f"{profile_picture(in_order)}"
             f'<div class="cards">{cards}</div>'
         )
     return f'{heading}<p class="legend">{escape(table.legend)}</p>{_rows(table, tensors)}'
@@ -223,7 +230,10 @@ def _rows(table: Table, tensors: Sequence[ComparedTensor]) -> str:
     heads = "".join(f"<th>{escape(column.heading)}</th>" for column in table.columns)
     rows = "".join(
         "<tr>"
-        + "".join(f"<td>{escape(column.text(tensor))}</td>" for column in table.columns)
+        + "".join(
+            f'<td data-heading="{escape(column.heading)}">{escape(column.text(tensor))}</td>'
+            for column in table.columns
+        )
         + f"<td>{escape(tensor.label)}{_note(tensor)}</td></tr>\n"
         for tensor in tensors
     )

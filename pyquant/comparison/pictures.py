@@ -115,7 +115,8 @@ def profile_picture(tensors: Sequence[ComparedTensor]) -> str:
         return ""
     lowest = 10 * math.floor(min(0.0, *drawn) / 10)
     highest = 10 * math.ceil(max(10.0, *drawn) / 10)
-    frame = _Frame(800, 240, float(len(tensors)))
+    width = min(max(_LEAST_WIDTH, _WIDTH_OF_TENSOR * len(tensors)), 800)
+    frame = _Frame(width, 240, float(len(tensors)))
 
     def y(sqnr: float) -> float:
         return frame.floor - frame.depth * (sqnr - lowest) / (highest - lowest)
@@ -136,9 +137,14 @@ def profile_picture(tensors: Sequence[ComparedTensor]) -> str:
     parts += [
         f'<text class="total" x="{frame.left}" y="11">SQNR</text>',
         f'<text class="own" x="{frame.left + 40}" y="11">own</text>',
-        f'<text x="{frame.left + 70}" y="11">of the activations, in the program\'s order</text>',
+        f'<text x="{frame.left + 70}" y="11">of the activations, in their order</text>',
     ]
-    return frame.svg("SQNR of the activations in the order of the program", parts)
+    picture = frame.svg("SQNR of the activations in the order of the program", parts)
+    sizes = f"min-width: {0.8 * width:.0f}px; max-width: {1.4 * width:.0f}px"
+    return f'<div class="scroll"><div style="{sizes}">{picture}</div></div>'
+
+
+_LEAST_WIDTH, _WIDTH_OF_TENSOR = 350, 16  # in pixels: the text is readable, on a phone, too
 
 
 def _drawn_sqnr(similarity: Similarity) -> float:

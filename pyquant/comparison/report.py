@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from html import escape
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..calibration.statistic import ActivationHistogram
 from ..plain import plain
-from ..shown import shown
+from ..shown import as_html, shown
 from .similarity import Similarity
 from .verdict import Verdict, verdict_of
 
@@ -154,7 +153,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Show the worst of each table in a notebook."""
-        return f"<pre>{escape(self.table(top=10))}</pre>"
+        return as_html(self.table(top=10), wrapped=False)
 
     def table(self, top: int | None = None) -> str:
         """Return the report as text, with the ``top`` worst lines of each table or all."""

@@ -92,7 +92,7 @@ def _speed(record: dict[str, Any] | None) -> list[str]:
     return [
         f"A sample took {1e3 * checked['int8_seconds']:.2f} ms in int8 and "
         f"{1e3 * checked['float_seconds']:.2f} ms in float when the model was quantized: int8 is "
-        f"{checked['speedup']:.2f} times as fast."
+        f"{checked['speedup']:.2f} times as fast, by the median of turns."
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from ..comparison.similarity import Similarity
 from ..plain import plain
 from ..program.predictor import all_cores
+from ..shown import as_html
 from .kernel_times import KernelTime, shares
 
 
@@ -91,6 +92,10 @@ class Verification(Findings):
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as JSON has it, with ``error_percent``."""
         return {**plain(self), "error_percent": plain(self.error_percent)}
+
+    def _repr_html_(self) -> str:
+        """Show it in a notebook."""
+        return as_html(str(self))
 
     def __str__(self) -> str:
         """Say it in three lines, and one for each repair."""
