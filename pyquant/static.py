@@ -450,7 +450,11 @@ def _deciding_anew(
 
 
 def _decided(
-    plan: Plan, observations: Observations, options: Options, watch: Stopwatch, check: OutputsCheck | None
+    plan: Plan,
+    observations: Observations,
+    options: Options,
+    watch: Stopwatch,
+    check: OutputsCheck | None,
 ) -> tuple[Plan, Decisions]:
     """Decide; if settings for accuracy were given, and there is a check, keep those that help."""
     if check is None or not options.accuracy_settings:

@@ -39,7 +39,7 @@ def comparison(run: float, simulated: float) -> Comparison:
 def test_the_verdict_says_what_int8_costs(sqnr: float, headline: str, percent: str) -> None:
     found = comparison(sqnr, sqnr).verdict
     assert found.headline.startswith(headline)
-    assert f"'y' differs from the float model's by {percent} (rms" in found.sentences[0]
+    assert f"'y' differs from the float model's by {percent} of its size (rms" in found.sentences[0]
     assert ("--skip" in found.command) == (sqnr < 40)
 
 

@@ -11,6 +11,8 @@ from .data import take_data
 
 HELP = "run a quantized model beside its float one: errors of the outputs, and times"
 
+_NEXT = "'pyquant compare', with the same arguments, says in which op the error grows most."
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
@@ -41,7 +43,7 @@ def _answer(options: dict[str, Any]) -> Answer:
     pair = _with_onnx(options) if is_onnx(options["int8_model"]) else load_pair(options)
     found = verify(*pair, **renamed(options))
     is_met = found.error_percent <= bar
-    outcome = f"{'met' if is_met else 'missed'}: the bar is {bar:g} %"
+    outcome = f"met: the bar is {bar:g} %" if is_met else f"missed: the bar is {bar:g} %. {_NEXT}"
     data = {**found.to_dict(), "max_error_percent": bar, "met": is_met}
     return Answer(f"{found}\n{outcome}", data, is_met=is_met)
 

@@ -39,9 +39,9 @@ def verdict_of(comparison: Comparison) -> Verdict:
         return Verdict("The outputs cannot be compared", [], "")
     percent = error_percent(worst.error)
     sentences = [
-        f"Output '{worst.name}' differs from the float model's by {percent:.2g} % (rms; SQNR "
-        f"{worst.error.sqnr:.1f} dB, cosine {worst.error.cosine:.5f}), on {comparison.samples} "
-        f"samples.",
+        f"Output '{worst.name}' differs from the float model's by {percent:.2g} % of its size "
+        f"(rms; SQNR {worst.error.sqnr:.1f} dB, cosine {worst.error.cosine:.5f}), on "
+        f"{comparison.samples} samples.",
         *_size(comparison),
         *_speed(comparison.record),
         *_run_and_simulation(comparison),
