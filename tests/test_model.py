@@ -47,6 +47,8 @@ def test_files_are_found_by_directory_or_prefix(tmp_path: Path) -> None:
     assert load_model(tmp_path / "m").model_path == tmp_path / "m.pdmodel"
     conv_net().save(tmp_path / "old", "__model__", None)
     assert load_model(tmp_path / "old").params_path is None
+    (tmp_path / "old.json").write_text("{}")  # beside the directory; not what is named
+    assert load_model(tmp_path / "old").model_path.name == "__model__"
 
 
 def test_inputs_and_outputs(tmp_path: Path) -> None:

@@ -482,12 +482,13 @@ def _find_program(model_dir: Path) -> Path:
     if model_dir.is_file():
         _refuse_parameters(model_dir)
         return model_dir
-    named = [model_dir.with_name(model_dir.name + suffix) for suffix in _PROGRAM_SUFFIXES]
-    found = [path for path in named if path.is_file()]
+    # A directory of a program is what is named, even beside a program, or a .json, of its name.
+    found = _programs(model_dir) if model_dir.is_dir() else []
     if not found:
-        if not model_dir.is_dir():
-            raise ModelFileError(f"{model_dir}: there is no such directory. Check model_dir.")
-        found = _programs(model_dir)
+        named = [model_dir.with_name(model_dir.name + suffix) for suffix in _PROGRAM_SUFFIXES]
+        found = [path for path in named if path.is_file()]
+    if not found and not model_dir.is_dir():
+        raise ModelFileError(f"{model_dir}: there is no such directory. Check model_dir.")
     if len(found) == 1:
         return found[0]
     have = " and ".join(path.name for path in found) or "none"
