@@ -394,7 +394,7 @@ class _Output:
         if not is_onnx:
             return write_model(files, int8, self.directory, self.program, self.parameters)
         path = self.directory / Path(self.program).with_suffix(SUFFIX)
-        return write_onnx(files, int8, to_onnx(int8), path)
+        return write_onnx(files, to_onnx(int8), path)
 
 
 def _is_onnx(plan: Plan) -> bool:

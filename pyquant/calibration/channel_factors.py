@@ -126,6 +126,6 @@ def headroom(sample: ActivationSample, statistic: ActivationMaxima) -> float:
     largest = np.abs(few).max(axis=0)
     seen = largest > 0
     growth = np.log((sample.abs_max[seen] / largest[seen]).astype(np.float64))
-    index = growth.mean() / math.log(positions / len(few)) if seen.any() else 0.0
+    index = float(growth.mean()) / math.log(positions / len(few)) if seen.any() else 0.0
     # Rounded, since logarithms are not the same to the last bit on all processors.
-    return round(_ROOM_STEPS * times**index) / _ROOM_STEPS
+    return round(_ROOM_STEPS * math.pow(times, index)) / _ROOM_STEPS
