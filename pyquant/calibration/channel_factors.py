@@ -22,10 +22,11 @@ from .statistic import ActivationHistogram, ActivationMaxima
 # A quantile below the median leaves channels no headroom for values beyond the calibration data:
 # PP-OCRv4 recognition read 0.55 of its lines with 0.1 in this list, and 0.89 without.
 _QUANTILES = (0.98, 0.95, 0.9, 0.75, 0.5)
-# New data exceed the range of at most one channel in this many positions.
-_POSITIONS_PER_EXCESS = 10
 # The growth of the largest values is measured from a part of the positions to this many times more.
 _LEAST_GROWTH = 4
+_MOST_INDEX = 0.45  # the variance of values with an index of 0.5 is infinite
+_MOST_ROOM = 2.0  # from few positions, the index is not known well
+_SIGNED_LEVELS = 127
 _ROOM_STEPS = 64
 _LARGEST = 1e3  # the largest factor: beyond it, small channels would be lost
 
@@ -100,7 +101,7 @@ def scaled_statistic(
     Its histogram covers the sample. Its extremes cover all values, as closely as they are known.
     Both are stretched to leave room for new values.
     """
-    scaled, room = ActivationHistogram(), headroom(sample, statistic)
+    scaled, room = ActivationHistogram(), headroom(sample, statistic, factors)
     scaled.observe(np.ascontiguousarray(sample.rows / factors * np.float32(room)))
     scaled.abs_max = float((sample.abs_max / factors).max()) * room
     _, minimum, maximum = statistic.range(statistic.abs_max)
@@ -109,23 +110,27 @@ def scaled_statistic(
     return scaled
 
 
-def headroom(sample: ActivationSample, statistic: ActivationMaxima) -> float:
-    """Return how many times as large as the values of a channel new ones may be; 1 if no larger.
+def headroom(sample: ActivationSample, statistic: ActivationMaxima, factors: Array) -> float:
+    """Return how many times as large a range should be as the divided values that were seen.
 
-    If an activation is divided by factors, the range of a channel is that of its own values. New
-    data exceed it the more often, the fewer positions there were. The largest of n values grows
-    nearly as a power of n, whose exponent is the extreme value index (de Haan and Ferreira, Extreme
-    Value Theory, 2006). It is 0.1 in front of the products of a decoder that read norms, and 0.3 in
-    front of those that read gated units.
+    A channel that is divided has a range of its own, which new values exceed the more often, the
+    fewer positions were seen. With n positions, the share of values beyond h times the largest is
+    about h^(-1/g) / n. The extreme value index g says how the largest value grows with n (de Haan
+    and Ferreira, Extreme Value Theory, 2006): it is 0.1 for what norms write in a decoder, and 0.3
+    for its gated units. The h for which clipping and rounding to steps of h / L err least has
+    h^(1/g) = 12 L^2 g / ((1 - g) n), if all channels are divided.
     """
-    positions, channels = statistic.values // max(1, sample.abs_max.size), sample.abs_max.size
-    times = _POSITIONS_PER_EXCESS * channels / max(1, positions)
+    divided = float((factors > 1).mean())
+    positions = statistic.values // max(1, sample.abs_max.size)
     few = sample.rows[: positions // _LEAST_GROWTH]
-    if times <= 1 or not len(few):
+    if not divided or not len(few):
         return 1.0
     largest = np.abs(few).max(axis=0)
     seen = largest > 0
     growth = np.log((sample.abs_max[seen] / largest[seen]).astype(np.float64))
     index = float(growth.mean()) / math.log(positions / len(few)) if seen.any() else 0.0
+    index = min(index, _MOST_INDEX)
+    ratio = 12 * _SIGNED_LEVELS**2 * index / (1 - index) * divided / positions
     # Rounded, since logarithms are not the same to the last bit on all processors.
-    return round(_ROOM_STEPS * math.pow(times, index)) / _ROOM_STEPS
+    room = round(_ROOM_STEPS * math.pow(ratio, index)) / _ROOM_STEPS
+    return min(max(room, 1.0), _MOST_ROOM)
