@@ -75,8 +75,9 @@ def test_a_calibration_is_of_the_half_precision_model(tmp_path: Path) -> None:
     assert len(result.quantized) >= 4
 
 
-def test_large_weights_are_converted_when_they_are_needed(tmp_path: Path) -> None:
-    half, wide = halved(decoder(tmp_path / "in"), tmp_path, "bfloat16")
+@pytest.mark.parametrize("are_outputs", [True, False])
+def test_weights_are_converted_when_they_are_needed(tmp_path: Path, are_outputs: bool) -> None:
+    half, wide = halved(decoder(tmp_path / "in"), tmp_path, "bfloat16", are_outputs)
     model, expected = load_model(half), load_model(wide)
     assert compute_in_float32(model)
     assert not compute_in_float32(expected)

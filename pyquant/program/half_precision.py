@@ -33,6 +33,7 @@ def compute_in_float32(model: Model) -> bool:
         for name in _NAMING_TYPES:
             if op.value(name) in _HALF:
                 op.set_attr(name, proto.FP32)
+    _drop_casts(model)
     later = _read_as_weights_alone(model)
     for name, stored in model.parameters.items():
         if stored.dtype not in (np.float16, np.uint16):
@@ -42,7 +43,6 @@ def compute_in_float32(model: Model) -> bool:
             model.pending[name] = _converted(stored)
         else:
             model.parameters[name] = _float32(stored)
-    _drop_casts(model)
     return True
 
 
