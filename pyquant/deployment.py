@@ -39,7 +39,7 @@ def make_predictor(
         >>> predictor.get_input_handle("x").copy_from_cpu(batches[0])
         >>> done = predictor.run()
         >>> predictor.get_output_handle("y").copy_to_cpu().shape
-        (6, 10)
+        (3, 10)
     """
     return deployed(load_model(model_dir, model_filename, params_filename), threads)
 

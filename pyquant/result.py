@@ -100,6 +100,15 @@ class QuantizationResult:
         test_model_path: the float twin's program, if one was asked for.
         verification: what running the quantized model showed, if it was run.
         target: what runs the result: a ``deploy_backend``, "Paddle-Lite", or "Paddle", in float.
+
+    Example:
+        >>> result = pyquant.quant_post_static(None, "float", "int8", data_loader=batches)
+        >>> sorted(result.thresholds())
+        ['b', 'f', 'x']
+        >>> [tensor.name for tensor in result.quantized if tensor.kind == "weight"]
+        ['first.w', 'second.w', 'dense.w']
+        >>> result.kept_float
+        []
     """
 
     model_path: Path

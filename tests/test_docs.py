@@ -33,6 +33,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SAMPLES = programs.random((16, 3, 32, 32), 9)
 BATCHES = [SAMPLES[:8], SAMPLES[8:]]  # as the command line makes them
 
+CLASSES = ["Calibration", "Comparison", "QuantizationResult"]
 FUNCTIONS = [
     name
     for name in pyquant.__all__
@@ -47,15 +48,16 @@ def test_examples_of_modules(module: object) -> None:
     assert not results.failed
 
 
-def test_examples_of_the_public_functions(
+def test_examples_of_the_public_calls(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In a directory that holds the float model "float"; each goes on from the one before."""
     shutil.copytree(source, tmp_path / "float")
     monkeypatch.chdir(tmp_path)
-    known = {"pyquant": pyquant, "batches": [programs.random((6, 3, 8, 8), 9)]}
-    for name in sorted(FUNCTIONS, key="quant_post_static".__ne__):
-        (example,) = doctest.DocTestFinder().find(getattr(pyquant, name), name, globs=known)
+    known = {"pyquant": pyquant, "batches": np.split(programs.random((6, 3, 8, 8), 9), 2)}
+    for name in sorted([*FUNCTIONS, *CLASSES], key="quant_post_static".__ne__):
+        finder = doctest.DocTestFinder(recurse=False)
+        (example,) = finder.find(getattr(pyquant, name), name, globs=known)
         results = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example)
         assert results.attempted, f"{name} has no example"
         assert not results.failed

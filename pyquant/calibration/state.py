@@ -82,6 +82,11 @@ class Calibration:
         progress: how far into its data it is; None once it is merged.
         kept: a few of its batches.
         segments: how far it is, if it is not through all segments of the model.
+
+    Example:
+        >>> shards = [pyquant.calibrate("float", data_loader=batches, shard=(i, 2)) for i in (0, 1)]
+        >>> pyquant.Calibration.merge(shards).batches
+        2
     """
 
     model_fingerprint: str

@@ -103,6 +103,13 @@ class Comparison:
         weights_of: the weight of the op that computes each output of a quantized op, by its name.
         record: what pyquant.json beside the quantized model says; None if there is none.
         data: what follows ``--data`` in commands to paste.
+
+    Example:
+        >>> comparison = pyquant.compare("float", "int8", data_loader=batches)
+        >>> [tensor.name for tensor in comparison.worst("simulated")]
+        ['y']
+        >>> comparison.worst("simulated")[0].error.sqnr > 20  # dB
+        True
     """
 
     float_path: Path
