@@ -14,13 +14,14 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from .cases import KINDS, Cases, NetworkError
 
-_LONGEST = 60.0  # seconds that a case may take, without those in which it wants a core
+_LONGEST = 60.0  # seconds that a case may compute or sleep: not those in which it waits for a core
 _EVERY = 0.2  # seconds between two looks at the process
 _MOST_MEMORY = 8 << 30
 _BOARD_BYTES = 1 << 14
@@ -73,12 +74,14 @@ def _supervise(options: argparse.Namespace, board: _Board, end: float) -> None:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    text, moved, hangs = board.text(), _own_time(process), False
+    text, spent, computed, hangs = board.text(), 0.0, 0.0, False
     while not (ended := os.waitpid(process, os.WNOHANG))[0]:
         time.sleep(_EVERY)
         if board.text() != text:
-            text, moved = board.text(), _own_time(process)
-        elif _own_time(process) > moved + _LONGEST:
+            text, spent = board.text(), 0.0
+        before, computed = computed, _cpu_seconds(process)
+        spent += computed - before if _wants_core(process) else _EVERY
+        if spent > _LONGEST:
             hangs = True
             os.kill(process, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(ended[1])
@@ -96,10 +99,23 @@ def _supervise(options: argparse.Namespace, board: _Board, end: float) -> None:
     print(f"case {state['number']}: {where}", flush=True)
 
 
-def _own_time(process: int) -> float:
-    """Return a time that stands still while the process waits for a core that others have."""
-    delay = Path(f"/proc/{process}/schedstat").read_text("ascii").split()[1]  # nanoseconds
-    return time.monotonic() - int(delay) / 1e9
+def _cpu_seconds(process: int) -> float:
+    ticks = _stat(Path(f"/proc/{process}"))[11:13]  # user's, system's
+    return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
+
+
+def _wants_core(process: int) -> bool:
+    """Return whether a thread runs, or would if it had a core."""
+    wanting = False
+    for thread in Path(f"/proc/{process}/task").iterdir():
+        with suppress(OSError):  # it has just ended
+            wanting |= _stat(thread)[0] == "R"
+    return wanting
+
+
+def _stat(directory: Path) -> list[str]:
+    """Return the fields behind "pid (name)", where the name may hold anything."""
+    return (directory / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()
 
 
 def _sum_up(options: argparse.Namespace, state: dict[str, Any], seconds: float) -> int:
