@@ -44,27 +44,22 @@ def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
 
     First come those that do most for the time that they save. The effect of each activation is
     measured, by runs of the float model in which it alone is rounded; ops that read the same one
-    share it, and so does the op that writes it, if its result becomes integers whatever reads it.
-    Errors of the weights have the effect that errors of the activation have, if they are as large
-    in the output of the op.
+    share it. Errors of the weights have the effect that errors of the activation have, if they are
+    as large in the output of the op.
     """
     model, axes = plan.int8.model, channel_axes(plan.int8.model, plan.ops)
     grids, inserted = _grids(plan, decisions), decisions.equalization.inserted
     effects = effects_of_rounding(model, _rounding(grids, inserted, axes), feed)
     squares, sizes = _observed(plan, grids, inserted, axes, feed)
-    users = Counter([*(op.activation for op in plan.ops), *plan.int8.own_results.values()])
+    readers = Counter(op.activation for op in plan.ops)
     gains, errors = dict[WeightedOp, float](), dict[WeightedOp, float]()
     for op in plan.ops:
         if op.activation in squares:  # not if its branch did not run, or its channels are unknown
             of_activation, errors[op] = _output_errors(model, op, decisions, squares[op.activation])
             if of_activation > 0:
-                gains[op] = effects[op.activation] / users[op.activation] / of_activation
+                gains[op] = effects[op.activation] / readers[op.activation] / of_activation
     usual = median(gains.values()) if gains else 1.0
     powers = {op: gains.get(op, usual) * error for op, error in errors.items()}
-    for op in plan.ops:
-        if op.output in plan.int8.own_results:
-            name = plan.int8.own_results[op.output]
-            powers[op] = powers.get(op, 0.0) + effects[name] / users[name]
     saved = time_saved(plan, sizes)
     found = [OpEffect(op, math.sqrt(powers.get(op, 0.0)), saved[op]) for op in plan.ops]
     return sorted(found, key=lambda one: -(one.error**2) / one.saved)
@@ -72,8 +67,7 @@ def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
 
 def _grids(plan: Plan, decisions: Decisions) -> dict[str, Grid]:
     ranges = decisions.ranges.find(plan.int8)
-    names = [*(op.activation for op in plan.ops), *plan.int8.own_results.values()]
-    return {name: plan.int8.grid(name, ranges[name]) for name in names}
+    return {op.activation: plan.int8.grid(op.activation, ranges[op.activation]) for op in plan.ops}
 
 
 def _rounding(

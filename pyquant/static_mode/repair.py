@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -21,7 +21,7 @@ from ..verification.turns import Times
 from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
 from .options import Options
-from .plan import Plan
+from .plan import OpEffect, Plan
 from .ranking import ranked_ops
 from .search import cheapest_in_float
 
@@ -228,6 +228,19 @@ def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
     return plan.of(others, found) if found and others else None
 
 
+def _measured(
+    ranked: Sequence[OpEffect], plan: Plan, decisions: Decisions, check: OutputsCheck
+) -> list[OpEffect]:
+    """Return ops with the errors of the outputs by runs in which each is int8 alone."""
+
+    def error(op: WeightedOp) -> float:
+        power = worst(check.errors(emit(plan.of([op]), decisions).model)).power
+        return math.inf if math.isnan(power) else math.sqrt(power)
+
+    found = [one._replace(error=error(one.op)) for one in ranked]
+    return sorted(found, key=lambda one: -(one.error**2) / one.saved)
+
+
 def _with_fewer_errors(
     plan: Plan,
     decisions: Decisions,
@@ -242,6 +255,8 @@ def _with_fewer_errors(
     ``power`` is that of the error of the program that was ``emitted``; NaN if it does not run.
     """
     ranked = ranked_ops(plan, decisions, check.worst_sample(emitted.model))
+    if check.measures_ops:
+        ranked = _measured(ranked, plan, decisions, check)
     tried = dict[frozenset[int], Emitted]()
 
     def power_with(kept: frozenset[int]) -> float:

@@ -33,7 +33,12 @@ class OutputsCheck(ABC):
     Attributes:
         feeds: batches of data.
         sample: a batch of one sample, if the model takes it.
+        measures_ops: whether what an op's integers do to the outputs is measured by a run of an
+            int8 model in which it alone is int8. A prediction by the float model knows only how
+            the op's activation and weight are rounded.
     """
+
+    measures_ops = False
 
     def __init__(
         self, parts: Sequence[Compared], feeds: Sequence[Feed], batches: int, runs_all: bool

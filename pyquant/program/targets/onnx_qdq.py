@@ -45,15 +45,12 @@ class OnnxPlan:
     Attributes:
         results: the tensors that int8 ops write as integers; all readers read these.
         roots: the tensors that have the grid of another one, which they are moved from.
-        own_results: the tensors that convolutions write as integers, whatever reads them, by the
-            convolutions' outputs.
     """
 
     model: Model
     ops: Sequence[WeightedOp]
     results: Collection[str]
     roots: Mapping[str, str]
-    own_results: Mapping[str, str]
 
     @property
     def quantized(self) -> list[str]:
@@ -106,8 +103,7 @@ def plan_onnx(model: Model, ops: Sequence[WeightedOp]) -> OnnxPlan:
     """Plan the int8 program in which ``ops`` of a float model are int8."""
     graph = Graph(model)
     read = {op.activation for op in ops}
-    own = {op.output: _result(graph, op.output) for op in ops if op.op_type in CONVOLUTIONS}
-    results = set(own.values())
+    results = {_result(graph, op.output) for op in ops if op.op_type in CONVOLUTIONS}
     roots: dict[str, str] = {}
     computed: list[tuple[str, list[str]]] = []  # by ops without a weight: the result, the inputs
     integers = set(results)
@@ -133,8 +129,7 @@ def plan_onnx(model: Model, ops: Sequence[WeightedOp]) -> OnnxPlan:
             results.add(output)
     others = {name for name in wanted if name in integers}
     found = sorted(results | others)
-    roots = {name: roots[name] for name in found if name in roots}
-    return OnnxPlan(model, ops, found, roots, own)
+    return OnnxPlan(model, ops, found, {name: roots[name] for name in found if name in roots})
 
 
 def _is_moving(op: Op) -> bool:

@@ -48,11 +48,6 @@ class QdqPlan:
         """The tensors whose ranges must be known."""
         return list(dict.fromkeys(read.tensor for read in self.reads))
 
-    @property
-    def own_results(self) -> Mapping[str, str]:
-        """As `OnnxPlan.own_results`: here, what int8 ops write depends on what reads it."""
-        return {}
-
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
         readers = [op for op in self.ops if op.activation == name]

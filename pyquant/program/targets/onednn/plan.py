@@ -56,11 +56,6 @@ class OneDnnPlan:
         takes_zero_point = self.flow.takes_zero_point(name)
         return 9 if has_one_sign or (takes_zero_point and given.is_one_sided) else 8
 
-    @property
-    def own_results(self) -> Mapping[str, str]:
-        """As `OnnxPlan.own_results`: here, what int8 ops write depends on what reads it."""
-        return {}
-
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
         return name not in self.flow.scale_groups and name not in self.flow.symmetric
