@@ -231,13 +231,16 @@ def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
 def _measured(
     ranked: Sequence[OpEffect], plan: Plan, decisions: Decisions, check: OutputsCheck
 ) -> list[OpEffect]:
-    """Return ops with the errors of the outputs by runs in which each is int8 alone."""
+    """Return ops with the errors of the outputs by runs in which each is int8 alone.
 
-    def error(op: WeightedOp) -> float:
-        power = worst(check.errors(emit(plan.of([op]), decisions).model)).power
-        return math.inf if math.isnan(power) else math.sqrt(power)
+    The prediction stays for an op with which the model does not run.
+    """
 
-    found = [one._replace(error=error(one.op)) for one in ranked]
+    def error(one: OpEffect) -> float:
+        power = worst(check.errors(emit(plan.of([one.op]), decisions).model)).power
+        return one.error if math.isnan(power) else math.sqrt(power)
+
+    found = [one._replace(error=error(one)) for one in ranked]
     return sorted(found, key=lambda one: -(one.error**2) / one.saved)
 
 
