@@ -18,26 +18,28 @@ _PREFIX = "pyquant-"
 class TemporaryDirectory:
     """A new directory where the system has its temporary files.
 
-    The process locks it while it lives. A later one removes what a killed one left, on file systems
-    that have locks. Raises OSError if the directory cannot be made.
+    The process locks the one around it while it lives, since `OutputFiles` locks those that it
+    writes to. A later process removes what a killed one left, on file systems that have locks.
+    Raises OSError if the directory cannot be made.
     """
 
     def __init__(self) -> None:
-        root = Path(tempfile.gettempdir())
-        _remove_killed(root)
+        place = Path(tempfile.gettempdir())
+        _remove_killed(place)
         while True:
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=root))
-            with suppress(
-                FileNotFoundError
-            ):  # before it was locked, it looked like one left behind
-                self._lock = os.open(self.path, os.O_RDONLY)
-                if _is_locked(self._lock, self.path):
-                    return
+            self._root = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+            # Before it was locked, it looked like one left behind.
+            with suppress(FileNotFoundError):
+                self._lock = os.open(self._root, os.O_RDONLY)
+                if _is_locked(self._lock, self._root):
+                    break
                 os.close(self._lock)
+        self.path = self._root / "files"
+        self.path.mkdir()
 
     def remove(self) -> None:
         """Remove the directory with all files."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        shutil.rmtree(self._root, ignore_errors=True)
         os.close(self._lock)
 
 
