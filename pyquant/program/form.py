@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,10 @@ def _value_problems(program: Any) -> Iterator[str]:
     for index, block in enumerate(program.blocks):
         declared = _visible(program, index)
         for position, op in enumerate(ops_of(block)):
-            for problem in (
-                *_block_problems(op, program.blocks),
-                *_geometry_problems(op),
-                *_group_problems(op, declared),
+            for problem in chain(  # the later ones rely on the earlier ones
+                _block_problems(op, program.blocks),
+                _geometry_problems(op),
+                _group_problems(op, declared),
             ):
                 yield f"op {position} of block {index} ({op.type!r}): {problem}"
     yield from _order_problems(program.blocks[0])
