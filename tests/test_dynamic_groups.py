@@ -10,6 +10,7 @@ import numpy as np
 import paddle
 import programs
 import pytest
+from half_precision import product_behind_a_cast
 from paddle_run import execute, relative_error, run
 
 from pyquant import (
@@ -96,15 +97,7 @@ def test_the_file_holds_what_the_kernel_makes(tmp_path: Path, kind: str | None) 
 @pytest.mark.parametrize("data_type", ["float16", "bfloat16"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_half_precision(tmp_path: Path, data_type: str, bits: int) -> None:
-    weight = programs.random((64, 32))
-    is_float16 = data_type == "float16"
-    raw = weight.astype(np.float16) if is_float16 else (weight.view(np.uint32) >> 16).astype("u2")
-    net = programs.ProgramBuilder()
-    x = net.feed("x", [-1, 64])
-    w = net.parameter("w", raw)
-    code = {"in_dtype": 4 if is_float16 else 22, "out_dtype": 5}
-    wide = net.op("cast", {"X": w}, ("Out", "wide"), [64, 32], code)
-    net.fetch(net.op("matmul_v2", {"X": x, "Y": wide}, ("Out", "y"), [-1, 32], programs.STRAIGHT))
+    net = product_behind_a_cast(data_type)
     source = net.save(tmp_path / "in")
     result = quant_post_dynamic(
         source, tmp_path / "out", weight_bits=bits, group_size=64, generate_test_model=True

@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import programs
 import pytest
+from half_precision import product_behind_a_cast
 from onnx_run import check_near, runtime_nodes
 from paddle_run import relative_error, run
 
@@ -86,20 +87,13 @@ def test_integers_take_their_bits(tmp_path: Path, bits: int, least: float) -> No
 @pytest.mark.parametrize("data_type", ["float16", "bfloat16"])
 @pytest.mark.parametrize("bits", [4, 8])
 def test_half_precision(tmp_path: Path, data_type: str, bits: int) -> None:
-    weight = programs.random((64, 32))
-    is_float16 = data_type == "float16"
-    raw = weight.astype(np.float16) if is_float16 else (weight.view(np.uint32) >> 16).astype("u2")
-    net = programs.ProgramBuilder()
-    x = net.feed("x", [-1, 64])
-    code = {"in_dtype": 4 if is_float16 else 22, "out_dtype": 5}
-    wide = net.op("cast", {"X": net.parameter("w", raw)}, ("Out", "wide"), [64, 32], code)
-    net.fetch(net.op("matmul_v2", {"X": x, "Y": wide}, ("Out", "y"), [-1, 32], programs.STRAIGHT))
+    net = product_behind_a_cast(data_type)
     source, feed = net.save(tmp_path / "in"), {"x": programs.random((3, 64), 9)}
     of_paddle = quant_post_dynamic(source, tmp_path / "paddle", weight_bits=bits)
     made = quant_post_dynamic(source, tmp_path / "m.onnx", weight_bits=bits)
     (actual,), (expected,) = run_dequantized(made.model_path, feed), run(of_paddle.model_path, feed)
     # Paddle 2.6.2 does not round the weight as its ops say.
-    assert relative_error(actual, expected) < (1e-3 if is_float16 else 5e-3)
+    assert relative_error(actual, expected) < (1e-3 if data_type == "float16" else 5e-3)
 
 
 def test_other_readers_of_a_weight_read_floats(tmp_path: Path) -> None:

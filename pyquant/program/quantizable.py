@@ -14,6 +14,7 @@ from ..settings import check_list
 from .model import Model
 from .names import QUANTIZED, SCALE, stems
 from .op import Op
+from .parameters import Array
 from .reshaped import Axes, ReshapedParameter, reshaped_parameters
 
 
@@ -127,6 +128,11 @@ class FloatOp:
     parameter: str | None = None
     bytes: int = 0
     error: float | None = None
+
+
+def multiplications_for(outputs: int, weight: Array, channel_axis: int) -> float:
+    """Return how many multiplications by its weight an op does for this many output values."""
+    return float(outputs * weight.size / weight.shape[channel_axis])
 
 
 def find_weighted_ops(

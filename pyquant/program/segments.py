@@ -8,14 +8,14 @@ of its segments are in memory at once.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 
 from . import proto
 from .model import Model
 from .op import Op, make_op, ops_of, replace_ops
-from .quantizable import QUANTIZABLE_OPS
+from .quantizable import QUANTIZABLE_OPS, multiplications_for
 
 LEAST_BYTES = 1 << 27
 """The parameters of a segment: fewer are not worth a Predictor of their own."""
@@ -231,12 +231,30 @@ def multiplications(model: Model, segments: Sequence[Segment], samples: int, len
         weight = model.parameters.get(op.input(kind.weight))
         if weight is not None and weight.ndim > 1:
             outputs = flow.size_of(op.output(), samples, length)
-            found += outputs * weight.size / weight.shape[kind.channel_axis]
+            found += multiplications_for(outputs, weight, kind.channel_axis)
     return found
 
 
 def segment_model(model: Model, segment: Segment) -> Model:
-    """Return a segment as a model, whose inputs and outputs are those of the segment.
+    """Return a segment as a model, whose inputs and outputs are those of the segment."""
+    ops = [op for op in ops_of(model.program.blocks[0]) if op.type not in ("feed", "fetch")]
+    return model_of_ops(
+        model,
+        ops[segment.first : segment.end],
+        segment.inputs,
+        segment.outputs,
+        segment.parameters,
+    )
+
+
+def model_of_ops(
+    model: Model,
+    ops: Sequence[Op],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    names: Iterable[str],
+) -> Model:
+    """Return some ops of a model as a model; ``names`` are those of the parameters they read.
 
     Pending parameters are made one by one when the model is written.
     """
@@ -244,8 +262,7 @@ def segment_model(model: Model, segment: Segment) -> Model:
     program = proto.ProgramDesc()
     program.CopyFrom(model.program)
     block = program.blocks[0]
-    ops = [op for op in ops_of(whole) if op.type not in ("feed", "fetch")]
-    ops = [op.copy() for op in ops[segment.first : segment.end]]
+    ops = [op.copy() for op in ops]
     used = {name for op in ops for name in (*op.reads(), *op.writes())}
     kept = [var for var in whole.vars if var.name in used]
     del block.vars[:]
@@ -254,15 +271,15 @@ def segment_model(model: Model, segment: Segment) -> Model:
         proto.add_list_var(block, name, kind)
     feeds = [
         make_op("feed", {"X": ["feed"]}, {"Out": [name]}, {"col": column})
-        for column, name in enumerate(segment.inputs)
+        for column, name in enumerate(inputs)
     ]
     fetches = [
         make_op("fetch", {"X": [name]}, {"Out": ["fetch"]}, {"col": column})
-        for column, name in enumerate(segment.outputs)
+        for column, name in enumerate(outputs)
     ]
     replace_ops(block, [*feeds, *ops, *fetches])
     parameters, derived = {}, {}
-    for name in segment.parameters:
+    for name in names:
         parameters[name] = model.parameters[name]
         if name in model.derived:
             derived[name] = model.derived[name]

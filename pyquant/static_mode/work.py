@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..program.quantizable import WeightedOp
+from ..program.quantizable import WeightedOp, multiplications_for
 from .plan import Plan
 
 
@@ -12,8 +12,8 @@ def multiplications(plan: Plan, sizes: Mapping[str, int]) -> dict[WeightedOp, fl
     """Return how many multiplications each op does, by the sizes of outputs: 1 if unknown."""
     parameters, found = plan.int8.model.parameters, dict[WeightedOp, float]()
     for op in plan.ops:
-        weight = parameters[op.weight]
-        found[op] = sizes.get(op.output, 1) * weight.size / weight.shape[op.channel_axis]
+        outputs = sizes.get(op.output, 1)
+        found[op] = multiplications_for(outputs, parameters[op.weight], op.channel_axis)
     return found
 
 

@@ -50,7 +50,6 @@ class Check(OutputsCheck):
             self._shown(copy_model(model)), optimization, all_cores()
         )
         self._predictor = self._first_that_loads()
-        self._int8: tuple[Model, Any] | None = None  # the last int8 model, with its Predictor
         sample = first_sample(model, feeds[0])
         if _suits(self._predictor, sample):
             self.sample = sample
@@ -102,7 +101,7 @@ class Check(OutputsCheck):
 
     def times(self, model: Model) -> Times:
         """Time an int8 model in turns with the float model, by one sample that both have run."""
-        predictors = self._predictor, self._int8_predictor(model)
+        predictors = self._predictor, self._int8(model)
         for predictor in predictors:
             set_inputs(predictor, self.sample)
         return in_turns(*(predictor.run for predictor in predictors))
@@ -121,14 +120,10 @@ class Check(OutputsCheck):
         return self._outputs(self._predictor, feeds, _FLOAT)
 
     def _int8_outputs(self, model: Model, feeds: Sequence[Feed]) -> Iterator[list[Array]]:
-        return self._outputs(self._int8_predictor(model), feeds, _INT8)
+        return self._outputs(self._int8(model), feeds, _INT8)
 
-    def _int8_predictor(self, model: Model) -> Any:
-        """Return the Predictor of an int8 model; that of the last one is kept."""
-        if self._int8 is None or self._int8[0] is not model:
-            self._int8 = None  # frees its memory
-            self._int8 = model, make_int8_predictor(self._shown(model), all_cores())
-        return self._int8[1]
+    def _load_int8(self, model: Model) -> Any:
+        return make_int8_predictor(self._shown(model), all_cores())
 
     def _outputs(self, predictor: Any, feeds: Sequence[Feed], model: str) -> Iterator[list[Array]]:
         """Yield the parts that are compared, for each feed."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 from ..calibration.data import Feed
 from ..errors import PyquantError
@@ -53,6 +54,7 @@ class OutputsCheck(ABC):
         few = min(len(feeds), max(_LEAST_BATCHES, batches // _BATCHES_FOR_ONE))
         self._checked = len(feeds) if runs_all else few
         self._known: list[list[Array]] = []  # the float model's outputs for the first feeds
+        self._last: tuple[Model, Any] | None = None  # the last int8 model, and what runs it
         self.sample: Feed = feeds[0]
 
     @abstractmethod
@@ -62,6 +64,10 @@ class OutputsCheck(ABC):
     @abstractmethod
     def _int8_outputs(self, model: Model, feeds: Sequence[Feed]) -> Iterator[list[Array]]:
         """Yield the same of an int8 model; raise PyquantError if it cannot be run."""
+
+    @abstractmethod
+    def _load_int8(self, model: Model) -> Any:
+        """Return what runs an int8 model; raise PyquantError if it cannot be loaded."""
 
     @abstractmethod
     def judge(self, model: Model) -> Findings:
@@ -115,6 +121,13 @@ class OutputsCheck(ABC):
                 if power > most:
                     most, chosen = power, {name: array[part] for name, array in feed.items()}
         return chosen
+
+    def _int8(self, model: Model) -> Any:
+        """Return what runs an int8 model; that of the last one is kept."""
+        if self._last is None or self._last[0] is not model:
+            self._last = None  # frees its memory
+            self._last = model, self._load_int8(model)
+        return self._last[1]
 
     def _errors_or_nan(self, model: Model, count: int) -> list[OutputDifference]:
         try:

@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from ..calibration.data import Feed
 from ..errors import UnsupportedError
 from ..program.model import Model, copy_model
-from ..program.op import Op, make_op, ops_of, replace_ops
+from ..program.op import Op, ops_of
 from ..program.parameters import Array
+from ..program.segments import model_of_ops
 from .compared import Compared, compared_parts, showing
 from .outcome import Findings
 from .outputs_check import OutputsCheck, first_sample
@@ -84,25 +85,11 @@ def _error_of_reading(runtime: Runtime, model: Model) -> Exception | None:
 
 def _first_ops(model: Model, ops: Sequence[Op]) -> Model:
     """Return a model of the first ops of a model, whose outputs are those of the last one."""
-    part = copy_model(model)
-    block = part.program.blocks[0]
-    (holder,) = {op.output() for op in part.ops() if op.type == "fetch"}
-    dims, read = part.dims(), {name for op in ops for name in op.reads()}
-    feeds = [op for op in part.ops() if op.type == "feed" and op.output() in read]
+    dims, read = model.dims(), {name for op in ops for name in op.reads()}
+    inputs = [var.name for var in model.feeds if var.name in read]
     outputs = [name for name in ops[-1].writes() if name in dims]
-    fetches = [
-        make_op("fetch", {"X": [name]}, {"Out": [holder]}, {"col": column})
-        for column, name in enumerate(outputs)
-    ]
-    replace_ops(block, [*feeds, *ops, *fetches])
-    known = {name for op in ops_of(block) for name in (*op.reads(), *op.writes())}
-    kept = [var for var in block.vars if var.name in known]
-    del block.vars[:]
-    block.vars.extend(kept)
-    for tensors in (part.parameters, part.derived, part.pending):
-        for name in tensors.keys() - known:
-            del tensors[name]
-    return part
+    names = [name for name in model.parameters if name in read]
+    return model_of_ops(model, ops, inputs, outputs, names)
 
 
 class RuntimeCheck(OutputsCheck):
@@ -134,7 +121,6 @@ class RuntimeCheck(OutputsCheck):
         super().__init__(parts, feeds, batches, runs_all)
         self._runtime = runtime
         self._float = self._loaded(runtime.run_float, model)
-        self._int8: tuple[Model, Run] | None = None  # the last int8 model
         sample = first_sample(model, feeds[0])
         with suppress(UnsupportedError):
             if all(array.size for array in self._run(self._float, sample)):
@@ -147,9 +133,7 @@ class RuntimeCheck(OutputsCheck):
 
     def times(self, model: Model) -> Times:
         """Time an int8 model in turns with the float model, by one sample that both have run."""
-        return in_turns(
-            partial(self._float, self.sample), partial(self._int8_run(model), self.sample)
-        )
+        return in_turns(partial(self._float, self.sample), partial(self._int8(model), self.sample))
 
     def integers(self, model: Model) -> str:
         """Say what an int8 model computes with integers."""
@@ -161,14 +145,11 @@ class RuntimeCheck(OutputsCheck):
         return (self._run(self._float, feed) for feed in feeds)
 
     def _int8_outputs(self, model: Model, feeds: Sequence[Feed]) -> Iterator[list[Array]]:
-        run = self._int8_run(model)
+        run = self._int8(model)
         return (self._run(run, feed) for feed in feeds)
 
-    def _int8_run(self, model: Model) -> Run:
-        if self._int8 is None or self._int8[0] is not model:
-            self._int8 = None  # frees its memory
-            self._int8 = model, self._loaded(self._runtime.run_int8, model)
-        return self._int8[1]
+    def _load_int8(self, model: Model) -> Run:
+        return self._loaded(self._runtime.run_int8, model)
 
     def _loaded(self, load: Callable[[Model], Run], model: Model) -> Run:
         try:

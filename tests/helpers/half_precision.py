@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from programs import STRAIGHT, ProgramBuilder, random
 
 from pyquant import load_model, save_model
 from pyquant.program import proto
@@ -29,6 +30,17 @@ def halved(source: Path, directory: Path, name: str, are_outputs: bool = True) -
             _declare(model, proto.data_type_of(name), are_outputs)
         save_model(model, directory / kind, *_FILES)
     return directory / "half", directory / "wide"
+
+
+def product_behind_a_cast(name: str) -> ProgramBuilder:
+    """Return a product [-1, 64] x [64, 32] whose weight is float16 or bfloat16, and is cast."""
+    raw = _bits(random((64, 32)), name)
+    net = ProgramBuilder()
+    x, w = net.feed("x", [-1, 64]), net.parameter("w", raw)
+    types = {"in_dtype": proto.data_type_of(name), "out_dtype": proto.FP32}
+    wide = net.op("cast", {"X": w}, ("Out", "wide"), [64, 32], types)
+    net.fetch(net.op("matmul_v2", {"X": x, "Y": wide}, ("Out", "y"), [-1, 32], STRAIGHT))
+    return net
 
 
 def _declare(model: Model, data_type: int, are_outputs: bool) -> None:
