@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
 import re
@@ -216,6 +217,24 @@ def test_several_processes_write_whole_pairs(tmp_path: Path) -> None:
     assert found[0] in last
     assert sorted(path.name for path in (tmp_path / "in").iterdir()) == sorted(PAIR)
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_run_that_another_process_ends_before_it_is_locked_begins_again(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = fcntl.flock
+
+    def late(descriptor: Any, how: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", lock)
+        end_killed_runs(directory)
+        lock(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with OutputFiles(directory) as files, files.open(directory / "a") as stream:
+        stream.write(b"new a")
+        end_killed_runs(directory)
+        assert list(directory.glob(".pyquant.*"))  # the file by which a later call would end it
+    assert contents(directory) == {**BEFORE, "a": b"new a"}
 
 
 def test_a_run_that_lives_is_left_alone(directory: Path) -> None:

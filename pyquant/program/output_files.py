@@ -188,12 +188,11 @@ class _Run:
     def __init__(self, directory: Path, path: Path | None = None) -> None:
         """Begin a run, or take up the one of a file."""
         self.directory = directory
-        self.path = path or directory / f"{_RUN}{uuid.uuid4().hex}"
-        self._number = self.path.name.removeprefix(_RUN)
-        self._stream = None if path else self.path.open("xb")
-        if self._stream is not None:
-            with suppress(OSError):  # not every file system has locks
-                fcntl.flock(self._stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._stream: BinaryIO | None = None
+        if path is None:
+            path, self._stream = _begun(directory)
+        self.path = path
+        self._number = path.name.removeprefix(_RUN)
 
     def name_beside(self, target: Path) -> Path:
         """Return an unused name in the same directory."""
@@ -240,6 +239,19 @@ class _Run:
 
 
 _RUN = ".pyquant."
+
+
+def _begun(directory: Path) -> tuple[Path, BinaryIO]:
+    """Return the file of a new run, and its stream, which holds the lock."""
+    while True:
+        path = directory / f"{_RUN}{uuid.uuid4().hex}"
+        stream = path.open("xb")
+        with suppress(OSError):  # not every file system has locks
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        # Before it was locked, it looked like one left behind, which another process ends.
+        if path.exists():
+            return path, stream
+        stream.close()
 
 
 def _place(root: Path, target: Path) -> str | None:
