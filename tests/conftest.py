@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
@@ -38,11 +39,19 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the directory of all networks of `pir_cases`, as `pir_export` writes them."""
+    """Return the directory of all networks of `pir_cases`, as `pir_export` writes them once."""
     from pir_process import run_with_pir
 
-    directory = tmp_path_factory.mktemp("pir")
-    run_with_pir("pir_export.py", directory)
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # which the workers share
+    directory, written = root / "pir", root / "pir written"
+    with (root / "pir lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not written.exists():
+            directory.mkdir()
+            run_with_pir("pir_export.py", directory)
+            written.touch()
     return directory
 
 

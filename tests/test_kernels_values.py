@@ -321,20 +321,27 @@ def test_every_16_bit_pattern_widens_exactly():
         )
 
 
-def test_more_values_than_32_bits_count():
-    # Untouched zeros cost only address space: the system maps one page of zeros for all.
+def more_than_32_bits_count():
+    """Return zeros and one 2.5; untouched, they lie in one page of memory."""
     x = np.zeros(2**32 + 7, np.float16)
     x[-1] = 2.5
-    counts = kernels.histogram(x, 2048, 1.0)
+    return x
+
+
+def test_histogram_of_more_values_than_32_bits_count():
+    counts = kernels.histogram(more_than_32_bits_count(), 2048, 1.0)
     assert (counts[0], counts[2], counts.sum()) == (2**32 + 6, 1, 2**32 + 7)
-    assert kernels.abs_max(x) == 2.5
+
+
+def test_abs_max_of_more_values_than_32_bits_count():
+    assert kernels.abs_max(more_than_32_bits_count()) == 2.5
+
+
+def test_statistic_of_more_values_than_32_bits_count():
     statistic = ActivationHistogram()
-    statistic.observe(x[None])
-    assert (statistic.zeros, statistic.counts[0], statistic.counts.sum()) == (
-        2**32 + 6,
-        2**32 + 6,
-        2**32 + 7,
-    )
+    statistic.observe(more_than_32_bits_count()[None])
+    found = statistic.zeros, statistic.counts[0], statistic.counts.sum()
+    assert found == (2**32 + 6, 2**32 + 6, 2**32 + 7)
 
 
 def test_empty_and_zero_size():
