@@ -187,8 +187,7 @@ def quant_post_static(
             ``equalize=True`` and ``round_type="adaround"`` are left out if the outputs err more
             with them. The result's ``verification`` reports what was found. Results for
             ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not checked. Those for
-            ``"ONNX"`` and ``"OpenVINO"`` are run in these runtimes, where they are installed, and
-            not repaired.
+            ``"ONNX"`` and ``"OpenVINO"`` are run in these runtimes, where they are installed.
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine. It needs the check.

@@ -11,7 +11,16 @@ import pytest
 from programs import Net, random
 
 import pyquant
+from pyquant.calibration.data import Feed
 from pyquant.cli import main
+from pyquant.program.model import Model, copy_model
+from pyquant.static_mode import repair
+from pyquant.static_mode.decisions import Decisions
+from pyquant.static_mode.plan import OpEffect, Plan
+from pyquant.static_mode.ranking import ranked_ops
+from pyquant.verification.onnx_runtime import ONNX_RUNTIME
+from pyquant.verification.openvino_runtime import OPENVINO
+from pyquant.verification.runtime_check import Run, Runtime, RuntimeCheck
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -50,6 +59,50 @@ def test_ops_that_err_too_much_stay_in_float(tmp_path: Path, backend: str) -> No
     (repair,) = found.repairs
     assert f"{len(kept)} op(s) kept in float, as otherwise" in repair
     assert any("computes with integers: " in one for one in result.notes)
+
+
+@pytest.mark.parametrize("backend", ["ONNX", "OpenVINO"])
+def test_the_float_model_predicts_only_what_does_not_run(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = net_of_five()
+    source = net.save(tmp_path / "in")
+    model = pyquant.load_model(source)
+    convolutions = [op for op in model.ops() if op.type == "conv2d"]
+    failing, filters = convolutions[3], [op.input("Filter") for op in convolutions]
+    clipped = convolutions[1].input("Input")
+    predicted, load = list[str](), RuntimeCheck._load_int8
+
+    def load_int8(check: RuntimeCheck, int8: Model) -> Run:
+        integers = {op.input("X") for op in int8.ops() if op.type == "dequantize_linear"}
+        if integers.intersection(filters) == {failing.input("Filter")}:
+            raise pyquant.UnsupportedError("no kernel")
+        return load(check, int8)
+
+    def ranked(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
+        predicted.extend(op.output for op in plan.ops)
+        return ranked_ops(plan, decisions, feed)
+
+    monkeypatch.setattr(RuntimeCheck, "_load_int8", load_int8)
+    monkeypatch.setattr(repair, "ranked_ops", ranked)
+    options = {"deploy_backend": backend, "algo": "abs_max", "scale_dict": {clipped: 0.3}}
+    found = static(source, tmp_path / "out", **options).verification
+    assert found is not None
+    assert found.error_percent < 5
+    assert predicted == [failing.output()]
+
+
+@pytest.mark.parametrize("runtime", [ONNX_RUNTIME, OPENVINO], ids=lambda one: one.name)
+def test_ops_are_measured_by_what_softmax_reads(tmp_path: Path, runtime: Runtime) -> None:
+    net = Net([-1, 4, 10, 10]).conv(8)
+    scores = net.last
+    probabilities = net.then("softmax", {"X": scores}, "Out", {"axis": -1}).last
+    model = pyquant.load_model(net.end().save(tmp_path / "in"))
+    check = RuntimeCheck(runtime, model, [{"x": IMAGES}], 1)
+    for measures, name in ((check, probabilities), (check.of_ops(), scores)):
+        (error,) = measures.errors(copy_model(model))
+        assert error.name == name
+        assert error.power < 1e-9
 
 
 def test_verify_runs_an_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

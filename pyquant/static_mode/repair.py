@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ..errors import PyquantError
 from ..program.graph import Graph
-from ..program.model import copy_model
+from ..program.model import Model, copy_model
 from ..program.quantizable import FloatOp, WeightedOp
 from ..program.targets.onednn.fusion import fuse
 from ..program.targets.saturation import ANY
@@ -22,7 +22,7 @@ from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
 from .options import Options
 from .plan import OpEffect, Plan
-from .ranking import ranked_ops
+from .ranking import measured_ops, ranked_ops
 from .search import cheapest_in_float
 
 MOST_ERROR = 0.05**2
@@ -228,20 +228,23 @@ def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
     return plan.of(others, found) if found and others else None
 
 
-def _measured(
-    ranked: Sequence[OpEffect], plan: Plan, decisions: Decisions, check: OutputsCheck
-) -> list[OpEffect]:
-    """Return ops with the errors of the outputs by runs in which each is int8 alone.
+def _ranked(plan: Plan, decisions: Decisions, int8: Model, check: OutputsCheck) -> list[OpEffect]:
+    """Return the ops with what they do to the outputs, by runs where the check measures ops.
 
-    The prediction stays for an op with which the model does not run.
+    ``int8`` is the program in which all of them are int8.
     """
 
-    def error(one: OpEffect) -> float:
-        power = worst(check.errors(emit(plan.of([one.op]), decisions).model)).power
-        return one.error if math.isnan(power) else math.sqrt(power)
+    def predicted(part: Plan) -> list[OpEffect]:
+        return ranked_ops(part, decisions, check.worst_sample(int8))
 
-    found = [one._replace(error=error(one)) for one in ranked]
-    return sorted(found, key=lambda one: -(one.error**2) / one.saved)
+    of_ops = check.of_ops()
+    if of_ops is None:
+        return predicted(plan)
+
+    def power_of(op: WeightedOp) -> float:
+        return worst(of_ops.errors(emit(plan.of([op]), decisions).model)).power
+
+    return measured_ops(plan, check.sample, power_of, predicted)
 
 
 def _with_fewer_errors(
@@ -257,9 +260,7 @@ def _with_fewer_errors(
 
     ``power`` is that of the error of the program that was ``emitted``; NaN if it does not run.
     """
-    ranked = ranked_ops(plan, decisions, check.worst_sample(emitted.model))
-    if check.measures_ops:
-        ranked = _measured(ranked, plan, decisions, check)
+    ranked = _ranked(plan, decisions, emitted.model, check)
     tried = dict[frozenset[int], Emitted]()
 
     def power_with(kept: frozenset[int]) -> float:

@@ -34,12 +34,7 @@ class OutputsCheck(ABC):
     Attributes:
         feeds: batches of data.
         sample: a batch of one sample, if the model takes it.
-        measures_ops: whether what an op's integers do to the outputs is measured by a run of an
-            int8 model in which it alone is int8. A prediction by the float model knows only how
-            the op's activation and weight are rounded.
     """
-
-    measures_ops = False
 
     def __init__(
         self, parts: Sequence[Compared], feeds: Sequence[Feed], batches: int, runs_all: bool
@@ -90,6 +85,14 @@ class OutputsCheck(ABC):
 
     def first_departure(self, model: Model) -> Departure | None:
         """Return where the run departs from what the program says first, if that is looked for."""
+        return None
+
+    def of_ops(self) -> OutputsCheck | None:
+        """Return a check that measures ops by models in which each alone is int8.
+
+        None if the float model is to predict what their integers do. It knows only how an op's
+        activation and weight are rounded.
+        """
         return None
 
     def errors(self, model: Model) -> list[OutputDifference]:

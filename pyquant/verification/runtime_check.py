@@ -14,7 +14,7 @@ from ..program.model import Model, copy_model
 from ..program.op import Op, ops_of
 from ..program.parameters import Array
 from ..program.segments import model_of_ops
-from .compared import Compared, compared_parts, showing
+from .compared import Compared, before_softmax, compared_parts, showing
 from .outcome import Findings
 from .outputs_check import OutputsCheck, first_sample
 from .turns import Times, in_turns
@@ -99,8 +99,6 @@ class RuntimeCheck(OutputsCheck):
     recognition were predicted at a half of their error, and others at a hundred times theirs.
     """
 
-    measures_ops = True
-
     def __init__(
         self,
         runtime: Runtime,
@@ -108,18 +106,15 @@ class RuntimeCheck(OutputsCheck):
         feeds: Sequence[Feed],
         batches: int,
         runs_all: bool = False,
-        shows: bool = True,
+        parts: Sequence[Compared] | None = None,
     ) -> None:
         """Load the float model, which may be folded; raise UnsupportedError if that fails.
 
-        ``shows`` is whether int8 models can be given further outputs.
+        ``parts`` are compared; None takes those of `compared_parts`.
         """
-        parts = compared_parts(model)
-        if not shows:
-            given = [part for part in parts if part.name in model.fetches]
-            parts = given or [Compared(name) for name in model.fetches]
+        parts = compared_parts(model) if parts is None else parts
         super().__init__(parts, feeds, batches, runs_all)
-        self._runtime = runtime
+        self._runtime, self._model = runtime, model
         self._float = self._loaded(runtime.run_float, model)
         sample = first_sample(model, feeds[0])
         with suppress(UnsupportedError):
@@ -130,6 +125,11 @@ class RuntimeCheck(OutputsCheck):
         """Compare an int8 model with the float model, and its run with what it says."""
         as_said = self._loaded(self._runtime.run_as_said, model)
         return self._findings(model, [self._run(as_said, self.sample)], _MOST_DEPARTURE)
+
+    def of_ops(self) -> RuntimeCheck:
+        """Return a check of what softmax reads, which adds up where its outputs do not."""
+        feeds, parts = self.feeds[: self._checked], before_softmax(self._model, self._parts)
+        return RuntimeCheck(self._runtime, self._model, feeds, len(feeds), True, parts)
 
     def times(self, model: Model) -> Times:
         """Time an int8 model in turns with the float model, by one sample that both have run."""
