@@ -65,19 +65,24 @@ def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
 
 
 def measured_ops(
-    plan: Plan, feed: Feed, power_of: Callable[[WeightedOp], float], predicted: Predict
-) -> list[OpEffect]:
+    plan: Plan, feed: Feed, powers_of: Callable[[WeightedOp], Sequence[float]], predicted: Predict
+) -> list[list[OpEffect]]:
     """Return the int8 ops, with what each does to the model's outputs if it is int8 alone.
 
-    ``power_of`` runs the model with one op in int8, and returns the power of the outputs' error;
-    NaN if it does not run. Those ops have the error that ``predicted`` gives them.
+    ``powers_of`` runs the model with one op in int8, and returns powers of the outputs' error: for
+    each kind of them the ops are ranked. Those with which the model does not run, whose powers are
+    NaN, have the error that ``predicted`` gives them.
     """
     saved = time_saved(plan, sizes_of(plan, feed))
-    powers = {op: power_of(op) for op in plan.ops}
-    unknown = [op for op in plan.ops if math.isnan(powers[op])]
-    if unknown:
-        powers.update({one.op: one.error**2 for one in predicted(plan.of(unknown))})
-    return _ranked(OpEffect(op, math.sqrt(powers[op]), saved[op]) for op in plan.ops)
+    powers = {op: list(powers_of(op)) for op in plan.ops}
+    unknown = [op for op in plan.ops if any(map(math.isnan, powers[op]))]
+    for one in predicted(plan.of(unknown)) if unknown else ():
+        powers[one.op] = [one.error**2] * len(powers[one.op])
+    kinds = zip(*(powers[op] for op in plan.ops))
+    return [
+        _ranked(OpEffect(op, math.sqrt(power), saved[op]) for op, power in zip(plan.ops, kind))
+        for kind in kinds
+    ]
 
 
 Predict = Callable[[Plan], Sequence[OpEffect]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -228,8 +228,10 @@ def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
     return plan.of(others, found) if found and others else None
 
 
-def _ranked(plan: Plan, decisions: Decisions, int8: Model, check: OutputsCheck) -> list[OpEffect]:
-    """Return the ops with what they do to the outputs, by runs where the check measures ops.
+def _rankings(
+    plan: Plan, decisions: Decisions, int8: Model, check: OutputsCheck
+) -> Sequence[Sequence[OpEffect]]:
+    """Return the ops with what they do to the outputs, in an order for each way to tell it.
 
     ``int8`` is the program in which all of them are int8.
     """
@@ -237,14 +239,12 @@ def _ranked(plan: Plan, decisions: Decisions, int8: Model, check: OutputsCheck) 
     def predicted(part: Plan) -> list[OpEffect]:
         return ranked_ops(part, decisions, check.worst_sample(int8))
 
-    of_ops = check.of_ops()
-    if of_ops is None:
-        return predicted(plan)
+    def powers_of(op: WeightedOp) -> Sequence[float]:
+        return check.powers_of_op(emit(plan.of([op]), decisions).model)
 
-    def power_of(op: WeightedOp) -> float:
-        return worst(of_ops.errors(emit(plan.of([op]), decisions).model)).power
-
-    return measured_ops(plan, check.sample, power_of, predicted)
+    if not check.measures_ops:
+        return [predicted(plan)]
+    return measured_ops(plan, check.sample, powers_of, predicted)
 
 
 def _with_fewer_errors(
@@ -260,20 +260,34 @@ def _with_fewer_errors(
 
     ``power`` is that of the error of the program that was ``emitted``; NaN if it does not run.
     """
-    ranked = _ranked(plan, decisions, emitted.model, check)
-    tried = dict[frozenset[int], Emitted]()
+    tried = dict[frozenset[WeightedOp], Emitted]()  # the last one
 
-    def power_with(kept: frozenset[int]) -> float:
+    def power_with(kept: frozenset[WeightedOp]) -> float:
         tried.clear()  # frees its memory
-        left = [one.op for position, one in enumerate(ranked) if position not in kept]
-        tried[kept] = emit(plan.of(left), decisions)
+        tried[kept] = emit(plan.of([op for op in plan.ops if op not in kept]), decisions)
         return worst(check.errors(tried[kept].model)).power
 
-    errors, saved = [one.error for one in ranked], [one.saved for one in ranked]
-    kept, is_near = cheapest_in_float(power_with, errors, saved, power, MOST_ERROR)
-    if not is_near:
+    rankings = _rankings(plan, decisions, emitted.model, check)
+    found = [_cheapest(ranked, power_with, power) for ranked in rankings]
+    near = [effects for effects in found if effects is not None]
+    if not near:
         repair = f"nothing, for without any int8 op it is no better: {reason}"
         return Checked.of(plan, decisions, check, repairs, emitted).repaired(repair)
-    repair = f"{len(kept)} op(s) kept in float, as otherwise {reason}"
-    plan = plan.without([ranked[position] for position in sorted(kept)], "check")
-    return Checked.of(plan, decisions, check, repairs, tried.get(kept)).repaired(repair)
+    best = min(near, key=lambda effects: sum(one.saved for one in effects))
+    repair = f"{len(best)} op(s) kept in float, as otherwise {reason}"
+    known = tried.get(frozenset(one.op for one in best))
+    plan = plan.without(best, "check")
+    return Checked.of(plan, decisions, check, repairs, known).repaired(repair)
+
+
+def _cheapest(
+    ranked: Sequence[OpEffect], power_with: Callable[[frozenset[WeightedOp]], float], power: float
+) -> list[OpEffect] | None:
+    """Return the ops to keep in float, by a ranking; None if the outputs are not near even so."""
+    errors, saved = [one.error for one in ranked], [one.saved for one in ranked]
+
+    def power_without(kept: frozenset[int]) -> float:
+        return power_with(frozenset(ranked[position].op for position in kept))
+
+    kept, is_near = cheapest_in_float(power_without, errors, saved, power, MOST_ERROR)
+    return [ranked[position] for position in sorted(kept)] if is_near else None

@@ -83,10 +83,7 @@ def given_parts(model: Model) -> list[Compared]:
 
 
 def before_softmax(model: Model, parts: Sequence[Compared]) -> list[Compared]:
-    """Return the parts, with what a softmax reads in the place of what it writes.
-
-    Probabilities near 0 and 1 hide errors, until a few of them together change what is decided.
-    """
+    """Return the parts, with what a softmax reads in the place of what it writes."""
     producers = model.producers()
 
     def read(part: Compared) -> Compared:

@@ -36,9 +36,10 @@ def effects_of_rounding(
 ) -> dict[str, float]:
     """Return the power of the outputs' error if one of the tensors alone is rounded.
 
-    It is that of `OutputSums`, of the output that errs most, or of what softmax reads for it. The
-    model runs once for each tensor, op by op; a tensor is overwritten as soon as it is computed. It
-    is 0 for one that is not.
+    It is that of `OutputSums`, of the output that errs most. Errors of what softmax reads are taken
+    in place of its own: probabilities near 0 and 1 hide them, until a few of them together change
+    what is decided. The model runs once for each tensor, op by op; a tensor is overwritten as soon
+    as it is computed. It is 0 for one that is not.
     """
     found, left = dict[str, float](), dict(tensors)
     for optimization in (Optimization.UNFUSED, Optimization.NONE):

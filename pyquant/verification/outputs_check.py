@@ -34,7 +34,11 @@ class OutputsCheck(ABC):
     Attributes:
         feeds: batches of data.
         sample: a batch of one sample, if the model takes it.
+        measures_ops: whether `powers_of_op` tells what an op's integers do to the outputs. A
+            prediction by the float model knows only how its activation and weight are rounded.
     """
+
+    measures_ops = False
 
     def __init__(
         self, parts: Sequence[Compared], feeds: Sequence[Feed], batches: int, runs_all: bool
@@ -87,13 +91,12 @@ class OutputsCheck(ABC):
         """Return where the run departs from what the program says first, if that is looked for."""
         return None
 
-    def of_ops(self) -> OutputsCheck | None:
-        """Return a check that measures ops by models in which each alone is int8.
+    def powers_of_op(self, model: Model) -> Sequence[float]:
+        """Return powers of the outputs' error by one op, given a model in which it alone is int8.
 
-        None if the float model is to predict what their integers do. It knows only how an op's
-        activation and weight are rounded.
+        Each of them ranks the ops. They are NaN if the model cannot be run.
         """
-        return None
+        raise NotImplementedError
 
     def errors(self, model: Model) -> list[OutputDifference]:
         """Return the errors of an int8 model's outputs; all are NaN if it cannot be run."""

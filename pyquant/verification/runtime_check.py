@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 
 from ..calibration.data import Feed
@@ -15,7 +15,7 @@ from ..program.op import Op, ops_of
 from ..program.parameters import Array
 from ..program.segments import model_of_ops
 from .compared import Compared, before_softmax, compared_parts, showing
-from .outcome import Findings
+from .outcome import Findings, worst
 from .outputs_check import OutputsCheck, first_sample
 from .turns import Times, in_turns
 
@@ -99,6 +99,8 @@ class RuntimeCheck(OutputsCheck):
     recognition were predicted at a half of their error, and others at a hundred times theirs.
     """
 
+    measures_ops = True
+
     def __init__(
         self,
         runtime: Runtime,
@@ -126,10 +128,22 @@ class RuntimeCheck(OutputsCheck):
         as_said = self._loaded(self._runtime.run_as_said, model)
         return self._findings(model, [self._run(as_said, self.sample)], _MOST_DEPARTURE)
 
-    def of_ops(self) -> RuntimeCheck:
-        """Return a check of what softmax reads, which adds up where its outputs do not."""
-        feeds, parts = self.feeds[: self._checked], before_softmax(self._model, self._parts)
-        return RuntimeCheck(self._runtime, self._model, feeds, len(feeds), True, parts)
+    def powers_of_op(self, model: Model) -> Sequence[float]:
+        """Return the power of the outputs' error by one op, and that of what softmax reads.
+
+        Probabilities near 0 and 1 hide the errors of ops, until a few of them together change what
+        is decided. But only they tell which op alone changes it.
+        """
+        errors, outputs = self._of_ops.errors(model), len(self._parts)
+        return [worst(part).power for part in (errors[:outputs], errors[outputs:]) if part]
+
+    @cached_property
+    def _of_ops(self) -> RuntimeCheck:
+        read = [
+            part for part in before_softmax(self._model, self._parts) if part not in self._parts
+        ]
+        feeds = self.feeds[: self._checked]
+        return RuntimeCheck(self._runtime, self._model, feeds, 0, True, [*self._parts, *read])
 
     def times(self, model: Model) -> Times:
         """Time an int8 model in turns with the float model, by one sample that both have run."""
