@@ -18,7 +18,9 @@ from pyquant.static_mode import repair
 from pyquant.static_mode.decisions import Decisions
 from pyquant.static_mode.plan import OpEffect, Plan
 from pyquant.static_mode.ranking import measured_ops, ranked_ops
+from pyquant.verification import runtime_check
 from pyquant.verification.runtime_check import Run, RuntimeCheck
+from pyquant.verification.turns import Times
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -88,6 +90,28 @@ def test_the_float_model_predicts_only_what_does_not_run(
     assert found is not None
     assert found.error_percent < 5
     assert predicted == [failing.output()]
+
+
+@pytest.mark.parametrize("backend", ["ONNX", "OpenVINO"])
+def test_what_is_faster_in_the_runtime_is_written(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last two convolutions do nine tenths of the work; the times are given."""
+    net = Net([-1, 4, 10, 10]).conv(8).act("relu").conv(64).act("relu").conv(4).end()
+    source, timed = net.save(tmp_path / "in"), list[float]()
+    for expected, speedups in ((2, [1, 2, 1, 1]), (0, [0.5, 0.5, 0.5, 1])):
+        timed[:] = speedups
+        monkeypatch.setattr(runtime_check, "in_turns", lambda *_: Times(1, 1, timed.pop(0)))
+        output = tmp_path / str(expected)
+        result = static(source, output, deploy_backend=backend, plan_for="here")
+        kept = [op for op in result.kept_float if op.reason.startswith("plan_for")]
+        assert len(kept) == 3 - expected
+        assert result.verification is not None
+        assert result.verification.speedup == max(speedups)
+        assert f"computes with integers: {'nothing' if expected == 0 else ''}" in result.notes[-1]
+    monkeypatch.setattr("pyquant.static.is_installed", lambda runtime: False)
+    with pytest.raises(pyquant.UnsupportedError, match=r"not installed\..* extra '\w+'"):
+        static(source, tmp_path / "no", deploy_backend=backend, plan_for="here")
 
 
 @pytest.mark.parametrize("backend", ["ONNX", "OpenVINO"])
