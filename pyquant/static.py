@@ -187,11 +187,11 @@ def quant_post_static(
             ``equalize=True`` and ``round_type="adaround"`` are left out if the outputs err more
             with them. The result's ``verification`` reports what was found. Results for
             ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not checked. Those for
-            ``"ONNX"`` and ``"OpenVINO"`` are run in these runtimes, where they are installed, and
-            not repaired.
+            ``"ONNX"`` and ``"OpenVINO"`` are run in these runtimes, where they are installed.
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
-            float, it writes what is fastest on this machine. It needs the check.
+            float, it writes what is fastest on this machine, in the runtime that the result is
+            for. It needs the check.
         memory_limit: how much memory this process may take, in bytes or as ``"2GB"``. A model that
             does not fit is calibrated in segments, one after the other, with the same result as
             with ``verify=False``: it is not checked. None takes what there is.
@@ -290,7 +290,7 @@ def quant_post_static(
     check_given(options, plan.int8.observed)
     notes += [
         *observations.notes,
-        *_format_notes(model),
+        *_format_notes(model, plan),
         *notes_on_data(model, observations.statistics),
     ]
     if lost and plan.target.runs_here:
@@ -493,7 +493,13 @@ def _check_measurable(options: Options, verify: bool) -> None:
     """Raise an error if the result is not to be run, or cannot be run here."""
     if not verify:
         raise SettingError("plan_for='here': the check measures the time. Leave out verify=False.")
-    if not options.target.runs_here:
+    runtime = _runtime(options)
+    if runtime is not None and not is_installed(runtime):
+        raise UnsupportedError(
+            f"plan_for='here': {runtime.name}, in which the time is measured, is not installed. "
+            f"Install pyquant's extra '{runtime.extra}', or leave out plan_for."
+        )
+    if runtime is None and not options.target.runs_here:
         raise UnsupportedError(
             f"plan_for='here': a model for {options.deploy_backend} does not run on a CPU. "
             "Leave out one of the two."
@@ -542,8 +548,8 @@ _HALF_NOTE = (
 _NAMED = 3  # tensors that a note names
 
 
-def _format_notes(model: Model) -> list[str]:
-    if model.pir is None:
+def _format_notes(model: Model, plan: Plan) -> list[str]:
+    if model.pir is None or _is_onnx(plan):
         return []
     return [
         "the result is a .pdmodel: on a CPU, Paddle has no int8 passes for a .json "

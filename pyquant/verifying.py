@@ -13,6 +13,7 @@ from .program.half_precision import compute_in_float32
 from .program.model import Model, copy_model, load_model
 from .program.onnx_model.export import SUFFIX, is_onnx
 from .verification.check import Check
+from .verification.compared import given_parts
 from .verification.onnx_runtime import ONNX_RUNTIME, of_file
 from .verification.outcome import Verification
 from .verification.outputs_check import OutputsCheck
@@ -108,7 +109,7 @@ def _onnx_check(path: Path, model: Model, feeds: Sequence[Feed]) -> RuntimeCheck
         )
     if not path.is_file():
         raise ModelFileError(f"{path}: there is no such file. Check quantized_model.")
-    return RuntimeCheck(of_file(path), model, feeds, len(feeds), runs_all=True, shows=False)
+    return RuntimeCheck(of_file(path), model, feeds, len(feeds), True, given_parts(model))
 
 
 def _loaded(model: str | Path | Model) -> Model:

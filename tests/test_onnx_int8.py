@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx_run import run_onnx, run_unoptimized, runtime_nodes
 from paddle_run import predict
-from programs import CONV, ProgramBuilder, conv_net, random
+from programs import CONV, Net, ProgramBuilder, conv_net, random
 
 import pyquant
 from pyquant.program.model import load_model
@@ -87,6 +87,40 @@ def test_form(tmp_path: Path) -> None:
         assert steps[1].shape == (len(tensors[sources[1].input[0]]),)
         if len(sources) == 3:
             np.testing.assert_allclose(steps[2], steps[0] * steps[1], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("op_type", "attributes", "least", "greatest"),
+    [
+        ("hard_swish", {"threshold": 6.0, "scale": 6.0, "offset": 3.0}, -3, None),
+        ("hard_sigmoid", {"slope": 0.25, "offset": 0.5}, -2, 2),
+    ],
+)
+def test_integers_are_for_values_that_an_activation_tells_apart(
+    op_type: str,
+    attributes: dict[str, float],
+    least: float,
+    greatest: float | None,
+    tmp_path: Path,
+) -> None:
+    net = Net([-1, 4, 8, 8]).conv(8)
+    path = quantized(
+        net.then(op_type, {"X": net.last}, "Out", attributes).conv(4).end(), tmp_path, (4, 8, 8)
+    )
+    graph = onnx.load(path).graph
+    tensors = {one.name: onnx.numpy_helper.to_array(one) for one in graph.initializer}
+    made = {node.output[0]: node for node in graph.node}
+    behind = next(
+        node
+        for node in graph.node
+        if node.op_type == "QuantizeLinear" and made.get(node.input[0], node).op_type == "Conv"
+    )
+    step, zero = (float(tensors[name]) for name in behind.input[1:])
+    assert -zero * step == pytest.approx(least, abs=step)
+    if greatest is None:
+        assert (255 - zero) * step > 5
+    else:
+        assert (255 - zero) * step == pytest.approx(greatest, abs=step)
 
 
 def test_products_run_as_int8(tmp_path: Path) -> None:

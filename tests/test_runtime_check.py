@@ -11,7 +11,16 @@ import pytest
 from programs import Net, random
 
 import pyquant
+from pyquant.calibration.data import Feed
 from pyquant.cli import main
+from pyquant.program.model import Model
+from pyquant.static_mode import repair
+from pyquant.static_mode.decisions import Decisions
+from pyquant.static_mode.plan import OpEffect, Plan
+from pyquant.static_mode.ranking import measured_ops, ranked_ops
+from pyquant.verification import runtime_check
+from pyquant.verification.runtime_check import Run, RuntimeCheck
+from pyquant.verification.turns import Times
 
 pytest.importorskip("openvino")
 pytest.importorskip("onnxruntime")
@@ -50,6 +59,82 @@ def test_ops_that_err_too_much_stay_in_float(tmp_path: Path, backend: str) -> No
     (repair,) = found.repairs
     assert f"{len(kept)} op(s) kept in float, as otherwise" in repair
     assert any("computes with integers: " in one for one in result.notes)
+
+
+@pytest.mark.parametrize("backend", ["ONNX", "OpenVINO"])
+def test_the_float_model_predicts_only_what_does_not_run(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = net_of_five()
+    source = net.save(tmp_path / "in")
+    model = pyquant.load_model(source)
+    convolutions = [op for op in model.ops() if op.type == "conv2d"]
+    failing, filters = convolutions[3], [op.input("Filter") for op in convolutions]
+    clipped = convolutions[1].input("Input")
+    predicted, load = list[str](), RuntimeCheck._load_int8
+
+    def load_int8(check: RuntimeCheck, int8: Model) -> Run:
+        integers = {op.input("X") for op in int8.ops() if op.type == "dequantize_linear"}
+        if integers.intersection(filters) == {failing.input("Filter")}:
+            raise pyquant.UnsupportedError("no kernel")
+        return load(check, int8)
+
+    def ranked(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
+        predicted.extend(op.output for op in plan.ops)
+        return ranked_ops(plan, decisions, feed)
+
+    monkeypatch.setattr(RuntimeCheck, "_load_int8", load_int8)
+    monkeypatch.setattr(repair, "ranked_ops", ranked)
+    options = {"deploy_backend": backend, "algo": "abs_max", "scale_dict": {clipped: 0.3}}
+    found = static(source, tmp_path / "out", **options).verification
+    assert found is not None
+    assert found.error_percent < 5
+    assert predicted == [failing.output()]
+
+
+@pytest.mark.parametrize("backend", ["ONNX", "OpenVINO"])
+def test_what_is_faster_in_the_runtime_is_written(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last two convolutions do nine tenths of the work; the times are given."""
+    net = Net([-1, 4, 10, 10]).conv(8).act("relu").conv(64).act("relu").conv(4).end()
+    source, timed = net.save(tmp_path / "in"), list[float]()
+    for expected, speedups in ((2, [1, 2, 1, 1]), (0, [0.5, 0.5, 0.5, 1])):
+        timed[:] = speedups
+        monkeypatch.setattr(runtime_check, "in_turns", lambda *_: Times(1, 1, timed.pop(0)))
+        output = tmp_path / str(expected)
+        result = static(source, output, deploy_backend=backend, plan_for="here")
+        kept = [op for op in result.kept_float if op.reason.startswith("plan_for")]
+        assert len(kept) == 3 - expected
+        assert result.verification is not None
+        assert result.verification.speedup == max(speedups)
+        assert f"computes with integers: {'nothing' if expected == 0 else ''}" in result.notes[-1]
+    monkeypatch.setattr("pyquant.static.is_installed", lambda runtime: False)
+    with pytest.raises(pyquant.UnsupportedError, match=r"not installed\..* extra '\w+'"):
+        static(source, tmp_path / "no", deploy_backend=backend, plan_for="here")
+
+
+@pytest.mark.parametrize("backend", ["ONNX", "OpenVINO"])
+def test_ops_are_ranked_by_outputs_and_by_what_softmax_reads(
+    tmp_path: Path, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Scores far apart give 0 and 1, of which integers change little."""
+    net = Net([-1, 4, 10, 10]).conv(8).act("relu").conv(8).constant("elementwise_mul", [30.0])
+    net.then("softmax", {"X": net.last}, "Out", {"axis": 1})
+    rankings = list[list[list[OpEffect]]]()
+
+    def keep(*given: Any) -> list[list[OpEffect]]:
+        rankings.append(measured_ops(*given))
+        return rankings[-1]
+
+    monkeypatch.setattr(repair, "measured_ops", keep)
+    monkeypatch.setattr(repair, "MOST_ERROR", 1e-7)
+    source = net.end().save(tmp_path / "in")
+    static(source, tmp_path / "out", deploy_backend=backend, algo="abs_max")
+    (by_outputs, by_scores), *_ = rankings
+    outputs, scores = ({one.op: one.error for one in ranked} for ranked in (by_outputs, by_scores))
+    assert outputs.keys() == scores.keys()
+    assert all(outputs[op] != pytest.approx(scores[op], rel=0.05) for op in outputs)
 
 
 def test_verify_runs_an_onnx_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,6 +6,7 @@ To add an op, add a row to `FACTS`. To add an activation that oneDNN's kernels c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from enum import Flag, auto
 from typing import NamedTuple, Protocol
@@ -284,3 +285,22 @@ ACTIVATIONS: Mapping[str, Callable[[Op], Activation | None]] = {
 }
 """Functions that read the activation of an op that a kernel can fuse; None if the kernel lacks its
 attributes. Attributes and defaults are as in activation_onednn_fuse_pass.h."""
+
+
+Limits = tuple[float, float]
+NO_LIMITS: Limits = (-math.inf, math.inf)
+
+
+def varies_between(op: Op) -> Limits:
+    """Return the least and the greatest value between which the results of an activation vary.
+
+    Integers for values beyond them would be wasted.
+    """
+    read = ACTIVATIONS.get(op.type)
+    activation = None if read is None else read(op)
+    if activation is None:
+        return NO_LIMITS
+    name, slope, offset = activation.name, activation.alpha, activation.beta
+    if name in ("hard_swish", "hard_sigmoid") and slope > 0:
+        return -offset / slope, math.inf if name == "hard_swish" else (1 - offset) / slope
+    return NO_LIMITS

@@ -22,6 +22,11 @@ class Range(NamedTuple):
         """Return the range of the same signs that reaches as far as a threshold."""
         return Range(threshold, -threshold if self.minimum < 0 else 0.0, threshold)
 
+    def within(self, least: float, greatest: float) -> Range:
+        """Return the range of the same values, clipped."""
+        minimum, maximum = (min(max(one, least), greatest) for one in self[1:])
+        return Range(min(self.threshold, max(-minimum, maximum)), minimum, maximum)
+
     @property
     def is_one_sided(self) -> bool:
         """Whether a grid with a zero point has steps about half as large as a symmetric one."""

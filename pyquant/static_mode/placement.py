@@ -4,16 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..calibration.data import Feed
-from ..comparison.paired import ObservedModel
-from ..comparison.quantization import Written
-from ..program.parameters import Array
-from ..program.predictor import all_cores
 from ..program.quantizable import FloatOp, WeightedOp
 from ..verification.outputs_check import OutputsCheck
 from .plan import Plan
 from .repair import Checked
-from .work import multiplications
+from .work import multiplications, sizes_of
 
 HERE = "here"
 PLACES = (None, HERE)
@@ -28,7 +23,7 @@ _GAIN = 1.03
 
 def fastest(checked: Checked, check: OutputsCheck) -> Checked:
     """Return the fastest of a few plans: all int8, that in which the largest ops are, and float."""
-    best, sizes = checked.timed(check), _sizes(checked.plan, check.sample)
+    best, sizes = checked.timed(check), sizes_of(checked.plan, check.sample)
     for share in _SHARES:
         plan = _with_share(checked.plan, sizes, share)
         if len(plan.ops) == len(checked.plan.ops):
@@ -44,17 +39,6 @@ def _is_faster(found: Checked, best: Checked) -> bool:
     assert found.times is not None
     assert best.times is not None
     return found.times.ratio > _GAIN * best.times.ratio
-
-
-def _sizes(plan: Plan, feed: Feed) -> dict[str, int]:
-    """Return how many elements the output of each op has."""
-    sizes = dict[str, int]()
-
-    def see(value: Written, array: Array) -> None:
-        sizes[value.name] = array.size
-
-    ObservedModel(plan.int8.model, {op.output for op in plan.ops}, all_cores()).run(feed, 0, see)
-    return sizes
 
 
 def _with_share(plan: Plan, sizes: Mapping[str, int], share: float) -> Plan:

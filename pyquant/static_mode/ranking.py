@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from ..program.ranges import Grid
 from ..verification.effects import Rounding, effects_of_rounding
 from .decisions import Decisions
 from .plan import OpEffect, Plan
-from .work import time_saved
+from .work import sizes_of, time_saved
 
 
 class _Observed(NamedTuple):
@@ -61,8 +61,35 @@ def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
     usual = median(gains.values()) if gains else 1.0
     powers = {op: gains.get(op, usual) * error for op, error in errors.items()}
     saved = time_saved(plan, sizes)
-    found = [OpEffect(op, math.sqrt(powers.get(op, 0.0)), saved[op]) for op in plan.ops]
-    return sorted(found, key=lambda one: -(one.error**2) / one.saved)
+    return _ranked(OpEffect(op, math.sqrt(powers.get(op, 0.0)), saved[op]) for op in plan.ops)
+
+
+def measured_ops(
+    plan: Plan, feed: Feed, powers_of: Callable[[WeightedOp], Sequence[float]], predicted: Predict
+) -> list[list[OpEffect]]:
+    """Return the int8 ops, with what each does to the model's outputs if it is int8 alone.
+
+    ``powers_of`` runs the model with one op in int8, and returns powers of the outputs' error: for
+    each kind of them the ops are ranked. Those with which the model does not run, whose powers are
+    NaN, have the error that ``predicted`` gives them.
+    """
+    saved = time_saved(plan, sizes_of(plan, feed))
+    powers = {op: list(powers_of(op)) for op in plan.ops}
+    unknown = [op for op in plan.ops if any(map(math.isnan, powers[op]))]
+    for one in predicted(plan.of(unknown)) if unknown else ():
+        powers[one.op] = [one.error**2] * len(powers[one.op])
+    kinds = zip(*(powers[op] for op in plan.ops))
+    return [
+        _ranked(OpEffect(op, math.sqrt(power), saved[op]) for op, power in zip(plan.ops, kind))
+        for kind in kinds
+    ]
+
+
+Predict = Callable[[Plan], Sequence[OpEffect]]
+
+
+def _ranked(effects: Iterable[OpEffect]) -> list[OpEffect]:
+    return sorted(effects, key=lambda one: -(one.error**2) / one.saved)
 
 
 def _grids(plan: Plan, decisions: Decisions) -> dict[str, Grid]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from ..errors import PyquantError
 from ..program.graph import Graph
-from ..program.model import copy_model
+from ..program.model import Model, copy_model
 from ..program.quantizable import FloatOp, WeightedOp
 from ..program.targets.onednn.fusion import fuse
 from ..program.targets.saturation import ANY
@@ -22,7 +22,7 @@ from .decisions import Decisions, Emitted, decide, emit
 from .observation import Observations
 from .options import Options
 from .plan import OpEffect, Plan
-from .ranking import ranked_ops
+from .ranking import measured_ops, ranked_ops
 from .search import cheapest_in_float
 
 MOST_ERROR = 0.05**2
@@ -228,20 +228,23 @@ def _without_op_at(plan: Plan, departure: Departure) -> Plan | None:
     return plan.of(others, found) if found and others else None
 
 
-def _measured(
-    ranked: Sequence[OpEffect], plan: Plan, decisions: Decisions, check: OutputsCheck
-) -> list[OpEffect]:
-    """Return ops with the errors of the outputs by runs in which each is int8 alone.
+def _rankings(
+    plan: Plan, decisions: Decisions, int8: Model, check: OutputsCheck
+) -> Sequence[Sequence[OpEffect]]:
+    """Return the ops with what they do to the outputs, in an order for each way to tell it.
 
-    The prediction stays for an op with which the model does not run.
+    ``int8`` is the program in which all of them are int8.
     """
 
-    def error(one: OpEffect) -> float:
-        power = worst(check.errors(emit(plan.of([one.op]), decisions).model)).power
-        return one.error if math.isnan(power) else math.sqrt(power)
+    def predicted(part: Plan) -> list[OpEffect]:
+        return ranked_ops(part, decisions, check.worst_sample(int8))
 
-    found = [one._replace(error=error(one)) for one in ranked]
-    return sorted(found, key=lambda one: -(one.error**2) / one.saved)
+    def powers_of(op: WeightedOp) -> Sequence[float]:
+        return check.powers_of_op(emit(plan.of([op]), decisions).model)
+
+    if not check.measures_ops:
+        return [predicted(plan)]
+    return measured_ops(plan, check.sample, powers_of, predicted)
 
 
 def _with_fewer_errors(
@@ -257,22 +260,34 @@ def _with_fewer_errors(
 
     ``power`` is that of the error of the program that was ``emitted``; NaN if it does not run.
     """
-    ranked = ranked_ops(plan, decisions, check.worst_sample(emitted.model))
-    if check.measures_ops:
-        ranked = _measured(ranked, plan, decisions, check)
-    tried = dict[frozenset[int], Emitted]()
+    tried = dict[frozenset[WeightedOp], Emitted]()  # the last one
 
-    def power_with(kept: frozenset[int]) -> float:
+    def power_with(kept: frozenset[WeightedOp]) -> float:
         tried.clear()  # frees its memory
-        left = [one.op for position, one in enumerate(ranked) if position not in kept]
-        tried[kept] = emit(plan.of(left), decisions)
+        tried[kept] = emit(plan.of([op for op in plan.ops if op not in kept]), decisions)
         return worst(check.errors(tried[kept].model)).power
 
-    errors, saved = [one.error for one in ranked], [one.saved for one in ranked]
-    kept, is_near = cheapest_in_float(power_with, errors, saved, power, MOST_ERROR)
-    if not is_near:
+    rankings = _rankings(plan, decisions, emitted.model, check)
+    found = [_cheapest(ranked, power_with, power) for ranked in rankings]
+    near = [effects for effects in found if effects is not None]
+    if not near:
         repair = f"nothing, for without any int8 op it is no better: {reason}"
         return Checked.of(plan, decisions, check, repairs, emitted).repaired(repair)
-    repair = f"{len(kept)} op(s) kept in float, as otherwise {reason}"
-    plan = plan.without([ranked[position] for position in sorted(kept)], "check")
-    return Checked.of(plan, decisions, check, repairs, tried.get(kept)).repaired(repair)
+    best = min(near, key=lambda effects: sum(one.saved for one in effects))
+    repair = f"{len(best)} op(s) kept in float, as otherwise {reason}"
+    known = tried.get(frozenset(one.op for one in best))
+    plan = plan.without(best, "check")
+    return Checked.of(plan, decisions, check, repairs, known).repaired(repair)
+
+
+def _cheapest(
+    ranked: Sequence[OpEffect], power_with: Callable[[frozenset[WeightedOp]], float], power: float
+) -> list[OpEffect] | None:
+    """Return the ops to keep in float, by a ranking; None if the outputs are not near even so."""
+    errors, saved = [one.error for one in ranked], [one.saved for one in ranked]
+
+    def power_without(kept: frozenset[int]) -> float:
+        return power_with(frozenset(ranked[position].op for position in kept))
+
+    kept, is_near = cheapest_in_float(power_without, errors, saved, power, MOST_ERROR)
+    return [ranked[position] for position in sorted(kept)] if is_near else None

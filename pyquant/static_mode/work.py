@@ -4,8 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..calibration.data import Feed
+from ..comparison.paired import ObservedModel
+from ..comparison.quantization import Written
+from ..program.parameters import Array
+from ..program.predictor import all_cores
 from ..program.quantizable import WeightedOp, multiplications_for
 from .plan import Plan
+
+
+def sizes_of(plan: Plan, feed: Feed) -> dict[str, int]:
+    """Return how many elements the activation and the output of each op have, by a float run."""
+    sizes = dict[str, int]()
+
+    def see(value: Written, array: Array) -> None:
+        sizes[value.name] = array.size
+
+    names = {name for op in plan.ops for name in (op.activation, op.output)}
+    ObservedModel(plan.int8.model, names, all_cores()).run(feed, 0, see)
+    return sizes
 
 
 def multiplications(plan: Plan, sizes: Mapping[str, int]) -> dict[WeightedOp, float]:

@@ -76,6 +76,23 @@ def showing(model: Model, names: Sequence[str]) -> Model:
     return shown
 
 
+def given_parts(model: Model) -> list[Compared]:
+    """Return the parts that the outputs of a model hold: all outputs if they hold none."""
+    given = [part for part in compared_parts(model) if part.name in model.fetches]
+    return given or [Compared(name) for name in model.fetches]
+
+
+def before_softmax(model: Model, parts: Sequence[Compared]) -> list[Compared]:
+    """Return the parts, with what a softmax reads in the place of what it writes."""
+    producers = model.producers()
+
+    def read(part: Compared) -> Compared:
+        op = producers.get(part.name)
+        return part if op is None or op.type != "softmax" else part._replace(name=op.input("X"))
+
+    return [read(part) for part in parts]
+
+
 class _Reader:
     def __init__(self, model: Model) -> None:
         self._producers, self._dims = model.producers(), model.dims()

@@ -12,10 +12,9 @@ from ..calibration.data import Feed
 from ..calibration.layouts import is_dense
 from ..errors import PyquantError
 from ..program.model import Model, copy_model
-from ..program.op import Op
 from ..program.parameters import Array
 from ..program.predictor import Hook, Optimization, See, all_cores, make_predictor, run_outputs
-from .compared import Compared, compared_parts, showing
+from .compared import before_softmax, compared_parts, showing
 from .outcome import worst
 from .output_sums import differences
 
@@ -56,8 +55,7 @@ def _effects(
     model: Model, tensors: Mapping[str, Rounding], feed: Feed, optimization: Optimization
 ) -> dict[str, float]:
     """Return the effects of the tensors that this kind of optimization shows as they are."""
-    producers = model.producers()
-    parts = [_before_softmax(part, producers) for part in compared_parts(model)]
+    parts = before_softmax(model, compared_parts(model))
     shown = showing(copy_model(model), [part.name for part in parts])
     predictor = make_predictor(shown, optimization, all_cores())
     hook = Hook(predictor, tensors.keys())
@@ -86,11 +84,6 @@ def _effects(
             found = outputs(name, partial(round_one, name))
             effects[name] = worst(differences(parts, [expected], [found])).power
     return effects
-
-
-def _before_softmax(part: Compared, producers: Mapping[str, Op]) -> Compared:
-    op = producers.get(part.name)
-    return part if op is None or op.type != "softmax" else part._replace(name=op.input("X"))
 
 
 def _in_order(tensor: Any, rounding: Rounding) -> bool:

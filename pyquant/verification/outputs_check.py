@@ -34,9 +34,8 @@ class OutputsCheck(ABC):
     Attributes:
         feeds: batches of data.
         sample: a batch of one sample, if the model takes it.
-        measures_ops: whether what an op's integers do to the outputs is measured by a run of an
-            int8 model in which it alone is int8. A prediction by the float model knows only how
-            the op's activation and weight are rounded.
+        measures_ops: whether `powers_of_op` tells what an op's integers do to the outputs. A
+            prediction by the float model knows only how its activation and weight are rounded.
     """
 
     measures_ops = False
@@ -91,6 +90,13 @@ class OutputsCheck(ABC):
     def first_departure(self, model: Model) -> Departure | None:
         """Return where the run departs from what the program says first, if that is looked for."""
         return None
+
+    def powers_of_op(self, model: Model) -> Sequence[float]:
+        """Return powers of the outputs' error by one op, given a model in which it alone is int8.
+
+        Each of them ranks the ops. They are NaN if the model cannot be run.
+        """
+        raise NotImplementedError
 
     def errors(self, model: Model) -> list[OutputDifference]:
         """Return the errors of an int8 model's outputs; all are NaN if it cannot be run."""

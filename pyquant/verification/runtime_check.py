@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from importlib.util import find_spec
 
 from ..calibration.data import Feed
@@ -14,8 +14,8 @@ from ..program.model import Model, copy_model
 from ..program.op import Op, ops_of
 from ..program.parameters import Array
 from ..program.segments import model_of_ops
-from .compared import Compared, compared_parts, showing
-from .outcome import Findings
+from .compared import Compared, before_softmax, compared_parts, showing
+from .outcome import Findings, worst
 from .outputs_check import OutputsCheck, first_sample
 from .turns import Times, in_turns
 
@@ -108,18 +108,15 @@ class RuntimeCheck(OutputsCheck):
         feeds: Sequence[Feed],
         batches: int,
         runs_all: bool = False,
-        shows: bool = True,
+        parts: Sequence[Compared] | None = None,
     ) -> None:
         """Load the float model, which may be folded; raise UnsupportedError if that fails.
 
-        ``shows`` is whether int8 models can be given further outputs.
+        ``parts`` are compared; None takes those of `compared_parts`.
         """
-        parts = compared_parts(model)
-        if not shows:
-            given = [part for part in parts if part.name in model.fetches]
-            parts = given or [Compared(name) for name in model.fetches]
+        parts = compared_parts(model) if parts is None else parts
         super().__init__(parts, feeds, batches, runs_all)
-        self._runtime = runtime
+        self._runtime, self._model = runtime, model
         self._float = self._loaded(runtime.run_float, model)
         sample = first_sample(model, feeds[0])
         with suppress(UnsupportedError):
@@ -130,6 +127,23 @@ class RuntimeCheck(OutputsCheck):
         """Compare an int8 model with the float model, and its run with what it says."""
         as_said = self._loaded(self._runtime.run_as_said, model)
         return self._findings(model, [self._run(as_said, self.sample)], _MOST_DEPARTURE)
+
+    def powers_of_op(self, model: Model) -> Sequence[float]:
+        """Return the power of the outputs' error by one op, and that of what softmax reads.
+
+        Probabilities near 0 and 1 hide the errors of ops, until a few of them together change what
+        is decided. But only they tell which op alone changes it.
+        """
+        errors, outputs = self._of_ops.errors(model), len(self._parts)
+        return [worst(part).power for part in (errors[:outputs], errors[outputs:]) if part]
+
+    @cached_property
+    def _of_ops(self) -> RuntimeCheck:
+        read = [
+            part for part in before_softmax(self._model, self._parts) if part not in self._parts
+        ]
+        feeds = self.feeds[: self._checked]
+        return RuntimeCheck(self._runtime, self._model, feeds, 0, True, [*self._parts, *read])
 
     def times(self, model: Model) -> Times:
         """Time an int8 model in turns with the float model, by one sample that both have run."""

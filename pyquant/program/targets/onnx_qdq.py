@@ -23,6 +23,7 @@ from ..graph import Graph
 from ..model import Model, copy_model
 from ..names import DEQUANTIZED, QUANTIZED, SCALE, ZERO_POINT
 from ..op import Op, make_op
+from ..op_facts import NO_LIMITS, Limits, varies_between
 from ..parameters import Array
 from ..quantizable import CONVOLUTIONS, WeightedOp
 from ..ranges import Grid, Range, fitted_grid
@@ -45,12 +46,14 @@ class OnnxPlan:
     Attributes:
         results: the tensors that int8 ops write as integers; all readers read these.
         roots: the tensors that have the grid of another one, which they are moved from.
+        limits: what the values of tensors are clipped to by what reads them.
     """
 
     model: Model
     ops: Sequence[WeightedOp]
     results: Collection[str]
     roots: Mapping[str, str]
+    limits: Mapping[str, Limits]
 
     @property
     def quantized(self) -> list[str]:
@@ -69,7 +72,7 @@ class OnnxPlan:
 
     def grid(self, name: str, given: Range) -> Grid:
         """Return the grid of a tensor of `observed` that has a given range."""
-        return fitted_grid(given)
+        return fitted_grid(given.within(*self.limits.get(name, NO_LIMITS)))
 
     def steps(self, ranges: Mapping[str, Range]) -> dict[str, float]:
         """Return the steps of the tensors of `observed` that have these ranges."""
@@ -129,7 +132,15 @@ def plan_onnx(model: Model, ops: Sequence[WeightedOp]) -> OnnxPlan:
             results.add(output)
     others = {name for name in wanted if name in integers}
     found = sorted(results | others)
-    return OnnxPlan(model, ops, found, {name: roots[name] for name in found if name in roots})
+    kept_roots = {name: roots[name] for name in found if name in roots}
+    limits = {name: limits for name in found if (limits := _limits(graph, name)) != NO_LIMITS}
+    return OnnxPlan(model, ops, found, kept_roots, limits)
+
+
+def _limits(graph: Graph, name: str) -> Limits:
+    """Return between which values of a tensor the results of its only reader vary."""
+    reader = graph.only_reader(name)
+    return NO_LIMITS if reader is None else varies_between(graph.ops[reader])
 
 
 def _is_moving(op: Op) -> bool:
