@@ -161,7 +161,8 @@ def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> N
     """
     random, network = Random(plan.seed), Network(plan)
     source, feeds = network.save(work / "float"), network.feeds(3)
-    expected = _outputs(pyquant.load_model(source), feeds)
+    model = pyquant.load_model(source)
+    expected = _outputs(model, feeds)
     stage("fold")
     folded = pyquant.load_model(source)
     pyquant.fold(folded)
@@ -169,8 +170,8 @@ def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> N
     folded = pyquant.load_model(work / "folded")
     _compare("folded", _outputs(folded, feeds), expected, 1e-8)
     stage("optimized")
-    for what, model in (("float", pyquant.load_model(source)), ("folded", folded)):
-        found = _outputs(model, feeds, Optimization.FUSED)
+    for what, one in (("float", model), ("folded", folded)):
+        found = _outputs(one, feeds, Optimization.FUSED)
         _compare(f"{what}, optimized by Paddle", found, expected, 1e-8)
     stage("dynamic")
     weights = {**_weights(random), "lite_format": False, "generate_test_model": True}
