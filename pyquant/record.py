@@ -9,10 +9,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .errors import ModelFileError
 from .inference_yml import FILENAME as PREPROCESSING
 from .plain import plain
-from .program.mapped_files import open_regular, read_whole
-from .program.model import RECORD, Model
+from .program.mapped_files import read_whole
+from .program.model import RECORD, Model, read_program
 from .program.output_files import OutputFiles
 from .version import __version__
 
@@ -61,8 +62,14 @@ def copy_preprocessing(files: OutputFiles, source: Model, directory: Path) -> No
     """Write the ``inference.yml`` that lies beside the source beside its result, too."""
     described = source.model_path.parent / PREPROCESSING
     if described.is_file() and described.resolve() != (directory / PREPROCESSING).resolve():
-        with open_regular(described) as read, files.open(directory / PREPROCESSING) as stream:
-            stream.write(read.read())
+        try:
+            content = read_whole(described, _MOST_BYTES)
+        except OSError as error:
+            raise ModelFileError(
+                f"{described}: cannot be read ({error.strerror}). Make it readable, or remove it."
+            ) from error
+        with files.open(directory / PREPROCESSING) as stream:
+            stream.write(content)
 
 
 def read_record(program: Path) -> dict[str, Any] | None:
@@ -112,8 +119,11 @@ def _fits(value: Any, kinds: Mapping[str, Any]) -> bool:
 
 
 def source_digest(model: Model) -> str:
-    """Return the SHA-256 of a program's file and of the first 64 KiB of each parameter."""
-    digest = hashlib.sha256(model.model_path.read_bytes())
+    """Return the SHA-256 of a program's file and of the first 64 KiB of each parameter.
+
+    Raises ModelFileError if a file has changed, or is gone.
+    """
+    digest = hashlib.sha256(read_program(model.model_path))
     stored = model.parameters if model.origin is None else model.origin.parameters
     for name, array in sorted(stored.items()):
         digest.update(f"{name} {array.dtype} {array.shape}".encode())

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
 from collections import Counter
 from pathlib import Path
 from random import Random
@@ -12,6 +15,7 @@ import numpy as np
 import pytest
 
 import pyquant
+from bench.fuzz.__main__ import _would_run
 from bench.fuzz.cases import KINDS, Cases, WrongModelError, check_network
 from bench.fuzz.networks import random_plan
 from bench.fuzz.shrinking import shrunk_test
@@ -62,3 +66,15 @@ def test_a_find_shrinks_to_a_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         found["test_shrunk"](tmp_path)
     assert set(re.findall(r"\('(\w+)', ", text)) == {"batch_norm", "pooling"}
     assert "shape=(1, 1, 2, 2)" in text
+
+
+def test_time_in_which_a_process_is_stopped_is_not_its_own() -> None:
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            while _would_run(process.pid):  # until it sleeps
+                pass
+            process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, process.pid, os.WSTOPPED)
+            assert _would_run(process.pid)
+        finally:
+            process.kill()

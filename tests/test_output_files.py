@@ -11,8 +11,9 @@ import resource
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from pyquant import (
     OutputError,
     calibrate,
     load_model,
+    quant_post_dynamic,
     quant_post_static,
     save_model,
 )
+from pyquant.errors import PyquantError
 from pyquant.program.output_files import OutputFiles, end_killed_runs
 from pyquant.program.temporary import TemporaryDirectory, temporary_directory
 
@@ -186,9 +189,19 @@ def test_killed_at_every_call_it_leaves_one_pair(tmp_path: Path, before: str) ->
     assert found == [b"new", b"new"]
 
 
-def test_several_processes_write_whole_pairs(tmp_path: Path) -> None:
+def without_locks(*_: Any) -> None:
+    """As flock, on a network's file system whose lock server does not run."""
+    raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+@pytest.mark.parametrize("locks", ["locks", "no locks"])
+def test_several_processes_write_whole_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locks: str
+) -> None:
     """Who finds the same program before and after finds the parameters that go with it."""
-    writers, rounds = 3, 40
+    if locks == "no locks":
+        monkeypatch.setattr("fcntl.flock", without_locks)
+    writers, rounds = 3, 25
     write_pair(tmp_path, b"first")
     children = []
     for writer in range(writers):
@@ -235,6 +248,113 @@ def test_a_run_that_another_process_ends_before_it_is_locked_begins_again(
         end_killed_runs(directory)
         assert list(directory.glob(".pyquant.*"))  # the file by which a later call would end it
     assert contents(directory) == {**BEFORE, "a": b"new a"}
+
+
+def test_a_lock_that_a_killed_process_left_is_named(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are no other locks. A single file needs none."""
+    monkeypatch.setattr("fcntl.flock", without_locks)
+    monkeypatch.setattr("pyquant.program.locks._LONGEST", 0.1)
+    (directory / ".pyquant-lock").touch()
+    left = contents(directory)
+    said = rf"^{directory}/\.pyquant-lock: .*killed.*Nothing was changed.*remove this file"
+    with pytest.raises(OutputError, match=said):
+        write(directory, "abc")
+    assert contents(directory) == left
+    write(directory, "a")
+    (directory / ".pyquant-lock").unlink()
+    write(directory, "c")
+    assert contents(directory) == {"a": b"new a", "c": b"new c"}
+
+
+def test_what_fails_is_undone_before_another_process_may_write(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_locked = []
+
+    def seen(path: Path, target: Path) -> Path:
+        if path.suffix == ".old":
+            with directory_opened(directory) as descriptor, pytest.raises(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            is_locked.append(target.name)
+        return rename(path, target)
+
+    rename = Path.replace
+    monkeypatch.setattr(Path, "replace", seen)
+    with pytest.raises(OutputError):
+        write(directory, "abc", "c")
+    assert sorted(is_locked) == ["a", "c"]
+
+
+@contextmanager
+def directory_opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def stale_at(call: int, place: Path, use: Callable[[], object], for_good: bool) -> int:
+    """Call ``use`` in a child whose ``call``-th system call fails, and the later ones ``for_good``.
+
+    They fail as when the server has removed the directory, or goes away. Only those count that are
+    about a file in ``place``. Return 1 for one of pyquant's errors, 2 for another one, 3 if there
+    are fewer calls.
+    """
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    left = call
+
+    def count(event: str, of: tuple[Any, ...]) -> None:
+        nonlocal left
+        if event not in (*CALLS, "os.scandir", "os.listdir"):
+            return
+        if event == "fcntl.flock" or str(of[0]).startswith(str(place)):
+            left -= 1
+            if left == -1 or (for_good and left < 0):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    code = 2
+    try:
+        sys.addaudithook(count)
+        use()
+        code = 3 if left >= 0 else 0
+    except PyquantError:
+        code = 1
+    finally:
+        os._exit(code)
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_a_stale_handle_at_any_call_is_a_typed_error(tmp_path: Path, for_good: bool) -> None:
+    """No new file is beside an old one; what fails once leaves all as it was."""
+    codes = list[int]()
+    while 3 not in codes:
+        directory = tmp_path / str(len(codes))
+        directory.mkdir()
+        write_pair(directory, b"old")
+        write_new = partial(write_pair, directory, b"new")
+        codes.append(stale_at(len(codes), directory, write_new, for_good))
+        found = pair_in(directory)
+        assert found[1] is None or found[0] == found[1]
+        if not for_good:
+            assert found == [b"old" if codes[-1] == 1 else b"new"] * 2
+            end_killed_runs(directory)
+            assert pair_in(directory) == found
+    assert set(codes) == {0, 1, 3}
+    assert codes.count(1) > 10
+
+
+def test_a_source_whose_handle_is_stale_is_a_typed_error(tmp_path: Path) -> None:
+    source, out = programs.conv_net().save(tmp_path / "in"), tmp_path / "out"
+    (source / "inference.yml").write_text("Global: {}")
+    quant_post_dynamic(source, out)
+    quantize, codes = partial(quant_post_dynamic, source, out), list[int]()
+    while 3 not in codes:
+        codes.append(stale_at(len(codes), source, quantize, for_good=False))
+    assert set(codes) == {0, 1, 3}
+    assert codes.count(1) > 5
 
 
 def test_a_run_that_lives_is_left_alone(directory: Path) -> None:

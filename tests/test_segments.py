@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import programs
@@ -327,14 +329,21 @@ def test_no_room_between_segments_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.usefixtures("tight")
-def test_another_call_with_the_checkpoint_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("has_locks", [True, False])
+def test_another_call_with_the_checkpoint_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_locks: bool
+) -> None:
     """It would take the first one's files for its own, and leave its own ones there."""
     source, path = decoder(tmp_path / "in"), tmp_path / "c.npz"
     refused = []
+    said = rf"c\.npz\.{'segments' if has_locks else 'lock'}: another call"
+    if not has_locks:
+        no_locks = Mock(side_effect=OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP)))
+        monkeypatch.setattr("fcntl.flock", no_locks)
 
     def beside() -> Iterator[Any]:
         yield tokens(2)[0]
-        with pytest.raises(CalibrationFileError, match=r"c\.npz\.segments: another call") as caught:
+        with pytest.raises(CalibrationFileError, match=said) as caught:
             calibrate(source, data_loader=tokens(4)[2:], checkpoint=path, memory_limit=LIMIT)
         refused.append(caught)
         yield tokens(2)[1]
@@ -343,7 +352,7 @@ def test_another_call_with_the_checkpoint_is_refused(tmp_path: Path) -> None:
     assert refused
     calibrate(source, data_loader=tokens(2), checkpoint=tmp_path / "d.npz", memory_limit=LIMIT)
     assert path.read_bytes() == (tmp_path / "d.npz").read_bytes()
-    assert not list(tmp_path.glob("*.segments"))
+    assert {one.name for one in tmp_path.iterdir()} == {"in", "c.npz", "d.npz"}
 
 
 @pytest.mark.usefixtures("tight")

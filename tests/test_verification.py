@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +135,35 @@ def test_an_op_whose_run_departs_from_the_program_stays_in_float(
     assert told.departs
     assert told.departures[0].power > 1e-3
     assert "departs from the program: fused_conv2d" in told.repairs[0]
+
+
+@pytest.mark.parametrize(("steps", "departs"), [(1, False), (2, True)])
+def test_an_integer_that_is_rounded_to_the_other_side_is_no_departure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, steps: int, departs: bool
+) -> None:
+    """Of few values, it is much of the output; a kernel that errs by more than a step is wrong."""
+    source = Net([-1, 4, 2, 2]).conv(8).act("relu").conv(4).end().save(tmp_path / "in")
+    (changed,) = (op for op in load_model(source).ops() if op.type == "relu")
+
+    def runs_otherwise(model: Model, threads: int) -> Any:
+        predictor = make_int8_predictor(model, threads)
+
+        def change(op_type: str, name: str, tensor: Any) -> None:
+            if name == changed.output():
+                ctypes.c_uint8.from_address(tensor.data_ptr()).value += steps
+
+        predictor.register_output_hook(change)
+        return predictor
+
+    for module in ("check", "departures"):
+        monkeypatch.setattr(f"pyquant.verification.{module}.make_int8_predictor", runs_otherwise)
+    monkeypatch.setattr("pyquant.verification.outputs_check._AS_FAR", 0.0)
+    data = programs.random((2, 4, 2, 2), 3)
+    data[0] *= 0.1  # the sample that is judged has few steps
+    found = static(source, tmp_path / "out", data_loader=[data], processors="vnni").verification
+    assert found is not None
+    assert found.departures[0].power > 1e-4
+    assert found.departs is departs
 
 
 def test_a_result_that_is_slower_than_float_says_why(

@@ -23,13 +23,12 @@ from pyquant.calibration.channel_statistics import by_channel
 from pyquant.calibration.state import Calibration, model_fingerprint
 from pyquant.calibration.statistic import ActivationHistogram, empty_statistics
 from pyquant.dynamic import WEIGHT_BITS
-from pyquant.errors import PyquantError
+from pyquant.errors import ActivationError, NothingQuantizedError, PyquantError
 from pyquant.program.folding.linear import channel_axes
 from pyquant.program.predictor import Optimization, make_predictor, run_outputs
 from pyquant.program.quantizable import ACTIVATION_OP_TYPES
 from pyquant.static_mode.options import CalibrationOptions
 from pyquant.static_mode.plan import plan_static
-from pyquant.verification.departures import first_departure
 
 from .mutation import damaged_bytes, damaged_json, damaged_program
 from .networks import Network, Plan, random_plan
@@ -131,7 +130,7 @@ class Cases:
         plan = random_plan(random)
         try:
             check_network(plan, work, stage)
-        except PyquantError:
+        except (NothingQuantizedError, ActivationError):  # its values may overflow
             raise
         except Exception as error:
             raise NetworkError(shrunk_test(plan, check_network, work)) from error
@@ -161,7 +160,8 @@ def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> N
     """
     random, network = Random(plan.seed), Network(plan)
     source, feeds = network.save(work / "float"), network.feeds(3)
-    expected = _outputs(pyquant.load_model(source), feeds)
+    model = pyquant.load_model(source)
+    expected = _outputs(model, feeds)
     stage("fold")
     folded = pyquant.load_model(source)
     pyquant.fold(folded)
@@ -169,8 +169,8 @@ def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> N
     folded = pyquant.load_model(work / "folded")
     _compare("folded", _outputs(folded, feeds), expected, 1e-8)
     stage("optimized")
-    for what, model in (("float", pyquant.load_model(source)), ("folded", folded)):
-        found = _outputs(model, feeds, Optimization.FUSED)
+    for what, one in (("float", model), ("folded", folded)):
+        found = _outputs(one, feeds, Optimization.FUSED)
         _compare(f"{what}, optimized by Paddle", found, expected, 1e-8)
     stage("dynamic")
     weights = {**_weights(random), "lite_format": False, "generate_test_model": True}
@@ -183,13 +183,9 @@ def check_network(plan: Plan, work: Path, stage: Stage = lambda name: None) -> N
     result = pyquant.quant_post_static(
         None, source, work / "int8", data_loader=feeds, deploy_backend=random.choice(_TARGETS)
     )
-    if result.verification is not None and result.verification.departs:
-        # Of few values, one that is rounded to the other side may be much.
-        int8 = pyquant.load_model(work / "int8")
-        departure = next(filter(None, (first_departure(int8, feed) for feed in feeds)), None)
-        if departure is not None:
-            raise WrongModelError(f"the run departs from the program: {departure}")
     if result.verification is not None:
+        if result.verification.departs:
+            raise WrongModelError(f"the run departs: {result.verification}")
         predictor = pyquant.make_predictor(work / "int8")
         found = [run_outputs(predictor, feed) for feed in feeds]
         _compare("int8", found, expected, 0.05)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
 
 from ..errors import CalibrationFileError, OutputError
+from ..program.locks import locked
 from ..program.parameters import Array
 from ..program.temporary import TemporaryDirectory, temporary_place
 from .archive import read_arrays
@@ -31,7 +31,7 @@ class Boundaries:
     def __init__(self, directory: Path | None, most_bytes: int) -> None:
         self._kept = directory
         self._temporary: TemporaryDirectory | None = None
-        self._lock: int | None = None
+        self._lock = ExitStack()
         self._left = most_bytes
         self._in_memory: dict[tuple[int, int], Feed] = {}
 
@@ -40,20 +40,27 @@ class Boundaries:
         if self._kept is not None:
             try:
                 self._kept.mkdir(parents=True, exist_ok=True)
-                self._lock = os.open(self._kept, os.O_RDONLY)
+                lock_file = self._kept.with_suffix(".lock")
+                self._lock.enter_context(locked(self._kept, lock_file, waits=False))
+            except BlockingIOError as error:
+                by_file = error.filename == str(lock_file)
+                raise CalibrationFileError(
+                    f"{error.filename}: another call calibrates with this checkpoint"
+                    f"{', or was killed; then remove this file' * by_file}. Wait for it, or give "
+                    "another checkpoint."
+                ) from error
             except OSError as error:
                 raise _unwritable(self._kept, error) from error
-            self._take(self._lock)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._in_memory.clear()
         if self._temporary is not None:
             self._temporary.remove()
-        if self._kept is not None and self._lock is not None:
+        if self._kept is not None:
             with suppress(OSError):  # it holds what the next call goes on with
                 self._kept.rmdir()
-            os.close(self._lock)
+        self._lock.close()
 
     @property
     def is_on_disk(self) -> bool:
@@ -121,18 +128,6 @@ class Boundaries:
             os.replace(half, where)
         except OSError as error:
             raise _unwritable(where or temporary_place(error), error) from error
-
-    def _take(self, lock: int) -> None:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(lock)
-            raise CalibrationFileError(
-                f"{self._kept}: another call calibrates with this checkpoint. Wait for it, or give "
-                "another file."
-            ) from error
-        except OSError:
-            pass  # not every file system has locks
 
     def _read(self, segment: int, batch: int) -> dict[str, Array]:
         path = self._path(segment, batch)

@@ -279,8 +279,13 @@ def load_model(
         ['dense.w', 'first.w', 'second.w']
     """
     _refuse_onnx(Path(model_dir), model_filename)
-    model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
-    data = _read_bytes(model_path)
+    try:
+        model_path, params_path = _locate(Path(model_dir), model_filename, params_filename)
+    except OSError as error:
+        raise ModelFileError(
+            f"{model_dir}: the directory cannot be read ({error.strerror}). Check model_dir."
+        ) from error
+    data = read_program(model_path)
     pir = read_pir_program(model_path, data) if model_path.suffix == ".json" else None
     program = pir.program if pir is not None else _parse_program(model_path, data)
     check_form(model_path, program)
@@ -522,7 +527,8 @@ def _refuse_parameters(path: Path) -> None:
 _MOST_PROGRAM_BYTES = 2**31 - 1  # protobuf reads no more
 
 
-def _read_bytes(path: Path) -> bytes:
+def read_program(path: Path) -> bytes:
+    """Return what a program's file holds; raise ModelFileError if it cannot be read."""
     try:
         return read_whole(path, _MOST_PROGRAM_BYTES)
     except OSError as error:

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import BinaryIO
 
 from ..errors import OutputError
+from .locks import locked
 
 
 class OutputFiles:
@@ -81,18 +82,19 @@ class OutputFiles:
     def _commit(self) -> None:
         assert self._run is not None
         target = self._directory
+        # Renaming a single file is atomic.
+        lock_file = self._run.directory / _LOCK if len(self._staged) > 1 else None
         try:
             for target in self._staged:
                 _refuse_directory(target)
-            with _locked(self._run.directory):
-                if len(self._staged) > 1:  # renaming a single file is atomic
-                    target = self._run.path
-                    self._run.record(self._staged)
-                    for target in reversed(self._staged):
-                        self._set_aside(target)
-                for target, temporary in self._staged.items():
-                    temporary.replace(target)
-                _sync(self._staged)
+            with locked(self._run.directory, lock_file, waits=True):
+                self._rename(self._run)
+        except BlockingIOError as error:
+            raise OutputError(
+                f"{error.filename}: another process writes into this directory, or was killed "
+                "while it did: the file system has no locks. Nothing was changed. Wait for it, or "
+                "remove this file."
+            ) from error
         except OSError as error:
             raise self._failure(target, error) from error
         old = [path for path in self._aside.values() if path is not None]
@@ -100,6 +102,23 @@ class OutputFiles:
         for path in old:
             with suppress(OSError):  # the result is complete without it
                 path.unlink(missing_ok=True)
+
+    def _rename(self, run: _Run) -> None:
+        """Let the new files take the places of the earlier ones; undo it all if that fails."""
+        target = run.path
+        try:
+            if len(self._staged) > 1:
+                run.record(self._staged)
+                for target in reversed(self._staged):
+                    self._set_aside(target)
+            for target, temporary in self._staged.items():
+                temporary.replace(target)
+            _sync(self._staged)
+        except OSError as error:
+            raise self._failure(target, error) from error
+        except BaseException:
+            self._undo()
+            raise
 
     def _set_aside(self, target: Path) -> None:
         """Move an existing ``target`` to another name until all files are renamed."""
@@ -174,7 +193,7 @@ def end_killed_runs(directory: Path) -> None:
     for path in directory.glob(f"{_RUN}*"):
         with suppress(OSError), path.open("rb") as stream:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the process lives
-            with _locked(directory):
+            with locked(directory, None, waits=True):
                 _Run(directory, path).finish(stream.read())
 
 
@@ -239,6 +258,7 @@ class _Run:
 
 
 _RUN = ".pyquant."
+_LOCK = ".pyquant-lock"
 
 
 def _begun(directory: Path) -> tuple[Path, BinaryIO]:
@@ -275,18 +295,6 @@ def _places(journal: bytes) -> list[str]:
         if path.is_absolute() or ".." in path.parts or not 1 <= len(path.parts) <= 2:
             return []
     return list(places)
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Let no other process rename files in a directory, on file systems that have locks."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync(paths: Iterable[Path]) -> None:

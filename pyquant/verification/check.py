@@ -19,7 +19,7 @@ from ..program.predictor import (
 )
 from ..program.targets.onednn.simulation import simulate
 from .compared import compared_parts, showing
-from .departures import Departure, first_departure, most_departure
+from .departures import Departure, first_departure, most_departure, said_of_integers
 from .kernel_times import KernelTime, kernel_times
 from .outcome import Findings, worst
 from .outputs_check import OutputsCheck, first_sample
@@ -115,6 +115,10 @@ class Check(OutputsCheck):
     def first_departure(self, model: Model) -> Departure | None:
         """Return where the run of an int8 model departs from its simulation first."""
         return first_departure(model, self.sample)
+
+    def _said_of_integers(self, model: Model) -> list[Array]:
+        outputs = said_of_integers(self._shown(model), self.sample)
+        return [part.of(outputs[part.name]) for part in self._parts]
 
     def _float_outputs(self, feeds: Sequence[Feed]) -> Iterator[list[Array]]:
         return self._outputs(self._predictor, feeds, _FLOAT)

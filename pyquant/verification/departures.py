@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from functools import partial
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..arrays import overwrite, view_values
 from ..calibration.data import Feed
 from ..comparison.similarity import ErrorSums, as_float
 from ..program.model import Model
@@ -30,6 +30,8 @@ _BY_ROUNDING = 1e-4
 _BY_ROUNDING_WEIGHTS = 2e-3
 # How many times as large a difference may become by one op that computes what it should.
 _GROWTH = 100
+# The share of a tensor's integers that may be rounded to the other side, besides a single one.
+_MOST_TO_THE_OTHER_SIDE = 0.01
 
 
 class Departure(NamedTuple):
@@ -60,14 +62,11 @@ def first_departure(model: Model, feed: Feed) -> Departure | None:
     """Run an int8 model as it is deployed and op by op, and return where the two begin to differ.
 
     What Paddle fuses further is not seen. None if all that is seen agrees, or differs little more
-    than what it is computed from: where integers may be rounded to either side, differences grow
-    from op to op.
+    than what it is computed from. What is computed from integers is compared with what the program
+    says of the run's own integers, if it rounds the same values to them.
     """
-    names = {name for op in model.ops() for name in op.writes()}
-    simulation = simulate(model)
-    stand_ins = {integers_of(simulation, name): name for name in names}
-    says = _tensors(make_predictor(simulation, Optimization.NONE, all_cores()), stand_ins, feed)
-    runs = _tensors(make_int8_predictor(model, all_cores()), {name: name for name in names}, feed)
+    runs = _run(model, feed)
+    says, _ = _said(model, feed, runs)
     most, powers = most_departure(model), dict[str, float]()
     for op in model.ops():
         before = max((powers.get(name, 0.0) for name in op.reads()), default=0.0)
@@ -80,25 +79,78 @@ def first_departure(model: Model, feed: Feed) -> Departure | None:
     return None
 
 
-def _tensors(predictor: Any, names: Mapping[str, str], feed: Feed) -> dict[str, Array]:
-    """Return copies of the last values of tensors, whose own names ``names`` maps to others."""
-    found: dict[str, Array] = {}
-    with Hook(predictor, names.keys()).running(partial(_keep, found, names), feed, 0):
-        run_outputs(predictor, feed)
-    return found
+def said_of_integers(model: Model, feed: Feed) -> dict[str, Array]:
+    """Return the outputs that a program says, of the integers that its int8 run has.
+
+    Of few values, one that is rounded to the other side may be much of an output. Here that makes
+    no difference: every tensor of integers takes the run's, if these are rounded from its values.
+    """
+    return _said(model, feed, _run(model, feed))[1]
 
 
-def _keep(
-    found: dict[str, Array], names: Mapping[str, str], op_type: str, name: str, tensor: Any
-) -> None:
+def _run(model: Model, feed: Feed) -> dict[str, Array]:
+    """Return the tensors of an int8 model's run that are seen."""
+    seen = dict[str, Array]()
+
+    def see(name: str, array: Array, tensor: Any) -> None:
+        seen[name] = array
+
+    _show(make_int8_predictor(model, all_cores()), _written(model), feed, see)
+    return seen
+
+
+def _said(
+    model: Model, feed: Feed, runs: Mapping[str, Array]
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the tensors and the outputs of a simulation that takes a run's integers."""
+    simulation = simulate(model)
+    own_names = {integers_of(simulation, name): name for name in _written(model)}
+    seen = dict[str, Array]()
+
+    def see(name: str, array: Array, tensor: Any) -> None:
+        own = own_names[name]
+        if own in runs and _is_rounded_alike(array, runs[own]):
+            array = runs[own].astype(array.dtype)
+            overwrite(view_values(tensor), array)
+        seen[own] = array
+
+    predictor = make_predictor(simulation, Optimization.NONE, all_cores())
+    outputs = _show(predictor, own_names, feed, see)
+    return seen, dict(zip(predictor.get_output_names(), outputs))
+
+
+def _is_rounded_alike(says: Array, runs: Array) -> bool:
+    """Return whether integers, which one side has as floats, differ as by the side of rounding."""
+    if says.dtype != np.float32 or runs.dtype.kind not in "iu" or says.shape != runs.shape:
+        return False
+    steps = np.abs(says - runs)
+    most = 1 + _MOST_TO_THE_OTHER_SIDE * steps.size
+    return bool(steps.max(initial=0) <= 1 and np.count_nonzero(steps) <= most)
+
+
+def _written(model: Model) -> set[str]:
+    return {name for op in model.ops() for name in op.writes()}
+
+
+def _show(
+    predictor: Any,
+    names: Collection[str],
+    feed: Feed,
+    see: Callable[[str, Array, Any], None],
+) -> list[Array]:
+    """Run a batch, and return its outputs; ``see`` takes each name, a copy, and the tensor."""
     from paddle import CPUPlace, _C_ops
     from paddle.base.dygraph import guard
 
-    if op_type == "feed" or not tensor._is_initialized():
-        return
-    with guard(CPUPlace()):
-        # assign has no oneDNN kernel: Paddle makes a plain tensor first.
-        found[names[name]] = np.asarray(_C_ops.assign(tensor).numpy())
+    def take(op_type: str, name: str, tensor: Any) -> None:
+        if op_type == "feed" or not tensor._is_initialized():
+            return
+        with guard(CPUPlace()):
+            # assign has no oneDNN kernel: Paddle makes a plain tensor first.
+            see(name, np.asarray(_C_ops.assign(tensor).numpy()), tensor)
+
+    with Hook(predictor, names).running(take, feed, 0):
+        return run_outputs(predictor, feed)
 
 
 def _difference(expected: Array, found: Array) -> float:

@@ -128,6 +128,10 @@ class OutputsCheck(ABC):
                     most, chosen = power, {name: array[part] for name, array in feed.items()}
         return chosen
 
+    def _said_of_integers(self, model: Model) -> list[Array]:
+        """Return what a model says for the sample of its run's integers; nothing if unknown."""
+        return []
+
     def _int8(self, model: Model) -> Any:
         """Return what runs an int8 model; that of the last one is kept."""
         if self._last is None or self._last[0] is not model:
@@ -166,6 +170,8 @@ class OutputsCheck(ABC):
         )
         is_rounding = worst(departures).power <= most_departure
         departs = not is_rounding and not as_it_runs <= _AS_FAR * as_it_says
+        if departs and (of_integers := self._said_of_integers(model)):
+            departs = not worst(self._compared([of_integers], runs)).power <= most_departure
         return Findings(errors, departures, departs, self._checked)
 
     def _compared(
