@@ -1,4 +1,4 @@
-"""Ops of numerical libraries: running products and maxima, medians, counts, and losses of classes."""
+"""Ops of numerical libraries: running products, medians, counts, and losses of classes."""
 
 from __future__ import annotations
 
@@ -142,10 +142,14 @@ def _histogram(step: Step) -> None:
     if least == most:
         raise step.refused("its range is that of the data")
     bound = [step.constant(np.array(value, np.float32)) for value in (least, most, bins)]
-    scaled = step("Div", step("Mul", step("Sub", x, bound[0]), bound[2]), step("Sub", *bound[1::-1]))
+    scaled = step(
+        "Div", step("Mul", step("Sub", x, bound[0]), bound[2]), step("Sub", *bound[1::-1])
+    )
     last = step.constant(np.array(bins - 1, np.float32))
     places = step("Min", step("Floor", scaled), last)
-    is_inside = step("And", step("LessOrEqual", x, bound[1]), step("Not", step("Less", x, bound[0])))
+    is_inside = step(
+        "And", step("LessOrEqual", x, bound[1]), step("Not", step("Less", x, bound[0]))
+    )
     each = step.constant(np.arange(bins, dtype=np.float32))
     hits = step("Equal", step.unsqueeze(places, [1]), step.unsqueeze(each, [0]))
     counted = step.as_int64(step("And", hits, step.unsqueeze(is_inside, [1])))
@@ -235,4 +239,3 @@ def _cross_entropy(step: Step) -> None:
     is_ignored = step("Equal", label, step.constant(np.array(ignored, np.int64)))
     hit = step("GatherElements", logs, step("Where", is_ignored, first, label), axis=axis)
     step.give("Loss", step("Where", is_ignored, zero, step("Neg", hit)))
-
