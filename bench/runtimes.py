@@ -200,6 +200,7 @@ def _of_vision(name: str, directory: Path, cache: Path | None) -> Task:
 NETWORKS: Mapping[str, Callable[[str, Path, Path | None], Task]] = {
     "ppocrv4-rec": _of_zoo,
     "ppocrv4-det": _of_zoo,
+    "ppocr-cls": _of_zoo,
     "minilm": _of_zoo,
     "mobilenet_v2": _of_vision,
     "resnet18": _of_vision,

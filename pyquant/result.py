@@ -23,6 +23,8 @@ from .verification.outcome import Verification
 FLOAT, PADDLE_LITE, ONNX = "Paddle", "Paddle-Lite", "ONNX"
 """Targets of dynamic mode: Paddle's Predictor, which computes in float, and other runtimes."""
 
+SLOWER_NOTE = "int8 took longer than float: plan_for='here' measures which ops are faster in float"
+
 _BY_PADDLE = """\
 pyquant run {quoted} --data DATA
 predictor = pyquant.make_predictor("{program}")  # in Python"""
@@ -152,10 +154,7 @@ class QuantizationResult:
         if self.verification is not None:
             lines += str(self.verification).split("\n")
             if self.verification.kernels:
-                lines.append(
-                    "note  int8 took longer than float: plan_for='here' measures which ops are "
-                    "faster in float"
-                )
+                lines.append(f"note  {SLOWER_NOTE}")
         lines += [f"note  {note}" for note in self.notes]
         lines += ["To run:", *(f"  {line}" for line in self.how_to_run.splitlines())]
         return "\n".join(map(shown, lines))

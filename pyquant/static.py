@@ -24,6 +24,7 @@ from .program.targets.profiles import canonical_backend
 from .program.targets.saturation import ANY
 from .record import copy_preprocessing, count_tensors, write_record
 from .result import (
+    SLOWER_NOTE,
     QuantizationResult,
     QuantizedTensor,
     Stopwatch,
@@ -335,6 +336,8 @@ def quant_post_static(
         watch.lap("quantize")
     if isinstance(check, RuntimeCheck) and checked is not None:
         notes.append(check.integers(emitted.model))
+        if plan_for is None and verification is not None and verification.speedup < _SLOWER:
+            notes.append(SLOWER_NOTE)
     return output.write(model, plan, decisions, emitted, verification, notes, watch)
 
 
@@ -544,6 +547,9 @@ _HALF_NOTE = (
     "the model computes in float16 or bfloat16: it was calibrated in float32, and the result takes "
     "and gives float32 in their place"
 )
+
+# As fast as float in another runtime. What is nearer to 1 may be noise.
+_SLOWER = 0.9
 
 _NAMED = 3  # tensors that a note names
 

@@ -109,6 +109,9 @@ def test_what_is_faster_in_the_runtime_is_written(
         assert result.verification is not None
         assert result.verification.speedup == max(speedups)
         assert f"computes with integers: {'nothing' if expected == 0 else ''}" in result.notes[-1]
+    timed[:] = [0.5]
+    by_rules = static(source, tmp_path / "rules", deploy_backend=backend)
+    assert by_rules.notes[-1].startswith("int8 took longer than float: plan_for='here'")
     monkeypatch.setattr("pyquant.static.is_installed", lambda runtime: False)
     with pytest.raises(pyquant.UnsupportedError, match=r"not installed\..* extra '\w+'"):
         static(source, tmp_path / "no", deploy_backend=backend, plan_for="here")

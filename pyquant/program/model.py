@@ -16,6 +16,7 @@ from . import proto
 from .form import EXPORT_ATTRIBUTES, check_form
 from .mapped_files import forget_pages, read_whole
 from .op import Op, ops_of
+from .op_protos import complete_for_lite
 from .output_files import OutputFiles, end_killed_runs
 from .parameters import (
     Array,
@@ -407,12 +408,16 @@ def parameter_files(
 
 
 def program_bytes(program: Any) -> bytes:
-    """Serialize a ``ProgramDesc`` without attributes that only tell how it was exported."""
+    """Serialize a ``ProgramDesc`` without attributes that only tell how it was exported.
+
+    Ops get the attributes that Paddle-Lite cannot do without.
+    """
     stripped = proto.ProgramDesc()
     stripped.CopyFrom(program)
     for block in stripped.blocks:
         for op in ops_of(block):
             op.remove_attrs(EXPORT_ATTRIBUTES)
+            complete_for_lite(op)
     return bytes(stripped.SerializeToString())
 
 

@@ -52,6 +52,13 @@ def complete(op: Op) -> None:
     op.desc.attrs.extend(default for default in _defaults(op.type) if default.name not in given)
 
 
+def complete_for_lite(op: Op) -> None:
+    """Give ``op`` the attributes that Paddle-Lite reads and Paddle's exporter leaves out."""
+    for name, value in _READ_BY_PADDLE_LITE.get(op.type, {}).items():
+        if op.value(name) is None:
+            op.set_attr(name, value)
+
+
 # Older Paddles wrote them. Paddle-Lite ends the process without them (GetAttr in op_desc.h).
 _READ_BY_PADDLE_LITE: Mapping[str, dict[str, AttributeValue]] = {
     "relu6": {"threshold": 6.0},
@@ -70,8 +77,8 @@ def _defaults(op_type: str) -> tuple[Any, ...]:
     for attribute in described:
         if attribute.name in values:
             op.set_attr(attribute.name, values[attribute.name], attribute.type)
-    for name, value in _READ_BY_PADDLE_LITE.get(op_type, {}).items():
-        op.set_attr(name, value)
+    op.desc.type = op_type
+    complete_for_lite(op)
     return tuple(op.desc.attrs)
 
 

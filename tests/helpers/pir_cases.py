@@ -206,9 +206,12 @@ CASES: dict[str, Case] = {
     "svd": (paddle.linalg.svd, MATRIX),
     "median": (lambda x: paddle.median(x, axis=1), X),
     "nanmedian": (lambda x: paddle.nanmedian(x, axis=1), X),
+    "median of an odd number": (lambda x: paddle.median(x, axis=0, keepdim=True), [real(5, 3)]),
+    "cummax of integers": (lambda x: paddle.cummax(x, axis=1), [integers(3, 2, 6)]),
     "cummax": (lambda x: paddle.cummax(x, axis=1), X),
     "cummin": (lambda x: paddle.cummin(x, axis=1), X),
     "fft_r2c": (lambda x: paddle.abs(paddle.fft.rfft(x)), X),
+    "frame of axis 0": (lambda x: paddle.signal.frame(x, 4, 2, axis=0), [real(12, 2)]),
     "frame": (lambda x: paddle.signal.frame(x, 4, 2), [real(2, 12)]),
     # Convolution and pooling.
     "conv2d": (lambda x: F.conv2d(x, weight(6, 2, 3, 3), stride=2, padding=1, groups=2), IMAGE),
@@ -519,6 +522,10 @@ CASES: dict[str, Case] = {
     "sigmoid_cross_entropy_with_logits": (
         F.binary_cross_entropy_with_logits,
         [real(3, 5), unit(3, 5)],
+    ),
+    "cross_entropy_with_softmax of shares": (
+        lambda x, y: F.softmax_with_cross_entropy(x, F.softmax(y), soft_label=True),
+        PAIR,
     ),
     "nll_loss": (F.nll_loss, [real(3, 5), integers(5, 3)]),
     # Complex numbers.

@@ -211,25 +211,42 @@ def _half_sizes(step: Step) -> list[tuple[float, float]]:
 _SAME = 1e-6  # ratios that differ by less are one
 
 
-@_rows("roi_align")
-def _roi_align(step: Step) -> None:
+def _images(step: Step, boxes: str) -> str:
+    """Return in which image each box is: int64."""
     if not step.op.inputs("RoisNum"):
         raise step.refused("its boxes have no RoisNum")
-    attr, boxes = step.op.attr, step.input("ROIs")
     counts = step.as_int64(step.input("RoisNum"))
     ends = step("CumSum", counts, step.constant(np.array(0, np.int64)))
     places = step.unsqueeze(_range(step, step.size(boxes, 0)), [1])
     is_behind = step("Not", step("Less", places, step.unsqueeze(ends, [0])))
-    images = step.reduce("Sum", step.as_int64(is_behind), [1])
+    return step.reduce("Sum", step.as_int64(is_behind), [1])
+
+
+@_rows("roi_align")
+def _roi_align(step: Step) -> None:
+    attr, boxes = step.op.attr, step.input("ROIs")
     mode = "half_pixel" if attr("aligned", False) else "output_half_pixel"
     found = step(
         "RoiAlign",
-        *(step.input("X"), boxes, images),
+        *(step.input("X"), boxes, _images(step, boxes)),
         output_height=attr("pooled_height", 1),
         output_width=attr("pooled_width", 1),
         spatial_scale=float(attr("spatial_scale", 1.0)),
         sampling_ratio=max(0, attr("sampling_ratio", -1)),
         coordinate_transformation_mode=mode,
+    )
+    step.give("Out", found)
+
+
+@_rows("roi_pool")
+def _roi_pool(step: Step) -> None:
+    attr, boxes = step.op.attr, step.input("ROIs")
+    images = step.cast(_images(step, boxes), step.data_type(step.op.input("ROIs")))
+    found = step(
+        "MaxRoiPool",
+        *(step.input("X"), step.concat([step.unsqueeze(images, [1]), boxes], 1)),
+        pooled_shape=[attr("pooled_height", 1), attr("pooled_width", 1)],
+        spatial_scale=float(attr("spatial_scale", 1.0)),
     )
     step.give("Out", found)
 
