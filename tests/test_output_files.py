@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -30,6 +29,7 @@ from pyquant import (
     save_model,
 )
 from pyquant.errors import PyquantError
+from pyquant.program.locks import locked
 from pyquant.program.output_files import OutputFiles, end_killed_runs
 from pyquant.program.temporary import TemporaryDirectory, temporary_directory
 
@@ -111,7 +111,8 @@ def test_the_message_tells_what_could_not_be_put_back(
     assert re.search(rf"{directory}/b\b.*{directory}/a\b.*{directory}/\.a\.", message)
     found = contents(directory)
     assert BEFORE["a"] in [found[name] for name in found if str(directory / name) in message]
-    assert all(str(directory / name) in message for name in found.keys() - BEFORE.keys())
+    left = found.keys() - BEFORE.keys() - {".pyquant-lock"}  # which no process has locked
+    assert all(str(directory / name) in message for name in left)
 
 
 CALLS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "fcntl.flock")
@@ -254,6 +255,9 @@ def test_a_lock_that_a_killed_process_left_is_named(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where there are no other locks. A single file needs none."""
+    (directory / ".pyquant-lock").touch()
+    write(directory, "ac")
+    assert contents(directory) == {"a": b"new a", "c": b"new c"}
     monkeypatch.setattr("fcntl.flock", without_locks)
     monkeypatch.setattr("pyquant.program.locks._LONGEST", 0.1)
     (directory / ".pyquant-lock").touch()
@@ -262,10 +266,10 @@ def test_a_lock_that_a_killed_process_left_is_named(
     with pytest.raises(OutputError, match=said):
         write(directory, "abc")
     assert contents(directory) == left
-    write(directory, "a")
+    write(directory, "b")
     (directory / ".pyquant-lock").unlink()
-    write(directory, "c")
-    assert contents(directory) == {"a": b"new a", "c": b"new c"}
+    write(directory, "cd")
+    assert contents(directory) == {name: b"new " + name.encode() for name in "abcd"}
 
 
 def test_what_fails_is_undone_before_another_process_may_write(
@@ -275,8 +279,8 @@ def test_what_fails_is_undone_before_another_process_may_write(
 
     def seen(path: Path, target: Path) -> Path:
         if path.suffix == ".old":
-            with directory_opened(directory) as descriptor, pytest.raises(BlockingIOError):
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with pytest.raises(BlockingIOError), locked(directory / ".pyquant-lock", waits=False):
+                pass
             is_locked.append(target.name)
         return rename(path, target)
 
@@ -285,13 +289,6 @@ def test_what_fails_is_undone_before_another_process_may_write(
     with pytest.raises(OutputError):
         write(directory, "abc", "c")
     assert sorted(is_locked) == ["a", "c"]
-
-
-@contextmanager
-def directory_opened(directory: Path) -> Iterator[int]:
-    descriptor = os.open(directory, os.O_RDONLY)
-    yield descriptor
-    os.close(descriptor)
 
 
 def stale_at(call: int, place: Path, use: Callable[[], object], for_good: bool) -> int:

@@ -40,14 +40,12 @@ class Boundaries:
         if self._kept is not None:
             try:
                 self._kept.mkdir(parents=True, exist_ok=True)
-                lock_file = self._kept.with_suffix(".lock")
-                self._lock.enter_context(locked(self._kept, lock_file, waits=False))
+                self._lock.enter_context(locked(self._kept.with_suffix(".lock"), waits=False))
             except BlockingIOError as error:
-                by_file = error.filename == str(lock_file)
                 raise CalibrationFileError(
-                    f"{error.filename}: another call calibrates with this checkpoint"
-                    f"{', or was killed; then remove this file' * by_file}. Wait for it, or give "
-                    "another checkpoint."
+                    f"{error.filename}: another call calibrates with this checkpoint. Wait for it, "
+                    "or give another one. If it was killed, and the file system has no locks, "
+                    "remove this file."
                 ) from error
             except OSError as error:
                 raise _unwritable(self._kept, error) from error

@@ -1,4 +1,4 @@
-"""Locks between processes, also on file systems that have none."""
+"""Locks between processes, also of several machines, and on file systems that have none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _LONGEST = 30.0  # seconds that a file is waited for, which a killed process may have left
@@ -15,51 +15,76 @@ _EVERY = 0.02  # seconds between two looks at it
 
 
 @contextmanager
-def locked(directory: Path, stand_in: Path | None, waits: bool) -> Iterator[None]:
-    """Let no other process lock a directory meanwhile.
+def locked(file: Path, waits: bool) -> Iterator[None]:
+    """Let no other process lock a file meanwhile, which is made, and removed at the end.
 
-    Not every file system has locks: that of another machine may lack them. There, the file
-    ``stand_in`` is one, since only one process can make it. A killed process leaves it, and it must
-    be removed by hand. If it is None, nothing is locked there.
+    A directory cannot be locked in its place: network file systems lock that on one machine alone.
+    A file that a killed process left counts as unlocked. But where the file system has no locks,
+    the file itself is one, since only one process can make it; then it must be removed by hand.
 
-    With ``waits``, another process is waited for: for as long as it has a lock, or some seconds if
-    it has a file. Raises BlockingIOError with the name of the directory or of the file, and other
-    OSErrors if the directory cannot be opened, or the file cannot be made.
+    With ``waits``, another process is waited for: for as long as it has the lock, or some seconds
+    where there are no locks. Raises BlockingIOError if another process has it, and other OSErrors
+    if the file cannot be made; both hold its name.
     """
-    descriptor = os.open(directory, os.O_RDONLY)
+    descriptor = _taken(file, waits)
     try:
-        has_locks = _lock(descriptor, directory, waits)
-        made = None if has_locks else stand_in
-        if made is not None:
-            _make(made, _LONGEST if waits else 0)
-        try:
-            yield
-        finally:
-            if made is not None:
-                made.unlink(missing_ok=True)
+        yield
     finally:
+        with suppress(OSError):  # then it is as if the process had been killed
+            file.unlink()
         os.close(descriptor)
 
 
-def _lock(descriptor: int, directory: Path, waits: bool) -> bool:
-    """Lock a directory; return False if its file system has no locks."""
+def _taken(file: Path, waits: bool) -> int:
+    end = time.monotonic() + (_LONGEST if waits else 0)
+    while True:
+        descriptor, is_made = _opened(file)
+        try:
+            has_locks = _lock(descriptor, file, waits)
+            if has_locks and _is_named(descriptor, file):
+                return descriptor
+            if not has_locks and is_made:
+                return descriptor
+            if not has_locks and time.monotonic() >= end:
+                raise _held(file)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        time.sleep(0 if has_locks else _EVERY)
+
+
+def _opened(file: Path) -> tuple[int, bool]:
+    """Open a file, and return whether it is made; only what can be written can be locked on NFS."""
+    while True:
+        try:
+            return os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666), True
+        except FileExistsError:
+            pass
+        try:
+            return os.open(file, os.O_RDWR), False
+        except FileNotFoundError:
+            pass  # it has just been removed
+
+
+def _lock(descriptor: int, file: Path, waits: bool) -> bool:
+    """Lock an open file; return False if its file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if waits else fcntl.LOCK_NB))
-    except BlockingIOError as error:
-        raise BlockingIOError(error.errno, error.strerror, str(directory)) from error
+    except BlockingIOError:
+        raise _held(file) from None
     except OSError:
         return False
     return True
 
 
-def _make(file: Path, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
-        except FileExistsError as error:
-            if time.monotonic() > end:
-                raise BlockingIOError(errno.EAGAIN, "it is locked", str(file)) from error
-            time.sleep(_EVERY)
-        else:
-            return
+def _is_named(descriptor: int, file: Path) -> bool:
+    """Return whether an open file still has its name: who had locked it may have removed it."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except OSError:
+        return False
+
+
+def _held(file: Path) -> BlockingIOError:
+    return BlockingIOError(errno.EAGAIN, "another process has locked it", str(file))

@@ -8,7 +8,7 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -82,12 +82,12 @@ class OutputFiles:
     def _commit(self) -> None:
         assert self._run is not None
         target = self._directory
-        # Renaming a single file is atomic.
-        lock_file = self._run.directory / _LOCK if len(self._staged) > 1 else None
+        is_single = len(self._staged) <= 1  # to rename it is atomic
+        lock = nullcontext() if is_single else locked(self._run.directory / _LOCK, waits=True)
         try:
             for target in self._staged:
                 _refuse_directory(target)
-            with locked(self._run.directory, lock_file, waits=True):
+            with lock:
                 self._rename(self._run)
         except BlockingIOError as error:
             raise OutputError(
@@ -191,9 +191,9 @@ def end_killed_runs(directory: Path) -> None:
     What they had written whole takes its place; what is left of the rest is removed.
     """
     for path in directory.glob(f"{_RUN}*"):
-        with suppress(OSError), path.open("rb") as stream:
+        with suppress(OSError), path.open("r+b") as stream:  # NFS locks nothing that is read only
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while the process lives
-            with locked(directory, None, waits=True):
+            with locked(directory / _LOCK, waits=True):
                 _Run(directory, path).finish(stream.read())
 
 
