@@ -401,7 +401,9 @@ def test_kernels_are_the_same_on_paddles_threads() -> None:
     library = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
     assert pyquant.kernels.join_openmp(library) == library.exists()
     joined = [pyquant.kernels.histogram(values, 512, 0.01, num_threads=n) for n in (1, 2, 7, None)]
-    for counts in alone + joined:
+    pyquant.kernels.leave_openmp()
+    left = pyquant.kernels.histogram(values, 512, 0.01, num_threads=2)
+    for counts in [*alone, *joined, left]:
         np.testing.assert_array_equal(counts, alone[0])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from .. import kernels
 from ..calibration.channel_factors import scaled_statistic
 from ..calibration.data import Feed, check_feed
 from ..calibration.kept import KeptBatches
@@ -82,6 +83,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
         batches, statistics, kept = calibration.batches, calibration.statistics, calibration.kept
     else:
         batches, statistics, kept = _collected(model, plan, tensors, moments, options)
+        kernels.leave_openmp()  # Paddle's threads would spin between the kernels that decide
     for name, statistic in statistics.items():
         if not statistic.values:
             raise ActivationError(
