@@ -12,5 +12,6 @@ PYBIND11_MODULE(_native, m) {
   pyquant::register_quantization(m);
   pyquant::register_rounding(m);
   pyquant::register_mean_error(m);
+  pyquant::register_scaled_inputs(m);
   pyquant::register_groups(m);
 }

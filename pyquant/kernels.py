@@ -68,6 +68,11 @@ def join_openmp(library: Path) -> bool:
     return _native.join_openmp(str(library))
 
 
+def leave_openmp() -> None:
+    """Run the kernels on threads of their own again; call it when the network has run."""
+    _native.leave_openmp()
+
+
 def watch_mapping(mapped: NDArray[np.uint8]) -> int:
     """Watch the memory of a mapped file; return a number for `is_mapping_cut`.
 
@@ -445,6 +450,50 @@ def mean_errors(
     """
     matrix = _contiguous(values), _contiguous(integers), _aligned(steps)
     return _native.mean_errors(*matrix, _aligned(inputs), axis, groups, num_threads)
+
+
+def scaled_square_sums(
+    values: NDArray[np.float32],
+    factors: NDArray[np.float64],
+    *,
+    num_threads: int | None = None,
+) -> NDArray[np.float64]:
+    """Return the sum of the squares in each column of matrices, times a factor for each row.
+
+    Args:
+        values: finite float32[groups, rows, columns].
+        factors: float64[groups, rows].
+        num_threads: None uses OpenMP's default.
+
+    Returns:
+        float64[groups, columns]; the rows are added in their order.
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    return _native.scaled_square_sums(_aligned(values), _aligned(factors), num_threads)
+
+
+def scaled_maxima(
+    values: NDArray[np.float32],
+    factors: NDArray[np.float32],
+    *,
+    num_threads: int | None = None,
+) -> NDArray[np.float32]:
+    """Return the greatest magnitude in each column of matrices, times a factor for each row.
+
+    Args:
+        values: finite float32[groups, rows, columns].
+        factors: finite float32[groups, rows].
+        num_threads: None uses OpenMP's default.
+
+    Returns:
+        float32[groups, columns].
+
+    Raises:
+        ValueError: the shapes do not fit.
+    """
+    return _native.scaled_maxima(_aligned(values), _aligned(factors), num_threads)
 
 
 def add_moments(

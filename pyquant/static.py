@@ -163,7 +163,8 @@ def quant_post_static(
         is_use_cache_file: not needed; nothing is cached on disk.
         cache_dir: not needed.
         calibration: what `pyquant.calibrate` returned or saved, instead of data.
-        checkpoint: as in `pyquant.calibrate`.
+        checkpoint: as in `pyquant.calibrate`. With ``adaround``, a directory of its name and
+            ``.moments`` keeps what the weights are rounded by.
         checkpoint_every: as in `pyquant.calibrate`.
         engine: as in `pyquant.calibrate`.
         eval_function: accuracy control: takes a ``paddle.inference.Predictor``, returns a metric,

@@ -6,6 +6,7 @@ import gc
 import math
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -165,6 +166,30 @@ def test_a_checkpoint_goes_on_where_it_was(tmp_path: Path, source: Path) -> None
     assert quantized(source, tmp_path / "out", calibration=path) == expected
     again = quantized(source, tmp_path / "again", data_loader=BATCHES, checkpoint=path)
     assert again == expected
+
+
+def test_a_checkpoint_keeps_the_moments_by_which_weights_are_rounded(
+    tmp_path: Path, source: Path
+) -> None:
+    """Files that a killed process left of other batches are not taken."""
+    path = tmp_path / "state" / "c.npz"
+    moments = path.with_name("c.npz.moments")
+    options = {"round_type": "adaround", "checkpoint": path, "checkpoint_every": 2}
+    expected = quantized(source, tmp_path / "whole", data_loader=BATCHES, round_type="adaround")
+    for batches in (5, 9):
+        with pytest.raises(StoppedError):
+            quantized(source, tmp_path / "out", data_loader=stopping_after(batches), **options)
+        kept = {file.name.partition("-")[0] for file in moments.iterdir()}
+        assert kept == {str(batches // 2 * 2)}
+        shutil.copy(moments / f"{batches - 1}-0.npy", moments / f"{batches + 1}-0.npy")
+    assert quantized(source, tmp_path / "out", data_loader=BATCHES, **options) == expected
+    assert quantized(source, tmp_path / "again", data_loader=BATCHES, **options) == expected
+    np.save(moments / "13-0.npy", np.zeros((1, 2, 2)))
+    with pytest.raises(CalibrationFileError, match=r"/13-0\.npy: .*adaround.*\[1, 2, 2\].*Remove"):
+        quantized(source, tmp_path / "again", data_loader=BATCHES, **options)
+    shutil.rmtree(moments)
+    with pytest.raises(CalibrationFileError, match=r"/13-0\.npy: .*No such file.*Remove"):
+        quantized(source, tmp_path / "again", data_loader=BATCHES, **options)
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path, source: Path) -> None:
@@ -401,7 +426,9 @@ def test_kernels_are_the_same_on_paddles_threads() -> None:
     library = Path(paddle.__file__).parent / "libs" / "libiomp5.so"
     assert pyquant.kernels.join_openmp(library) == library.exists()
     joined = [pyquant.kernels.histogram(values, 512, 0.01, num_threads=n) for n in (1, 2, 7, None)]
-    for counts in alone + joined:
+    pyquant.kernels.leave_openmp()
+    left = pyquant.kernels.histogram(values, 512, 0.01, num_threads=2)
+    for counts in [*alone, *joined, left]:
         np.testing.assert_array_equal(counts, alone[0])
 
 

@@ -397,6 +397,35 @@ def test_bad_mean_errors_are_refused() -> None:
             kernels.mean_errors(*arguments)
 
 
+@pytest.mark.parametrize(("groups", "rows", "columns"), SIZES)
+def test_sums_and_maxima_of_scaled_rows(
+    restored_isa: None, groups: int, rows: int, columns: int
+) -> None:
+    generator = np.random.default_rng(rows)
+    values = generator.standard_normal((groups, rows, columns)).astype(np.float32)
+    factors = generator.uniform(-2, 2, (groups, rows))
+    small = factors.astype(np.float32)
+    seen = set()
+    for isa in _native.available_isas():
+        _native.set_isa(isa)
+        for threads in (1, 2, 7):
+            sums = kernels.scaled_square_sums(values, factors, num_threads=threads)
+            maxima = kernels.scaled_maxima(values, small, num_threads=threads)
+            seen.add((sums.tobytes(), maxima.tobytes()))
+    squares = np.square(values, dtype=np.float64)
+    np.testing.assert_allclose(sums, np.einsum("grc,gr->gc", squares, factors), 0, atol=1e-11)
+    np.testing.assert_array_equal(maxima, np.abs(values * small[:, :, None]).max(axis=1))
+    assert len(seen) == 1
+    for call, scales in (
+        (kernels.scaled_square_sums, factors),
+        (kernels.scaled_maxima, small),
+    ):
+        with pytest.raises(ValueError, match="factors"):
+            call(values, np.ones_like(scales, shape=(groups, rows + 1)))
+        with pytest.raises(ValueError, match=r"values .*three"):
+            call(values[0], scales)
+
+
 def slow_groups(x: Any, bits: int, search: bool) -> tuple[Any, Any]:
     """Quantize groups as the kernel does it, with its order of float32 operations."""
     levels = np.float32(levels_of(bits))

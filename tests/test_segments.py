@@ -245,6 +245,22 @@ def test_segments_go_on_behind_batches_of_the_whole(tmp_path: Path, stopped_once
     assert path.read_bytes() == (stopped_once / "whole.npz").read_bytes()
 
 
+def test_moments_go_on_behind_batches_of_the_whole(
+    tmp_path: Path, stopped_once: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = stopped_once / "in", tmp_path / "out"
+    given: dict[str, Any] = {"round_type": "adaround", "checkpoint": tmp_path / "c.npz"}
+    expected = quantized(source, tmp_path / "whole", tokens(3), round_type="adaround")
+    quantized(source, out, tokens(1), **given)
+    with monkeypatch.context() as patch:
+        patch.setattr(sequential, "whole_bytes", lambda model: 1 << 62)
+        stopping(tokens(2), patch, segments.cut(pyquant.load_model(source))[2].first)
+        with pytest.raises(KeyError, match="stopped"):
+            quantized(source, out, tokens(3), memory_limit=LIMIT, **given)
+    assert quantized(source, out, tokens(3), **given) == expected
+    assert {file.name[:2] for file in (tmp_path / "c.npz.moments").iterdir()} == {"3-"}
+
+
 def test_other_batches_are_refused(tmp_path: Path, stopped: Path) -> None:
     before = stopped.read_bytes()
     longer = [*tokens(2), np.ones((2, 12), np.int64)]
@@ -512,7 +528,7 @@ for _ in sys.stdin:
     if child == 0:
         pyquant.quant_post_static(
             None, sys.argv[1], sys.argv[3], data_loader=data, checkpoint=sys.argv[4],
-            memory_limit="100GB", verify=False,
+            memory_limit="100GB", round_type="adaround", verify=False,
         )
         os._exit(0)
     print(child, flush=True)
@@ -523,7 +539,7 @@ for _ in sys.stdin:
 def test_kills_cost_a_segment(tmp_path: Path, stopped_once: Path) -> None:
     """Each call is a process of its own, of one that has imported Paddle and done nothing yet."""
     source = stopped_once / "in"
-    expected = quantized(source, tmp_path / "whole", tokens(3))
+    expected = quantized(source, tmp_path / "whole", tokens(3), round_type="adaround")
     np.savez(tmp_path / "data.npz", *tokens(3))
     command = [sys.executable, "-c", KILLED, source, tmp_path / "data.npz", tmp_path / "out"]
     command.append(tmp_path / "c.npz")

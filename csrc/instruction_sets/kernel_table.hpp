@@ -132,6 +132,10 @@ struct KernelTable {
   // sums += factor * values.
   void (*add_scaled)(double factor, const double* values, std::size_t size, double* sums);
   void (*add_scaled_floats)(double factor, const float* values, std::size_t size, double* sums);
+  // sums += factor * values^2.
+  void (*add_scaled_squares)(double factor, const float* values, std::size_t size, double* sums);
+  // Raises maxima[i] to |factor * values[i]|, which is not NaN.
+  void (*raise_scaled_max)(float factor, const float* values, std::size_t size, float* maxima);
   // sums[i % kWeightedSums] += values[i] * weights[i], one after the other.
   void (*add_weighted)(const float* values, const double* weights, std::size_t size, double* sums);
   // rest = values - integers * steps, with a single step if `uniform`.

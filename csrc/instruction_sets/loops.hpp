@@ -323,6 +323,23 @@ void add_scaled(double factor, const Value* __restrict values, size_t size,
   for (size_t i = 0; i < size; ++i) sums[i] += factor * values[i];
 }
 
+// The square of a float is exact in a double.
+void add_scaled_squares(double factor, const float* __restrict values, size_t size,
+                        double* __restrict sums) {
+  for (size_t i = 0; i < size; ++i) {
+    const double value = values[i];
+    sums[i] += factor * (value * value);
+  }
+}
+
+void raise_scaled_max(float factor, const float* __restrict values, size_t size,
+                      float* __restrict maxima) {
+  for (size_t i = 0; i < size; ++i) {
+    const float magnitude = __builtin_fabsf(factor * values[i]);
+    maxima[i] = magnitude > maxima[i] ? magnitude : maxima[i];
+  }
+}
+
 void add_weighted(const float* __restrict values, const double* __restrict weights, size_t size,
                   double* __restrict sums) {
   size_t begin = 0;
@@ -530,6 +547,8 @@ constexpr KernelTable kernel_table(const char* name) {
           .add_columns = add_columns,
           .add_scaled = add_scaled,
           .add_scaled_floats = add_scaled,
+          .add_scaled_squares = add_scaled_squares,
+          .raise_scaled_max = raise_scaled_max,
           .add_weighted = add_weighted,
           .subtract_integers = subtract_integers,
           .find_steps = find_steps,

@@ -37,8 +37,7 @@ std::atomic<bool> is_forked{false};
 
 // A fork leaves the threads of a runtime behind, and a region in the child would wait for them.
 const int registered = pthread_atfork(nullptr, nullptr, [] {
-  region.store(own_region);
-  max_threads.store(own_max_threads);
+  Team::leave();
   is_forked.store(true);
 });
 
@@ -50,6 +49,11 @@ std::size_t Team::size() {
 
 void Team::run(std::size_t threads, Work work, void* argument) {
   region.load()(work, argument, static_cast<unsigned>(threads), 0);
+}
+
+void Team::leave() {
+  region.store(own_region);
+  max_threads.store(own_max_threads);
 }
 
 bool Team::join(const std::string& path) {

@@ -25,6 +25,9 @@ class Team {
   // GCC's interface, as LLVM's and Intel's have. Returns whether that is so. In a forked child, the
   // kernels have helpers of their own again, and join no runtime.
   static bool join(const std::string& path);
+
+  // From now on has helpers of its own again.
+  static void leave();
 };
 
 }  // namespace pyquant

@@ -64,6 +64,8 @@ class InputMoments:
         """Add the op's activation in one batch, float32[samples, ...], with its values in order."""
         if not self._is_first:
             return
+        if not self._sums.array.flags.writeable:  # it lies in a file
+            self._sums.array = self._sums.array.copy()
         inputs = self._rows(array) if self._is_product else self._patches(array)
         for group, part in enumerate(np.split(inputs, self._groups, axis=1)):
             kernels.add_moments(np.ascontiguousarray(part), self._sums.array[group])
@@ -74,6 +76,18 @@ class InputMoments:
         if same:
             self._sums, self._is_first = other._sums, False
         return same
+
+    @property
+    def sums(self) -> Array:
+        """The sums of products of inputs: float64[groups, inputs, inputs]."""
+        return self._sums.array
+
+    def take(self, sums: Array) -> None:
+        """Take sums of an earlier run; raise ValueError if they are those of other inputs."""
+        mine = self._sums.array
+        if sums.dtype != mine.dtype or sums.shape != mine.shape or not sums.flags.c_contiguous:
+            raise ValueError(f"it holds {sums.dtype}{list(sums.shape)}, not {list(mine.shape)}")
+        self._sums.array = sums
 
     @property
     def nbytes(self) -> int:

@@ -6,11 +6,11 @@ and taps are taken to be independent, as rounding errors nearly are, so their sq
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from .. import kernels
 from ..program.folding.linear import weight_layout
 from ..program.mapped_files import forget_pages
 from ..program.model import Model
@@ -19,60 +19,36 @@ from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
 
-_BLOCK_BYTES = 1 << 25
-_MOST_KEPT_BYTES = 1 << 27
-
 
 class Reader:
     """How strongly an op with a float32 weight reads each channel of its activation."""
 
     def __init__(self, desc: Op, weight: Array) -> None:
-        self._weights = weight_layout(desc, weight.shape).grouped(weight)
-        self.taps = self._weights.shape[-1]  # how many weights an output has per input channel
-
-    @cached_property
-    def _kept(self) -> Array | None:
-        """The energy of all outputs, unless it takes much memory."""
-        is_small = self._weights.nbytes <= _MOST_KEPT_BYTES
-        return self._energy(slice(None)) if is_small else None
-
-    def _energy(self, outputs: slice) -> Array:
-        """Return the sum of the squared weights over the taps: float64[groups, outputs, inputs]."""
-        if self.taps == 1:  # numpy is slow to reduce an axis of length one
-            return np.square(self._weights[:, outputs, :, 0], dtype=np.float64)
-        weights = self._weights[:, outputs].astype(np.float64)
-        energy: Array = np.einsum("goit,goit->goi", weights, weights)
-        return energy
+        by_output = weight_layout(desc, weight.shape).grouped(weight)
+        groups, outputs, _, self.taps = by_output.shape  # an output has taps for each input channel
+        rows = by_output.transpose(0, 2, 3, 1).reshape(groups, -1, outputs)
+        self._rows = np.ascontiguousarray(rows)  # those of an input's taps come one after another
 
     def gathered(self, channels: Array) -> Array:
-        """Sum one value per input channel, weighted by `_energy`, per output: [groups, outputs]."""
-        by_group = channels.reshape(len(self._weights), -1)
-        parts = [self._kept] if self._kept is not None else map(self._energy, self._blocks())
-        # Not by BLAS: its sums depend on the number of threads.
-        return np.concatenate([np.einsum("goi,gi->go", part, by_group) for part in parts], axis=1)
+        """Sum one value per input channel, times the squared weights, per output.
+
+        Takes float64[inputs], returns float64[groups, outputs].
+        """
+        return kernels.scaled_square_sums(self._rows, self._by_row(channels))
 
     def largest(self, factors: Array) -> Array:
-        """Return the largest magnitude of each output's weights times factors: [groups, outputs].
+        """Return the largest magnitude of each output's weights times factors.
 
-        There is one factor per input channel.
+        There is one factor per input channel, float32[inputs]. Returns float32[groups, outputs].
         """
-        by_group = self.by_group(factors)[..., None]
-        found = []
-        for outputs in self._blocks():
-            scaled = self._weights[:, outputs] * by_group
-            found.append(np.abs(scaled, out=scaled).max(axis=(2, 3)))
-        return np.concatenate(found, axis=1)
+        return kernels.scaled_maxima(self._rows, self._by_row(factors))
 
     def by_group(self, channels: Array) -> Array:
         """Shape one value per input channel as [groups, 1, inputs]."""
-        return channels.reshape(len(self._weights), 1, -1)
+        return channels.reshape(len(self._rows), 1, -1)
 
-    def _blocks(self) -> Iterator[slice]:
-        """Yield slices of the outputs whose weights take little memory."""
-        outputs = self._weights.shape[1]
-        step = max(1, _BLOCK_BYTES * outputs // max(1, self._weights.nbytes))
-        for start in range(0, outputs, step):
-            yield slice(start, start + step)
+    def _by_row(self, channels: Array) -> Array:
+        return np.repeat(channels, self.taps).reshape(len(self._rows), -1)
 
 
 def readers_of(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from ..signals import interrupts_handled, restore
 from .data import Feed, Feeds
 from .forward import Observers
 from .kept import KeptBatches
+from .moments import Moments
+from .moments_files import MomentsFiles
 from .segmented import Runner, make_runner
 from .state import Calibration, Progress
 from .statistic import Statistics
@@ -41,6 +43,20 @@ class Checkpoint:
 
     path: Path  # if the file exists, the calibration resumes from it
     every: int  # how many batches lie between two saves
+    moments: Moments = field(default_factory=dict)  # are kept beside it
+
+    @property
+    def moments_files(self) -> MomentsFiles:
+        return MomentsFiles(self.path.with_name(f"{self.path.name}.moments"), self.moments)
+
+    def save(self, calibration: Calibration) -> None:
+        """Write what a calibration of the whole model holds.
+
+        Raises OutputError if that cannot be done.
+        """
+        self.moments_files.write(calibration.batches)
+        calibration.save(self.path)
+        self.moments_files.drop_others(calibration.batches)
 
 
 def checkpoint_at(path: str | Path | None, every: int) -> Checkpoint | None:
@@ -110,6 +126,8 @@ def resume(
     checkpoint holds what was seen.
     """
     seen = skip(feeds, calibration.progress, checkpoint)
+    if checkpoint is not None and seen.batches:
+        checkpoint.moments_files.load(seen.batches)
     numbered = enumerate(feeds, seen.batches)
     running = engine(model, calibration.statistics, numbered)
     done = progress_bar(running, _CALIBRATING, total, seen.batches)
@@ -121,7 +139,7 @@ def resume(
             if checkpoint is None:
                 continue
             if interrupt.is_set() or seen.batches % checkpoint.every == 0:
-                calibration.save(checkpoint.path)
+                checkpoint.save(calibration)
             if interrupt.is_set():
                 raise CalibrationInterrupted(
                     f"calibration stopped after {seen.batches} batch(es), which are kept in "
@@ -129,7 +147,7 @@ def resume(
                 )
     refuse_nothing(calibration.batches)
     if checkpoint is not None:
-        calibration.save(checkpoint.path)
+        checkpoint.save(calibration)
 
 
 def refuse_nothing(batches: int) -> None:

@@ -117,7 +117,8 @@ def resume_in_segments(
     """
     directory = checkpoint.path.with_name(f"{checkpoint.path.name}.segments")
     with Boundaries(directory, 0) as boundaries:
-        run = _Run(model, calibration.statistics, limit, boundaries)
+        run = _Run(model, calibration.statistics, limit, boundaries, checkpoint.moments)
+        moments = checkpoint.moments_files
         seen = skip(feeds, calibration.progress, checkpoint)
         under_way = calibration.segments
         if under_way is None:
@@ -141,6 +142,10 @@ def resume_in_segments(
         refuse_nothing(seen.batches)
         calibration.batches, calibration.progress = seen.batches, seen
         batches = range(under_way.first, seen.batches)
+        done_parts, others = run.parts[: under_way.done], run.parts[under_way.done :]
+        moments.load(seen.batches, _names(done_parts))
+        if under_way.first:
+            moments.load(under_way.first, _names(others))
         if not batches:  # all were seen already
             return
         run.announce(calibration.kept.feeds[0], under_way.done, len(batches))
@@ -148,7 +153,9 @@ def resume_in_segments(
             for done in run.segments(under_way.done, batches):
                 is_last = done == under_way.total
                 calibration.segments = None if is_last else under_way._replace(done=done)
+                moments.write(seen.batches, run.parts[done - 1].names)
                 calibration.save(checkpoint.path)
+        moments.drop_others(seen.batches)
         boundaries.remove()
 
 
@@ -287,6 +294,11 @@ def _extent(feed: Feed) -> tuple[int, int]:
     arrays = [array for array in feed.values() if array.ndim]
     samples = max((len(array) for array in arrays), default=1)
     return samples, max((size for array in arrays for size in array.shape[1:]), default=1)
+
+
+def _names(parts: Sequence[Part]) -> set[str]:
+    """Return the activations that are observed in parts."""
+    return {name for part in parts for name in part.names}
 
 
 def _parameter_bytes(part: Part) -> int:

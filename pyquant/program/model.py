@@ -66,7 +66,7 @@ class Pending(NamedTuple):
     """A parameter that is made each time it is needed, so that it takes no memory until then."""
 
     stored: Array  # what it is made from
-    compute: Callable[[], Array]
+    compute: Callable[[], Array]  # returns ``stored`` itself, or a new array
 
     def make(self) -> Array:
         """Return the values; free the pages of the file that they are made from."""
@@ -76,7 +76,13 @@ class Pending(NamedTuple):
 
     def multiplied(self, factors: Array) -> Pending:
         """Return the parameter times ``factors``."""
-        return Pending(self.stored, lambda: self.compute() * factors)
+
+        def compute() -> Array:
+            values = self.compute()
+            # New memory takes longer than to multiply; what is not stored has no other reader.
+            return np.multiply(values, factors, out=None if values is self.stored else values)
+
+        return Pending(self.stored, compute)
 
 
 @dataclass

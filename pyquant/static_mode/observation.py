@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from .. import kernels
 from ..calibration.channel_factors import scaled_statistic
 from ..calibration.data import Feed, check_feed
 from ..calibration.kept import KeptBatches
@@ -82,6 +83,7 @@ def observe(model: Model, plan: Plan, options: Options) -> Observations:
         batches, statistics, kept = calibration.batches, calibration.statistics, calibration.kept
     else:
         batches, statistics, kept = _collected(model, plan, tensors, moments, options)
+        kernels.leave_openmp()  # Paddle's threads would spin between the kernels that decide
     for name, statistic in statistics.items():
         if not statistic.values:
             raise ActivationError(
@@ -118,10 +120,17 @@ def _check_channels(model: Model, plan: Plan, counts: Mapping[str, int]) -> None
             )
 
 
-def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Calibration:
-    """Calibrate what ``plan`` observes, resuming from the checkpoint if that exists."""
+def calibrate_model(
+    model: Model, plan: Plan, options: CalibrationOptions, moments: Moments | None = None
+) -> Calibration:
+    """Calibrate what ``plan`` observes, resuming from the checkpoint if that exists.
+
+    ``moments`` are observed, too, if there is a checkpoint, which then keeps them.
+    """
     fingerprint, tensors = model_fingerprint(model), plan.int8.observed
     data, checkpoint = options.data, options.kept_at
+    if checkpoint is not None and moments:
+        checkpoint = replace(checkpoint, moments=moments)
     if checkpoint is not None and checkpoint.path.exists():
         end_killed_runs(checkpoint.path.parent)
         calibration = Calibration.load(checkpoint.path)
@@ -135,7 +144,8 @@ def calibrate_model(model: Model, plan: Plan, options: CalibrationOptions) -> Ca
     if calibration.segments is not None and limit is None:
         limit = resident_bytes() + available_bytes()
     if limit is None:
-        resume(model, calibration, feeds, options.run, checkpoint, total)
+        engine = partial(run_here, observers=moments) if moments else options.run
+        resume(model, calibration, feeds, engine, checkpoint, total)
     elif checkpoint is not None:
         resume_in_segments(model, calibration, feeds, limit, checkpoint, total)
     else:
@@ -212,7 +222,7 @@ def _collected(
 ) -> tuple[int, Statistics, KeptBatches]:
     """Return the number of batches, the statistics and some batches; show all to ``moments``."""
     if options.checkpoint is not None:
-        calibration = calibrate_model(model, plan, options)
+        calibration = calibrate_model(model, plan, options, moments)
         return calibration.batches, calibration.statistics, calibration.kept
     kind: type[ActivationMaxima] = ActivationHistogram
     if not (plan.target.takes_zero_points or moments):

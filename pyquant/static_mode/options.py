@@ -282,9 +282,7 @@ class Options(CalibrationOptions):
             )
 
     def _check_rounding(self) -> None:
-        elsewhere = [
-            name for name in ("calibration", "checkpoint", "engine") if getattr(self, name)
-        ]
+        elsewhere = [name for name in ("calibration", "engine") if getattr(self, name)]
         if self.equalize and self.algo == "avg":
             raise SettingError(
                 "equalize: algo='avg' takes the maxima of whole samples, which no factor of a "

@@ -22,6 +22,7 @@
 #include "kernels/reductions.hpp"
 #include "kernels/rounding.hpp"
 #include "kernels/rows.hpp"
+#include "kernels/scaled_inputs.hpp"
 #include "kernels/thresholds.hpp"
 
 namespace pyquant {
@@ -265,6 +266,14 @@ std::uint64_t rounding(const Data& data, int threads) {
   mean_errors_of_columns(matrix, 1, moments.data(), of_columns.data(), threads);
   digest.add(of_rows);
   digest.add(of_columns);
+  constexpr std::size_t kGroups = 3, kRows = 29, kColumns = 1301;
+  const Matrices matrices{values, kGroups, kRows, kColumns};
+  std::vector<double> sums(kGroups * kColumns);
+  scaled_square_sums(matrices, moments.data(), sums.data(), threads);
+  digest.add(sums);
+  std::vector<float> maxima(kGroups * kColumns);
+  scaled_maxima(matrices, values, maxima.data(), threads);
+  digest.add(maxima);
   return digest.value();
 }
 

@@ -46,8 +46,9 @@ class LinearOp:
         ):
             if (scale != 1).any():
                 factors: Any = np.broadcast_to(scale, channels).astype(np.float32)
+                out = None if values is self._stored.stored else values
                 with np.errstate(over="ignore", invalid="ignore"):  # why_float says so of a weight
-                    values = values * along(factors)
+                    values = np.multiply(values, along(factors), out=out)
         return values
 
     @property

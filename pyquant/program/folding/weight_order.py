@@ -15,6 +15,7 @@ from ..quantizable import QUANTIZABLE_OPS
 from .rule import Scope
 
 _MATRIX_RANK = 2
+_ROWS_AT_ONCE = 256
 
 
 def transpose_weights(graph: Graph, scope: Scope) -> set[str]:
@@ -39,6 +40,15 @@ def _reads_transposed(graph: Graph, op: Op) -> bool:
     return is_matrix and graph.only_reader(name) is not None
 
 
+def _transposed(matrix: Array) -> Array:
+    """Return a transposed copy, block by block: otherwise numpy takes more than twice the time."""
+    transposed = np.empty(matrix.shape[::-1], matrix.dtype)
+    for first in range(0, len(matrix), _ROWS_AT_ONCE):
+        rows = slice(first, first + _ROWS_AT_ONCE)
+        transposed[:, rows] = matrix[rows].T
+    return transposed
+
+
 def _transpose(graph: Graph, position: int) -> None:
     op, model = graph.ops[position].copy(), graph.model
     kind = QUANTIZABLE_OPS[op.type]
@@ -46,7 +56,7 @@ def _transpose(graph: Graph, position: int) -> None:
     weight = model.yet_to_be_made(name)
     made: Array = np.broadcast_to(model.parameters[name].dtype.type(0), weight.stored.shape[::-1])
     transposed = graph.add_parameter(f"{name}.transposed", made)
-    model.postpone(transposed, Pending(weight.stored, lambda: weight.compute().T.copy()))
+    model.postpone(transposed, Pending(weight.stored, lambda: _transposed(weight.compute())))
     op.rename_inputs({name: transposed})
     assert kind.transpose is not None
     op.set_attr(kind.transpose, False)
