@@ -103,6 +103,19 @@ def test_ops_that_err_too_much_stay_in_float(tmp_path: Path, backend: str | None
     assert f"{len(kept)} op(s)" in result.verification.repairs[0]
 
 
+def test_a_little_that_is_left_in_int8_goes_to_float_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "_LEAST_LEFT", 0.99)
+    source = outlier_net().save(tmp_path / "in")
+    result = static(source, tmp_path / "out", algo="KL", equalize=False)
+    assert not result.thresholds()
+    assert len([op for op in result.kept_float if op.reason.startswith("check")]) == 4
+    right = paddle_run.run(source, {"x": IMAGES})[0]
+    output = paddle_run.run(tmp_path / "out", {"x": IMAGES}, "float")[0]
+    assert paddle_run.relative_error(output, right) < 1e-5
+
+
 def test_an_op_whose_run_departs_from_the_program_stays_in_float(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -512,6 +525,42 @@ def test_what_decides_and_parts_of_other_ranges_are_compared(tmp_path: Path) -> 
     (error,) = (error for error in found.errors if error.name == scores)
     assert error.power == pytest.approx(power, rel=1e-3)
     assert load_model(tmp_path / "out").fetches == ["both", "best"]
+
+
+def places(*, last: bool) -> programs.ProgramBuilder:
+    """Boxes and scores of the places of two grids, as YOLOX writes them if they come ``last``."""
+    net, levels = programs.ProgramBuilder(), list[str]()
+
+    def joined(names: list[str], output: str, dims: list[int], axis: int) -> None:
+        proto.add_var(net.block, output, proto.FP32, dims)
+        net._add("concat", {"X": names}, {"Out": [output]}, {"axis": axis})
+
+    for size in (4, 2):
+        dims = [size, size]
+        boxes = net.feed(f"boxes{size}", [-1, 4, *dims])
+        logits = net.feed(f"logits{size}", [-1, 3, *dims])
+        scores = net.op("sigmoid", {"X": logits}, ("Out", f"scores{size}"), [-1, 3, *dims])
+        joined([boxes, scores], f"both{size}", [-1, 7, *dims], 1)
+        flat = [-1, 7, size * size]
+        shape = {"shape": flat}
+        levels.append(
+            net.op("reshape2", {"X": f"both{size}"}, ("Out", f"level{size}"), flat, shape)
+        )
+    joined(levels, "y", [-1, 7, 20], 2)
+    if last:
+        net.op("transpose2", {"X": "y"}, ("Out", "turned"), [-1, 20, 7], {"axis": [0, 2, 1]})
+    net.fetch("turned" if last else "y")
+    return net
+
+
+def test_parts_lie_along_axes_that_move(tmp_path: Path) -> None:
+    found = [
+        compared_parts(load_model(places(last=last).save(tmp_path / str(last))))
+        for last in (False, True)
+    ]
+    assert [str(part) for part in found[0]] == ["y[:, 0:4]", "y[:, 4:7]"]
+    assert [str(part) for part in found[1]] == ["turned[:, :, 0:4]", "turned[:, :, 4:7]"]
+    assert [part.least > 0 for part in (*found[0], *found[1])] == [False, True] * 2
 
 
 def test_what_pyquant_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -48,7 +48,7 @@ def reshaped_parameters(model: Model) -> dict[tuple[int, str], ReshapedParameter
         is_plain = reads[output] == writes[output] == 1 and output not in model.parameters
         if source is None or not is_plain or min(new, default=1) < 0 or prod(new) != prod(old):
             continue
-        axes = _axes(op, old, new)
+        axes = axes_after(op, old, new)
         kept = [None if axis is None else source.axes[axis] for axis in axes]
         found[block, output] = source._replace(axes=kept)
     return found
@@ -58,8 +58,11 @@ def _stays_float(op: Op) -> bool:
     return op.type != "cast" or proto.is_float(op.attr("out_dtype", proto.FP32))
 
 
-def _axes(op: Op, old: Sequence[int], new: Sequence[int]) -> Axes:
-    """Return the input's axis for each axis of the output, or None."""
+def axes_after(op: Op, old: Sequence[int], new: Sequence[int]) -> Axes:
+    """Return the input's axis for each axis of a reshaping op's output, or None.
+
+    ``old`` and ``new`` are the dimensions of the two.
+    """
     if op.type == "transpose2":
         return list(op.ints("axis", range(len(old))))
     places = {(prod(old[:axis]), size): axis for axis, size in enumerate(old)}

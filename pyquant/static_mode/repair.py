@@ -35,6 +35,12 @@ more than half a point of what they are for; 5 % cost two that.
 _MOST_DEPARTURES = 8
 """How many departures are looked for, each in a run of its own."""
 
+_LEAST_LEFT = 0.05
+"""The share of the time saved by int8 that is worth its errors, after ops were kept in float.
+
+Reorders between a few int8 ops and many in float take as long as less than that saves.
+"""
+
 
 @dataclass(frozen=True)
 class Checked:
@@ -273,11 +279,17 @@ def _with_fewer_errors(
     if not near:
         repair = f"nothing, for without any int8 op it is no better: {reason}"
         return Checked.of(plan, decisions, check, repairs, emitted).repaired(repair)
-    best = min(near, key=lambda effects: sum(one.saved for one in effects))
+    best: Sequence[OpEffect] = min(near, key=_saved)
+    if _saved(rankings[0]) - _saved(best) < _LEAST_LEFT * _saved(rankings[0]):
+        best = rankings[0]
     repair = f"{len(best)} op(s) kept in float, as otherwise {reason}"
     known = tried.get(frozenset(one.op for one in best))
     plan = plan.without(best, "check")
     return Checked.of(plan, decisions, check, repairs, known).repaired(repair)
+
+
+def _saved(effects: Sequence[OpEffect]) -> float:
+    return sum(one.saved for one in effects)
 
 
 def _cheapest(

@@ -13,6 +13,7 @@ from ..program.model import Model, copy_model
 from ..program.op import Op, make_op
 from ..program.op_facts import Fact, has
 from ..program.parameters import Array
+from ..program.reshaped import axes_after
 
 LEAST_POWER = 1e-4
 """A hundredth of the range of a sigmoid, squared."""
@@ -93,6 +94,18 @@ def before_softmax(model: Model, parts: Sequence[Compared]) -> list[Compared]:
     return [read(part) for part in parts]
 
 
+class _Joined(NamedTuple):
+    """What is concatenated along an axis."""
+
+    axis: int
+    sources: Sequence[str]
+    sizes: Sequence[int]
+
+    def is_as(self, other: _Joined | None) -> bool:
+        """Return whether parts of the same sizes lie along the same axis."""
+        return other is not None and (other.axis, other.sizes) == (self.axis, self.sizes)
+
+
 class _Reader:
     def __init__(self, model: Model) -> None:
         self._producers, self._dims = model.producers(), model.dims()
@@ -132,19 +145,35 @@ class _Reader:
 
     def parts(self, name: str) -> Iterator[Compared]:
         """Yield the parts of a tensor."""
-        joined = self._producers[name]
-        sizes = self._sizes(joined)
-        if not sizes:
+        joined = self._joined(name)
+        if joined is None:
             yield Compared(name, least=self._least(name))
             return
-        axis = joined.attr("axis", 0) % len(self._dims[name])
-        ends = list(accumulate(sizes))
-        for source, start, stop in zip(joined.inputs("X"), [0, *ends], ends):
-            yield Compared(name, axis, start, stop, self._least(source))
+        ends = list(accumulate(joined.sizes))
+        for source, start, stop in zip(joined.sources, [0, *ends], ends):
+            yield Compared(name, joined.axis, start, stop, self._least(source))
+
+    def _joined(self, name: str) -> _Joined | None:
+        """Return what a tensor is concatenated of; None if it is not, or if a size may vary."""
+        op = self._producers.get(name)
+        if op is None or not (op.type == "concat" or has(op.type, Fact.RESHAPES)):
+            return None
+        inputs = [self._joined(source) for source in op.inputs("X")]
+        first = inputs[0]
+        if op.type != "concat":
+            return first and self._reshaped(first, op)
+        axis, sizes = op.attr("axis", 0) % len(self._dims[name]), self._sizes(op)
+        if first is not None and axis != first.axis and all(map(first.is_as, inputs)):
+            return first  # places of a detector are concatenated, behind what it says of each
+        return _Joined(axis, op.inputs("X"), sizes) if sizes else None
+
+    def _reshaped(self, joined: _Joined, op: Op) -> _Joined | None:
+        axes = axes_after(op, self._dims.get(op.input("X"), []), self._dims.get(op.output(), []))
+        return joined._replace(axis=axes.index(joined.axis)) if joined.axis in axes else None
 
     def _sizes(self, op: Op) -> list[int]:
-        """Return the sizes of what an op concatenates; none if it does not, or if one may vary."""
-        if op.type != "concat" or op.inputs("AxisTensor"):
+        """Return the sizes of what an op concatenates; none if one may vary."""
+        if op.inputs("AxisTensor"):
             return []
         axis = op.attr("axis", 0)
         sizes = [self._dims[name][axis] for name in op.inputs("X") if self._dims.get(name)]
