@@ -14,7 +14,8 @@ The inputs are rendered text, photographs and music of packages, speech by espea
 sentences. A row says whether the network runs in a mode or why not, the relative rms error of its
 worst output against Paddle's own float kernels, its scores, its speed against the faster of the
 float network (by oneDNN) and the folded one, its size against float's, the seconds that it took to
-quantize, and what the check of static mode said. Converted and quantized networks stay in --cache.
+quantize, and what the check of static mode said. `pyquant.make_predictor` sets up what is timed of
+pyquant's results. Converted and quantized networks stay in --cache.
 """
 
 from __future__ import annotations

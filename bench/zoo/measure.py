@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import pyquant
 from pyquant.result import file_bytes
 
 from ..child import in_child
@@ -202,6 +203,10 @@ def _time(path: Path, paths: Mapping[str, Paths], rounds: int) -> dict[str, floa
     feed = network.data.test[0]
     runs = {}
     for mode, files in paths.items():
-        predictor = make_predictor(*files, MODES[mode].run)
+        if mode in (FLOAT, PADDLE):
+            predictor = make_predictor(*files, MODES[mode].run)
+        else:
+            program, params = files
+            predictor = pyquant.make_predictor(program.parent, program.name, params.name, threads=1)
         runs[mode] = partial(run_feed, predictor, feed)
     return median_seconds(runs, rounds)
