@@ -135,7 +135,7 @@ def test_ctrl_c_is_named(
         def stop(*_: object, raised: type[BaseException] = raised) -> None:
             raise raised
 
-        monkeypatch.setattr("pyquant.program.model._read_bytes", stop)
+        monkeypatch.setattr("pyquant.program.model.read_program", stop)
         assert main(["inspect", str(source)]) == code
         assert capsys.readouterr().err == said
 
