@@ -14,6 +14,10 @@ import pytest
 # Paddle's Executor reads a .pdmodel only with PIR switched off.
 os.environ["FLAGS_enable_pir_api"] = "0"  # noqa: SIM112
 
+# The workers and their child processes share the cores. Threads that spin while they wait take a
+# third of the time away from the others.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
 # The helpers come first, without the tests, which so cannot import one another. The checkout, for
 # bench, comes last, so that its source folder pyquant/ does not hide the installed package.
 sys.path.insert(0, str(Path(__file__).parent / "helpers"))
