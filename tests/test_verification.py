@@ -563,6 +563,30 @@ def test_parts_lie_along_axes_that_move(tmp_path: Path) -> None:
     assert [part.least > 0 for part in (*found[0], *found[1])] == [False, True] * 2
 
 
+@pytest.mark.parametrize("moves", ["reshape2", "relu"])
+def test_an_op_may_write_what_it_reads(tmp_path: Path, moves: str) -> None:
+    net = programs.ProgramBuilder()
+    dims, joined = [-1, 4, 2, 2], [-1, 8, 2, 2]
+    names = [net.feed("x", dims), net.feed("z", dims)]
+    proto.add_var(net.block, "y", proto.FP32, joined)
+    net._add("concat", {"X": names}, {"Out": ["y"]}, {"axis": 1})
+    net._add(moves, {"X": ["y"]}, {"Out": ["y"]}, {"shape": joined} if moves == "reshape2" else {})
+    net.fetch("y")
+    assert [str(part) for part in compared_parts(load_model(net.save(tmp_path)))] == ["y"]
+
+
+def test_parts_are_found_at_once(tmp_path: Path) -> None:
+    """Of a tensor that is joined with itself again and again, there are 2^40 ways back."""
+    net = programs.ProgramBuilder()
+    name = net.feed("x", [-1, 1])
+    for number in range(40):
+        proto.add_var(net.block, f"y{number}", proto.FP32, [-1, -1])
+        net._add("concat", {"X": [name, name]}, {"Out": [f"y{number}"]}, {"axis": 1})
+        name = f"y{number}"
+    net.fetch(name)
+    assert [str(part) for part in compared_parts(load_model(net.save(tmp_path)))] == ["y39"]
+
+
 def test_what_pyquant_run_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def adding(size: int) -> str:
         net = programs.ProgramBuilder()

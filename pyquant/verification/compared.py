@@ -116,6 +116,7 @@ class _Reader:
             for var in block.vars
             if (desc := proto.tensor_desc(var)) is not None and proto.is_float(desc.data_type)
         }
+        self._known: dict[str, _Joined | None] = {}
         self._decided: set[str] = set()  # tensors that are decided by values
         for op in model.ops():
             self._decided.update(name for name in op.writes() if self._is_decided(op, name))
@@ -155,8 +156,16 @@ class _Reader:
 
     def _joined(self, name: str) -> _Joined | None:
         """Return what a tensor is concatenated of; None if it is not, or if a size may vary."""
+        if name not in self._known:
+            self._known[name] = None  # an op may write what it reads
+            self._known[name] = self._traced(name)
+        return self._known[name]
+
+    def _traced(self, name: str) -> _Joined | None:
         op = self._producers.get(name)
         if op is None or not (op.type == "concat" or has(op.type, Fact.RESHAPES)):
+            return None
+        if op.inputs("AxisTensor"):
             return None
         inputs = [self._joined(source) for source in op.inputs("X")]
         first = inputs[0]
@@ -173,16 +182,16 @@ class _Reader:
 
     def _sizes(self, op: Op) -> list[int]:
         """Return the sizes of what an op concatenates; none if one may vary."""
-        if op.inputs("AxisTensor"):
-            return []
         axis = op.attr("axis", 0)
         sizes = [self._dims[name][axis] for name in op.inputs("X") if self._dims.get(name)]
         return sizes if len(sizes) == len(op.inputs("X")) and min(sizes) > 0 else []
 
     def _least(self, name: str) -> float:
-        producer = self._producers.get(name)
+        producer, seen = self._producers.get(name), {name}
         while producer is not None and _moves(producer):
-            producer = self._producers.get(producer.reads()[0])
+            name = producer.reads()[0]
+            producer = None if name in seen else self._producers.get(name)
+            seen.add(name)
         return LEAST_POWER if producer is not None and producer.type == "sigmoid" else 0.0
 
 
