@@ -75,7 +75,7 @@ def compare(
     Example:
         >>> comparison = pyquant.compare("float", "int8", data_loader=batches)
         >>> comparison.verdict.headline
-        'Close to float'
+        'Near float: look at your own metric'
         >>> pyquant.save_page(comparison, "report.html")
     """
     sources = {

@@ -102,6 +102,7 @@ def quant_post_static(
     equalize: bool | None = None,
     processors: str = ANY,
     verify: bool = True,
+    max_error: float = 5.0,
     plan_for: str | None = None,
     memory_limit: Size | None = None,
     isolate: bool = False,
@@ -183,13 +184,15 @@ def quant_post_static(
             right results only on processors with VNNI.
         verify: check the result at the end, on a few batches of the data, as it runs on a CPU. The
             check compares it with its simulation and with the float model, and times both. If the
-            error of an output exceeds 5 % of its variation (rms), ``algo="auto"`` and
-            ``equalize=True`` are tried, unless others were given. Then ops stay in float
-            whose integers change the outputs most for the time that they save. ``algo="auto"``,
+            error of an output exceeds ``max_error``, ``algo="auto"`` and ``equalize=True`` are
+            tried, unless others were given. Then ops stay in float whose integers change the
+            outputs most for the time that they save. ``algo="auto"``,
             ``equalize=True`` and ``round_type="adaround"`` are left out if the outputs err more
             with them. The result's ``verification`` reports what was found. Results for
             ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not checked. Those for
             ``"ONNX"`` and ``"OpenVINO"`` are run in these runtimes, where they are installed.
+        max_error: what the check bears: the rms error of an output, in percent of its variation.
+            Less keeps more ops in float, and more keeps fewer; infinity keeps none.
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine, in the runtime that the result is
@@ -272,6 +275,7 @@ def quant_post_static(
         eval_function=eval_function,
         max_drop=max_drop,
         equalize=equalize,
+        max_error=max_error,
     )
     if plan_for == HERE:
         _check_measurable(options, verify)

@@ -8,12 +8,12 @@ from pathlib import Path
 from .calibration.data import Feed
 from .calibration.iteration import Source
 from .calibration.source import CalibrationData
+from .comparison.compared import given_parts
 from .errors import CalibrationDataError, ModelFileError, UnsupportedError
 from .program.half_precision import compute_in_float32
 from .program.model import Model, copy_model, load_model
 from .program.onnx_model.export import SUFFIX, is_onnx
 from .verification.check import Check
-from .verification.compared import given_parts
 from .verification.onnx_runtime import ONNX_RUNTIME, of_file
 from .verification.outcome import Verification
 from .verification.outputs_check import OutputsCheck

@@ -50,6 +50,14 @@ def put_sub_block(program: Any) -> None:
     op(program, "relu").attrs.add(name="sub_block", type=framework_pb2.BLOCK, block_idx=3)
 
 
+def put_scalar(program: Any) -> None:
+    """Paddle converts a Scalar to no number: "Cannot get attribute (scale) by type float"."""
+    one = op(program, "relu")
+    one.type = "scale"
+    scalar = framework_pb2.Scalar(type=framework_pb2.Scalar.FLOAT64, r=2.0)
+    one.attrs.add(name="scale", type=framework_pb2.SCALAR, scalar=scalar)
+
+
 CASES: dict[str, tuple[Change, str]] = {
     "no ops": (lambda p: p.blocks[0].ClearField("ops"), "no ops"),
     "a block inside itself": (lambda p: p.blocks.add(idx=1, parent_idx=1), "block 1 in block 1"),
@@ -84,6 +92,7 @@ CASES: dict[str, tuple[Change, str]] = {
         "'groups' is there twice",
     ),
     "numbers for a number": (lambda p: set_kind(p, "groups", framework_pb2.INTS), "is INTS"),
+    "a Scalar for a number": (put_scalar, "'scale' is SCALAR, where Paddle has FLOAT"),
     "three strides": (lambda p: attribute(p, "strides").ints.append(1), r"'strides' is \[1, 1, 1"),
     "groups that divide no filter": (
         lambda p: attribute(p, "groups").MergeFrom(proto.make_attribute("groups", 0, 7)),

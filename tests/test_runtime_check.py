@@ -131,9 +131,8 @@ def test_ops_are_ranked_by_outputs_and_by_what_softmax_reads(
         return rankings[-1]
 
     monkeypatch.setattr(repair, "measured_ops", keep)
-    monkeypatch.setattr(repair, "MOST_ERROR", 1e-7)
     source = net.end().save(tmp_path / "in")
-    static(source, tmp_path / "out", deploy_backend=backend, algo="abs_max")
+    static(source, tmp_path / "out", deploy_backend=backend, algo="abs_max", max_error=0.03)
     (by_outputs, by_scores), *_ = rankings
     outputs, scores = ({one.op: one.error for one in ranked} for ranked in (by_outputs, by_scores))
     assert outputs.keys() == scores.keys()

@@ -403,6 +403,8 @@ def test_what_is_not_supported_says_so(tmp_path: Path, source: Path) -> None:
     for name, value in [
         ("algo", "magic"),
         ("hist_percent", 99.99),
+        ("max_error", 0.0),
+        ("max_error", float("nan")),
         ("weight_quantize_type", "kl"),
         ("batch_nums", 0),
         ("skip_tensor_list", ["ghost"]),

@@ -19,10 +19,15 @@ IMAGES = programs.random((6, 3, 8, 8), 9)
 
 
 def comparison(run: float, simulated: float) -> Comparison:
-    """Return a comparison whose output has these SQNRs, in dB."""
+    """Return a comparison whose output, of mean 0, has these SQNRs, in dB."""
+
+    def output(kind: str, sqnr: float) -> ComparedTensor:
+        percent = 100 * 10 ** (-sqnr / 20)
+        return ComparedTensor("y", kind, ("fc",), Similarity(sqnr, 1.0), error_percent=percent)
+
     tensors = [
-        ComparedTensor("y", "simulated", ("fc",), Similarity(simulated, 1.0)),
-        ComparedTensor("y", "int8 run", ("fc",), Similarity(run, 1.0)),
+        output("simulated", simulated),
+        output("int8 run", run),
         ComparedTensor("first", "op output", ("fc",), Similarity(40.0, 1.0)),
         ComparedTensor("second", "op output", ("fc",), Similarity(25.0, 1.0)),
         ComparedTensor("third", "op output", ("fc",), Similarity(24.0, 1.0)),
@@ -39,7 +44,8 @@ def comparison(run: float, simulated: float) -> Comparison:
 def test_the_verdict_says_what_int8_costs(sqnr: float, headline: str, percent: str) -> None:
     found = comparison(sqnr, sqnr).verdict
     assert found.headline.startswith(headline)
-    assert f"'y' differs from the float model's by {percent} of its size (rms" in found.sentences[0]
+    said = f"'y' differs from the float model's by {percent} of its variation (rms"
+    assert said in found.sentences[0]
     assert ("--skip" in found.command) == (sqnr < 40)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,7 @@ from pyquant import (
     CalibrationDataError,
     QuantizationResult,
     calibrate,
+    compare,
     load_model,
     make_predictor,
     quant_post_static,
@@ -28,17 +30,17 @@ from pyquant import (
 from pyquant.calibration.kept import MOST_BATCHES, MOST_BYTES, KeptBatches
 from pyquant.calibration.moments import InputMoments
 from pyquant.cli import main
+from pyquant.comparison.compared import Compared, compared_parts
+from pyquant.comparison.output_sums import OutputSums
 from pyquant.errors import SettingError, UnsupportedError
 from pyquant.program import proto
 from pyquant.program.model import Model, copy_model
 from pyquant.program.predictor import make_int8_predictor, run_outputs
 from pyquant.static_mode import repair
 from pyquant.verification.check import Check
-from pyquant.verification.compared import Compared, compared_parts
 from pyquant.verification.effects import Rounding, effects_of_rounding
 from pyquant.verification.kernel_times import KernelTime, parsed, shares
 from pyquant.verification.outcome import OutputDifference
-from pyquant.verification.output_sums import OutputSums
 from pyquant.verification.turns import Times
 
 IMAGES = programs.random((8, 4, 10, 10), 3)
@@ -101,6 +103,19 @@ def test_ops_that_err_too_much_stay_in_float(tmp_path: Path, backend: str | None
     assert len(result.thresholds()) == len(convolutions) - len(kept)
     assert result.verification is not None
     assert f"{len(kept)} op(s)" in result.verification.repairs[0]
+
+
+def test_less_error_keeps_more_ops_in_float(tmp_path: Path) -> None:
+    source, convolutions = outlier_net().save(tmp_path / "in"), 4
+    options = {"algo": "KL", "equalize": False}
+    for number, (bound, least, most) in enumerate(
+        [(0.01, convolutions, convolutions), (5.0, 1, convolutions - 1), (math.inf, 0, 0)]
+    ):
+        out = tmp_path / str(number)
+        result = static(source, out, max_error=bound, **options)
+        assert least <= convolutions - len(result.thresholds()) <= most
+        assert result.verification is not None
+        assert result.verification.error_percent <= bound
 
 
 def test_a_little_that_is_left_in_int8_goes_to_float_as_well(
@@ -247,7 +262,7 @@ def test_a_metric_of_the_user_decides_alone(tmp_path: Path) -> None:
     result = static(source, tmp_path / "out", **options)
     assert len(result.thresholds()) == 4
     assert result.verification is not None
-    assert result.verification.errors[0].power > repair.MOST_ERROR
+    assert result.verification.error_percent > 5
 
 
 @pytest.mark.parametrize("backend", ["TensorRT", "ARM"])
@@ -525,6 +540,9 @@ def test_what_decides_and_parts_of_other_ranges_are_compared(tmp_path: Path) -> 
     (error,) = (error for error in found.errors if error.name == scores)
     assert error.power == pytest.approx(power, rel=1e-3)
     assert load_model(tmp_path / "out").fetches == ["both", "best"]
+    compared = compare(source, tmp_path / "out", data_loader=[IMAGES]).worst("int8 run")
+    (percent,) = (one.error_percent for one in compared if one.name == scores)
+    assert percent == pytest.approx(100 * math.sqrt(power), rel=1e-3)
 
 
 def places(*, last: bool) -> programs.ProgramBuilder:

@@ -95,6 +95,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="do not run the result, nor keep ops in float that err too much",
     )
     parser.add_argument(
+        "--max-error",
+        type=float,
+        default=5.0,
+        metavar="PERCENT",
+        help="ops stay in float if an output errs by more than this, as rms of its variation (5)",
+    )
+    parser.add_argument(
         "--plan-for",
         type=one_of(["here"]),
         metavar="here",

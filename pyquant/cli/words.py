@@ -29,9 +29,15 @@ _OPTIONS = {
         name: f"--{name.replace('_', '-')}"
         for name in (
             *("activation_bits", "batch_size", "bias_correction", "checkpoint_every"),
-            *("deploy_backend", "group_size", "hist_percent", "max_drop", "memory_limit"),
-            *("model_filename", "params_filename", "plan_for", "round_type", "save_model_filename"),
-            *("save_params_filename", "scale_dict", "weight_bits", "weight_quantize_type"),
+            *("deploy_backend", "group_size", "hist_percent", "max_drop", "max_error"),
+            *("memory_limit", "model_filename", "params_filename", "plan_for", "round_type"),
+            *(
+                "save_model_filename",
+                "save_params_filename",
+                "scale_dict",
+                "weight_bits",
+                "weight_quantize_type",
+            ),
         )
     },
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from ..calibration.statistic import ActivationHistogram
 from ..program.parameters import Array
+from .compared import Compared
+from .output_sums import OutputSums
 from .quantization import Activation
 from .report import ComparedTensor
 from .similarity import ErrorSums, as_float
@@ -27,8 +30,41 @@ class Measure(Protocol):
 
 
 @dataclass
+class PartMeasure:
+    """A part of an output of the model, as the check of static mode measures it."""
+
+    name: str  # of the output in the quantized model
+    part: Compared  # of the output in the float model
+    kind: str  # as in `ComparedTensor`, like the op types
+    op_types: tuple[str, ...]
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        self._sums = OutputSums(self.part.least)
+
+    def add(self, reference: Array | None, value: Array) -> None:
+        if reference is None:
+            return
+        if reference.shape != value.shape:
+            self.note = _other_shape(reference, value)
+            return
+        self._sums.add(as_float(self.part.of(reference)), as_float(self.part.of(value)))
+
+    def compared(self) -> ComparedTensor:
+        error = self._sums.similarity
+        return ComparedTensor(
+            str(self.part._replace(name=self.name)),
+            self.kind,
+            self.op_types,
+            error,
+            error_percent=None if error is None else 100 * math.sqrt(self._sums.power),
+            note=self.note or ("" if error else "never computed, or not finite, over this data"),
+        )
+
+
+@dataclass
 class OutputMeasure:
-    """Values that the quantized model computes, compared with the float model's."""
+    """Values that an op of the quantized model computes, compared with the float model's."""
 
     name: str
     kind: str  # as in `ComparedTensor`, like the op types

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,8 @@ from ..program.predictor import (
     run_outputs,
 )
 from ..program.targets.onednn.simulation import simulate
-from .activations import ActivationMeasure, Measure, OutputMeasure
+from .activations import ActivationMeasure, Measure, OutputMeasure, PartMeasure
+from .compared import Compared, compared_parts
 from .quantization import Quantization, Written
 from .report import INT8_RUN, SIMULATED, ComparedTensor
 
@@ -48,7 +49,7 @@ class PairedRun:
         simulation = simulate(after)
         self._measures = _measures(before, simulation, quantization)
         self._float_outputs = _float_outputs(before, after)
-        self._outputs = {SIMULATED: _output_measures(after, SIMULATED)}
+        self._outputs = {SIMULATED: self._part_measures(before, SIMULATED)}
         common = {value.name for value, group in self._measures.items() if not group[0].note}
         self._float = ObservedModel(before, common, threads)
         self._simulation = ObservedModel(
@@ -56,7 +57,7 @@ class PairedRun:
         )
         self._int8: Any = None
         if quantization.activations:
-            self._outputs[INT8_RUN] = _output_measures(after, INT8_RUN)
+            self._outputs[INT8_RUN] = self._part_measures(before, INT8_RUN)
             try:
                 self._int8 = make_int8_predictor(after, threads)
             except PyquantError as error:
@@ -87,16 +88,31 @@ class PairedRun:
 
     def compared(self) -> list[ComparedTensor]:
         """Return the results: the outputs, then tensors in the order of the quantized program."""
-        outputs = [measure for group in self._outputs.values() for measure in group]
+        outputs = [measure for run in self._outputs.values() for group in run for measure in group]
         tensors = [measure for group in self._measures.values() for measure in group]
         return [measure.compared() for measure in (*outputs, *tensors)]
 
     def _add_outputs(self, run: str, expected: list[Array], outputs: list[Array]) -> None:
-        for position, measure in enumerate(self._outputs[run]):
+        for position, group in enumerate(self._outputs[run]):
+            source = self._float_outputs.get(position)
+            for measure in group:
+                measure.add(None if source is None else expected[source], outputs[position])
+
+    def _part_measures(self, before: Model, run: str) -> list[list[PartMeasure]]:
+        """Return the measures of the parts of each output of the quantized model."""
+        parts, producers = compared_parts(before), self._after.producers()
+
+        def measures(position: int, name: str) -> Iterator[PartMeasure]:
+            op_types = (producers[name].type,) if name in producers else ()
             source = self._float_outputs.get(position)
             if source is None:
-                measure.note = _NOT_IN_FLOAT
-            measure.add(None if source is None else expected[source], outputs[position])
+                yield PartMeasure(name, Compared(name), run, op_types, _NOT_IN_FLOAT)
+                return
+            in_float = before.fetches[source]
+            own = [part for part in parts if part.name == in_float] or [Compared(in_float)]
+            yield from (PartMeasure(name, part, run, op_types) for part in own)
+
+        return [list(measures(*output)) for output in enumerate(self._after.fetches)]
 
     def _without_int8(self, error: PyquantError) -> None:
         self._int8 = None
@@ -124,14 +140,6 @@ def _measures(
     for value, op_type in quantization.outputs:
         measures[value].append(OutputMeasure(value.name, "op output", (op_type,), note(value)))
     return dict(measures)
-
-
-def _output_measures(model: Model, run: str) -> list[OutputMeasure]:
-    producers = model.producers()
-    return [
-        OutputMeasure(name, run, (producers[name].type,) if name in producers else ())
-        for name in model.fetches
-    ]
 
 
 def _float_outputs(before: Model, after: Model) -> dict[int, int]:

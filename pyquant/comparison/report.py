@@ -39,6 +39,8 @@ class ComparedTensor:
         error: float against int8. For an activation, the float model's values against those that
             the int8 model's ops read; for a weight, the parameter against its dequantized
             integers. None if there is nothing to compare with.
+        error_percent: for an output of the model, the rms of the error in percent of the output's
+            variation, as in `Verification`.
         inherited: for an activation, the error of its values before they are quantized.
         own: for an activation, the error of quantizing the float model's values, or the int8
             model's values if the float model has no such tensor.
@@ -58,6 +60,7 @@ class ComparedTensor:
     kind: str
     op_types: tuple[str, ...]
     error: Similarity | None
+    error_percent: float | None = None
     inherited: Similarity | None = None
     own: Similarity | None = None
     bits: int | None = None
@@ -237,6 +240,10 @@ def _saturation_text(tensor: ComparedTensor) -> str:
     return "0" if share == 0 else f"{100 * share:.4f} %" if share >= 1e-6 else "<0.0001 %"
 
 
+def _percent_text(tensor: ComparedTensor) -> str:
+    return "-" if tensor.error_percent is None else f"{tensor.error_percent:.2f}"
+
+
 def _axis_text(tensor: ComparedTensor) -> str:
     return "-" if tensor.axis is None else str(tensor.axis)
 
@@ -252,9 +259,14 @@ _SATURATED = Column("saturated", _saturation_text)
 TABLES = (
     Table(
         "outputs of the model",
-        "simulated: op by op, as the program says; int8 run: by Paddle's int8 kernels",
+        "error: the rms in percent of the variation; simulated: as the program says, op by op",
         (SIMULATED, INT8_RUN),
-        (_SQNR, _COSINE, Column("run", lambda tensor: tensor.kind)),
+        (
+            Column("error %", _percent_text),
+            _SQNR,
+            _COSINE,
+            Column("run", lambda tensor: tensor.kind),
+        ),
     ),
     Table(
         "activations",

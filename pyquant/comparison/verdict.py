@@ -6,13 +6,11 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .similarity import Similarity
-
 if TYPE_CHECKING:
     from .report import ComparedTensor, Comparison
 
-# Errors of the outputs, as rms in percent of their own: what is hardly seen, and what the check of
-# static mode bears.
+# Errors of the outputs, as rms in percent of their variation: what is hardly seen, and what the
+# check of static mode bears.
 _SMALL, _LARGE = 2.0, 5.0
 
 _APART = 3.0  # dB between the int8 run and its simulation that rounding does not explain
@@ -35,12 +33,12 @@ class Verdict(NamedTuple):
 def verdict_of(comparison: Comparison) -> Verdict:
     """Return what a comparison means."""
     worst = _worst_output(comparison)
-    if worst is None or worst.error is None:
+    if worst is None or worst.error is None or worst.error_percent is None:
         return Verdict("The outputs cannot be compared", [], "")
-    percent = error_percent(worst.error)
+    percent = worst.error_percent
     sentences = [
-        f"Output '{worst.name}' differs from the float model's by {percent:.2g} % of its size "
-        f"(rms; SQNR {worst.error.sqnr:.1f} dB, cosine {worst.error.cosine:.5f}), on "
+        f"Output '{worst.name}' differs from the float model's by {percent:.2g} % of its "
+        f"variation (rms; SQNR {worst.error.sqnr:.1f} dB, cosine {worst.error.cosine:.5f}), on "
         f"{comparison.samples} samples.",
         *_size(comparison),
         *_speed(comparison.record),
@@ -65,17 +63,18 @@ def verdict_of(comparison: Comparison) -> Verdict:
     return Verdict(headline, sentences, _command(comparison, comparison.record, weight))
 
 
-def error_percent(error: Similarity) -> float:
-    """Return the rms of an error, in percent of the signal's; NaN if it is not known."""
-    return 100 * 10 ** (-error.sqnr / 20)
-
-
 _METRIC = "Whether that matters, only your own metric tells: measure it on both models."
 
 
 def _worst_output(comparison: Comparison) -> ComparedTensor | None:
+    """Return the output, or the part of one, that errs most for its variation."""
     outputs = comparison.worst("int8 run") or comparison.worst("simulated")
-    return outputs[0] if outputs else None
+    return max(outputs, key=_percent_or_worse) if outputs else None
+
+
+def _percent_or_worse(tensor: ComparedTensor) -> float:
+    percent = tensor.error_percent
+    return math.inf if percent is None or math.isnan(percent) else percent
 
 
 def _size(comparison: Comparison) -> list[str]:

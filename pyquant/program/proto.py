@@ -196,14 +196,15 @@ def accepted_kinds() -> dict[int, frozenset[int]]:
     Paddle converts numbers (``ExtractAttribute`` in ``attribute_checker.h``).
     """
     integers = {framework_pb2.INT, framework_pb2.LONG, framework_pb2.BOOLEAN}
-    numbers = {*integers, framework_pb2.FLOAT, framework_pb2.FLOAT64, framework_pb2.SCALAR}
     integer_lists = {framework_pb2.INTS, framework_pb2.LONGS, framework_pb2.BOOLEANS}
-    lists = {*integer_lists, framework_pb2.FLOATS, framework_pb2.FLOAT64S, framework_pb2.SCALARS}
     accepted = {kind: {kind} for kind in framework_pb2.AttrType.values()}
-    accepted |= dict.fromkeys(integers, integers)
-    accepted |= dict.fromkeys(numbers - integers, numbers)
-    accepted |= dict.fromkeys(integer_lists, integer_lists)
-    accepted |= dict.fromkeys(lists - integer_lists, lists)
+    for exact, wider in (
+        (integers, (framework_pb2.FLOAT, framework_pb2.FLOAT64, framework_pb2.SCALAR)),
+        (integer_lists, (framework_pb2.FLOATS, framework_pb2.FLOAT64S, framework_pb2.SCALARS)),
+    ):
+        accepted |= dict.fromkeys(exact, exact)
+        for position, kind in enumerate(wider):  # each takes those before it
+            accepted[kind] = {*exact, *wider[: position + 1]}
     return {kind: frozenset(given | VARIABLE_KINDS) for kind, given in accepted.items()}
 
 

@@ -85,6 +85,7 @@ _SETTINGS = (
     *("deploy_backend", "processors", "algo", "round_type", "hist_percent", "bias_correction"),
     *("equalize", "optimize_model", "quantizable_op_type", "is_full_quantize", "weight_bits"),
     *("weight_quantize_type", "skip_tensor_list", "same_scale_tensor_list", "scale_dict"),
+    "max_error",
 )
 
 
@@ -188,11 +189,17 @@ class Options(CalibrationOptions):
     eval_function: Metric | None
     max_drop: float
     equalize: bool | None
+    max_error: float
 
     @property
     def settings(self) -> dict[str, Any]:
         """The arguments that are values, by name: what the result depends on beside the data."""
         return {name: getattr(self, name) for name in _SETTINGS}
+
+    @property
+    def most_power(self) -> float:
+        """The share of an output's power, around its mean, that its error by int8 may have."""
+        return (self.max_error / 100) ** 2
 
     @property
     def accuracy_settings(self) -> dict[str, Any]:
@@ -257,6 +264,8 @@ class Options(CalibrationOptions):
         self._check_thresholds()
         if not 0 <= self.max_drop < math.inf:
             raise SettingError(f"max_drop: {self.max_drop} is negative or not finite.")
+        if not self.max_error > 0:
+            raise SettingError(f"max_error: {self.max_error} is not above 0; 5 is 5 %.")
         others = (*self._sources.values(), self.checkpoint, self.engine)
         if self.calibration is None:
             super()._check()

@@ -25,13 +25,6 @@ from .plan import OpEffect, Plan
 from .ranking import measured_ops, ranked_ops
 from .search import cheapest_in_float
 
-MOST_ERROR = 0.05**2
-"""The share of an output's power, around its mean, that its error by int8 may have.
-
-It was chosen by the networks of `bench.zoo` and `bench.decoder`. An rms of 10 % cost six of them
-more than half a point of what they are for; 5 % cost two that.
-"""
-
 _MOST_DEPARTURES = 8
 """How many departures are looked for, each in a run of its own."""
 
@@ -79,7 +72,7 @@ class Checked:
     @property
     def is_near(self) -> bool:
         """Whether the outputs are near the float model's."""
-        return self.worst.power <= MOST_ERROR  # which NaN is not
+        return self.worst.power <= self.decisions.options.most_power  # which NaN is not
 
     def repaired(self, repair: str) -> Checked:
         """Return the same with one repair more."""
@@ -274,7 +267,8 @@ def _with_fewer_errors(
         return worst(check.errors(tried[kept].model)).power
 
     rankings = _rankings(plan, decisions, emitted.model, check)
-    found = [_cheapest(ranked, power_with, power) for ranked in rankings]
+    bound = decisions.options.most_power
+    found = [_cheapest(ranked, power_with, power, bound) for ranked in rankings]
     near = [effects for effects in found if effects is not None]
     if not near:
         repair = f"nothing, for without any int8 op it is no better: {reason}"
@@ -293,7 +287,10 @@ def _saved(effects: Sequence[OpEffect]) -> float:
 
 
 def _cheapest(
-    ranked: Sequence[OpEffect], power_with: Callable[[frozenset[WeightedOp]], float], power: float
+    ranked: Sequence[OpEffect],
+    power_with: Callable[[frozenset[WeightedOp]], float],
+    power: float,
+    bound: float,
 ) -> list[OpEffect] | None:
     """Return the ops to keep in float, by a ranking; None if the outputs are not near even so."""
     errors, saved = [one.error for one in ranked], [one.saved for one in ranked]
@@ -301,5 +298,5 @@ def _cheapest(
     def power_without(kept: frozenset[int]) -> float:
         return power_with(frozenset(ranked[position].op for position in kept))
 
-    kept, is_near = cheapest_in_float(power_without, errors, saved, power, MOST_ERROR)
+    kept, is_near = cheapest_in_float(power_without, errors, saved, power, bound)
     return [ranked[position] for position in sorted(kept)] if is_near else None

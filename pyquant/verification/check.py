@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..calibration.data import Feed
+from ..comparison.compared import compared_parts, showing
 from ..errors import PyquantError
 from ..program.model import Model, copy_model
 from ..program.parameters import Array
@@ -18,7 +19,6 @@ from ..program.predictor import (
     set_inputs,
 )
 from ..program.targets.onednn.simulation import simulate
-from .compared import compared_parts, showing
 from .departures import Departure, first_departure, most_departure, said_of_integers
 from .kernel_times import KernelTime, kernel_times
 from .outcome import Findings, worst

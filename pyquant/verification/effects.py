@@ -10,13 +10,12 @@ from typing import Any, NamedTuple
 from ..arrays import overwrite, view_values
 from ..calibration.data import Feed
 from ..calibration.layouts import is_dense
+from ..comparison.compared import before_softmax, compared_parts, showing
 from ..errors import PyquantError
 from ..program.model import Model, copy_model
 from ..program.parameters import Array
 from ..program.predictor import Hook, Optimization, See, all_cores, make_predictor, run_outputs
-from .compared import before_softmax, compared_parts, showing
-from .outcome import worst
-from .output_sums import differences
+from .outcome import differences, worst
 
 
 class Rounding(NamedTuple):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from ..comparison.similarity import Similarity
+from ..comparison.compared import Compared
+from ..comparison.output_sums import OutputSums
+from ..comparison.similarity import Similarity, as_float
 from ..plain import plain
+from ..program.parameters import Array
 from ..program.predictor import all_cores
 from ..shown import as_html
 from .kernel_times import KernelTime, shares
@@ -43,6 +46,19 @@ class OutputDifference(NamedTuple):
 def worst(errors: Sequence[OutputDifference]) -> OutputDifference:
     """Return the error of the largest power, NaN before all others."""
     return max(errors, key=lambda one: math.inf if math.isnan(one.power) else one.power)
+
+
+def differences(
+    parts: Sequence[Compared], expected: Iterable[list[Array]], found: Iterable[list[Array]]
+) -> list[OutputDifference]:
+    """Return how far the parts of outputs are from what they should be, over all batches."""
+    sums = [OutputSums(part.least) for part in parts]
+    for outputs, references in zip(found, expected):
+        for one, reference, output in zip(sums, references, outputs):
+            one.add(as_float(reference), as_float(output))
+    return [
+        OutputDifference(str(part), one.similarity, one.power) for part, one in zip(parts, sums)
+    ]
 
 
 @dataclass(frozen=True)

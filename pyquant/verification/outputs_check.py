@@ -8,15 +8,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..calibration.data import Feed
+from ..comparison.compared import Compared
 from ..errors import PyquantError
 from ..program import proto
 from ..program.model import Model
 from ..program.parameters import Array
-from .compared import Compared
 from .departures import Departure
 from .kernel_times import KernelTime
-from .outcome import Findings, OutputDifference, worst
-from .output_sums import differences
+from .outcome import Findings, OutputDifference, differences, worst
 from .turns import Times
 
 # Batches of data for each one that a result is checked on. One alone may be unlike the others.

@@ -9,12 +9,12 @@ from functools import cached_property, partial
 from importlib.util import find_spec
 
 from ..calibration.data import Feed
+from ..comparison.compared import Compared, before_softmax, compared_parts, showing
 from ..errors import UnsupportedError
 from ..program.model import Model, copy_model
 from ..program.op import Op, ops_of
 from ..program.parameters import Array
 from ..program.segments import model_of_ops
-from .compared import Compared, before_softmax, compared_parts, showing
 from .outcome import Findings, worst
 from .outputs_check import OutputsCheck, first_sample
 from .turns import Times, in_turns

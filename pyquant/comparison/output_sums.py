@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from ..comparison.similarity import ErrorSums, Similarity, as_float
 from ..program.parameters import Array
-from .compared import Compared
-from .outcome import OutputDifference
+from .similarity import ErrorSums, Similarity
 
 _LEAST_VARIATION = 0.01  # of an output, as a share of its power
 
@@ -24,7 +21,7 @@ class OutputSums:
 
     def __init__(self, least: float) -> None:
         self._least, self._sums = least, ErrorSums()
-        self._columns: list[_Columns] = []  # of each batch
+        self._columns: _Columns | None = None
 
     def add(self, expected: Array, found: Array) -> None:
         """Add a batch of float outputs and of int8 ones."""
@@ -32,7 +29,8 @@ class OutputSums:
             self._sums.noise = math.nan
         elif np.isfinite(expected).all():  # otherwise nothing is known
             self._sums.add(expected, found)
-            self._columns.append(_Columns.of(expected))
+            columns = _Columns.of(expected)
+            self._columns = columns if self._columns is None else self._columns.with_rows(columns)
 
     @property
     def similarity(self) -> Similarity | None:
@@ -54,29 +52,14 @@ class OutputSums:
 
     def _variation(self) -> float:
         """Return the sum of squares around the mean: of each column, if there are columns."""
-        rows = sum(one.rows for one in self._columns)
-        if rows < 2 or len({one.totals.size for one in self._columns}) > 1:
+        if self._columns is None or self._columns.rows < 2:
             return self._sums.variation
-        totals = np.sum([one.totals for one in self._columns], axis=0)
-        squares = np.sum([one.squares for one in self._columns], axis=0)
+        rows, totals, squares = self._columns
         return float((squares - totals**2 / rows).sum()) * rows / (rows - 1)
 
 
-def differences(
-    parts: Sequence[Compared], expected: Iterable[list[Array]], found: Iterable[list[Array]]
-) -> list[OutputDifference]:
-    """Return how far the parts of outputs are from what they should be, over all batches."""
-    sums = [OutputSums(part.least) for part in parts]
-    for outputs, references in zip(found, expected):
-        for one, reference, output in zip(sums, references, outputs):
-            one.add(as_float(reference), as_float(output))
-    return [
-        OutputDifference(str(part), one.similarity, one.power) for part, one in zip(parts, sums)
-    ]
-
-
 class _Columns(NamedTuple):
-    """Sums over the rows of a batch of scores or features; no rows if it has no two dimensions."""
+    """Sums over rows of scores or features; no rows if they have no two dimensions."""
 
     rows: int
     totals: Array  # float64[columns]
@@ -85,6 +68,17 @@ class _Columns(NamedTuple):
     @classmethod
     def of(cls, batch: Array) -> _Columns:
         if batch.ndim != 2:
-            return cls(0, np.zeros(0), np.zeros(0))
+            return _NO_COLUMNS
         values = batch.astype(np.float64)
         return cls(len(values), values.sum(axis=0), np.square(values).sum(axis=0))
+
+    def with_rows(self, others: _Columns) -> _Columns:
+        """Return the sums over these rows and others; no rows if they have other columns."""
+        if self.totals.size != others.totals.size:
+            return _NO_COLUMNS
+        return _Columns(
+            self.rows + others.rows, self.totals + others.totals, self.squares + others.squares
+        )
+
+
+_NO_COLUMNS = _Columns(0, np.zeros(0), np.zeros(0))
