@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from .calibration.data import Feed
 from .calibration.iteration import Source
 from .calibration.run import CHECKPOINT_EVERY
 from .calibration.state import Calibration
@@ -48,7 +49,7 @@ from .static_mode.options import (
 from .static_mode.placement import HERE, PLACES, fastest
 from .static_mode.plan import Plan, plan_static
 from .static_mode.ranking import ranked_ops
-from .static_mode.repair import Decide, check_and_repair, keep_settings_that_help
+from .static_mode.repair import Checked, Decide, check_and_repair, keep_settings_that_help
 from .verification.check import Check
 from .verification.outcome import Verification
 from .verification.outputs_check import OutputsCheck
@@ -279,71 +280,9 @@ def quant_post_static(
     )
     if plan_for == HERE:
         _check_measurable(options, verify)
-    watch = Stopwatch()
-    model = load_model(model_dir, model_filename, params_filename)
-    if compute_in_float32(model):
-        notes.append(_HALF_NOTE)
-    options = options.where_tight(model)
-    if options.most_bytes is not None:
-        _refuse_runs(options.most_bytes, plan_for=plan_for, eval_function=eval_function)
     output = _Output(Path(quantize_model_path), save_model_filename, save_params_filename)
-    lost = misfused(model)
-    plan = _planned(model, options, output)
-    watch.lap("load")
-    observations = observe(model, plan, options)
-    watch.lap("calibrate")
-    plan = without_always_zero(plan, observations.statistics)
-    check_given(options, plan.int8.observed)
-    notes += [
-        *observations.notes,
-        *_format_notes(model, plan),
-        *notes_on_data(model, observations.statistics),
-    ]
-    if lost and plan.target.runs_here:
-        notes.append(_fusion_note(lost))
-    if verify and options.most_bytes is not None:
-        notes.append(_unchecked_note(options.most_bytes))
-        verify = False
-    check: OutputsCheck | None = None
-    decide_anew: Decide | None = None
-    if verify and observations.feeds:
-        check, unchecked = _check_of(model, plan, observations, options)
-        notes += unchecked
-        watch.lap("check")
-    if check is not None:
-        decide_anew = _deciding_anew(plan, observations, options, watch, check)
-    plan, decisions = _decided(plan, observations, options, watch, check)
-    notes += _settings_left_out(options, decisions.options)
-    if eval_function is not None:
-        source = load_model(model_dir, model_filename, params_filename)
-        compute_in_float32(source)
-        plan, note = _controlled(source, plan, decisions, observations, eval_function, max_drop)
-        notes.append(note)
-        watch.lap("accuracy control")
-    verification: Verification | None = None
-    checked = None
-    if check is not None:
-        repairs = eval_function is None
-        try:
-            checked = check_and_repair(plan, decisions, check, repairs, decide_anew)
-        except UnsupportedError as error:
-            if plan.target.runs_here:
-                raise
-            notes.append(f"the result was not checked: {error}")
-    if check is not None and checked is not None:
-        if plan_for == HERE:
-            checked = fastest(checked, check)
-        plan, decisions, emitted = checked.plan, checked.decisions, checked.emitted
-        verification = checked.verification(check)
-        watch.lap("check")
-    else:
-        emitted = emit(plan, decisions)
-        watch.lap("quantize")
-    if isinstance(check, RuntimeCheck) and checked is not None:
-        notes.append(check.integers(emitted.model))
-        if plan_for is None and verification is not None and verification.speedup < _SLOWER:
-            notes.append(SLOWER_NOTE)
-    return output.write(model, plan, decisions, emitted, verification, notes, watch)
+    read = partial(load_model, model_dir, model_filename, params_filename)
+    return _Call(options, read, output, verify, plan_for, notes).result()
 
 
 quant_post = quant_post_static
@@ -405,86 +344,198 @@ class _Output:
         return write_onnx(files, to_onnx(int8), path)
 
 
+@dataclass
+class _Call:
+    """A call of `quant_post_static`, with its stages in their order."""
+
+    options: Options
+    read: Callable[[], Model]
+    output: _Output
+    verify: bool
+    plan_for: str | None
+    notes: list[str]
+    watch: Stopwatch = field(default_factory=Stopwatch)
+
+    def result(self) -> QuantizationResult:
+        model = self._loaded()
+        plan = self._planned(model)
+        observations = observe(model, plan, self.options)
+        self.watch.lap("calibrate")
+        plan = self._observed(model, plan, observations)
+        check = self._check_of(model, plan, observations)
+        decide_anew = self._deciding_anew(plan, observations, check)
+        plan, decisions = self._decided(plan, observations, check)
+        checked = self._checked(plan, decisions, check, decide_anew)
+        if check is None or checked is None:
+            emitted = emit(plan, decisions)
+            self.watch.lap("quantize")
+            return self._written(model, plan, decisions, emitted, None)
+        verification = checked.verification(check)
+        self.watch.lap("check")
+        self._note_speed(check, checked, verification)
+        return self._written(model, checked.plan, checked.decisions, checked.emitted, verification)
+
+    def _loaded(self) -> Model:
+        model = self.read()
+        if compute_in_float32(model):
+            self.notes.append(_HALF_NOTE)
+        self.options = self.options.where_tight(model)
+        if self.options.most_bytes is not None:
+            needing = {"plan_for": self.plan_for, "eval_function": self.options.eval_function}
+            _refuse_runs(self.options.most_bytes, needing)
+        lost = misfused(model)
+        if lost and self.options.target.runs_here:
+            self.notes.append(_fusion_note(lost))
+        return model
+
+    def _planned(self, model: Model) -> Plan:
+        """Return the plan; raise an error if the result could not be written as asked for."""
+        plan, output = plan_static(model, self.options), self.output
+        check_targets(model, output.directory, output.program, output.parameters)
+        check_given(self.options, plan.int8.observed)
+        runtime = _runtime(self.options)
+        if runtime is not None and self.options.most_bytes is None:
+            refuse_unreadable(runtime, plan.int8.model)
+        self.watch.lap("load")
+        return plan
+
+    def _observed(self, model: Model, plan: Plan, observations: Observations) -> Plan:
+        """Return the plan without what is always zero."""
+        plan = without_always_zero(plan, observations.statistics)
+        check_given(self.options, plan.int8.observed)
+        self.notes += observations.notes
+        self.notes += _format_notes(model, plan)
+        self.notes += notes_on_data(model, observations.statistics)
+        return plan
+
+    def _check_of(
+        self, model: Model, plan: Plan, observations: Observations
+    ) -> OutputsCheck | None:
+        """Return the check where the result is to run; None if it cannot be made."""
+        feeds, batches = observations.feeds, observations.batches
+        if not self.verify or not feeds:
+            return None
+        if self.options.most_bytes is not None:
+            self.notes.append(_unchecked_note(self.options.most_bytes))
+            return None
+        check: OutputsCheck | None = None
+        if plan.target.runs_here:
+            check = Check(model, feeds, batches)
+        elif (runtime := _runtime(self.options)) is not None:
+            check = self._runtime_check(runtime, model, feeds, batches)
+        self.watch.lap("check")
+        return check
+
+    def _runtime_check(
+        self, runtime: Runtime, model: Model, feeds: Sequence[Feed], batches: int
+    ) -> RuntimeCheck | None:
+        if not is_installed(runtime):
+            self.notes.append(
+                f"the result was not run, as {runtime.name} is not installed: "
+                f"pyquant's extra '{runtime.extra}'"
+            )
+            return None
+        try:
+            return RuntimeCheck(runtime, model, feeds, batches)
+        except UnsupportedError as error:
+            self.notes.append(_why_unchecked(error))
+            return None
+
+    def _deciding_anew(
+        self, plan: Plan, observations: Observations, check: OutputsCheck | None
+    ) -> Decide | None:
+        """Return what decides by more accurate settings, for a repair; None if some were given."""
+        accurate = self.options.with_accuracy_settings
+        if accurate is None or check is None:
+            return None
+        # The parameters of a plan's model may take factors in.
+        as_planned = plan.on(copy_model(plan.int8.model))
+        return partial(
+            keep_settings_that_help, as_planned, observations, accurate, self.watch, check
+        )
+
+    def _decided(
+        self, plan: Plan, observations: Observations, check: OutputsCheck | None
+    ) -> tuple[Plan, Decisions]:
+        """Decide; keep settings for accuracy that help, and what a metric needs in float."""
+        if check is None or not self.options.accuracy_settings:
+            decisions = decide(plan, observations, self.options, self.watch)
+        else:
+            best = keep_settings_that_help(plan, observations, self.options, self.watch, check)
+            plan, decisions = best.plan, best.decisions
+            self.notes += _settings_left_out(self.options, decisions.options)
+        if self.options.eval_function is not None:
+            plan = self._controlled(plan, decisions, observations, self.options.eval_function)
+        return plan, decisions
+
+    def _controlled(
+        self, plan: Plan, decisions: Decisions, observations: Observations, metric: Metric
+    ) -> Plan:
+        """Return the plan without the ops that cost the metric too much."""
+        source = self.read()
+        compute_in_float32(source)
+        ranked = ranked_ops(plan, decisions, observations.feeds[0])
+        found = control(
+            source,
+            lambda ops: emit(plan.of(ops), decisions).model,
+            ranked,
+            metric,
+            self.options.max_drop,
+        )
+        self.notes.append(str(found))
+        self.watch.lap("accuracy control")
+        return plan.without(found.kept, "accuracy control")
+
+    def _checked(
+        self,
+        plan: Plan,
+        decisions: Decisions,
+        check: OutputsCheck | None,
+        decide_anew: Decide | None,
+    ) -> Checked | None:
+        """Return what was checked and repaired; None if it could not be run."""
+        if check is None:
+            return None
+        repairs = self.options.eval_function is None
+        try:
+            checked = check_and_repair(plan, decisions, check, repairs, decide_anew)
+        except UnsupportedError as error:
+            if plan.target.runs_here:
+                raise
+            self.notes.append(_why_unchecked(error))
+            return None
+        return fastest(checked, check) if self.plan_for == HERE else checked
+
+    def _note_speed(
+        self, check: OutputsCheck, checked: Checked, verification: Verification
+    ) -> None:
+        """Say what computes with integers in another runtime, and whether that is slow."""
+        if not isinstance(check, RuntimeCheck):
+            return
+        self.notes.append(check.integers(checked.emitted.model))
+        if self.plan_for is None and verification.speedup < _SLOWER:
+            self.notes.append(SLOWER_NOTE)
+
+    def _written(
+        self,
+        model: Model,
+        plan: Plan,
+        decisions: Decisions,
+        emitted: Emitted,
+        verification: Verification | None,
+    ) -> QuantizationResult:
+        return self.output.write(
+            model, plan, decisions, emitted, verification, self.notes, self.watch
+        )
+
+
 def _is_onnx(plan: Plan) -> bool:
     return plan.target.form == "onnx"
-
-
-def _planned(model: Model, options: Options, output: _Output) -> Plan:
-    """Return the plan; raise an error if the result could not be written as asked for."""
-    plan = plan_static(model, options)
-    check_targets(model, output.directory, output.program, output.parameters)
-    check_given(options, plan.int8.observed)
-    runtime = _runtime(options)
-    if runtime is not None and options.most_bytes is None:
-        refuse_unreadable(runtime, plan.int8.model)
-    return plan
 
 
 def _runtime(options: Options) -> Runtime | None:
     """Return the runtime that a target is for; None if that is Paddle."""
     return RUNTIMES.get(canonical_backend(options.deploy_backend))
-
-
-def _check_of(
-    model: Model, plan: Plan, observations: Observations, options: Options
-) -> tuple[OutputsCheck | None, list[str]]:
-    """Return the check where the result is to run; None if it cannot be made, and a note on why."""
-    feeds, batches, runtime = observations.feeds, observations.batches, _runtime(options)
-    if plan.target.runs_here:
-        return Check(model, feeds, batches), []
-    if runtime is None:
-        return None, []
-    if not is_installed(runtime):
-        return None, [
-            f"the result was not run, as {runtime.name} is not installed: "
-            f"pyquant's extra '{runtime.extra}'"
-        ]
-    try:
-        return RuntimeCheck(runtime, model, feeds, batches), []
-    except UnsupportedError as error:
-        return None, [f"the result was not checked: {error}"]
-
-
-def _deciding_anew(
-    plan: Plan, observations: Observations, options: Options, watch: Stopwatch, check: OutputsCheck
-) -> Decide | None:
-    """Return what decides with more accurate settings, for a repair; None if some were given."""
-    accurate = options.with_accuracy_settings
-    if accurate is None:
-        return None
-    # The parameters of a plan's model may take factors in.
-    as_planned = plan.on(copy_model(plan.int8.model))
-    return partial(keep_settings_that_help, as_planned, observations, accurate, watch, check)
-
-
-def _decided(
-    plan: Plan,
-    observations: Observations,
-    options: Options,
-    watch: Stopwatch,
-    check: OutputsCheck | None,
-) -> tuple[Plan, Decisions]:
-    """Decide; if settings for accuracy were given, and there is a check, keep those that help."""
-    if check is None or not options.accuracy_settings:
-        return plan, decide(plan, observations, options, watch)
-    best = keep_settings_that_help(plan, observations, options, watch, check)
-    return best.plan, best.decisions
-
-
-def _controlled(
-    source: Model,
-    plan: Plan,
-    decisions: Decisions,
-    observations: Observations,
-    metric: Metric,
-    max_drop: float,
-) -> tuple[Plan, str]:
-    """Return the plan without the ops that cost the metric too much, and a note on them."""
-    ranked = ranked_ops(plan, decisions, observations.feeds[0])
-    found = control(
-        source, lambda ops: emit(plan.of(ops), decisions).model, ranked, metric, max_drop
-    )
-    return plan.without(found.kept, "accuracy control"), str(found)
 
 
 def _activation_tensors(emitted: Emitted, ops: Sequence[WeightedOp]) -> list[QuantizedTensor]:
@@ -522,7 +573,7 @@ def _settings_left_out(asked: Options, taken: Options) -> list[str]:
     ]
 
 
-def _refuse_runs(limit: int, **needing: Any) -> None:
+def _refuse_runs(limit: int, needing: Mapping[str, Any]) -> None:
     """Refuse what runs the model as a whole, which does not fit into the limit."""
     for name, value in needing.items():
         if value is not None:
@@ -530,6 +581,10 @@ def _refuse_runs(limit: int, **needing: Any) -> None:
                 f"{name}: it runs the model as a whole, which does not fit into {as_text(limit)}. "
                 "Leave it out, or give more memory_limit."
             )
+
+
+def _why_unchecked(error: UnsupportedError) -> str:
+    return f"the result was not checked: {error}"
 
 
 def _unchecked_note(limit: int) -> str:
