@@ -58,8 +58,9 @@ DATA: dict[str, list[Any]] = {
 
 @pytest.fixture(autouse=True)
 def small_segments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut small networks, too."""
+    """Cut small networks, too, and let small weights be inputs."""
     monkeypatch.setattr(segments, "LEAST_BYTES", LEAST_BYTES)
+    monkeypatch.setattr(segments, "_WORTH_AN_INPUT", 1)
 
 
 @pytest.fixture
@@ -97,6 +98,21 @@ def test_segments_make_the_same_model(
     monkeypatch.setattr(sequential, "whole_bytes", lambda model: 1 << 62)
     again = quantized(source, tmp_path / "parts", iter(DATA[net]), memory_limit=LIMIT, **given)
     assert again == expected
+
+
+def test_weights_that_are_inputs_compute_what_parameters_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = decoder(tmp_path / "in")
+    model = pyquant.load_model(source)
+    inputs = [segments.segment_model(model, one)[1] for one in segments.cut(model)]
+    read = {name for op in model.ops() if op.type == "matmul_v2" for name in op.inputs("Y")}
+    found = {name for weights in inputs for name in weights}
+    assert len(found & read) > len(read & model.parameters.keys()) / 2
+    as_inputs = quantized(source, tmp_path / "inputs", DATA["decoder"])
+    monkeypatch.setattr(segments, "_WORTH_AN_INPUT", 1 << 40)
+    assert not any(segments.segment_model(model, one)[1] for one in segments.cut(model))
+    assert as_inputs == quantized(source, tmp_path / "files", DATA["decoder"])
 
 
 @pytest.mark.usefixtures("tight")
@@ -355,6 +371,8 @@ def test_another_call_with_the_checkpoint_is_refused(
     if not has_locks:
         no_locks = Mock(side_effect=OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP)))
         monkeypatch.setattr("fcntl.flock", no_locks)
+        # Other processes, which have locks, take temporary files without them for left behind.
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
     def beside() -> Iterator[Any]:
         yield tokens(2)[0]

@@ -16,7 +16,14 @@ from ..errors import ActivationError, CalibrationDataError, ModelFileError
 from ..program.model import Model
 from ..program.op_facts import Fact, has
 from ..program.parameters import Array
-from ..program.predictor import Hook, Optimization, all_cores, make_predictor, set_inputs
+from ..program.predictor import (
+    Hook,
+    Optimization,
+    all_cores,
+    make_predictor,
+    set_inputs,
+    share_inputs,
+)
 from .channel_statistics import by_channel
 from .data import Feed
 from .layouts import Layout, found_layout, is_dense
@@ -52,14 +59,17 @@ class Forward:
         threads: int | None = None,
         observers: Observers | None = None,
         runs_to_end: bool = False,
+        shared: Mapping[str, Array] | None = None,
     ) -> None:
         """Make the Predictor of a model, which reads the model's files again.
 
         ``threads`` is for the forward pass and the kernels; None uses every core of the process.
-        With ``runs_to_end``, `outputs` are computed, too.
+        With ``runs_to_end``, `outputs` are computed, too. ``shared`` are inputs that are the same
+        in each run, and are read where they lie.
         """
         self._observers = observers or {}
         self._runs_to_end = runs_to_end
+        self._shared = shared or {}
         self._model = model
         self._names = frozenset(names)
         self._threads = threads or all_cores()
@@ -112,6 +122,7 @@ class Forward:
             except ModelFileError:
                 if not self._rest:
                     raise
+        share_inputs(self._predictor, self._shared)
         self._hook = Hook(self._predictor, self._names)
 
     def _ran(self, feed: Feed) -> bool:

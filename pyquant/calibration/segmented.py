@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..program.mapped_files import forget_pages
 from ..program.model import Model
 from ..program.op import ops_of
 from ..program.parameters import Array
@@ -87,12 +88,14 @@ class SegmentForward:
         self, model: Model, part: Part, threads: int | None, observers: Observers | None
     ) -> None:
         self._segment = part.segment
+        alone, self._weights = segment_model(model, part.segment)
         self._forward = Forward(
-            segment_model(model, part.segment),
+            alone,
             part.names,
             threads,
             observers,
             runs_to_end=bool(part.segment.outputs),
+            shared=self._weights,
         )
 
     def run(self, known: Mapping[str, Array], batch: int, statistics: Statistics) -> Feed:
@@ -101,6 +104,11 @@ class SegmentForward:
         self._forward.run(inputs, batch, statistics)
         outputs = self._segment.outputs
         return dict(zip(outputs, self._forward.outputs())) if outputs else {}
+
+    def forget_weights(self) -> None:
+        """Free the memory of weights that are mapped from a file."""
+        for weight in self._weights.values():
+            forget_pages(weight)
 
 
 class _Chain:

@@ -219,6 +219,7 @@ class _Run:
             outputs = forward.run(self._boundaries.read(batch, makers), batch, self._statistics)
             if outputs:
                 self._boundaries.write(index, batch, outputs)
+        forward.forget_weights()
         for name in part.names:
             for one in self._moments.get(name, ()):
                 one.move_to_file()

@@ -89,6 +89,18 @@ def set_inputs(predictor: Any, feed: Mapping[str, Array]) -> None:
         predictor.get_input_handle(name).copy_from_cpu(array)
 
 
+def share_inputs(predictor: Any, arrays: Mapping[str, Array]) -> None:
+    """Let a Predictor read inputs of all later runs where they lie: they must stay there."""
+    from paddle import CPUPlace
+    from paddle.base import core
+
+    kind = getattr(core, "DenseTensor", None) or core.LoDTensor  # 3.x, 2.6
+    for name, array in arrays.items():
+        tensor = kind()
+        tensor.set(array, CPUPlace(), True)  # without a copy
+        predictor.get_input_handle(name).share_external_data(tensor)
+
+
 def run_outputs(predictor: Any, feed: Mapping[str, Array]) -> list[Array]:
     """Run one batch and return copies of the outputs."""
     set_inputs(predictor, feed)

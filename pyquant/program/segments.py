@@ -15,6 +15,7 @@ from functools import cache, cached_property
 from . import proto
 from .model import Model
 from .op import Op, make_op, ops_of, replace_ops
+from .parameters import Array
 from .quantizable import QUANTIZABLE_OPS, multiplications_for
 
 LEAST_BYTES = 1 << 27
@@ -23,6 +24,10 @@ LEAST_BYTES = 1 << 27
 _MOST_TIMES_LEAST = 6  # as far ahead a narrower place is looked for
 _ABOUT_AS_NARROW = 1.25  # a place so near to the narrowest one is as good, and comes earlier
 _ASSUMED_LENGTH = 64  # of an axis of unknown size that is not the batch
+
+# Ops whose kernels read a weight as it is stored, and the slot of the weight.
+_READ_IN_PLACE = {("matmul_v2", "Y"), ("lookup_table_v2", "W")}
+_WORTH_AN_INPUT = 1 << 20  # bytes
 
 _PASSED_ON = {
     proto.data_type_of(name) for name in ("float32", "float16", "int32", "int64", "uint8", "bool")
@@ -235,16 +240,47 @@ def multiplications(model: Model, segments: Sequence[Segment], samples: int, len
     return found
 
 
-def segment_model(model: Model, segment: Segment) -> Model:
-    """Return a segment as a model, whose inputs and outputs are those of the segment."""
-    ops = [op for op in ops_of(model.program.blocks[0]) if op.type not in ("feed", "fetch")]
-    return model_of_ops(
-        model,
-        ops[segment.first : segment.end],
-        segment.inputs,
-        segment.outputs,
-        segment.parameters,
-    )
+def segment_model(model: Model, segment: Segment) -> tuple[Model, dict[str, Array]]:
+    """Return a segment as a model, and the weights that are inputs of it.
+
+    A Predictor reads its parameters from a file, which would have to be written. Large weights that
+    its kernels read as they lie in the model's own file are inputs in their place. The other inputs
+    are those of the segment, as the outputs are.
+    """
+    every = [op for op in ops_of(model.program.blocks[0]) if op.type not in ("feed", "fetch")]
+    ops = every[segment.first : segment.end]
+    weights = _read_in_place(model, ops, segment.parameters)
+    inputs = (*segment.inputs, *weights)
+    names = [name for name in segment.parameters if name not in weights]
+    alone = model_of_ops(model, ops, inputs, segment.outputs, names)
+    for var in alone.program.blocks[0].vars:
+        if var.name in weights:
+            var.persistable = False
+    return alone, weights
+
+
+def _read_in_place(model: Model, ops: Sequence[Op], names: Sequence[str]) -> dict[str, Array]:
+    """Return large weights that only products and embeddings read, but not all parameters.
+
+    Paddle 2.6 loads no file that holds nothing.
+    """
+    readers: dict[str, set[tuple[str, str]]] = {name: set() for name in names}
+    for op in ops:
+        for slot in op.desc.inputs:
+            for name in slot.arguments:
+                if name in readers:
+                    readers[name].add((op.type, slot.parameter))
+    made = model.derived.keys() | model.pending.keys()
+    found = {
+        name: model.parameters[name]
+        for name, slots in readers.items()
+        if slots <= _READ_IN_PLACE and name not in made
+        if model.parameters[name].nbytes >= _WORTH_AN_INPUT
+    }
+    if len(found) == len(names):
+        smallest = min(found, key=lambda name: found[name].nbytes, default="")
+        found.pop(smallest, None)
+    return found
 
 
 def model_of_ops(
