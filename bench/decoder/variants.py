@@ -12,59 +12,70 @@ from typing import Any
 import pyquant
 
 from ..child import in_child
+from . import peers
 from .text import Texts
 
 
 @dataclass(frozen=True)
-class Quantized:
-    """A quantized decoder.
+class Made:
+    """What a variant wrote.
 
     Attributes:
-        paths: its two files.
-        calibrating: the seconds that calibration took, 0 if there was none.
-        total: the seconds that the whole call took.
-        megabytes: its peak of memory, with Paddle.
+        paths: the program and its parameters, which may be one file.
+        calibrating: the seconds that calibration took, 0 if they are not known.
         summary: what the call has to say.
     """
 
     paths: tuple[Path, Path]
-    calibrating: float
-    total: float
-    megabytes: float
-    summary: str
+    calibrating: float = 0.0
+    summary: str = ""
+
+
+@dataclass(frozen=True)
+class Quantized(Made):
+    """The same, with the seconds that the whole call took, and its peak of memory, with Paddle."""
+
+    total: float = 0.0
+    megabytes: float = 0.0
 
 
 def quantized_as(name: str, source: Path, directory: Path, batches: Sequence[Texts]) -> Quantized:
     """Write a variant of the decoder in ``source`` into a directory of ``directory``."""
-    result, megabytes = in_child(_quantize, name, source, directory / name, batches)
-    return Quantized(*result[:3], megabytes, result[3])
+    output = directory / name
+    output.mkdir()
+    (made, total), megabytes = in_child(_timed, name, source, output, batches)
+    return Quantized(made.paths, made.calibrating, made.summary, total, megabytes)
 
 
-def _quantize(
-    name: str, source: Path, output: Path, batches: Sequence[Texts]
-) -> tuple[tuple[Path, Path], float, float, str]:
+def _timed(name: str, source: Path, output: Path, batches: Sequence[Texts]) -> tuple[Made, float]:
     started = time.perf_counter()
-    result = VARIANTS[name](source, output, batches)
-    total = time.perf_counter() - started
-    assert result.params_path is not None
-    paths = result.model_path, result.params_path
-    return paths, result.seconds.get("calibrate", 0.0), total, str(result)
+    made = VARIANTS[name](source, output, batches)
+    return made, time.perf_counter() - started
 
 
-def _dynamic(
-    source: Path, output: Path, batches: Sequence[Texts], **settings: Any
-) -> pyquant.QuantizationResult:
-    return pyquant.quant_post_dynamic(source, output, **settings)
+def _made(result: pyquant.QuantizationResult) -> Made:
+    paths = result.model_path, result.params_path or result.model_path
+    return Made(paths, result.seconds.get("calibrate", 0.0), str(result))
 
 
-def _static(
-    source: Path, output: Path, batches: Sequence[Texts], **settings: Any
-) -> pyquant.QuantizationResult:
-    data = [{"ids": batch} for batch in batches]
-    return pyquant.quant_post_static(None, source, output, data_loader=data, **settings)
+def _dynamic(source: Path, output: Path, batches: Sequence[Texts], **settings: Any) -> Made:
+    return _made(pyquant.quant_post_dynamic(source, output, **settings))
 
 
-VARIANTS: Mapping[str, Callable[..., pyquant.QuantizationResult]] = {
+def _static(source: Path, output: Path, batches: Sequence[Texts], **settings: Any) -> Made:
+    data = [{peers.INPUT: batch} for batch in batches]
+    return _made(pyquant.quant_post_static(None, source, output, data_loader=data, **settings))
+
+
+def _float(write: Callable[[Path, Path], peers.Paths], source: Path, output: Path, _: Any) -> Made:
+    return Made(write(source, output))
+
+
+def _peer(quantize: Callable[..., peers.Paths], *given: Any) -> Made:
+    return Made(quantize(*given))
+
+
+VARIANTS: Mapping[str, Callable[[Path, Path, Sequence[Texts]], Made]] = {
     "dynamic": _dynamic,
     "int8 groups": partial(_dynamic, group_size=64),
     "4 bits": partial(_dynamic, weight_bits=4),
@@ -75,4 +86,12 @@ VARIANTS: Mapping[str, Callable[..., pyquant.QuantizationResult]] = {
     "static": _static,
     "abs_max": partial(_static, algo="abs_max"),
     "equalized": partial(_static, algo="abs_max", equalize=True),
+    "unchecked": partial(_static, verify=False),
+    "unchecked, OpenVINO": partial(_static, verify=False, deploy_backend="OpenVINO"),
+    "unchecked, ONNX": partial(_static, verify=False, deploy_backend="ONNX"),
+    "float, OpenVINO": partial(_float, peers.legacy),
+    "float, ONNX": partial(_float, peers.onnx_float),
+    "NNCF": partial(_peer, peers.nncf),
+    "quantize_static": partial(_peer, peers.quantize_static),
 }
+"""What quantizes the decoder, or has another runtime run it in float, by name."""
