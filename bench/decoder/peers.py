@@ -1,7 +1,8 @@
 """What other tools make of the decoder.
 
 Paddle's own PTQ is not among them. By channels it fails: ``quant_tensor`` takes the wrong axis of a
-weight that is read transposed. What it writes with one scale per weight, its int8 passes do not load.
+weight that is read transposed. Its int8 passes do not load what it writes with one scale per
+weight.
 """
 
 from __future__ import annotations
