@@ -182,12 +182,23 @@ def serve(connection: int, mark: int) -> None:
         memory[: len(text) + 1] = text + b"\0"
 
     tell_ops(tell)
+    _end_by_signals()
     try:
         __import__(module)
         answer = "done", getattr(sys.modules[module], name)(**arguments)
     except BaseException as error:  # every error goes back, Ctrl-C too
         answer = "raised", _sendable(error)
     waiting.send(answer)
+
+
+def _end_by_signals() -> None:
+    """Let signals end this process, in place of Paddle's handlers.
+
+    These need memory and locks: if SIGTERM comes while Paddle loads a model, they wait forever.
+    """
+    import paddle
+
+    paddle.disable_signal_handler()
 
 
 def _sendable(error: BaseException) -> BaseException:

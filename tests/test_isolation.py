@@ -75,6 +75,19 @@ def test_a_death_names_the_op_that_ran(source: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_signals_end_it_at_once(source: Path, tmp_path: Path) -> None:
+    """Paddle's handler of SIGTERM may wait forever, if the signal comes while Paddle loads."""
+    caught = []
+
+    def look() -> None:
+        status = Path(f"/proc/{child()}/status").read_text("ascii")
+        caught.append(int(status.partition("SigCgt:")[2].split()[0], 16))
+
+    quant_post_static(None, source, tmp_path / "out", data_loader=batches(look), isolate=True)
+    for number in (signal.SIGTERM, signal.SIGSEGV):
+        assert not caught[0] >> (number - 1) & 1
+
+
 def test_errors_are_as_without_it(source: Path, tmp_path: Path) -> None:
     wrong = [np.zeros((1, 3, 8, 8), np.int64)]
     with pytest.raises(CalibrationDataError, match="batch 0: input 'x' is int64"):
