@@ -324,6 +324,20 @@ def test_what_cannot_be_folded_is_as_it_was(tmp_path: Path) -> None:
     assert model.folded is None
 
 
+def test_factors_beyond_float32_are_infinite_and_no_warning(tmp_path: Path) -> None:
+    """As of a damaged variance; warnings are errors here."""
+    net = Net(IMAGES).conv(4).batch_norm().end()
+    (scale,) = (name for name in net.parameters if name.startswith("Scale"))
+    (variance,) = (name for name in net.parameters if name.startswith("Variance"))
+    net.parameters[scale] = np.full(4, 3e38, np.float32)
+    net.parameters[variance] = np.full(4, -9.99e-4, np.float32)  # with epsilon, 1e-6
+    net.save(tmp_path / "in")
+    model = load_model(tmp_path / "in")
+    fold(model)
+    (weight,) = (model.made(name) for name, one in model.parameters.items() if one.ndim == 4)
+    assert not np.isfinite(weight).all()
+
+
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Net(IMAGES).conv(4).batch_norm().end().save(tmp_path / "in")
     assert cli.main(["fold", str(tmp_path / "in"), str(tmp_path / "out")]) == 0

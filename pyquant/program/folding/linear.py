@@ -45,9 +45,9 @@ class LinearOp:
             (self._input_scale, self.inputs, self.layout.along_inputs),
         ):
             if (scale != 1).any():
-                factors: Any = np.broadcast_to(scale, channels).astype(np.float32)
                 out = None if values is self._stored.stored else values
                 with np.errstate(over="ignore", invalid="ignore"):  # why_float says so of a weight
+                    factors: Any = np.broadcast_to(scale, channels).astype(np.float32)
                     values = np.multiply(values, along(factors), out=out)
         return values
 
