@@ -66,19 +66,24 @@ def keep_apart(model: Model) -> None:
     An op that takes its shape reads the tensor between them as well. It costs a microsecond and
     runs everywhere. A tensor that others read is copied.
     """
-    dims = model.dims()
-    for block, found in zip(model.program.blocks, _unfit(model)):
-        if found:
-            _put_between(block, found, dims)
+    _keep_apart(model, _unfit(model))
 
 
 def kept_apart(model: Model) -> Model:
     """Return a copy that `keep_apart` has changed, or ``model`` if there is nothing to change."""
-    if not any(_unfit(model)):
+    unfit = _unfit(model)
+    if not any(unfit):
         return model
     made = copy_model(model)
-    keep_apart(made)
+    _keep_apart(made, unfit)
     return made
+
+
+def _keep_apart(model: Model, unfit: Sequence[Sequence[_Unfit]]) -> None:
+    dims = model.dims()
+    for block, found in zip(model.program.blocks, unfit):
+        if found:
+            _put_between(block, found, dims)
 
 
 def _unfit(model: Model) -> list[list[_Unfit]]:
