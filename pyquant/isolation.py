@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -196,9 +197,8 @@ def _end_by_signals() -> None:
 
     These need memory and locks: if SIGTERM comes while Paddle loads a model, they wait forever.
     """
-    import paddle
-
-    paddle.disable_signal_handler()
+    import_module(f"{__package__}.program.proto")  # imports Paddle, without its warnings
+    sys.modules["paddle"].disable_signal_handler()
 
 
 def _sendable(error: BaseException) -> BaseException:

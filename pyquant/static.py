@@ -193,7 +193,8 @@ def quant_post_static(
             ``"TensorRT"`` and ``"ARM"`` do not run on a CPU, and are not checked. Those for
             ``"ONNX"`` and ``"OpenVINO"`` are run in these runtimes, where they are installed.
         max_error: what the check bears: the rms error of an output, in percent of its variation.
-            Less keeps more ops in float, and more keeps fewer; infinity keeps none.
+            Less keeps more ops in float, and more keeps fewer. With infinity, ops stay in float
+            only where the run departs from the program, or an output is NaN.
         plan_for: None plans by rules, the same ones on every machine. ``"here"`` measures, too: of
             all int8, int8 for the ops that do nine tenths or half of the multiplications, and
             float, it writes what is fastest on this machine, in the runtime that the result is

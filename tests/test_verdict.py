@@ -32,7 +32,8 @@ def comparison(run: float, simulated: float) -> Comparison:
         ComparedTensor("second", "op output", ("fc",), Similarity(25.0, 1.0)),
         ComparedTensor("third", "op output", ("fc",), Similarity(24.0, 1.0)),
     ]
-    record = {"settings": {"algo": "KL", "equalize": True, "skip_tensor_list": ["c"]}}
+    settings = {"algo": "KL", "equalize": True, "skip_tensor_list": ["c"], "max_error": 2.0}
+    record = {"settings": settings}
     paths, weights = (Path("in/inference.pdmodel"), Path("o/m")), {"second": "b"}
     return Comparison(*paths, 1, 4, tensors, [], record=record, weights_of=weights)
 
@@ -54,7 +55,8 @@ def test_the_command_keeps_the_settings_and_the_op_in_float_where_the_error_grow
     assert "the op that computes 'second'" in found.sentences[-1]
     command = found.command
     assert command == (
-        "pyquant static in/inference.pdmodel -o o --data DATA --algo KL --equalize --skip c b"
+        "pyquant static in/inference.pdmodel -o o --data DATA --algo KL --max-error 2.0 --equalize "
+        "--skip c b"
     )
 
 

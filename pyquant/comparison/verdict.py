@@ -148,6 +148,7 @@ def _command(comparison: Comparison, record: dict[str, Any], culprit: str) -> st
 _OPTIONS: dict[str, Any] = {
     **{"deploy_backend": None, "processors": "any", "algo": "mse", "round_type": "round"},
     **{"hist_percent": 0.9999, "weight_bits": 8, "weight_quantize_type": "channel_wise_abs_max"},
+    "max_error": 5.0,
 }
 _SWITCHES = {
     ("bias_correction", False): "--no-bias-correction",

@@ -209,6 +209,7 @@ class Model:
         if isinstance(tensor, DerivedTensor):
             self.derived[name] = tensor
         else:
+            self.drop(name)
             self.parameters[name] = tensor
 
     def drop(self, name: str) -> None:
