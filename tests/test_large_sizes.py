@@ -177,15 +177,16 @@ def test_quantize(long: Any, size: int, bits: int) -> None:
             np.testing.assert_array_equal(again.reshape(-1, 3), back)
 
 
+@pytest.mark.parametrize(("bits", "search"), [(4, False), (8, True)])
 @pytest.mark.parametrize("inner", [1, 2**20])
-def test_groups(long: Any, size: int, inner: int) -> None:
+def test_groups(long: Any, size: int, inner: int, bits: int, search: bool) -> None:
     """A group's integers depend on its own values alone."""
     of, group = long("float16", size), 128
     outer = size // group // inner
     x = of.array[-outer * group * inner :].reshape(outer, group, inner)
-    integers, steps = kernels.quantize_groups(x, 4, search=False)
+    integers, steps = kernels.quantize_groups(x, bits, search=search)
     for first in (0, outer - 1):
-        expected = kernels.quantize_groups(x[first : first + 1], 4, search=False)
+        expected = kernels.quantize_groups(x[first : first + 1], bits, search=search)
         np.testing.assert_array_equal(integers[first : first + 1], expected[0])
         np.testing.assert_array_equal(steps[first : first + 1], expected[1])
 
@@ -195,6 +196,23 @@ def test_moments(long: Any, size: int) -> None:
     kernels.add_moments(of.array.reshape(-1, 3), moments)
     head, tail = (part.reshape(-1, 3).astype("f8") for part in (of.head, of.tail))
     np.testing.assert_array_equal(moments, head.T @ head * (size // PERIOD) + tail.T @ tail)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_scaled_columns(long: Any, size: int, dtype: str) -> None:
+    """Each row has a factor: 3 in the tail, and 1 before."""
+    of, times = long("float32", size), size // PERIOD
+    factors = long(dtype, PERIOD * times + TAIL, empty=True)
+    factors.head[:], factors.tail[:], factors.tail[-TAIL // 3 :] = 1, 1, 3
+    head, tail = (part.reshape(-1, 3).astype("f8") for part in (of.head, of.tail))
+    given = of.array.reshape(1, -1, 3), factors.array[-size // 3 :][None]
+    if dtype == "float32":
+        found = kernels.scaled_maxima(*given)
+        expected = np.maximum(np.abs(head).max(0), 3 * np.abs(tail).max(0))
+    else:
+        found = kernels.scaled_square_sums(*given)
+        expected = np.square(head).sum(0) * times + 3 * np.square(tail).sum(0)
+    np.testing.assert_array_equal(found[0], expected)
 
 
 def test_errors_of_products(long: Any, size: int) -> None:
