@@ -555,30 +555,40 @@ for _ in sys.stdin:
 
 
 def test_kills_cost_a_segment(tmp_path: Path, stopped_once: Path) -> None:
-    """Each call is a process of its own, of one that has imported Paddle and done nothing yet."""
-    source = stopped_once / "in"
+    """Each call is a process of its own, of one that has imported Paddle and done nothing yet.
+
+    Two of them are killed as soon as they have saved a segment.
+    """
+    source, checkpoint = stopped_once / "in", tmp_path / "c.npz"
     expected = quantized(source, tmp_path / "whole", tokens(3), round_type="adaround")
     np.savez(tmp_path / "data.npz", *tokens(3))
     command = [sys.executable, "-c", KILLED, source, tmp_path / "data.npz", tmp_path / "out"]
-    command.append(tmp_path / "c.npz")
+    command.append(checkpoint)
     reached = []
+
+    def saved() -> int:
+        return checkpoint.stat().st_mtime_ns if checkpoint.exists() else 0
+
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        for wait in (0.15, 0.3, None):
+        for is_killed in (True, True, False):
+            before = saved()
             print(file=process.stdin, flush=True)
             child = int(process.stdout.readline())
-            if wait is not None:
-                time.sleep(wait)
+            if is_killed:
+                while saved() == before:
+                    os.kill(child, 0)  # it is still there
+                    time.sleep(1e-3)
                 os.kill(child, signal.SIGKILL)
             ended = int(process.stdout.readline())
-            if (tmp_path / "c.npz").exists():
-                state = Calibration.load(tmp_path / "c.npz")
-                reached.append(6 if state.segments is None else state.segments.done)
+            state = Calibration.load(checkpoint)
+            reached.append(6 if state.segments is None else state.segments.done)
         process.stdin.close()
     assert ended == 0
     assert reached == sorted(reached)
+    assert reached[0] < reached[-1]
     assert model_bytes(tmp_path / "out") == expected
     assert not (tmp_path / "c.npz.segments").exists()
