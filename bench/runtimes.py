@@ -61,7 +61,8 @@ class Runtime:
     load: Callable[[Path], Run]
 
 
-def _onnx_float(task: Task, directory: Path) -> Path:
+def onnx_float(task: Task, directory: Path) -> Path:
+    """Write the folded float model for ONNX Runtime."""
     model = pyquant.load_model(task.program)
     pyquant.fold(model)
     return pyquant.save_onnx(model, directory / "float.onnx")[0]
@@ -73,7 +74,7 @@ def _onnx_int8(task: Task, directory: Path, **settings: Any) -> Path:
     return result.model_path
 
 
-def _quantize_static(task: Task, directory: Path, reduce_range: bool) -> Path:
+def by_quantize_static(task: Task, directory: Path, reduce_range: bool) -> Path:
     """Quantize the float model by ONNX Runtime's own tool."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -86,14 +87,15 @@ def _quantize_static(task: Task, directory: Path, reduce_range: bool) -> Path:
             return next(self._feeds, None)
 
     prepared = directory / "prepared.onnx"
-    quant_pre_process(_onnx_float(task, directory), prepared, skip_symbolic_shape=True)
+    quant_pre_process(onnx_float(task, directory), prepared, skip_symbolic_shape=True)
     path = directory / "model.onnx"
     options = {"per_channel": True, "reduce_range": reduce_range}
     quantize_static(prepared, path, Reader(), quant_format=QuantFormat.QDQ, **options)
     return path
 
 
-def _onnx_runtime(path: Path) -> Run:
+def run_by_onnx_runtime(path: Path) -> Run:
+    """Return what runs a file in ONNX Runtime, on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -103,7 +105,8 @@ def _onnx_runtime(path: Path) -> Run:
     return lambda feed: list(session.run(None, feed))
 
 
-def _openvino_float(task: Task, directory: Path) -> Path:
+def openvino_float(task: Task, directory: Path) -> Path:
+    """Write the float model as a ``.pdmodel``, which OpenVINO reads."""
     model = pyquant.load_model(task.program)
     return pyquant.save_model(model, directory, "float.pdmodel", "float.pdiparams")[0]
 
@@ -119,20 +122,22 @@ def _nncf(task: Task, directory: Path, **settings: Any) -> Path:
     import nncf
     import openvino
 
-    model = openvino.Core().read_model(_openvino_float(task, directory))
+    model = openvino.Core().read_model(openvino_float(task, directory))
     path = directory / "model.xml"
     data = nncf.Dataset(task.calibration)
     openvino.save_model(nncf.quantize(model, data, **settings), path, compress_to_fp16=False)
     return path
 
 
-def _nncf_transformer(task: Task, directory: Path) -> Path:
+def nncf_transformer(task: Task, directory: Path) -> Path:
+    """Quantize the float model by NNCF, with SmoothQuant, as for transformers."""
     import nncf
 
     return _nncf(task, directory, model_type=nncf.ModelType.TRANSFORMER)
 
 
-def _openvino(path: Path) -> Run:
+def run_by_openvino(path: Path) -> Run:
+    """Return what runs a file in OpenVINO, on one thread."""
     import openvino
 
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
@@ -144,28 +149,28 @@ RUNTIMES = (
     Runtime(
         "ONNX Runtime",
         {
-            FLOAT: _onnx_float,
+            FLOAT: onnx_float,
             "pyquant": _onnx_int8,
             "pyquant, 10 %": partial(_onnx_int8, max_error=10),
             "pyquant, VNNI": partial(_onnx_int8, processors="vnni"),
             "pyquant, unchecked": partial(_onnx_int8, verify=False),
-            "quantize_static": partial(_quantize_static, reduce_range=False),
-            "quantize_static, reduce_range": partial(_quantize_static, reduce_range=True),
+            "quantize_static": partial(by_quantize_static, reduce_range=False),
+            "quantize_static, reduce_range": partial(by_quantize_static, reduce_range=True),
         },
-        _onnx_runtime,
+        run_by_onnx_runtime,
     ),
     Runtime(
         "OpenVINO",
         {
-            FLOAT: _openvino_float,
+            FLOAT: openvino_float,
             "pyquant": _openvino_int8,
             "pyquant, 10 %": partial(_openvino_int8, max_error=10),
             "pyquant, VNNI": partial(_openvino_int8, processors="vnni"),
             "pyquant, unchecked": partial(_openvino_int8, verify=False),
             "NNCF": _nncf,
-            "NNCF, transformer": _nncf_transformer,
+            "NNCF, transformer": nncf_transformer,
         },
-        _openvino,
+        run_by_openvino,
     ),
 )
 

@@ -370,11 +370,14 @@ class _Call:
         if check is None or checked is None:
             emitted = emit(plan, decisions)
             self.watch.lap("quantize")
-            return self._written(model, plan, decisions, emitted, None)
+            return self.output.write(
+                model, plan, decisions, emitted, None, self.notes, self.watch
+            )
         verification = checked.verification(check)
         self.watch.lap("check")
         self._note_speed(check, checked, verification)
-        return self._written(model, checked.plan, checked.decisions, checked.emitted, verification)
+        found = checked.plan, checked.decisions, checked.emitted, verification
+        return self.output.write(model, *found, self.notes, self.watch)
 
     def _loaded(self) -> Model:
         model = self.read()
@@ -516,18 +519,6 @@ class _Call:
         self.notes.append(check.integers(checked.emitted.model))
         if self.plan_for is None and verification.speedup < _SLOWER:
             self.notes.append(SLOWER_NOTE)
-
-    def _written(
-        self,
-        model: Model,
-        plan: Plan,
-        decisions: Decisions,
-        emitted: Emitted,
-        verification: Verification | None,
-    ) -> QuantizationResult:
-        return self.output.write(
-            model, plan, decisions, emitted, verification, self.notes, self.watch
-        )
 
 
 def _is_onnx(plan: Plan) -> bool:

@@ -24,11 +24,11 @@ import pyquant
 
 from ..predictor import make_predictor, run_batch
 from ..report import Report, add_report
+from ..runtimes import Run, run_by_onnx_runtime, run_by_openvino
 from ..timing import median_seconds
 from .model import exported
-from .peers import INPUT
 from .text import CORPORA, TOKENS, Texts, chosen_texts, texts
-from .variants import VARIANTS, Quantized, quantized_as
+from .variants import INPUT, VARIANTS, Quantized, quantized_as
 
 _CACHE = Path.home() / ".cache" / "pyquant-bench" / "decoder"
 
@@ -114,9 +114,9 @@ def _loaded(model_path: Path, params_path: Path) -> Callable[[Texts], Logits]:
     """Return what runs a decoder on one thread, in the runtime that its files are for."""
     kind = model_path.suffix
     if kind == ".onnx":
-        return _by_onnx_runtime(model_path)
+        return _first_output(run_by_onnx_runtime(model_path))
     if kind == ".xml" or model_path.parent.name in _BY_OPENVINO:
-        return _by_openvino(model_path)
+        return _first_output(run_by_openvino(model_path))
     if kind == ".json":
         return partial(run_batch, make_predictor(model_path, params_path, "float"))
     names = model_path.name, params_path.name
@@ -126,21 +126,8 @@ def _loaded(model_path: Path, params_path: Path) -> Callable[[Texts], Logits]:
 _BY_OPENVINO = ("float, OpenVINO", "unchecked, OpenVINO")  # these are .pdmodel
 
 
-def _by_onnx_runtime(path: Path) -> Callable[[Texts], Logits]:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(str(path), options)
-    return lambda ids: np.asarray(session.run(None, {INPUT: ids})[0])
-
-
-def _by_openvino(path: Path) -> Callable[[Texts], Logits]:
-    import openvino
-
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    return lambda ids: np.array(compiled({INPUT: ids})[0])
+def _first_output(run: Run) -> Callable[[Texts], Logits]:
+    return lambda ids: np.asarray(run({INPUT: ids})[0])
 
 
 def _losses(logits: Logits, ids: Texts) -> NDArray[np.float32]:
