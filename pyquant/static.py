@@ -370,9 +370,7 @@ class _Call:
         if check is None or checked is None:
             emitted = emit(plan, decisions)
             self.watch.lap("quantize")
-            return self.output.write(
-                model, plan, decisions, emitted, None, self.notes, self.watch
-            )
+            return self.output.write(model, plan, decisions, emitted, None, self.notes, self.watch)
         verification = checked.verification(check)
         self.watch.lap("check")
         self._note_speed(check, checked, verification)
