@@ -195,7 +195,7 @@ def serve(connection: int, mark: int) -> None:
 def _end_by_signals() -> None:
     """Let signals end this process, in place of Paddle's handlers.
 
-    These need memory and locks: if SIGTERM comes while Paddle loads a model, they wait forever.
+    These need memory and locks: if SIGTERM comes while Paddle loads a model, they may wait forever.
     """
     import_module(f"{__package__}.program.proto")  # imports Paddle, without its warnings
     sys.modules["paddle"].disable_signal_handler()

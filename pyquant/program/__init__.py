@@ -3,5 +3,5 @@
 Start at `model`: a `Model` is a ``ProgramDesc`` and its parameters. `op` is a view of one op,
 `op_facts` knows op types, `graph` edits programs. `quantizable` finds the ops that have a weight,
 `weights` quantizes it, `targets` says what runs as int8 where.
-Of pyquant, it imports `kernels`, and modules without numbers: `errors`, `settings`, `progress`.
+Of pyquant, it imports only `kernels`, `errors`, `settings` and `progress`.
 """

@@ -1,8 +1,8 @@
 """Facts about op types that several passes need, one row each: a pass asks for a fact.
 
-To add an op, add a row to `FACTS`. To add an activation that oneDNN's kernels compute, add one that
-reads its attributes to `ACTIVATIONS`, too, and its function to `FUNCTIONS`. What one pass of Paddle
-or one target alone does with an op type is a table beside the code that follows it.
+To add an op, add a row to `FACTS`. An activation that oneDNN's kernels compute needs two more rows:
+one in `ACTIVATIONS` reads its attributes, and one in `FUNCTIONS` has its formula. What a single
+pass of Paddle or a single target does with an op type is a table beside the code that follows it.
 """
 
 from __future__ import annotations

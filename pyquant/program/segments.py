@@ -243,9 +243,9 @@ def multiplications(model: Model, segments: Sequence[Segment], samples: int, len
 def segment_model(model: Model, segment: Segment) -> tuple[Model, dict[str, Array]]:
     """Return a segment as a model, and the weights that are inputs of it.
 
-    A Predictor reads its parameters from a file, which would have to be written. Large weights that
-    its kernels read as they lie in the model's own file are inputs in their place. The other inputs
-    are those of the segment, as the outputs are.
+    A Predictor reads parameters from a file, which would have to be written. Large weights are
+    inputs instead: the kernels read them where they lie in the model's own file. The other inputs
+    and the outputs are those of the segment.
     """
     every = [op for op in ops_of(model.program.blocks[0]) if op.type not in ("feed", "fetch")]
     ops = every[segment.first : segment.end]
