@@ -11,6 +11,7 @@ PYBIND11_MODULE(_native, m) {
   pyquant::register_thresholds(m);
   pyquant::register_quantization(m);
   pyquant::register_rounding(m);
+  pyquant::register_error_sums(m);
   pyquant::register_mean_error(m);
   pyquant::register_scaled_inputs(m);
   pyquant::register_groups(m);

@@ -92,6 +92,9 @@ def mean_errors(
     groups: int,
     num_threads: int | None,
 ) -> NDArray[np.float64]: ...
+def error_sums(
+    reference: NDArray[Any], other: NDArray[Any], num_threads: int | None
+) -> tuple[float, float, float, float, float]: ...
 def scaled_square_sums(
     values: NDArray[np.float32], factors: NDArray[np.float64], num_threads: int | None
 ) -> NDArray[np.float64]: ...

@@ -32,6 +32,24 @@ from .arrays import Values, view_values
 _FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
+class Sums(NamedTuple):
+    """Sums in float64 over a reference x and another array y; see `error_sums`.
+
+    Attributes:
+        total: of x.
+        signal: of x^2.
+        noise: of (x - y)^2.
+        other: of y^2.
+        product: of x y.
+    """
+
+    total: float
+    signal: float
+    noise: float
+    other: float
+    product: float
+
+
 class Observation(NamedTuple):
     """What `observe` returns; a NaN among the values makes minimum and maximum NaN."""
 
@@ -450,6 +468,27 @@ def mean_errors(
     """
     matrix = _contiguous(values), _contiguous(integers), _aligned(steps)
     return _native.mean_errors(*matrix, _aligned(inputs), axis, groups, num_threads)
+
+
+def error_sums(
+    reference: NDArray[Any], other: NDArray[Any], *, num_threads: int | None = None
+) -> Sums:
+    """Return the sums of which a similarity is made: errors, powers and products.
+
+    Args:
+        reference: x, float32 or float64, of any shape.
+        other: y, with as many values of the same type.
+        num_threads: None uses OpenMP's default.
+
+    Returns:
+        The sums. All values become float64 before anything is computed of them. The sums that a
+        NaN enters are NaN.
+
+    Raises:
+        TypeError: the arrays are of another type.
+        ValueError: they do not have as many values.
+    """
+    return Sums(*_native.error_sums(_contiguous(reference), _contiguous(other), num_threads))
 
 
 def scaled_square_sums(

@@ -397,6 +397,39 @@ def test_bad_mean_errors_are_refused() -> None:
             kernels.mean_errors(*arguments)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [0, 1, 7, 8, 32771, 200_000])
+def test_sums_of_errors(restored_isa: None, size: int, dtype: Any) -> None:
+    generator = np.random.default_rng(size)
+    x = (3 + generator.standard_normal(size)).astype(dtype)
+    y = x + generator.standard_normal(size).astype(dtype) / 100
+    seen = set[kernels.Sums]()
+    for isa in _native.available_isas():
+        _native.set_isa(isa)
+        seen |= {kernels.error_sums(x, y, num_threads=threads) for threads in (1, 2, 7)}
+    if dtype == np.float32:
+        unaligned = np.empty(x.nbytes + 1, np.uint8)[1:].view(np.float32)
+        unaligned[:] = x
+        seen.add(kernels.error_sums(unaligned, y.reshape(-1, 1)))
+    (found,) = seen
+    a, b = x.astype(np.longdouble), y.astype(np.longdouble)
+    expected = [term.sum() for term in (a, a * a, (a - b) ** 2, b * b, a * b)]
+    np.testing.assert_allclose(found, np.array(expected, np.float64), 1e-12)
+
+
+def test_bad_sums_of_errors() -> None:
+    x = np.ones(9, np.float32)
+    x[3] = np.nan
+    sums = kernels.error_sums(x, np.ones_like(x))
+    assert np.isnan(sums[:3]).all()
+    assert sums.other == 9
+    with pytest.raises(ValueError, match="9 and 8"):
+        kernels.error_sums(x, x[:8])
+    for other in (np.ones(9), np.ones(9, np.int32)):
+        with pytest.raises(TypeError):
+            kernels.error_sums(x, other)
+
+
 @pytest.mark.parametrize(("groups", "rows", "columns"), SIZES)
 def test_sums_and_maxima_of_scaled_rows(
     restored_isa: None, groups: int, rows: int, columns: int

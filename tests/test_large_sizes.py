@@ -230,6 +230,20 @@ def test_errors_of_products(long: Any, size: int) -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+def test_sums_of_errors(long: Any, size: int) -> None:
+    of, times = long("float32", size), size // PERIOD
+    other = long("float32", size, empty=True)
+    other.head[:], other.tail[:] = 1, 2
+
+    def sums(part: Any, value: int) -> Any:
+        x = part.astype("f8")
+        terms = (x, x * x, (x - value) ** 2, np.full_like(x, value) ** 2, x * value)
+        return np.array([term.sum() for term in terms])
+
+    found = kernels.error_sums(of.array, other.array)
+    np.testing.assert_array_equal(found, sums(of.head, 1) * times + sums(of.tail, 2))
+
+
 def test_rounding(long: Any, size: int) -> None:
     of = long("float32", size)
     steps, moments = long("float32", size), np.ones((1, 1))

@@ -33,7 +33,7 @@ from pyquant.cli import main
 from pyquant.comparison.compared import Compared, compared_parts
 from pyquant.comparison.output_sums import OutputSums
 from pyquant.errors import SettingError, UnsupportedError
-from pyquant.program import proto
+from pyquant.program import proto, segments
 from pyquant.program.model import Model, copy_model
 from pyquant.program.predictor import make_int8_predictor, run_outputs
 from pyquant.static_mode import repair
@@ -472,6 +472,24 @@ def test_what_rounding_one_tensor_does_to_the_outputs(tmp_path: Path, channels: 
     by_channel = {name: Rounding(rounded, by_channel=True) for name in names}
     assert effects_of_rounding(model, by_channel, feed) == pytest.approx(found, rel=1e-2)
     assert min(found.values()) > 0
+
+
+def test_a_large_model_runs_from_the_segment_on_that_is_rounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = Net([-1, 4, 10, 10]).conv(8).act("relu").conv(8).act("relu").conv(8).conv(4).end()
+    source, feed = net.save(tmp_path / "in"), {"x": IMAGES[:2]}
+    model = load_model(source)
+
+    def rounded(values: Any) -> Any:
+        return np.rint(values * np.float32(2)) / np.float32(2)
+
+    names = [op.input("Input") for op in model.ops() if op.type == "conv2d"]
+    tensors = {name: Rounding(rounded, by_channel=False) for name in names}
+    expected = effects_of_rounding(model, tensors, feed)
+    monkeypatch.setattr(segments, "LEAST_BYTES", 1 << 10)
+    assert len(segments.cut(model)) > 2
+    assert effects_of_rounding(model, tensors, feed) == pytest.approx(expected, rel=1e-4)
 
 
 def test_pads_run_by_paddles_own_kernel(tmp_path: Path) -> None:

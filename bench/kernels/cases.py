@@ -52,6 +52,7 @@ def cases(size: int) -> Iterator[Case]:
     yield from _channel_reductions(gaussian)
     yield from _channel_pairs(gaussian)
     yield from _channel_sums(gaussian)
+    yield _error_sums(gaussian)
     yield _rows(gaussian)
     yield from _histograms(gaussian)
     yield from _thresholds(gaussian)
@@ -217,6 +218,23 @@ def _numpy_pair_max(array: NDArray[Any], axis: int, pairs_along: int) -> Any:
     every = np.abs(one[:, : other.shape[1]] + other)
     of_pairs = every.max(axis=tuple(range(1, values.ndim)), initial=0)
     return np.maximum(of_pairs, np.abs(values).max(axis=tuple(range(1, values.ndim))))
+
+
+def _error_sums(x: NDArray[np.float32]) -> Case:
+    """Return the sums that tell how far an output is from what it should be."""
+    other = x + np.float32(0.01) * x[::-1]
+
+    def by_numpy() -> NDArray[np.float64]:
+        a, b = x.astype(np.float64), other.astype(np.float64)
+        return np.array([a.sum(), a @ a, (a - b) @ (a - b), b @ b, a @ b])
+
+    return Case(
+        f"error_sums fp32 [{x.size}]",
+        lambda num_threads: np.array(kernels.error_sums(x, other, num_threads=num_threads)),
+        numpy(by_numpy, nearly),
+        values=x.size,
+        read=2 * x.nbytes,
+    )
 
 
 def _channel_sums(x: NDArray[np.float32]) -> Iterator[Case]:

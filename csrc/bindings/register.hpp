@@ -13,6 +13,7 @@ void register_histogram(pybind11::module_&);
 void register_thresholds(pybind11::module_&);
 void register_quantization(pybind11::module_&);
 void register_rounding(pybind11::module_&);
+void register_error_sums(pybind11::module_&);
 void register_mean_error(pybind11::module_&);
 void register_scaled_inputs(pybind11::module_&);
 void register_groups(pybind11::module_&);

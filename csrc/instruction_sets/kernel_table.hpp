@@ -16,6 +16,10 @@ constexpr std::size_t kSummedAtOnce = 8;
 // Weighted values are summed in this many separate sums, which take the values in turn.
 constexpr std::size_t kWeightedSums = 16;
 
+// The sums of `add_errors`, each in so many separate sums, which take the values in turn.
+constexpr std::size_t kErrorSums = 5;
+constexpr std::size_t kErrorLanes = 8;
+
 // The most columns that `find_steps` takes.
 constexpr std::size_t kGroupsAtOnce = 128;
 
@@ -138,6 +142,11 @@ struct KernelTable {
   void (*raise_scaled_max)(float factor, const float* values, std::size_t size, float* maxima);
   // sums[i % kWeightedSums] += values[i] * weights[i], one after the other.
   void (*add_weighted)(const float* values, const double* weights, std::size_t size, double* sums);
+  // Adds to sums[0 .. kErrorSums - 1][i % kErrorLanes] the reference value, its square, the square
+  // of its difference from the other value, the other's square and their product.
+  void (*add_errors)(const float* reference, const float* other, std::size_t size, double* sums);
+  void (*add_errors_of_doubles)(const double* reference, const double* other, std::size_t size,
+                                double* sums);
   // rest = values - integers * steps, with a single step if `uniform`.
   void (*subtract_integers)(const float* values, const std::int8_t* integers, std::size_t size,
                             const float* steps, bool uniform, float* rest);

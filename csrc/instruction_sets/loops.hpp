@@ -348,6 +348,26 @@ void add_weighted(const float* __restrict values, const double* __restrict weigh
   for (size_t i = 0; begin + i < size; ++i) sums[i] += values[begin + i] * weights[begin + i];
 }
 
+inline void add_error(double reference, double other, size_t lane, double* __restrict sums) {
+  const double difference = reference - other;
+  sums[lane] += reference;
+  sums[kErrorLanes + lane] += reference * reference;
+  sums[2 * kErrorLanes + lane] += difference * difference;
+  sums[3 * kErrorLanes + lane] += other * other;
+  sums[4 * kErrorLanes + lane] += reference * other;
+}
+
+template <typename Value>
+void add_errors(const Value* __restrict reference, const Value* __restrict other, size_t size,
+                double* __restrict sums) {
+  size_t begin = 0;
+  for (; begin + kErrorLanes <= size; begin += kErrorLanes)
+    for (size_t lane = 0; lane < kErrorLanes; ++lane)
+      add_error(loaded(reference + begin + lane), loaded(other + begin + lane), lane, sums);
+  for (size_t lane = 0; begin + lane < size; ++lane)
+    add_error(loaded(reference + begin + lane), loaded(other + begin + lane), lane, sums);
+}
+
 void subtract_integers(const float* __restrict values, const int8_t* __restrict integers,
                        size_t size, const float* __restrict steps, bool uniform,
                        float* __restrict rest) {
@@ -550,6 +570,8 @@ constexpr KernelTable kernel_table(const char* name) {
           .add_scaled_squares = add_scaled_squares,
           .raise_scaled_max = raise_scaled_max,
           .add_weighted = add_weighted,
+          .add_errors = add_errors<float>,
+          .add_errors_of_doubles = add_errors<double>,
           .subtract_integers = subtract_integers,
           .find_steps = find_steps,
           .add_products = add_products};

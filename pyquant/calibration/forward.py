@@ -26,7 +26,7 @@ from ..program.predictor import (
 )
 from .channel_statistics import by_channel
 from .data import Feed
-from .layouts import Layout, found_layout, is_dense
+from .layouts import Layout, first_plain_copy, found_layout, is_dense, plain_copy
 from .statistic import Statistics
 
 
@@ -133,7 +133,7 @@ class Forward:
         self._skipped = frozenset(self._seen)
         set_inputs(self._predictor, feed)
         try:
-            # `_plain` needs dygraph mode, whatever mode the caller is in.
+            # `plain_copy` needs dygraph mode, whatever mode the caller is in.
             with guard(CPUPlace()), self._hook.running(self._see, feed, self._batch):
                 self._predictor.run()
         except _AllSeen:
@@ -163,18 +163,18 @@ class Forward:
             return view_values(tensor), None
         is_dense_map = len(tensor.shape) == 4 and is_dense(tensor.shape)
         if not is_dense_map or name not in self._in_sample_order or name in self._observers:
-            return _plain(tensor), None
+            return plain_copy(tensor), None
         channels = self._statistics[name].channels
         if channels is not None and channels.axis not in (1, -3):
-            return _plain(tensor), None
+            return plain_copy(tensor), None
         array = view_values(tensor)
         if channels is None:
             return array, None
         key = name, array.shape
         if key not in self._layouts:
-            layout = found_layout(array[:1], _first_plain(tensor))
+            layout = found_layout(array[:1], first_plain_copy(tensor))
             if layout is None:
-                return _plain(tensor), None
+                return plain_copy(tensor), None
             self._layouts[key] = layout
         return array, self._layouts[key]
 
@@ -201,20 +201,6 @@ class Forward:
 
 def _has_nan(array: Array) -> bool:
     return array.dtype.kind == "f" and bool(np.isnan(array).any())
-
-
-def _plain(tensor: Any) -> Array:
-    from paddle import _C_ops
-
-    # assign has no oneDNN kernel: Paddle makes a plain tensor first.
-    return view_values(_C_ops.assign(tensor))
-
-
-def _first_plain(tensor: Any) -> Array:
-    """Return a copy of the first sample alone, which is cheaper than one of all samples."""
-    from paddle import _C_ops, to_tensor
-
-    return view_values(_C_ops.index_select(tensor, to_tensor([0]), 0))
 
 
 def _empty(name: str, batch: int) -> ActivationError:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from ..arrays import view_values
 from ..program.parameters import Array
 
 _FEATURE_MAP_RANK = 4
@@ -25,6 +26,21 @@ def is_dense(shape: Sequence[int]) -> bool:
     if len(shape) < _FEATURE_MAP_RANK:
         return True
     return len(shape) == _FEATURE_MAP_RANK and shape[1] % _CHANNELS_PER_BLOCK == 0
+
+
+def plain_copy(tensor: Any) -> Array:
+    """Return the values of a tensor that a hook shows, in order; Paddle must be in dygraph mode."""
+    from paddle import _C_ops
+
+    # assign has no oneDNN kernel: Paddle makes a plain tensor first.
+    return view_values(_C_ops.assign(tensor))
+
+
+def first_plain_copy(tensor: Any) -> Array:
+    """Return the same of the first sample alone, which is cheaper than one of all samples."""
+    from paddle import _C_ops, to_tensor
+
+    return view_values(_C_ops.index_select(tensor, to_tensor([0]), 0))
 
 
 @dataclass(frozen=True)

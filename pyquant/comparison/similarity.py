@@ -8,10 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .. import kernels
 from ..program.parameters import Array
 from ..program.weights import float32_of_bfloat16
-
-_CHUNK = 1 << 14  # values that become float64 at a time, so that they stay in the cache
 
 
 class Similarity(NamedTuple):
@@ -40,20 +39,15 @@ class ErrorSums:
 
     def add(self, reference: Array, other: Array) -> None:
         """Add two arrays of one shape, of any numeric type."""
-        x_values, y_values = reference.reshape(-1), other.reshape(-1)
-        self.values += x_values.size
-        for start in range(0, x_values.size, _CHUNK):
-            part = slice(start, start + _CHUNK)
-            with np.errstate(invalid="ignore"):  # infinities show as NaN in the result
-                self._add(x_values[part].astype(np.float64), y_values[part].astype(np.float64))
-
-    def _add(self, x: Array, y: Array) -> None:
-        self.total += float(x.sum())
-        self.signal += _dot(x, x)
-        self.other += _dot(y, y)
-        self.product += _dot(x, y)
-        x -= y
-        self.noise += _dot(x, x)
+        self.values += reference.size
+        if not reference.dtype == other.dtype == np.float32:
+            reference, other = reference.astype(np.float64), other.astype(np.float64)
+        sums = kernels.error_sums(reference, other)
+        self.total += sums.total
+        self.signal += sums.signal
+        self.noise += sums.noise
+        self.other += sums.other
+        self.product += sums.product
 
     @property
     def similarity(self) -> Similarity | None:
@@ -79,11 +73,6 @@ class ErrorSums:
             return 1.0
         lengths = math.sqrt(self.signal) * math.sqrt(self.other)
         return self.product / lengths if lengths else 0.0
-
-
-def _dot(x: Array, y: Array) -> float:
-    # Not by BLAS: its threads would wait for cores on which Paddle's threads spin.
-    return float(np.einsum("i,i->", x, y))
 
 
 def as_float(array: Array) -> Array:

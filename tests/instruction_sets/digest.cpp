@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "instruction_sets/dispatch.hpp"
+#include "kernels/error_sums.hpp"
 #include "kernels/groups.hpp"
 #include "kernels/histogram.hpp"
 #include "kernels/mean_error.hpp"
@@ -274,6 +275,11 @@ std::uint64_t rounding(const Data& data, int threads) {
   std::vector<float> maxima(kGroups * kColumns);
   scaled_maxima(matrices, values, maxima.data(), threads);
   digest.add(maxima);
+  for (const std::size_t size : {std::size_t{7}, data.tensor.size / 2}) {
+    const ErrorSums found = error_sums(values, values + size, size, threads);
+    for (const double sum : {found.total, found.signal, found.noise, found.other, found.product})
+      digest.add(sum);
+  }
   return digest.value();
 }
 
