@@ -41,6 +41,17 @@ def source(tmp_path: Path) -> Path:
     return conv_net().save(tmp_path / "in")
 
 
+@pytest.fixture
+def int8_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let small ops be int8, although they save no time: what is tested is what they compute."""
+    from dataclasses import replace
+
+    from pyquant.program.targets.profiles import DEPLOY_BACKENDS
+
+    for name, target in DEPLOY_BACKENDS.items():
+        monkeypatch.setitem(DEPLOY_BACKENDS, name, replace(target, least_multiplications=0))
+
+
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the directory of all networks of `pir_cases`, as `pir_export` writes them once."""

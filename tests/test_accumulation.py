@@ -26,6 +26,7 @@ from pyquant.program.targets.onednn.plan import plan_onednn
 BINARY = ("fused_elementwise_mul", "fused_elementwise_add")
 
 
+@pytest.mark.usefixtures("int8_of_any_size")
 @pytest.mark.parametrize(
     "options",
     [
@@ -50,6 +51,7 @@ def test_a_pyramid_is_of_integers(options: dict[str, Any], tmp_path: Path) -> No
     check_run(tmp_path, data, 0.05)
 
 
+@pytest.mark.usefixtures("int8_of_any_size")
 def test_the_mean_of_a_convolution_has_its_weight(tmp_path: Path) -> None:
     """In int8 where no linear op reads the mean: the convolution would be folded into it."""
     data = images(0, tuple(DIMS))
@@ -59,6 +61,7 @@ def test_the_mean_of_a_convolution_has_its_weight(tmp_path: Path) -> None:
     check_run(tmp_path, data, 0.05)
 
 
+@pytest.mark.usefixtures("int8_of_any_size")
 def test_a_pyramid_on_integers_of_a_convolution(tmp_path: Path) -> None:
     """The smallest level is written as integers, unless unsigned: these do not add to signed."""
     data = images(0, tuple(DIMS))
@@ -68,6 +71,7 @@ def test_a_pyramid_on_integers_of_a_convolution(tmp_path: Path) -> None:
         check_run(tmp_path / act, data, 0.05)
 
 
+@pytest.mark.usefixtures("int8_of_any_size")
 @pytest.mark.parametrize("how", ["float", "int8"])
 def test_pyramids_run_in_int8(how: str, tmp_path: Path) -> None:
     """Also under the int8 passes, which would leave out the op that shifts the sums."""

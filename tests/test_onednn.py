@@ -216,6 +216,7 @@ JOINED = {
 }
 
 
+@pytest.mark.usefixtures("int8_of_any_size")
 @pytest.mark.parametrize("name", JOINED)
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_integers_are_upsampled_and_concatenated(name: str, dynamic: bool, tmp_path: Path) -> None:

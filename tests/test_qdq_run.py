@@ -33,6 +33,7 @@ KINDS = {
 }
 
 
+@pytest.mark.usefixtures("int8_of_any_size")
 @pytest.mark.parametrize("name", KINDS)
 def test_each_op_of_a_real_model_alone_computes_what_is_simulated(
     name: str, tmp_path: Path

@@ -41,6 +41,9 @@ DEPTHWISE = {**CONV, "groups": 8}
 ELSEWHERE = ["TensorRT", "ARM"]
 
 
+SMALL = re.compile(r"fewer than [\d,]+ multiplications")
+
+
 def images() -> Net:
     return Net(list(IMAGES.shape))
 
@@ -506,3 +509,45 @@ def test_rounding_by_data_of_whatever_lies_otherwise(name: str, tmp_path: Path) 
         errors.append(error_of(tmp_path, data, "plain"))
     assert errors[0] < errors[1]
     quantized(net, tmp_path, data, algo="auto", equalize=True, **options)
+
+
+def large_and_small(height: int = 32) -> Net:
+    """Return a net of two large convolutions between two that do little."""
+    net = Net([-1, 4, height, 32]).conv(8, UNPADDED).act("relu").conv(64).act("relu")
+    return net.conv(16, UNPADDED).act("relu").conv(2, UNPADDED).end()
+
+
+def quantized_at_32(net: Net, directory: Path, **options: Any) -> QuantizationResult:
+    data = [programs.random((2, 4, 32, 32), 1)]
+    model_dir = net.save(directory / "in")
+    options = {"data_loader": data, "verify": False, **options}
+    return quant_post_static(None, model_dir, directory / "out", **options)
+
+
+@pytest.mark.parametrize("backend", [None, "QDQ", "ONNX"])
+def test_an_op_that_does_little_stays_in_float(backend: str | None, tmp_path: Path) -> None:
+    """Not the first one: what it reads shows whether the data are prepared as for training."""
+    net = large_and_small()
+    result = quantized_at_32(net, tmp_path, **deployed(backend))
+    (kept,) = result.kept_float
+    assert kept.name == net.last
+    assert SMALL.search(kept.reason)
+    kinds = [tensor.kind for tensor in result.quantized]
+    assert kinds.count("activation") >= 3
+    assert kinds.count("weight") == (3 if backend == "ONNX" else 4)
+
+
+@pytest.mark.parametrize(
+    ("net", "options"),
+    [
+        (lambda: large_and_small(height=-1), {}),
+        (lambda: Net([-1, 4, 32, 32]).conv(8, UNPADDED).act("relu").conv(2, UNPADDED).end(), {}),
+        (large_and_small, {"is_full_quantize": True}),
+        (large_and_small, {"deploy_backend": "OpenVINO"}),
+    ],
+    ids=["of an open height", "all do little", "in full", "where int8 costs little"],
+)
+def test_an_op_that_does_little_is_int8(
+    net: Callable[[], Net], options: dict[str, Any], tmp_path: Path
+) -> None:
+    assert not quantized_at_32(net(), tmp_path, **options).kept_float

@@ -96,6 +96,7 @@ WIDENED: dict[str, tuple[Callable[[], Net], int]] = {
 }
 
 
+@pytest.mark.usefixtures("int8_of_any_size")
 @pytest.mark.parametrize("options", [{}, {"weight_quantize_type": "abs_max"}], ids=str)
 @pytest.mark.parametrize("name", WIDENED)
 def test_images_have_the_zeros_from_the_start(
