@@ -34,18 +34,14 @@ def multiplications(plan: Plan, sizes: Mapping[str, int]) -> dict[WeightedOp, fl
     return found
 
 
-# An op in float among int8 ones turns the integers that it reads into floats, and what it writes
-# into integers. For an element, that takes as long as this many multiplications that int8 saves.
-# With a fifth of it, PP-OCR's detectors came out slower (`bench.zoo`).
-_FOR_ELEMENT = 1000
-
-
 def time_saved(plan: Plan, sizes: Mapping[str, int]) -> dict[WeightedOp, float]:
     """Return what time int8 saves each op, in multiplications, by the sizes of tensors.
 
-    It is an estimate that is the same on every machine.
+    An op in float among int8 ones turns the integers that it reads into floats, and what it writes
+    into integers. It is an estimate that is the same on every machine.
     """
+    of_element = plan.target.element_in_multiplications
     return {
-        op: count + _FOR_ELEMENT * (sizes.get(op.activation, 1) + sizes.get(op.output, 1))
+        op: count + of_element * (sizes.get(op.activation, 1) + sizes.get(op.output, 1))
         for op, count in multiplications(plan, sizes).items()
     }
