@@ -450,26 +450,31 @@ def test_scores_vary_from_row_to_row_not_from_column_to_column() -> None:
     assert sums.power < 1e-3
 
 
+def to_halves(values: Any) -> Any:
+    return np.rint(values * np.float32(2)) / np.float32(2)
+
+
+def roundings_of_convolutions(model: Model, by_channel: bool) -> dict[str, Rounding]:
+    """Return a rounding for what each convolution reads, in their order."""
+    names = [op.input("Input") for op in model.ops() if op.type == "conv2d"]
+    return {name: Rounding(to_halves, by_channel) for name in names}
+
+
 @pytest.mark.parametrize("channels", [16, 24])
 def test_what_rounding_one_tensor_does_to_the_outputs(tmp_path: Path, channels: int) -> None:
     """OneDNN keeps 16 channels in an order of its own, and 24 with padding."""
     net = Net([-1, 4, 10, 10]).conv(channels).act("relu").conv(channels).conv(4).end()
     source, feed = net.save(tmp_path / "in"), {"x": IMAGES[:2]}
     model = load_model(source)
-
-    def rounded(values: Any) -> Any:
-        return np.rint(values * np.float32(2)) / np.float32(2)
-
-    names = [op.input("Input") for op in model.ops() if op.type == "conv2d"]
-    tensors = {name: Rounding(rounded, by_channel=False) for name in names}
+    tensors = roundings_of_convolutions(model, by_channel=False)
     found = effects_of_rounding(model, tensors, feed)
-    assert list(found) == names
+    assert list(found) == list(tensors)
     (expected,), (output,) = (
-        paddle_run.run(source, {"x": values}) for values in (IMAGES[:2], rounded(IMAGES[:2]))
+        paddle_run.run(source, {"x": values}) for values in (IMAGES[:2], to_halves(IMAGES[:2]))
     )
     assert found["x"] == pytest.approx(np.square(output - expected).mean() / expected.var(), 1e-3)
     # A grid for each channel needs the order of the program, that of Paddle's own kernels.
-    by_channel = {name: Rounding(rounded, by_channel=True) for name in names}
+    by_channel = roundings_of_convolutions(model, by_channel=True)
     assert effects_of_rounding(model, by_channel, feed) == pytest.approx(found, rel=1e-2)
     assert min(found.values()) > 0
 
@@ -478,14 +483,8 @@ def test_a_large_model_runs_from_the_segment_on_that_is_rounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = Net([-1, 4, 10, 10]).conv(8).act("relu").conv(8).act("relu").conv(8).conv(4).end()
-    source, feed = net.save(tmp_path / "in"), {"x": IMAGES[:2]}
-    model = load_model(source)
-
-    def rounded(values: Any) -> Any:
-        return np.rint(values * np.float32(2)) / np.float32(2)
-
-    names = [op.input("Input") for op in model.ops() if op.type == "conv2d"]
-    tensors = {name: Rounding(rounded, by_channel=False) for name in names}
+    model, feed = load_model(net.save(tmp_path / "in")), {"x": IMAGES[:2]}
+    tensors = roundings_of_convolutions(model, by_channel=False)
     expected = effects_of_rounding(model, tensors, feed)
     monkeypatch.setattr(segments, "LEAST_BYTES", 1 << 10)
     assert len(segments.cut(model)) > 2

@@ -28,12 +28,17 @@ def is_dense(shape: Sequence[int]) -> bool:
     return len(shape) == _FEATURE_MAP_RANK and shape[1] % _CHANNELS_PER_BLOCK == 0
 
 
-def plain_copy(tensor: Any) -> Array:
-    """Return the values of a tensor that a hook shows, in order; Paddle must be in dygraph mode."""
+def plain_tensor(tensor: Any) -> Any:
+    """Return a shown tensor with its values in order; Paddle must be in dygraph mode."""
     from paddle import _C_ops
 
     # assign has no oneDNN kernel: Paddle makes a plain tensor first.
-    return view_values(_C_ops.assign(tensor))
+    return _C_ops.assign(tensor)
+
+
+def plain_copy(tensor: Any) -> Array:
+    """Return the values of a float tensor that a hook shows, in order; see `plain_tensor`."""
+    return view_values(plain_tensor(tensor))
 
 
 def first_plain_copy(tensor: Any) -> Array:

@@ -130,7 +130,17 @@ class FloatOp:
     error: float | None = None
 
 
-def multiplications_for(outputs: int, weight: Array, channel_axis: int) -> float:
+def declared_size(dims: Sequence[int], samples: float, length: float) -> float:
+    """Return how many values a tensor has, by its declared dims.
+
+    ``samples`` stands for an open first axis, and ``length`` for every other open one.
+    """
+    return math.prod(
+        dim if dim >= 0 else (length if axis else samples) for axis, dim in enumerate(dims)
+    )
+
+
+def multiplications_for(outputs: float, weight: Array, channel_axis: int) -> float:
     """Return how many multiplications by its weight an op does for this many output values."""
     return float(outputs * weight.size / weight.shape[channel_axis])
 

@@ -7,7 +7,6 @@ of its segments are in memory at once.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -16,7 +15,7 @@ from . import proto
 from .model import Model
 from .op import Op, make_op, ops_of, replace_ops
 from .parameters import Array
-from .quantizable import QUANTIZABLE_OPS, multiplications_for
+from .quantizable import QUANTIZABLE_OPS, declared_size, multiplications_for
 
 LEAST_BYTES = 1 << 27
 """The parameters of a segment: fewer are not worth a Predictor of their own."""
@@ -114,9 +113,7 @@ class _Flow:
         """Return how many values a tensor has; see `bytes_of`."""
         desc = proto.tensor_desc(self._variables[name]) if name in self._variables else None
         dims = [] if desc is None else desc.dims
-        return math.prod(
-            dim if dim >= 0 else (length if axis else samples) for axis, dim in enumerate(dims)
-        )
+        return int(declared_size(dims, samples, length))
 
     def parameters_of(self, op: Op) -> dict[str, int]:
         names = [name for name in dict.fromkeys(op.reads()) if self.is_parameter(name)]

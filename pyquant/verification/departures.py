@@ -10,6 +10,7 @@ import numpy as np
 
 from ..arrays import overwrite, view_values
 from ..calibration.data import Feed
+from ..calibration.layouts import plain_tensor
 from ..comparison.similarity import ErrorSums, as_float
 from ..program.model import Model
 from ..program.parameters import Array
@@ -139,15 +140,14 @@ def _show(
     see: Callable[[str, Array, Any], None],
 ) -> list[Array]:
     """Run a batch, and return its outputs; ``see`` takes each name, a copy, and the tensor."""
-    from paddle import CPUPlace, _C_ops
+    from paddle import CPUPlace
     from paddle.base.dygraph import guard
 
     def take(op_type: str, name: str, tensor: Any) -> None:
         if op_type == "feed" or not tensor._is_initialized():
             return
         with guard(CPUPlace()):
-            # assign has no oneDNN kernel: Paddle makes a plain tensor first.
-            see(name, np.asarray(_C_ops.assign(tensor).numpy()), tensor)
+            see(name, np.asarray(plain_tensor(tensor).numpy()), tensor)
 
     with Hook(predictor, names).running(take, feed, 0):
         return run_outputs(predictor, feed)

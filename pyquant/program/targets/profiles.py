@@ -19,7 +19,13 @@ from ..model import Model
 from ..onnx_model.export import check_writable
 from ..op import Op
 from ..op_facts import Fact, has
-from ..quantizable import ACTIVATION_OP_TYPES, CONVOLUTIONS, WeightedOp, multiplications_for
+from ..quantizable import (
+    ACTIVATION_OP_TYPES,
+    CONVOLUTIONS,
+    WeightedOp,
+    declared_size,
+    multiplications_for,
+)
 from ..weights import WEIGHT_QUANTIZE_TYPES
 from . import openvino
 from .saturation import ANY
@@ -166,6 +172,9 @@ def _reasons(
     return reasons
 
 
+_UNKNOWN = (-1, -1)  # the dims of a tensor that is not declared: of any size
+
+
 def _small(model: Model, ops: Sequence[WeightedOp], target: Target) -> set[WeightedOp]:
     """Return the ops that do too little for int8 to save time; none if all of them do.
 
@@ -176,10 +185,7 @@ def _small(model: Model, ops: Sequence[WeightedOp], target: Target) -> set[Weigh
     dims, feeds = model.dims(), {var.name for var in model.feeds}
 
     def multiplications(op: WeightedOp) -> float:
-        first, *others = dims.get(op.output) or [1, -1]
-        if min(others, default=1) < 0:
-            return math.inf
-        outputs = math.prod(others) * max(first, 1)
+        outputs = declared_size(dims.get(op.output) or _UNKNOWN, 1, math.inf)
         return multiplications_for(outputs, model.parameters[op.weight], op.channel_axis)
 
     small = {op for op in ops if multiplications(op) < target.least_multiplications}
