@@ -49,7 +49,13 @@ from .static_mode.options import (
 from .static_mode.placement import HERE, PLACES, fastest
 from .static_mode.plan import Plan, plan_static
 from .static_mode.ranking import ranked_ops
-from .static_mode.repair import Checked, Decide, check_and_repair, keep_settings_that_help
+from .static_mode.repair import (
+    LEAST_GAIN,
+    Checked,
+    Decide,
+    check_and_repair,
+    keep_settings_that_help,
+)
 from .verification.check import Check
 from .verification.outcome import Verification
 from .verification.outputs_check import OutputsCheck
@@ -178,7 +184,11 @@ def quant_post_static(
             read them (SmoothQuant, arXiv 2211.10438). If no neighbouring op can take the division
             in, an op is added. None equalizes only where int8 would cost the outputs more than
             0.5 % of their power (0.2 % for matrix products), as with channels far larger than the
-            others, and never with ``avg``. True equalizes wherever that halves the cost.
+            others, and never with ``avg``. True equalizes wherever that halves the cost. For
+            ``"OneDNN"``, what products read is also quantized per token: each position is divided
+            by its largest magnitude as the model runs (arXiv 2206.01861). None does so where int8
+            would cost 0.04 % of an output's power, and True everywhere, if that divides the cost
+            by 1.5 or more. False does neither.
         processors: ``"any"`` chooses weight integers that do not saturate on x86-64 processors
             without VNNI, which add the products of two neighbouring inputs in 16 bits. In QDQ,
             Paddle chooses the integers of convolutions, so these stay in float. ``"vnni"`` gives
@@ -369,12 +379,14 @@ class _Call:
         checked = self._checked(plan, decisions, check, decide_anew)
         if check is None or checked is None:
             emitted = emit(plan, decisions)
+            self.notes += _per_token_notes(plan, decisions)
             self.watch.lap("quantize")
             return self.output.write(model, plan, decisions, emitted, None, self.notes, self.watch)
         verification = checked.verification(check)
         self.watch.lap("check")
         self._note_speed(check, checked, verification)
         found = checked.plan, checked.decisions, checked.emitted, verification
+        self.notes += _per_token_notes(checked.plan, checked.decisions)
         return self.output.write(model, *found, self.notes, self.watch)
 
     def _loaded(self) -> Model:
@@ -453,7 +465,13 @@ class _Call:
         # The parameters of a plan's model may take factors in.
         as_planned = plan.on(copy_model(plan.int8.model))
         return partial(
-            keep_settings_that_help, as_planned, observations, accurate, self.watch, check
+            keep_settings_that_help,
+            as_planned,
+            observations,
+            accurate,
+            self.watch,
+            check,
+            least_gain=LEAST_GAIN,
         )
 
     def _decided(
@@ -582,6 +600,18 @@ def _unchecked_note(limit: int) -> str:
         f"the check is left out: the float model and the int8 one do not fit into {as_text(limit)} "
         "together. Run pyquant verify where there is more memory"
     )
+
+
+def _per_token_notes(plan: Plan, decisions: Decisions) -> list[str]:
+    read = {op.activation for op in plan.ops}
+    names = sorted(read & decisions.equalization.per_token)
+    if not names:
+        return []
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [
+        f"activation '{names[0]}'{more} is quantized per token: each position has a scale of its "
+        "own, computed as the model runs, and the threshold is of its quotients"
+    ]
 
 
 def _fusion_note(lost: list[str]) -> str:

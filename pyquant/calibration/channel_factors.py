@@ -2,18 +2,21 @@
 
 The product is the same, but a few large channels no longer widen the step for all others
 (SmoothQuant, arXiv 2211.10438; cross-layer equalization, arXiv 1906.04721). Only channels above a
-quantile of all channels are scaled. The quantile is chosen by the error in the outputs.
+quantile of all channels are scaled. The quantile is chosen by the error in the outputs. Where each
+position has a scale of its own, no channel needs a limit, and all are balanced.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
 from ..program.parameters import Array
+from ..program.per_token import rounded_per_token
 from ..program.ranges import Grid
 from .output_error import OutputCost, Reader
 from .samples import ActivationSample
@@ -29,6 +32,7 @@ _MOST_ROOM = 2.0  # from few positions, the index is not known well
 _SIGNED_LEVELS = 127
 _ROOM_STEPS = 64
 _LARGEST = 1e3  # the largest factor: beyond it, small channels would be lost
+_NOTHING = 1e-30  # the least power: none would be divided by
 
 
 class Outliers(NamedTuple):
@@ -50,6 +54,17 @@ OF_ROWS = Outliers(3.5, 2e-3)
 LEAST_GAIN = 2.0
 """How many times smaller the error's power must become to justify a pass over the activation."""
 
+LEAST_TOKEN_GAIN = 1.5
+"""How many times smaller the error's power must become to justify a scale for each position.
+
+That takes two passes over the activation and one over the outputs of its readers.
+"""
+
+# In a decoder, the products of gated units cost 1e-3 to 5e-3, and a third to a tenth of that per
+# token; other products cost less.
+OF_TOKENS = 4e-4
+"""The cost from which an activation is quantized per token by default, for each op."""
+
 
 def has_outliers(sample: ActivationSample, least_ratio: float) -> bool:
     """Return whether the largest channel is at least ``least_ratio`` times the median channel."""
@@ -57,40 +72,109 @@ def has_outliers(sample: ActivationSample, least_ratio: float) -> bool:
     return bool(sample.abs_max.max() >= least_ratio * np.median(known))
 
 
-def channel_factors(
-    sample: ActivationSample,
-    statistic: ActivationMaxima,
-    readers: Sequence[Reader],
-    grid_of: Callable[[ActivationMaxima], Grid],
-    levels: int,
-    rounding: float,
-    least_gain: float,
-    least_cost: float,
-) -> Array | None:
-    """Return the factors of an activation, float32[channels], or None if none are worth it.
+class Choice(NamedTuple):
+    """Factors of an activation, float32[channels], or None, and the error that is left.
 
-    They are worth it if rounding the undivided activation costs at least ``least_cost``, and if
-    they make the error's power more than ``least_gain`` times smaller. The statistic covers all
-    values. ``levels`` is the largest integer of a weight. ``rounding`` is the share of the weights'
-    rounding error, in power, that remains.
+    The error is that of the outputs of the ops that read it; see `OutputCost`.
     """
-    cost = OutputCost(sample.rows, readers)
-    if least_cost > 0 and cost.of_activation(grid_of(statistic)) < least_cost:
-        return None
 
-    def error(factors: Array) -> float:
-        grid = grid_of(scaled_statistic(sample, statistic, factors))
-        return cost.of_activation(grid, factors) + rounding * cost.of_weights(factors, levels)
+    factors: Array | None
+    error: float
 
-    known = sample.abs_max[sample.abs_max > 0]
-    candidates = [
-        np.clip(sample.abs_max / np.quantile(known, q), 1, _LARGEST).astype(np.float32)
-        for q in _QUANTILES
+
+class FactorSearch:
+    """Looks for factors of one activation by the error that they leave."""
+
+    def __init__(
+        self,
+        sample: ActivationSample,
+        statistic: ActivationMaxima,
+        readers: Sequence[Reader],
+        grid_of: Callable[[ActivationMaxima], Grid],
+        levels: int,
+        rounding: float,
+    ) -> None:
+        """Take what is known of the activation: the statistic covers all values.
+
+        ``levels`` is the largest integer of a weight. ``rounding`` is the share of the weights'
+        rounding error, in power, that remains.
+        """
+        self._sample, self._statistic, self._grid_of = sample, statistic, grid_of
+        self._levels, self._rounding = levels, rounding
+        positions = max(1, statistic.values // max(1, sample.abs_max.size))
+        least_power = np.square(sample.abs_max, dtype=np.float64) / positions
+        self._cost = OutputCost(sample.rows, readers, least_power)
+        self._ones = np.ones_like(sample.abs_max)
+
+    @cached_property
+    def undivided(self) -> Choice:
+        """No factors, if all positions share a scale."""
+        return Choice(None, self.cost + self._of_weights(self._ones))
+
+    @cached_property
+    def cost(self) -> float:
+        """What rounding the undivided activation costs."""
+        return self._cost.of_activation(self._grid_of(self._statistic))
+
+    def with_one_scale(self, least_gain: float) -> Choice:
+        """Return the best factors if all positions share a scale.
+
+        They make the error's power more than ``least_gain`` times smaller.
+        """
+        candidates = _limits(self._sample.abs_max)
+        choices = [Choice(one, self._with_one_scale(one)) for one in candidates]
+        undivided = self._with_one_scale(self._ones)  # a sample shows it, as it does the others
+        best = _best(choices, Choice(None, undivided), least_gain)
+        return self.undivided if best.factors is None else best
+
+    def per_token(
+        self, grid: Grid, candidates: Iterable[Array | None], least_gain: float
+    ) -> Choice:
+        """Return the best of some factors if each position has a scale of its own.
+
+        ``grid`` is that of a position's quotients by its largest magnitude. Otherwise as
+        `with_one_scale`.
+        """
+        choices = [Choice(one, self._per_token(one, grid)) for one in candidates if one is not None]
+        return _best(choices, Choice(None, self._per_token(self._ones, grid)), least_gain)
+
+    def _with_one_scale(self, factors: Array) -> float:
+        grid = self._grid_of(scaled_statistic(self._sample, self._statistic, factors))
+        return self._cost.of_activation(grid, factors) + self._of_weights(factors)
+
+    def _per_token(self, factors: Array, grid: Grid) -> float:
+        divided = self._sample.rows / factors
+        errors = (rounded_per_token(grid, divided) - divided) * factors
+        return self._cost.of_errors(errors) + self._of_weights(factors)
+
+    def _of_weights(self, factors: Array) -> float:
+        return self._rounding * self._cost.of_weights(factors, self._levels)
+
+    @property
+    def balanced(self) -> Array:
+        """The factors with which each channel errs as much by its activation as by its weights.
+
+        The errors of an activation are multiplied by the factor and the weights, those of the
+        weights by the activation over the factor. Their sum is least where both are the same.
+        """
+        powers = self._cost.power / np.maximum(self._cost.weight_power, _NOTHING)
+        factors = np.sqrt(np.sqrt(np.maximum(powers, _NOTHING)))
+        factors = np.clip(factors / np.median(factors), 1 / _LARGEST, _LARGEST)
+        balanced: Array = (factors / factors.min()).astype(np.float32)
+        return balanced
+
+
+def _best(choices: Sequence[Choice], before: Choice, least_gain: float) -> Choice:
+    best = min(choices, key=lambda choice: choice.error, default=before)
+    return best if best.error * least_gain < before.error else before
+
+
+def _limits(abs_max: Array) -> list[Array]:
+    """Return factors that limit the channels to several quantiles of their magnitudes."""
+    known = abs_max[abs_max > 0]
+    return [
+        np.clip(abs_max / np.quantile(known, q), 1, _LARGEST).astype(np.float32) for q in _QUANTILES
     ]
-    errors = [error(factors) for factors in candidates]
-    best = int(np.argmin(errors))
-    unscaled = np.ones_like(sample.abs_max)
-    return candidates[best] if errors[best] * least_gain < error(unscaled) else None
 
 
 def scaled_statistic(

@@ -19,6 +19,8 @@ from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
 
+_ROWS = 64  # whose squares are in memory at once
+
 
 class Reader:
     """How strongly an op with a float32 weight reads each channel of its activation."""
@@ -42,6 +44,15 @@ class Reader:
         There is one factor per input channel, float32[inputs]. Returns float32[groups, outputs].
         """
         return kernels.scaled_maxima(self._rows, self._by_row(factors))
+
+    @property
+    def powers(self) -> Array:
+        """The mean square of the weights of each input channel: float64[inputs]."""
+        rows = self._rows.reshape(-1, self._rows.shape[-1])
+        parts = (rows[first : first + _ROWS] for first in range(0, len(rows), _ROWS))
+        by_row = np.concatenate([np.square(part, dtype=np.float64).mean(axis=-1) for part in parts])
+        powers: Array = by_row.reshape(-1, self.taps).mean(axis=-1)
+        return powers
 
     def by_group(self, channels: Array) -> Array:
         """Shape one value per input channel as [groups, 1, inputs]."""
@@ -76,11 +87,24 @@ class OutputCost:
     A cost is the error's share of an output's power: the mean over outputs, summed over the ops.
     """
 
-    def __init__(self, rows: Array, readers: Sequence[Reader]) -> None:
-        """Take a sample of the activation, float32[positions, channels], and its readers."""
+    def __init__(
+        self, rows: Array, readers: Sequence[Reader], least_power: Array | None = None
+    ) -> None:
+        """Take a sample of the activation, float32[positions, channels], and its readers.
+
+        ``least_power``, float64[channels], is known of all values: few of them may be so large
+        that a sample without them shows nothing of a channel's mean square.
+        """
         self._rows = rows
-        self._power = mean_square(rows)
-        self._outputs = [(reader, reader.gathered(self._power)) for reader in readers]
+        power = mean_square(rows)
+        self.power = power if least_power is None else np.maximum(power, least_power)
+        self._outputs = [(reader, reader.gathered(self.power)) for reader in readers]
+
+    @property
+    def weight_power(self) -> Array:
+        """The mean squares of the weights that read each channel: float64[channels]."""
+        powers: Array = np.mean([reader.powers for reader, _ in self._outputs], axis=0)
+        return powers
 
     def of_activation(self, grid: Grid, factors: Array | None = None) -> float:
         """Return the cost of rounding the activation to ``grid``.
@@ -92,11 +116,18 @@ class OutputCost:
         else:
             scaled = self._rows / factors
             error = mean_square((grid.rounded(scaled) - scaled) * factors)
+        return self._of_channels(error)
+
+    def of_errors(self, errors: Array) -> float:
+        """Return the cost of errors of the activation: float32[positions, channels]."""
+        return self._of_channels(mean_square(errors))
+
+    def _of_channels(self, error: Array) -> float:
         return sum(mean_share(reader.gathered(error), power) for reader, power in self._outputs)
 
     def of_weights(self, factors: Array, levels: int) -> float:
         """Return the cost of rounding weights to nearest, with one scale per output channel."""
-        read = self._power / factors.astype(np.float64) ** 2
+        read = self.power / factors.astype(np.float64) ** 2
         total = 0.0
         for reader, power in self._outputs:
             largest = reader.largest(factors)

@@ -1,15 +1,17 @@
-"""Divides the activations of the float model by the same factors as in the quantized one."""
+"""Divides the activations of the float model as those of the quantized one are divided."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from ..program.folding.cross_layer_equalization import find_neighbours, make_division
 from ..program.folding.linear import weight_layout
 from ..program.graph import Graph
 from ..program.model import Model, copy_model
-from ..program.names import EQUALIZED
+from ..program.names import EQUALIZED, PER_TOKEN, stem
 from ..program.parameters import Array
+from ..program.per_token import divide_tokens, multiply_tokens
 from ..program.quantizable import ACTIVATION_OP_TYPES, WeightedOp, find_weighted_ops
 from .quantization import Quantization
 
@@ -26,17 +28,20 @@ class Equalized(NamedTuple):
 
 def equalized(before: Model, quantization: Quantization) -> Equalized:
     """Return ``before`` with the factors of a quantized model, or itself if there are none."""
-    found = Equalized(copy_model(before), {}, [])
-    if not quantization.factors:
+    found, beside = Equalized(copy_model(before), {}, []), quantization.weights_beside
+    per_token = {stem(name, PER_TOKEN): beside[name] for name in beside if name.endswith(PER_TOKEN)}
+    if not quantization.factors and not per_token:
         return found._replace(model=before)
+    read = {**beside, **per_token}
     weights = {
-        name: quantization.weights_beside[f"{name}{EQUALIZED}"]
+        name: read[f"{name}{EQUALIZED}"]
         for name in quantization.factors
-        if f"{name}{EQUALIZED}" in quantization.weights_beside
+        if f"{name}{EQUALIZED}" in read
     }
     taken = {name: array for name, array in quantization.factors.items() if name not in weights}
     _take(found, taken)
     _divide(found, {name: quantization.factors[name] for name in weights}, weights)
+    _divide_tokens(found, per_token)
     found.model.settle()
     return found
 
@@ -77,6 +82,29 @@ def _divide(found: Equalized, factors: dict[str, Array], weights: dict[str, set[
         graph.rename_input(number, name, divided[name])
     graph.write_back()
     left += factors.keys() - divided.keys()
+
+
+def _divide_tokens(found: Equalized, weights: Mapping[str, set[str]]) -> None:
+    """Quantize activations per token, but for the rounding, for ops with the given weights."""
+    model, names, left = found
+    graph, divided = Graph(model), dict[str, tuple[str, str]]()
+    for op in find_weighted_ops(model, ACTIVATION_OP_TYPES)[0] if weights else ():
+        name, output = op.activation, op.output
+        if op.weight not in weights.get(name, ()):
+            continue
+        if name not in divided:
+            before, maxima, quotients = divide_tokens(graph, name)
+            divided[name] = maxima, quotients
+            graph.insert_before(op.position, before)
+            names[f"{name}{PER_TOKEN}"] = names.get(name, name)
+        maxima, quotients = divided[name]
+        graph.rename_input(op.position, name, quotients)
+        product, multiplied = multiply_tokens(graph, maxima, output)
+        graph.rename_output(op.position, output, product)
+        graph.insert_after(op.position, [multiplied])
+        names[product] = output
+    graph.write_back()
+    left += weights.keys() - divided.keys()
 
 
 def _fits(model: Model, op: WeightedOp, factors: Array) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -106,6 +106,14 @@ class WeightedOp:
     def desc(self, model: Model) -> Op:
         """Return the op in its program."""
         return Op(model.program.blocks[self.block].ops[self.position])
+
+
+def readers_by_activation(ops: Iterable[WeightedOp]) -> dict[str, list[WeightedOp]]:
+    """Return the ops that read each activation, by its name."""
+    readers: dict[str, list[WeightedOp]] = {}
+    for op in ops:
+        readers.setdefault(op.activation, []).append(op)
+    return readers
 
 
 @dataclass(frozen=True)

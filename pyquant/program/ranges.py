@@ -67,6 +67,11 @@ class Grid(NamedTuple):
         return found
 
 
+def unit_range(given: Range) -> Range:
+    """Return the range of positions divided by their largest magnitudes."""
+    return Range(1.0, -1.0 if given.minimum < 0 else 0.0, 1.0 if given.maximum > 0 else 0.0)
+
+
 def symmetric_grid(given: Range, unsigned: bool) -> Grid:
     """Return the grid that maps the threshold to the largest integer."""
     levels = _UNSIGNED_LEVELS if unsigned else _SIGNED_LEVELS

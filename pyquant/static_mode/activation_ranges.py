@@ -12,7 +12,7 @@ from ..errors import SettingError
 from ..program.model import Model
 from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
-from ..program.ranges import Range
+from ..program.ranges import Range, unit_range
 from ..program.targets.int8_plan import Int8Plan
 from .observation import Observations
 from .options import Options
@@ -31,6 +31,7 @@ class ActivationRanges:
         observations: Observations,
         options: Options,
         weight_factors: Mapping[str, Array] | None = None,
+        per_token: Collection[str] = (),
     ) -> None:
         """Take what ranges depend on. The factors multiply weights if activations are divided."""
         self._model = model
@@ -38,6 +39,7 @@ class ActivationRanges:
         self._observations = observations
         self._options = options
         self._weight_factors = weight_factors
+        self._per_token = per_token
         self._thresholds: dict[tuple[str, int], float] = {}
 
     def find(self, plan: Int8Plan) -> dict[str, Range]:
@@ -45,6 +47,9 @@ class ActivationRanges:
         ranges = {}
         for name in plan.observed:
             statistic = self._observations.statistics[name]
+            if name in self._per_token:
+                ranges[name] = unit_range(statistic.range(1.0))
+                continue
             bits = plan.bits(name, statistic.range(statistic.abs_max))
             ranges[name] = statistic.range(self._threshold(name, bits, plan))
         for group in self._options.same_scale_tensor_list or ():

@@ -32,7 +32,8 @@ class Decisions:
 
     Attributes:
         weights: of all int8 ops, and of those that run in float.
-        corrections: what the outputs of ops lack on average, float64[outputs].
+        corrections: what the outputs of ops lack on average, float64[outputs]; per token, those of
+            the quotients.
         observations: of the activations, once they are divided by their factors.
     """
 
@@ -59,9 +60,10 @@ def decide(plan: Plan, observations: Observations, options: Options, watch: Stop
     if options.equalizes:
         equalization = equalize(model, plan.int8, observations, options)
         observations = observations.divided(equalization.factors)
+        observations = observations.per_token(equalization.per_token)
         watch.lap("equalize")
-    factors = equalization.weight_factors
-    thresholds = ActivationRanges(model, plan.ops, observations, options, factors)
+    factors, per_token = equalization.weight_factors, equalization.per_token
+    thresholds = ActivationRanges(model, plan.ops, observations, options, factors, per_token)
     ranges = thresholds.find(plan.int8)
     watch.lap("thresholds")
     weights, corrections = round_weights(model, plan.int8, observations, ranges, factors, options)
@@ -75,11 +77,13 @@ def emit(plan: Plan, decisions: Decisions) -> Emitted:
     """Return the int8 program of a plan."""
     int8, ops = plan.int8, set(plan.ops)
     ranges = decisions.ranges.find(int8)
-    inserted = decisions.equalization.inserted
+    inserted, per_token = decisions.equalization.inserted, decisions.equalization.per_token
     corrections = {op: value for op, value in decisions.corrections.items() if op in ops}
     weights = suited(decisions.weights, int8, ranges, decisions.options)
     with np.errstate(over="ignore", invalid="ignore"):  # the check sees what such a bias does
-        model = int8.emit(Choices(ranges, weights, plan.weight_only, inserted, corrections))
+        model = int8.emit(
+            Choices(ranges, weights, plan.weight_only, inserted, corrections, per_token)
+        )
     read = {op.activation for op in ops}
     divided = {name: factors for name, factors in inserted.items() if name in read}
     store_factors(model, {**decisions.equalization.taken, **divided})

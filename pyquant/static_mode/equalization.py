@@ -1,4 +1,4 @@
-"""Equalization: dividing activations by factors per channel, and multiplying weights by them."""
+"""Equalization: dividing the channels of activations by factors, and their positions by maxima."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from functools import partial
 
 from ..calibration.channel_factors import (
     LEAST_GAIN,
+    LEAST_TOKEN_GAIN,
     OF_FEATURE_MAPS,
     OF_ROWS,
+    OF_TOKENS,
+    FactorSearch,
     Outliers,
-    channel_factors,
     has_outliers,
 )
 from ..calibration.output_error import forget_weights, readers_of
@@ -22,8 +24,8 @@ from ..program.graph import Graph
 from ..program.matrix_products import PRODUCTS
 from ..program.model import Model
 from ..program.parameters import Array
-from ..program.quantizable import WeightedOp
-from ..program.ranges import Grid
+from ..program.quantizable import WeightedOp, readers_by_activation
+from ..program.ranges import Grid, unit_range
 from ..program.targets.int8_plan import Int8Plan
 from .activation_ranges import ActivationRanges
 from .observation import Observations
@@ -46,11 +48,13 @@ class Equalization:
         taken: those that neighbours have taken in, so that they are in the model.
         inserted: those that need an op in front of the integers, which is yet to be written.
         weight_factors: what the latter multiply weights by, by the weights' names.
+        per_token: the activations whose positions have scales of their own.
     """
 
     taken: dict[str, Array] = field(default_factory=dict)
     inserted: dict[str, Array] = field(default_factory=dict)
     weight_factors: dict[str, Array] = field(default_factory=dict)
+    per_token: set[str] = field(default_factory=set)
 
     @property
     def factors(self) -> dict[str, Array]:
@@ -60,44 +64,86 @@ class Equalization:
 def equalize(
     model: Model, plan: Int8Plan, observations: Observations, options: Options
 ) -> Equalization:
-    """Choose factors for the activations that become int8, where they are worth it.
+    """Choose factors, and scales per token, for activations that become int8, where worth it.
 
     The op that writes an activation takes them in if that changes nothing else; then ``model``
-    changes. Otherwise they are left to be inserted.
+    changes. Otherwise they are left to be inserted, as scales per token always are.
     """
     found = Equalization()
-    equalizable = _equalizable(model, plan.ops, observations, options)
-    if not equalizable:
-        return found
     ranges = ActivationRanges(model, plan.ops, observations, options)
     graph = Graph(model)
-    for name, readers in equalizable.items():
+    for name, ops in _known(model, plan.ops, observations, options).items():
         neighbours = find_neighbours(graph, name, observations.statistics.keys() - {name})
-        if neighbours is None and not plan.takes_factors(name):
-            continue
-        share = _share_of_pass(model, readers)
-        least_gain = 1 + (LEAST_GAIN - 1) * share if neighbours is None else 1.0
-        factors = channel_factors(
-            observations.samples[name],
-            observations.statistics[name],
-            readers_of(model, readers),
-            partial(_grid, name, plan, ranges),
-            options.weight_levels,
-            _LEFT_BY_ADAROUND if options.rounds_by_moments else 1.0,
-            least_gain,
-            0.0 if options.equalize else _outliers(readers).least_cost * share,
-        )
-        forget_weights(model, readers)
+        activation = _Activation(name, ops, model, plan, observations, options)
+        factors, is_per_token = activation.choose(ranges, neighbours is not None)
+        forget_weights(model, ops)
+        if is_per_token:
+            found.per_token.add(name)
         if factors is not None and neighbours is not None:
             neighbours.take(model, factors)
             found.taken[name] = factors
         elif factors is not None:
             found.inserted[name] = factors
-            for op in readers:
+            for op in ops:
                 desc = op.desc(model)
                 shape = model.parameters[op.weight].shape
                 found.weight_factors[op.weight] = weight_layout(desc, shape).along_inputs(factors)
     return found
+
+
+@dataclass(frozen=True)
+class _Activation:
+    """An activation for which factors, or scales per token, may be worth it."""
+
+    name: str
+    ops: Sequence[WeightedOp]
+    model: Model
+    plan: Int8Plan
+    observations: Observations
+    options: Options
+
+    def choose(self, ranges: ActivationRanges, has_neighbours: bool) -> tuple[Array | None, bool]:
+        """Return the factors that are worth it, and whether scales per token are."""
+        takes_factors = self._takes_factors(has_neighbours)
+        takes_tokens = self.plan.quantizes_per_token(self.name)
+        if not takes_factors and not takes_tokens:
+            return None, False
+        search, share = self._search(ranges), _share_of_pass(self.model, self.ops)
+        least_gain = 1.0 if has_neighbours else 1 + (LEAST_GAIN - 1) * share
+        least_cost = 0.0 if self.options.equalize else _outliers(self.ops).least_cost * share
+        chosen = search.undivided
+        if takes_factors and search.cost >= least_cost:
+            chosen = search.with_one_scale(least_gain)
+        least_error = 0.0 if self.options.equalize else OF_TOKENS * len(self.ops)
+        if takes_tokens and chosen.error >= least_error:
+            grid = self.plan.grid(self.name, unit_range(self._statistic.range(1.0)))
+            others = [search.balanced] if takes_factors and has_neighbours else []
+            found = search.per_token(grid, [*others, chosen.factors], least_gain)
+            if found.error * LEAST_TOKEN_GAIN < chosen.error:
+                return found.factors, True
+        return chosen.factors, False
+
+    def _takes_factors(self, has_neighbours: bool) -> bool:
+        sample = self.observations.samples[self.name]
+        if not self.options.equalize and not has_outliers(sample, _outliers(self.ops).least_ratio):
+            return False
+        reads = self.model.reads()
+        is_possible = has_neighbours or self.plan.takes_factors(self.name)
+        return is_possible and all(reads[op.weight] == 1 for op in self.ops)
+
+    @property
+    def _statistic(self) -> ActivationMaxima:
+        return self.observations.statistics[self.name]
+
+    def _search(self, ranges: ActivationRanges) -> FactorSearch:
+        return FactorSearch(
+            self.observations.samples[self.name],
+            self._statistic,
+            readers_of(self.model, self.ops),
+            partial(_grid, self.name, self.plan, ranges),
+            self.options.weight_levels,
+            _LEFT_BY_ADAROUND if self.options.rounds_by_moments else 1.0,
+        )
 
 
 def _grid(name: str, plan: Int8Plan, ranges: ActivationRanges, statistic: ActivationMaxima) -> Grid:
@@ -120,27 +166,18 @@ def _outliers(readers: Sequence[WeightedOp]) -> Outliers:
     return OF_ROWS if all(op.op_type in PRODUCTS for op in readers) else OF_FEATURE_MAPS
 
 
-def _equalizable(
+def _known(
     model: Model, ops: Sequence[WeightedOp], observations: Observations, options: Options
 ) -> dict[str, list[WeightedOp]]:
-    """Return the readers of each activation for which factors may be worth it.
+    """Return the readers of each activation that has a sample and is computed once.
 
     Activations with given thresholds are left out: the thresholds are for undivided values.
     """
-    reads = model.reads()
     writes = model.writes()
-    readers: dict[str, list[WeightedOp]] = {}
-    for op in ops:
-        readers.setdefault(op.activation, []).append(op)
     return {
         name: found
-        for name, found in readers.items()
+        for name, found in readers_by_activation(ops).items()
         if name in observations.samples
-        and (
-            options.equalize
-            or has_outliers(observations.samples[name], _outliers(found).least_ratio)
-        )
         and name not in options.given_thresholds
         and writes[name] <= 1
-        and all(reads[op.weight] == 1 for op in found)
     }

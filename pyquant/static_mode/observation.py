@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from .. import kernels
 from ..calibration.channel_factors import scaled_statistic
 from ..calibration.data import Feed, check_feed
@@ -30,6 +32,7 @@ from ..program.folding.linear import channel_axes, weight_layout
 from ..program.model import Model
 from ..program.output_files import end_killed_runs
 from ..program.parameters import Array
+from ..program.per_token import token_maxima
 from ..program.quantizable import FloatOp
 from .options import CalibrationOptions, Options
 from .plan import Plan
@@ -69,6 +72,18 @@ class Observations:
             if name in moments:
                 moments[name] = [one.divided(divisors) for one in moments[name]]
         return replace(self, statistics=statistics, means=means, moments=moments, samples=samples)
+
+    def per_token(self, names: Collection[str]) -> Observations:
+        """Return the same with means of some activations' quotients, as a sample shows them.
+
+        Where positions differ in magnitude, the mean is that of the largest, and a correction by it
+        is far too large for the others.
+        """
+        means = dict(self.means)
+        for name in means.keys() & names:
+            rows = self.samples[name].rows
+            means[name] = (rows / token_maxima(rows)).mean(axis=0, dtype=np.float64)
+        return replace(self, means=means)
 
 
 def observe(model: Model, plan: Plan, options: Options) -> Observations:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import NamedTuple
 
@@ -14,12 +14,13 @@ from ..calibration.data import Feed
 from ..calibration.output_error import Reader, mean_share, mean_square
 from ..comparison.paired import ObservedModel
 from ..comparison.quantization import Written
-from ..program.folding.linear import channel_axes
+from ..program.folding.linear import channel_axes, weight_layout
+from ..program.matrix_products import PRODUCTS
 from ..program.model import Model
 from ..program.parameters import Array
+from ..program.per_token import rounded_per_token, token_maxima
 from ..program.predictor import all_cores
-from ..program.quantizable import WeightedOp
-from ..program.ranges import Grid
+from ..program.quantizable import WeightedOp, readers_by_activation
 from ..verification.effects import Rounding, effects_of_rounding
 from .decisions import Decisions
 from .plan import OpEffect, Plan
@@ -43,21 +44,26 @@ def ranked_ops(plan: Plan, decisions: Decisions, feed: Feed) -> list[OpEffect]:
     """Return the int8 ops, with what their own integers do to the model's outputs.
 
     First come those that do most for the time that they save. The effect of each activation is
-    measured, by runs of the float model in which it alone is rounded; ops that read the same one
-    share it. Errors of the weights have the effect that errors of the activation have, if they are
-    as large in the output of the op.
+    measured, by runs of the float model in which the products that read it compute what they do as
+    int8. Where other ops read it, it alone is rounded, and errors of their weights are taken to
+    have the effect of its errors, if they are as large in the output of the op. Ops that read the
+    same activation share its effect.
     """
     model, axes = plan.int8.model, channel_axes(plan.int8.model, plan.ops)
-    grids, inserted = _grids(plan, decisions), decisions.equalization.inserted
-    effects = effects_of_rounding(model, _rounding(grids, inserted, axes), feed)
-    squares, sizes = _observed(plan, grids, inserted, axes, feed)
-    readers = Counter(op.activation for op in plan.ops)
+    rounded, inserted = _rounded(plan, decisions), decisions.equalization.inserted
+    products = _products(plan, decisions, axes)
+    effects = effects_of_rounding(model, _roundings(rounded, inserted, axes, products), feed)
+    squares, sizes = _observed(plan, rounded, inserted, axes, feed)
     gains, errors = dict[WeightedOp, float](), dict[WeightedOp, float]()
-    for op in plan.ops:
-        if op.activation in squares:  # not if its branch did not run, or its channels are unknown
-            of_activation, errors[op] = _output_errors(model, op, decisions, squares[op.activation])
-            if of_activation > 0:
-                gains[op] = effects[op.activation] / readers[op.activation] / of_activation
+    for name, ops in readers_by_activation(plan.ops).items():
+        if name not in squares:  # if its branch did not run, or its channels are unknown
+            continue
+        found = {op: _output_errors(model, op, decisions, squares[name]) for op in ops}
+        together = sum(by_both for _, by_both in found.values())
+        for op, (by_activation, errors[op]) in found.items():
+            share = together if name in products else len(ops) * by_activation
+            if share > 0:
+                gains[op] = effects[name] / share
     usual = median(gains.values()) if gains else 1.0
     powers = {op: gains.get(op, usual) * error for op, error in errors.items()}
     saved = time_saved(plan, sizes)
@@ -92,35 +98,77 @@ def _ranked(effects: Iterable[OpEffect]) -> list[OpEffect]:
     return sorted(effects, key=lambda one: -(one.error**2) / one.saved)
 
 
-def _grids(plan: Plan, decisions: Decisions) -> dict[str, Grid]:
-    ranges = decisions.ranges.find(plan.int8)
-    return {op.activation: plan.int8.grid(op.activation, ranges[op.activation]) for op in plan.ops}
+Round = Callable[[Array], Array]
+"""Takes values, and returns what their integers stand for."""
 
 
-def _rounding(
-    grids: Mapping[str, Grid], inserted: Mapping[str, Array], axes: Mapping[str, int]
+def _rounded(plan: Plan, decisions: Decisions) -> dict[str, Round]:
+    """Return what rounds each activation, once it is divided by its factors."""
+    ranges, found = decisions.ranges.find(plan.int8), dict[str, Round]()
+    for name in {op.activation: None for op in plan.ops}:
+        grid = plan.int8.grid(name, ranges[name])
+        is_per_token = name in decisions.equalization.per_token
+        found[name] = partial(rounded_per_token, grid) if is_per_token else grid.rounded
+    return found
+
+
+def _products(
+    plan: Plan, decisions: Decisions, axes: Mapping[str, int]
+) -> dict[str, dict[str, Round]]:
+    """Return the outputs of the products that read activations, by the activations' names.
+
+    Each comes with what computes it as the int8 product does, given the rounded activation.
+    Activations that other ops read as integers as well are left out.
+    """
+    return {
+        name: {op.output: partial(_product, plan.int8.model, op, decisions) for op in ops}
+        for name, ops in readers_by_activation(plan.ops).items()
+        if name in axes and all(op.op_type in PRODUCTS and op.block == 0 for op in ops)
+    }
+
+
+def _product(model: Model, op: WeightedOp, decisions: Decisions, rounded: Array) -> Array:
+    desc, weight = op.desc(model), decisions.weights[op.weight].made()
+    values = np.concatenate(list(weight.dequantized.chunks()))
+    matrix = weight_layout(desc, values.shape).grouped(values)[0, :, :, 0]
+    factors = decisions.equalization.inserted.get(op.activation, np.float32(1))
+    divided = rounded / factors
+    product: Array = divided @ matrix.T * np.float32(desc.attr("alpha", 1.0))
+    if op in decisions.corrections:
+        is_per_token = op.activation in decisions.equalization.per_token
+        share = token_maxima(divided) if is_per_token else np.float32(1)
+        product += share * decisions.corrections[op].astype(np.float32)
+    return product
+
+
+def _roundings(
+    rounded: Mapping[str, Round],
+    inserted: Mapping[str, Array],
+    axes: Mapping[str, int],
+    products: Mapping[str, Mapping[str, Round]],
 ) -> dict[str, Rounding]:
-    """Return what the integers of each activation make of its values."""
+    """Return what is to be made of each activation, or of the products that read it."""
 
-    def rounding(name: str, grid: Grid) -> Rounding:
+    def rounding(name: str, of: Round) -> Rounding:
+        outputs = products.get(name, {})
         if name not in inserted:
-            return Rounding(grid.rounded, by_channel=False)
+            return Rounding(of, bool(outputs), outputs)
 
         def divided(values: Array) -> Array:
             shape = [1] * values.ndim
             shape[axes[name]] = -1
             factors = inserted[name].reshape(shape)
-            rounded: Array = grid.rounded(values / factors) * factors
+            rounded: Array = of(values / factors) * factors
             return rounded
 
-        return Rounding(divided, by_channel=True)
+        return Rounding(divided, True, outputs)
 
-    return {name: rounding(name, grid) for name, grid in grids.items()}
+    return {name: rounding(name, of) for name, of in rounded.items()}
 
 
 def _observed(
     plan: Plan,
-    grids: Mapping[str, Grid],
+    rounded: Mapping[str, Round],
     inserted: Mapping[str, Array],
     axes: Mapping[str, int],
     feed: Feed,
@@ -134,7 +182,7 @@ def _observed(
             return
         moved = np.moveaxis(array, axes[name], -1)
         rows = moved.reshape(-1, moved.shape[-1]) / inserted.get(name, np.float32(1))
-        errors = grids[name].rounded(rows) - rows
+        errors = rounded[name](rows) - rows
         found.squares[name] = mean_square(errors), mean_square(rows)
 
     ObservedModel(plan.int8.model, axes.keys() | outputs, all_cores()).run(feed, 0, see)

@@ -28,6 +28,12 @@ from .search import cheapest_in_float
 _MOST_DEPARTURES = 8
 """How many departures are looked for, each in a run of its own."""
 
+LEAST_GAIN = 1.1
+"""How many times smaller the error's power must become for a setting that nobody asked for.
+
+They choose by a sample of the data, and a few batches tell what that does: less may be chance.
+"""
+
 _LEAST_LEFT = 0.05
 """If repairs leave less than this share of the time that int8 saves, every op stays in float.
 
@@ -113,11 +119,13 @@ def keep_settings_that_help(
     watch: Stopwatch,
     check: OutputsCheck,
     plain: Trial | None = None,
+    least_gain: float = 1.0,
 ) -> Trial:
     """Try each accuracy setting after the defaults: keep it if the outputs err less.
 
     The settings judge each op by itself; a run shows what their choices do to the outputs.
-    ``plain`` is what the defaults decide, if that is known.
+    ``plain`` is what the defaults decide, if that is known. ``least_gain`` is how many times
+    smaller the error's power must become.
     """
 
     def tried(settings: Options) -> Trial:
@@ -131,7 +139,7 @@ def keep_settings_that_help(
     best = plain or tried(options.without_accuracy_settings)
     for name, value in options.accuracy_settings.items():
         trial = tried(replace(best.decisions.options, **{name: value}))
-        if trial.power < best.power:
+        if least_gain * trial.power < best.power:
             best = trial
     return best
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,10 +35,14 @@ class Rounding(NamedTuple):
     Attributes:
         of: takes the values, float32, and returns as many.
         by_channel: whether channels are rounded differently, so that the order in memory counts.
+        outputs: what ops that read the tensor write if it is rounded, by the names of their
+            outputs. Each takes the rounded values. If there are any, they change, and the tensor
+            does not: so the ops may also round their weights.
     """
 
     of: Callable[[Array], Array]
     by_channel: bool
+    outputs: Mapping[str, Callable[[Array], Array]] = {}
 
 
 def effects_of_rounding(
@@ -71,18 +74,16 @@ def _effects(
     from paddle.base.dygraph import guard
 
     parts = before_softmax(model, compared_parts(model))
-    stages = _stages(model, [part.name for part in parts], tensors, optimization)
+    watched = {*tensors, *(name for one in tensors.values() for name in one.outputs)}
+    stages = _stages(model, [part.name for part in parts], watched, optimization)
     computed_in = dict.fromkeys(feed, 0)  # the stage that computes each tensor that is in order
     start = [dict(feed)]  # what each stage can read
 
-    def look(op_type: str, name: str, tensor: Any) -> None:
-        if _in_order(tensor, tensors[name]):
-            computed_in.setdefault(name, len(start) - 1)
+    outputs = {name for one in tensors.values() for name in one.outputs}
 
-    def round_one(chosen: str, op_type: str, name: str, tensor: Any) -> None:
-        if name == chosen and op_type != "feed":
-            values = view_values(tensor)
-            overwrite(values, tensors[name].of(values))
+    def look(op_type: str, name: str, tensor: Any) -> None:
+        if _in_order(tensor, name in outputs or tensors[name].by_channel):
+            computed_in.setdefault(name, len(start) - 1)
 
     def compared(values: Mapping[str, Array]) -> list[Array]:
         return [part.of(values[part.name]) for part in parts]
@@ -92,16 +93,38 @@ def _effects(
             start.append({**start[-1], **stage.run(start[-1], look)})
     expected, effects = compared(start[-1]), dict[str, float]()
     for name, rounding in tensors.items():
-        if name not in computed_in:
+        if not computed_in.keys() >= {name, *rounding.outputs}:
             continue
         first = computed_in[name]
-        values = dict(start[first])
+        values, change = dict(start[first]), _Change(name, rounding)
         if name in feed:
-            values[name] = rounding.of(feed[name])
+            values[name] = change.of(feed[name])
         for stage in stages[first:]:
-            values.update(stage.run(values, partial(round_one, name)))
+            values.update(stage.run(values, change.see))
         effects[name] = worst(differences(parts, [expected], [compared(values)])).power
     return effects
+
+
+class _Change:
+    """Rounds a tensor while a model runs, or lets its readers write what they then would."""
+
+    def __init__(self, name: str, rounding: Rounding) -> None:
+        self._name, self._rounding = name, rounding
+        self._rounded: Array | None = None
+
+    def of(self, values: Array) -> Array:
+        """Return what the readers of the tensor are to be given in place of its values."""
+        self._rounded = self._rounding.of(values)
+        return values if self._rounding.outputs else self._rounded
+
+    def see(self, op_type: str, name: str, tensor: Any) -> None:
+        if op_type == "feed":
+            return
+        values = view_values(tensor)
+        if name == self._name:
+            overwrite(values, self.of(values))
+        elif name in self._rounding.outputs and self._rounded is not None:
+            overwrite(values, self._rounding.outputs[name](self._rounded))
 
 
 class _Stage:
@@ -145,12 +168,12 @@ def _stages(
     return stages
 
 
-def _in_order(tensor: Any, rounding: Rounding) -> bool:
-    """Return whether values lie in memory in the order that rounding needs.
+def _in_order(tensor: Any, is_needed: bool) -> bool:
+    """Return whether values lie in memory in the order of the tensor, if that is needed.
 
     Paddle must be in dygraph mode.
     """
-    if tensor.layout != "ONEDNN" or (not rounding.by_channel and is_dense(tensor.shape)):
+    if tensor.layout != "ONEDNN" or (not is_needed and is_dense(tensor.shape)):
         return True
     plain = plain_copy(tensor)
     values = view_values(tensor)

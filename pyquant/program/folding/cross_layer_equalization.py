@@ -142,9 +142,14 @@ def stored_factors(model: Model) -> dict[str, Array]:
 def _source(
     graph: Graph, op: Op, rank: int, axis: int, channels: int, vectors: list[str]
 ) -> str | None:
-    """Return the input of a homogeneous op or of a bias' addition; the bias joins ``vectors``."""
+    """Return the input of a homogeneous op or of a bias' addition; the bias joins ``vectors``.
+
+    Of a gated unit, it is the factor that a linear op writes.
+    """
     if has(op.type, Fact.HOMOGENEOUS):
         return op.input("X")
+    if op.type == "elementwise_mul":
+        return _linear_factor(graph, op)
     parameters = graph.model.parameters
     found = affine_op(op, rank, axis, parameters)
     if op.type != "elementwise_add" or found is None or found.affine.shift.size != channels:
@@ -154,6 +159,21 @@ def _source(
         return None
     vectors.append(bias)
     return found.source
+
+
+def _linear_factor(graph: Graph, op: Op) -> str | None:
+    """Return the factor of a product of two tensors of one shape that a linear op writes."""
+    x, y = op.operands()
+    if x == y or graph.dims(x) is None or graph.dims(x) != graph.dims(y):
+        return None
+    for name in (x, y):
+        producer = graph.producer(name)
+        if producer is not None and graph.ops[producer].type in _LINEAR_OR_BIAS:
+            return name
+    return None
+
+
+_LINEAR_OR_BIAS = {*QUANTIZABLE_OPS, "elementwise_add"}
 
 
 def _norm_vectors(graph: Graph, op: Op, rank: int, axis: int) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..parameters import Array
@@ -21,7 +21,10 @@ class Choices:
         weight_only: ops that stay in float but for their weight.
         factors: float32[channels], which divide activations before they become integers; ranges
             and weights already include them.
-        corrections: float64[outputs], added to the outputs of ops as bias correction.
+        corrections: float64[outputs], added to the outputs of ops as bias correction; per token, to
+            the products of the quotients.
+        per_token: the activations whose positions are divided by their largest magnitudes, as their
+            ranges say.
     """
 
     ranges: Mapping[str, Range]
@@ -29,3 +32,4 @@ class Choices:
     weight_only: Sequence[WeightedOp]
     factors: Mapping[str, Array] = field(default_factory=dict)
     corrections: Mapping[WeightedOp, Array] = field(default_factory=dict)
+    per_token: Collection[str] = ()

@@ -66,6 +66,10 @@ class OnnxPlan:
         roots = [self.roots.get(name, name) for name in self.quantized]
         return list(dict.fromkeys([*roots, *(op.activation for op in self.ops)]))
 
+    def quantizes_per_token(self, name: str) -> bool:
+        """Return whether the positions of an activation can have scales of their own."""
+        return False
+
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors: an op more would cost time."""
         return False

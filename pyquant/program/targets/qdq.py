@@ -48,6 +48,10 @@ class QdqPlan:
         """The tensors whose ranges must be known."""
         return list(dict.fromkeys(read.tensor for read in self.reads))
 
+    def quantizes_per_token(self, name: str) -> bool:
+        """Return whether the positions of an activation can have scales of their own."""
+        return False
+
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
         readers = [op for op in self.ops if op.activation == name]

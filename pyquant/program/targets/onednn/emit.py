@@ -21,7 +21,9 @@ from ...matrix_products import PRODUCTS
 from ...misfusion import keep_apart
 from ...model import Model, copy_model
 from ...names import BORDERED, DEQUANTIZED, QUANTIZED
-from ...op import Op
+from ...op import Op, make_elementwise
+from ...per_token import divide_tokens, multiply_tokens
+from ...quantizable import WeightedOp
 from ...ranges import Grid
 from ...stored_weights import dequantize_by_scale
 from ...weights import QuantizedWeight
@@ -90,11 +92,17 @@ class _Emitter:
         self._weights = dict(choices.weights)
         self._quantized: dict[str, str] = {}
         self._floats: dict[str, str] = {}
+        self._token_maxima: dict[str, str] = {}
         self._weight_only = {graph.number(op.block, op.position): op for op in choices.weight_only}
         self._linear = {
-            one.op.position: Linear(one.op.weight, one.bias(graph, choices.corrections.get(one.op)))
+            one.op.position: Linear(one.op.weight, one.bias(graph, self._correction(one.op, False)))
             for one in fused
         }
+
+    def _correction(self, op: WeightedOp, of_quotients: bool) -> Any:
+        """Return what is added to an op's output, or to the product of quotients, or None."""
+        is_per_token = op.activation in self._choices.per_token
+        return self._choices.corrections.get(op) if is_per_token == of_quotients else None
 
     def emit(self) -> None:
         self._make_room()
@@ -130,6 +138,12 @@ class _Emitter:
         else:
             before, source = self._integers(one.op.activation, grid)
         weight, bias = self._weights[linear.weight], linear.bias
+        after = self._dequantize(one.output) if is_direct else []
+        maxima = self._token_maxima.get(one.op.activation)
+        if maxima is not None:
+            correction = self._correction(one.op, True)
+            one, after = self._multiplied_tokens(one, maxima, bias)
+            bias = np.zeros(1) if correction is None else correction
         if grid.zero_point:
             bias = bias - _zero_point_compensation(weight, grid, one.op.channel_axis)
         desc = self._graph.ops[one.op.position]
@@ -143,9 +157,7 @@ class _Emitter:
         }
         inputs = {"Input": [source]}
         if bias.any() or one.op.op_type in PRODUCTS:  # an int8 pass requires one of every fc
-            vector = np.broadcast_to(bias, weight.stored.shape[one.op.channel_axis])
-            name = self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
-            inputs["Bias"] = [name]
+            inputs["Bias"] = [self._bias(one, bias)]
         if one.residual is not None:
             attributes["fuse_residual_connection"] = True
             residual = one.residual if is_direct else self._floats.get(one.residual, one.residual)
@@ -162,8 +174,22 @@ class _Emitter:
             rank,
             self._flow.reads_int8_as_uint8(one.op),
         )
-        after = self._dequantize(one.output) if is_direct else []
         self._put(one.position, before, made, after)
+
+    def _multiplied_tokens(self, one: FusedOp, maxima: str, bias: Any) -> tuple[FusedOp, list[Op]]:
+        """Return the int8 op of an activation whose positions were divided, and what follows it."""
+        name, output = one.op.output, one.output
+        added = list[Op]()
+        if name != output:
+            added.append(make_elementwise("elementwise_add", name, self._bias(one, bias), output))
+        product, multiplied = multiply_tokens(self._graph, maxima, name)
+        return replace(one, output=product), [multiplied, *added]
+
+    def _bias(self, one: FusedOp, bias: Any) -> str:
+        """Add a parameter of one value per output channel, and return its name."""
+        weight = self._weights[self._linear[one.op.position].weight]
+        vector = np.broadcast_to(bias, weight.stored.shape[one.op.channel_axis])
+        return self._graph.add_parameter(f"{one.output}.bias", vector.astype(np.float32))
 
     def _multiply(self, one: Accumulation) -> None:
         names = one.feature_map, one.factor, one.scaled
@@ -203,6 +229,9 @@ class _Emitter:
             return [shifted], self._quantized[name]
         ops = (one.op for one in self._fused)
         divided, source = divide(self._graph, name, self._choices.factors, ops)
+        if name in self._choices.per_token:
+            made, self._token_maxima[name], source = divide_tokens(self._graph, source)
+            divided += made
         quantized, self._quantized[name] = self._quantize(source, name, grid)
         return [*divided, quantized], self._quantized[name]
 

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...graph import Graph
+from ...matrix_products import PRODUCTS
 from ...model import Model
 from ...quantizable import WeightedOp
 from ...ranges import Grid, Range
@@ -59,6 +60,18 @@ class OneDnnPlan:
     def takes_factors(self, name: str) -> bool:
         """Return whether an activation can be divided by factors before it becomes integers."""
         return name not in self.flow.scale_groups and name not in self.flow.symmetric
+
+    def quantizes_per_token(self, name: str) -> bool:
+        """Return whether the positions of an activation can have scales of their own."""
+        if not self.takes_factors(name) or name in self.flow.computed_as_integers:
+            return False
+        return all(
+            one.op.op_type in PRODUCTS
+            and not one.activation.name
+            and one.output not in self.flow.int8_outputs
+            for one in self.fused
+            if one.op.activation == name
+        )
 
     def grid(self, name: str, given: Range) -> Grid:
         """Return the grid of a tensor of `observed` that has a given range."""
