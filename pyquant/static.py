@@ -320,6 +320,7 @@ class _Output:
     ) -> QuantizationResult:
         """Write the int8 program that ``model`` became, with its record; describe it."""
         written = [*plan.ops, *plan.weight_only]
+        notes = [*notes, *_per_token_notes(plan, decisions)]
         quantized = [
             *_activation_tensors(emitted, plan.ops),
             *weight_tensors({op.weight: decisions.weights[op.weight] for op in written}, written),
@@ -379,14 +380,12 @@ class _Call:
         checked = self._checked(plan, decisions, check, decide_anew)
         if check is None or checked is None:
             emitted = emit(plan, decisions)
-            self.notes += _per_token_notes(plan, decisions)
             self.watch.lap("quantize")
             return self.output.write(model, plan, decisions, emitted, None, self.notes, self.watch)
         verification = checked.verification(check)
         self.watch.lap("check")
         self._note_speed(check, checked, verification)
         found = checked.plan, checked.decisions, checked.emitted, verification
-        self.notes += _per_token_notes(checked.plan, checked.decisions)
         return self.output.write(model, *found, self.notes, self.watch)
 
     def _loaded(self) -> Model:
@@ -609,8 +608,8 @@ def _per_token_notes(plan: Plan, decisions: Decisions) -> list[str]:
         return []
     more = f" and {len(names) - 1} more" if len(names) > 1 else ""
     return [
-        f"activation '{names[0]}'{more} is quantized per token: each position has a scale of its "
-        "own, computed as the model runs, and the threshold is of its quotients"
+        f"quantized per token: '{names[0]}'{more}. As the model runs, each position is divided by "
+        "its largest magnitude. The threshold is that of the quotients"
     ]
 
 

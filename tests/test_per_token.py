@@ -193,7 +193,7 @@ GRID = Grid(127, 0, False)
 
 
 def test_balanced_factors_leave_less_error() -> None:
-    """One channel is large for a few positions; the weights that read it are small."""
+    """One channel is fifty times as large as the others."""
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((256, 32)).astype(np.float32)
     rows[:, 3] *= 50

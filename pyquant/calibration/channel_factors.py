@@ -32,7 +32,7 @@ _MOST_ROOM = 2.0  # from few positions, the index is not known well
 _SIGNED_LEVELS = 127
 _ROOM_STEPS = 64
 _LARGEST = 1e3  # the largest factor: beyond it, small channels would be lost
-_NOTHING = 1e-30  # the least power: none would be divided by
+_NOTHING = 1e-30  # a power of zero counts as this, as nothing can be divided by zero
 
 
 class Outliers(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
 from ..calibration.channel_factors import (
     LEAST_GAIN,
@@ -71,10 +71,13 @@ def equalize(
     """
     found = Equalization()
     ranges = ActivationRanges(model, plan.ops, observations, options)
-    graph = Graph(model)
+    graph, reads = Graph(model), model.reads()
     for name, ops in _known(model, plan.ops, observations, options).items():
+        is_alone = all(reads[op.weight] == 1 for op in ops)
+        activation = _Activation(name, ops, is_alone, model, plan, observations, options)
+        if not activation.may_gain:
+            continue
         neighbours = find_neighbours(graph, name, observations.statistics.keys() - {name})
-        activation = _Activation(name, ops, model, plan, observations, options)
         factors, is_per_token = activation.choose(ranges, neighbours is not None)
         forget_weights(model, ops)
         if is_per_token:
@@ -93,10 +96,16 @@ def equalize(
 
 @dataclass(frozen=True)
 class _Activation:
-    """An activation for which factors, or scales per token, may be worth it."""
+    """An activation for which factors, or scales per token, may be worth it.
+
+    Attributes:
+        ops: those that read it as integers.
+        is_alone: whether no others read their weights.
+    """
 
     name: str
     ops: Sequence[WeightedOp]
+    is_alone: bool
     model: Model
     plan: Int8Plan
     observations: Observations
@@ -104,9 +113,10 @@ class _Activation:
 
     def choose(self, ranges: ActivationRanges, has_neighbours: bool) -> tuple[Array | None, bool]:
         """Return the factors that are worth it, and whether scales per token are."""
-        takes_factors = self._takes_factors(has_neighbours)
-        takes_tokens = self.plan.quantizes_per_token(self.name)
-        if not takes_factors and not takes_tokens:
+        takes_factors = self._wants_factors and (
+            has_neighbours or self.plan.takes_factors(self.name)
+        )
+        if not takes_factors and not self._takes_tokens:
             return None, False
         search, share = self._search(ranges), _share_of_pass(self.model, self.ops)
         least_gain = 1.0 if has_neighbours else 1 + (LEAST_GAIN - 1) * share
@@ -115,7 +125,7 @@ class _Activation:
         if takes_factors and search.cost >= least_cost:
             chosen = search.with_one_scale(least_gain)
         least_error = 0.0 if self.options.equalize else OF_TOKENS * len(self.ops)
-        if takes_tokens and chosen.error >= least_error:
+        if self._takes_tokens and chosen.error >= least_error:
             grid = self.plan.grid(self.name, unit_range(self._statistic.range(1.0)))
             others = [search.balanced] if takes_factors and has_neighbours else []
             found = search.per_token(grid, [*others, chosen.factors], least_gain)
@@ -123,13 +133,21 @@ class _Activation:
                 return found.factors, True
         return chosen.factors, False
 
-    def _takes_factors(self, has_neighbours: bool) -> bool:
-        sample = self.observations.samples[self.name]
-        if not self.options.equalize and not has_outliers(sample, _outliers(self.ops).least_ratio):
+    @property
+    def may_gain(self) -> bool:
+        """Whether factors or scales per token may be worth it: looking for them takes long."""
+        return self._wants_factors or self._takes_tokens
+
+    @cached_property
+    def _wants_factors(self) -> bool:
+        if not self.is_alone:
             return False
-        reads = self.model.reads()
-        is_possible = has_neighbours or self.plan.takes_factors(self.name)
-        return is_possible and all(reads[op.weight] == 1 for op in self.ops)
+        sample, outliers = self.observations.samples[self.name], _outliers(self.ops)
+        return bool(self.options.equalize) or has_outliers(sample, outliers.least_ratio)
+
+    @cached_property
+    def _takes_tokens(self) -> bool:
+        return self.plan.quantizes_per_token(self.name)
 
     @property
     def _statistic(self) -> ActivationMaxima:

@@ -21,6 +21,7 @@ from ..program.parameters import Array
 from ..program.per_token import rounded_per_token, token_maxima
 from ..program.predictor import all_cores
 from ..program.quantizable import WeightedOp, readers_by_activation
+from ..program.weights import QuantizedWeight
 from ..verification.effects import Rounding, effects_of_rounding
 from .decisions import Decisions
 from .plan import OpEffect, Plan
@@ -105,7 +106,7 @@ Round = Callable[[Array], Array]
 def _rounded(plan: Plan, decisions: Decisions) -> dict[str, Round]:
     """Return what rounds each activation, once it is divided by its factors."""
     ranges, found = decisions.ranges.find(plan.int8), dict[str, Round]()
-    for name in {op.activation: None for op in plan.ops}:
+    for name in readers_by_activation(plan.ops):
         grid = plan.int8.grid(name, ranges[name])
         is_per_token = name in decisions.equalization.per_token
         found[name] = partial(rounded_per_token, grid) if is_per_token else grid.rounded
@@ -128,8 +129,7 @@ def _products(
 
 
 def _product(model: Model, op: WeightedOp, decisions: Decisions, rounded: Array) -> Array:
-    desc, weight = op.desc(model), decisions.weights[op.weight].made()
-    values = np.concatenate(list(weight.dequantized.chunks()))
+    desc, values = op.desc(model), _dequantized(decisions.weights[op.weight].made())
     matrix = weight_layout(desc, values.shape).grouped(values)[0, :, :, 0]
     factors = decisions.equalization.inserted.get(op.activation, np.float32(1))
     divided = rounded / factors
@@ -139,6 +139,10 @@ def _product(model: Model, op: WeightedOp, decisions: Decisions, rounded: Array)
         share = token_maxima(divided) if is_per_token else np.float32(1)
         product += share * decisions.corrections[op].astype(np.float32)
     return product
+
+
+def _dequantized(weight: QuantizedWeight) -> Array:
+    return np.concatenate(list(weight.dequantized.chunks()))
 
 
 def _roundings(
@@ -158,8 +162,8 @@ def _roundings(
             shape = [1] * values.ndim
             shape[axes[name]] = -1
             factors = inserted[name].reshape(shape)
-            rounded: Array = of(values / factors) * factors
-            return rounded
+            multiplied: Array = of(values / factors) * factors
+            return multiplied
 
         return Rounding(divided, True, outputs)
 
@@ -197,7 +201,7 @@ def _output_errors(
     They are shares of the output's power, averaged over its channels.
     """
     weight, desc = decisions.weights[op.weight].made(), op.desc(model)
-    rounded = np.concatenate(list(weight.dequantized.chunks()))
+    rounded = _dequantized(weight)
     reader, lost = Reader(desc, weight.stored), Reader(desc, weight.stored - rounded)
     errors, values = squares
     power, by_activation = reader.gathered(values), reader.gathered(errors)

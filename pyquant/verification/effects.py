@@ -74,12 +74,10 @@ def _effects(
     from paddle.base.dygraph import guard
 
     parts = before_softmax(model, compared_parts(model))
-    watched = {*tensors, *(name for one in tensors.values() for name in one.outputs)}
-    stages = _stages(model, [part.name for part in parts], watched, optimization)
+    outputs = {name for one in tensors.values() for name in one.outputs}
+    stages = _stages(model, [part.name for part in parts], {*tensors, *outputs}, optimization)
     computed_in = dict.fromkeys(feed, 0)  # the stage that computes each tensor that is in order
     start = [dict(feed)]  # what each stage can read
-
-    outputs = {name for one in tensors.values() for name in one.outputs}
 
     def look(op_type: str, name: str, tensor: Any) -> None:
         if _in_order(tensor, name in outputs or tensors[name].by_channel):
