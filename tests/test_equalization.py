@@ -179,11 +179,11 @@ def test_even_channels_are_left_alone(tmp_path: Path) -> None:
 def test_some_are_divided_on_request_alone(
     tmp_path: Path, channels: int, times: float, weights: float
 ) -> None:
-    net = Net([4, 6, 64]).matmul(16, **STRAIGHT)
-    net.parameters["w1"][:channels] *= np.float32(weights)
+    net = Net([4, 64, 6, 6]).conv(16, UNPADDED)
+    net.parameters["w1"][:, :channels] *= np.float32(weights)
     net.end().save(tmp_path / "float")
-    data = programs.random((4, 6, 64))
-    data[..., :channels] *= times
+    data = programs.random((4, 64, 6, 6))
+    data[:, :channels] *= times
     for equalize in (None, True):
         quantized(tmp_path, data, "OneDNN", algo="abs_max", equalize=equalize)
         made = load_model(tmp_path / "int8").parameters
@@ -351,7 +351,7 @@ def test_new_values_err_less_with_room(tmp_path: Path, monkeypatch: pytest.Monke
     errors = []
     for make_room in (channel_factors.headroom, lambda *_: 1.0):
         monkeypatch.setattr(channel_factors, "headroom", make_room)
-        static_runs.quantized(tmp_path, [seen], equalize=True)
+        static_runs.quantized(tmp_path, [seen], equalize=True, deploy_backend="QDQ")
         errors.append(error_of(tmp_path, new, "float"))
     assert errors[0] < 0.8 * errors[1]
 

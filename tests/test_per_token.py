@@ -22,6 +22,7 @@ from pyquant.calibration.statistic import ActivationHistogram
 from pyquant.program.folding.cross_layer_equalization import find_neighbours
 from pyquant.program.graph import Graph
 from pyquant.program.op import Op
+from pyquant.program.per_token import rounded_per_token
 from pyquant.program.ranges import Grid
 from pyquant.verification.effects import Rounding, effects_of_rounding
 
@@ -102,7 +103,7 @@ def test_values_beyond_the_data_are_not_clipped(tmp_path: Path) -> None:
 
 def test_positions_of_one_magnitude_share_a_scale(tmp_path: Path) -> None:
     product().end().save(tmp_path / "float")
-    static_runs.quantized(tmp_path, [np.sign(DATA) + DATA / 100])
+    static_runs.quantized(tmp_path, [np.sign(DATA) + DATA / 10000])
     assert not divided(tmp_path)
 
 
@@ -181,12 +182,13 @@ def test_the_linear_factor_of_a_gated_unit_takes_factors_in(tmp_path: Path) -> N
     assert find_neighbours(Graph(model), name, {neighbours.tensors[1]}) is None
 
 
-def searched(rows: Any, weight: Any) -> FactorSearch:
-    statistic, sample = ActivationHistogram(), ActivationSample(np.abs(rows).max(0), rows)
+def searched(rows: Any, weight: Any, abs_max: Any = None) -> FactorSearch:
+    abs_max = np.abs(rows).max(axis=0) if abs_max is None else abs_max
+    statistic, sample = ActivationHistogram(), ActivationSample(abs_max, rows)
     statistic.observe(rows)
     op = product(weight.shape[1]).block.ops[-1]
     reader = Reader(Op(op), weight)
-    return FactorSearch(sample, statistic, [reader], lambda _: GRID, 127, 1.0)
+    return FactorSearch(sample, statistic, [reader], lambda _: GRID, 127)
 
 
 GRID = Grid(127, 0, False)
@@ -206,6 +208,25 @@ def test_balanced_factors_leave_less_error() -> None:
     assert found.error < plain.error / 2
     assert found.factors.argmax() == 3
     assert search.per_token(GRID, [search.balanced], plain.error / found.error).factors is None
+
+
+def test_huge_positions_count_as_much_as_others() -> None:
+    """One position of 256 is a thousand times as large as the others, in a channel of its own."""
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((256, 32)).astype(np.float32)
+    rows[7, 3] = 3000
+    weight = rng.standard_normal((32, 16)).astype(np.float32)
+    for sample in (rows, np.delete(rows, 7, axis=0)):
+        search = searched(sample, weight, np.abs(rows).max(axis=0))
+        factors = search.per_token(GRID, [search.balanced], 1.0).factors
+        factors = np.ones(32, np.float32) if factors is None else factors
+        step = np.abs(weight * factors[:, None]).max(axis=0) / 127
+        rounded = np.rint(weight * factors[:, None] / step) * step
+        found = rounded_per_token(GRID, rows / factors) @ rounded
+        errors = np.square(found - rows @ weight).mean(axis=1)
+        shares = errors / np.square(rows @ weight).mean(axis=1)
+        assert np.sqrt(shares).max() < 0.04
+        assert search.with_one_scale(1.0).error > 100 * shares.mean()
 
 
 def test_what_products_write_is_changed_in_place_of_what_they_read(tmp_path: Path) -> None:

@@ -99,8 +99,8 @@ def found_layout(array: Array, plain: Array) -> Layout | None:
 
 
 @lru_cache
-def spread(count: int) -> Any:
-    """Return up to 32 of ``count`` positions, spread by the golden ratio to avoid patterns."""
-    if count <= 32:
+def spread(count: int, most: int = 32) -> Any:
+    """Return up to ``most`` of ``count`` positions, spread by the golden ratio."""
+    if count <= most:
         return np.arange(count)
-    return np.unique(np.floor(np.arange(32) * 0.6180339887498949 % 1 * count).astype(int))
+    return np.unique(np.floor(np.arange(most) * 0.6180339887498949 % 1 * count).astype(int))

@@ -1,7 +1,8 @@
 """Second moments of the inputs of linear ops, by which the rounding of weights is judged.
 
 The error that a rounded weight causes in an op's output, E |(W - W')x|^2, depends on the inputs
-only through E x x^T (AdaRound, arXiv 2004.10568). Images contribute some of their patches.
+only through E x x^T (AdaRound, arXiv 2004.10568). Images contribute some of their patches. The
+positions that a product reads count alike, as in `OutputCost`.
 """
 
 from __future__ import annotations
@@ -22,11 +23,14 @@ from ..program.parameters import Array
 from ..program.quantizable import WeightedOp
 from ..program.weights import QuantizedWeight
 from .layouts import spread
+from .output_error import positions_alike
 from .windows import Window
 
 # The share of the mean moment that is added to the diagonal, so that chance correlations of few
 # samples do not decide (as in GPTQ, arXiv 2210.17323).
 _DAMPING = 1e-2
+
+_MOST_ROWS = 256  # of each sample that a product reads
 
 _TRANSPOSED_INPUT = ("trans_x", "transpose_X")  # attributes of matmul_v2 and matmul
 
@@ -148,9 +152,8 @@ class InputMoments:
         if self._transposed:
             array = array.swapaxes(-1, -2)
         rows = array.reshape(len(array), -1, array.shape[-1])
-        chosen = rows[:, spread(rows.shape[1])]
-        inputs: Array = chosen.reshape(-1, array.shape[-1])
-        return inputs
+        chosen = rows[:, spread(rows.shape[1], _MOST_ROWS)].reshape(-1, array.shape[-1])
+        return chosen * positions_alike(chosen)
 
     def _patches(self, array: Array) -> Array:
         windows = self._window.over(np.moveaxis(array, -1, 1) if self._channels_last else array)

@@ -13,6 +13,7 @@ import numpy as np
 from .. import kernels
 from ..program.folding.linear import weight_layout
 from ..program.mapped_files import forget_pages
+from ..program.matrix_products import PRODUCTS
 from ..program.model import Model
 from ..program.op import Op
 from ..program.parameters import Array
@@ -20,6 +21,7 @@ from ..program.quantizable import WeightedOp
 from ..program.ranges import Grid
 
 _ROWS = 64  # whose squares are in memory at once
+_NOTHING = 1e-60  # the power of a position of zeros: greater values become 1 as float32
 
 
 class Reader:
@@ -30,6 +32,7 @@ class Reader:
         groups, outputs, _, self.taps = by_output.shape  # an output has taps for each input channel
         rows = by_output.transpose(0, 2, 3, 1).reshape(groups, -1, outputs)
         self._rows = np.ascontiguousarray(rows)  # those of an input's taps come one after another
+        self.is_product = desc.type in PRODUCTS
 
     def gathered(self, channels: Array) -> Array:
         """Sum one value per input channel, times the squared weights, per output.
@@ -87,17 +90,14 @@ class OutputCost:
     A cost is the error's share of an output's power: the mean over outputs, summed over the ops.
     """
 
-    def __init__(
-        self, rows: Array, readers: Sequence[Reader], least_power: Array | None = None
-    ) -> None:
+    def __init__(self, rows: Array, readers: Sequence[Reader], alike: bool = False) -> None:
         """Take a sample of the activation, float32[positions, channels], and its readers.
 
-        ``least_power``, float64[channels], is known of all values: few of them may be so large
-        that a sample without them shows nothing of a channel's mean square.
+        With ``alike``, all positions count alike, however large their values are.
         """
         self._rows = rows
-        power = mean_square(rows)
-        self.power = power if least_power is None else np.maximum(power, least_power)
+        self._shares = positions_alike(rows) if alike else np.ones((len(rows), 1), np.float32)
+        self.power = self._mean_square(rows)
         self._outputs = [(reader, reader.gathered(self.power)) for reader in readers]
 
     @property
@@ -112,17 +112,13 @@ class OutputCost:
         The factors, float32[channels], first divide the activation and multiply the weights.
         """
         if factors is None:
-            error = mean_square(grid.rounded(self._rows) - self._rows)
-        else:
-            scaled = self._rows / factors
-            error = mean_square((grid.rounded(scaled) - scaled) * factors)
-        return self._of_channels(error)
+            return self.of_errors(grid.rounded(self._rows) - self._rows)
+        scaled = self._rows / factors
+        return self.of_errors((grid.rounded(scaled) - scaled) * factors)
 
     def of_errors(self, errors: Array) -> float:
         """Return the cost of errors of the activation: float32[positions, channels]."""
-        return self._of_channels(mean_square(errors))
-
-    def _of_channels(self, error: Array) -> float:
+        error = self._mean_square(errors)
         return sum(mean_share(reader.gathered(error), power) for reader, power in self._outputs)
 
     def of_weights(self, factors: Array, levels: int) -> float:
@@ -134,6 +130,16 @@ class OutputCost:
             noise = (largest.astype(np.float64) / levels) ** 2 / 12
             total += mean_share(noise * reader.taps * reader.by_group(read).sum(axis=-1), power)
         return total
+
+    def _mean_square(self, values: Array) -> Array:
+        return mean_square(values * self._shares)
+
+
+def positions_alike(rows: Array) -> Array:
+    """Return what to multiply each position by for its power to be 1: float32[positions, 1]."""
+    power = np.square(rows, dtype=np.float64).mean(axis=-1, keepdims=True)
+    shares: Array = 1 / np.sqrt(np.where(power > _NOTHING, power, 1))
+    return shares.astype(np.float32)
 
 
 def mean_square(values: Array) -> Array:

@@ -9,7 +9,7 @@ from .. import kernels
 from ..program.parameters import Array
 from .layouts import spread
 
-_BYTES = 1 << 17  # kept per activation
+_BYTES = 1 << 19  # kept per activation
 _PARTS = 16  # wait at most before the rows to keep are chosen
 
 _Rows = tuple[Array, NDArray[np.uint64]]

@@ -31,11 +31,6 @@ from .activation_ranges import ActivationRanges
 from .observation import Observations
 from .options import Options
 
-# The share of the weights' rounding error, in power, that adaround leaves in the outputs of
-# PP-OCRv4 recognition.
-_LEFT_BY_ADAROUND = 0.15
-
-
 # A pass over an activation counts in full for ops with up to this many outputs per input.
 _USUAL_EXPANSION = 4
 
@@ -127,7 +122,7 @@ class _Activation:
         least_error = 0.0 if self.options.equalize else OF_TOKENS * len(self.ops)
         if self._takes_tokens and chosen.error >= least_error:
             grid = self.plan.grid(self.name, unit_range(self._statistic.range(1.0)))
-            others = [search.balanced] if takes_factors and has_neighbours else []
+            others = [search.balanced] if takes_factors else []
             found = search.per_token(grid, [*others, chosen.factors], least_gain)
             if found.error * LEAST_TOKEN_GAIN < chosen.error:
                 return found.factors, True
@@ -160,7 +155,6 @@ class _Activation:
             readers_of(self.model, self.ops),
             partial(_grid, self.name, self.plan, ranges),
             self.options.weight_levels,
-            _LEFT_BY_ADAROUND if self.options.rounds_by_moments else 1.0,
         )
 
 
